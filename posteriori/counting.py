@@ -1,0 +1,113 @@
+"""Counting what a run costs. The driver wraps prior and operator once per run, so that a method cannot forget to count.
+
+A call on a batch of B rows counts B; a run reports calls per sample. Closed-form solves through a spectrum are not operator calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.operators.base import LinearOperator, Map, Operator, Spectrum
+from posteriori.priors.base import Prior, Pull
+from posteriori.rng import Noise
+
+KINDS = ("denoiser", "vjp", "operator", "adjoint")
+
+
+class Counter:
+    """Row-calls of each kind so far, and the denoiser's last output, which tells who made the first non-finite number."""
+
+    def __init__(self) -> None:
+        self.calls = dict.fromkeys(KINDS, 0)
+        self.denoised: Tensor | None = None
+
+    def per_sample(self, n: int) -> dict[str, float]:
+        ratios = {kind: calls / n for kind, calls in self.calls.items()}
+        return {kind: int(r) if r == int(r) else r for kind, r in ratios.items()}
+
+
+class CountedPrior(Prior):
+    def __init__(self, inner: Prior, counter: Counter) -> None:
+        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min}
+        super().__init__(inner.shape, range=inner.range, variance=inner.variance, complex=inner.complex, **limits)
+        self.inner, self.counter = inner, counter
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.counter.calls["denoiser"] += len(x)
+        out = self.counter.denoised = self.inner.denoise(x, sigma)
+        return out
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        calls = self.counter.calls
+        calls["denoiser"] += len(x)
+        x0, pull = self.inner.linearize(x, sigma)
+        self.counter.denoised = x0
+
+        def counted(u: Tensor) -> Tensor:
+            calls["vjp"] += len(u)
+            return pull(u)
+
+        return x0, counted
+
+    def start(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.inner.start(z, sigma)
+
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+        return self.inner.draw_given(x, sigma, rng)
+
+    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
+        return self.inner.condition(matrix, y, sigma)
+
+
+class CountedOperator(Operator):
+    def __init__(self, inner: Operator, counter: Counter) -> None:
+        super().__init__(inner.in_shape, complex_in=inner.complex_in, complex_out=inner.complex_out)
+        self.inner, self.counter = inner, counter
+        self.__dict__["_out_shape"] = inner.out_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counter.calls["operator"] += len(x)
+        return self.inner(x)
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
+        calls = self.counter.calls
+        calls["operator"] += len(x)
+        y, pull = self.inner.linearize(x)
+
+        def counted(u: Tensor) -> Tensor:
+            calls["adjoint"] += len(u)
+            return pull(u)
+
+        return y, counted
+
+
+class CountedLinearOperator(LinearOperator):
+    def __init__(self, inner: LinearOperator, counter: Counter) -> None:
+        super().__init__(inner.in_shape, complex_in=inner.complex_in, complex_out=inner.complex_out)
+        self.inner, self.counter = inner, counter
+        self.__dict__["_out_shape"] = inner.out_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counter.calls["operator"] += len(x)
+        return self.inner(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self.counter.calls["adjoint"] += len(y)
+        return self.inner.adjoint(y)
+
+    def spectrum(self) -> Spectrum | None:
+        return self.inner.spectrum()
+
+
+def counted(post: Posterior, counter: Counter) -> Posterior:
+    """The posterior with its prior and operator wrapped."""
+    A = post.likelihood.A
+    wrapped = CountedLinearOperator(A, counter) if isinstance(A, LinearOperator) else CountedOperator(A, counter)
+    likelihood = replace(post.likelihood, A=wrapped, check=False)
+    twin = object.__new__(Posterior)
+    for name, value in (("prior", CountedPrior(post.prior, counter)), ("likelihood", likelihood), ("given", post.given)):
+        object.__setattr__(twin, name, value)
+    return twin

@@ -1,0 +1,182 @@
+"""A measurement, an operator and a noise law make a likelihood; a prior and a likelihood make a posterior.
+
+    y = A(x) + noise,   x expressed in the likelihood's declared ``range``
+
+The prior may live in another range, x = a u + b. This file is the one place where that is settled: for a linear A and Gaussian noise
+of level sigma,
+
+    y = A(a u + b) + sigma z   <=>   (y - A b) / a = A u + (sigma / a) z,
+
+otherwise A is composed with u -> a u + b. Samples are handed back in the likelihood's range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from posteriori.linalg import dot
+from posteriori.noise import Noise
+from posteriori.operators.affine import Affine
+from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, solve
+from posteriori.priors.base import Prior
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """p(y | x) = noise(y | A x).
+
+    Parameters
+    ----------
+    y: one measurement, shape O (or (1, *O)); floating point or complex, finite.
+    A: the operator.
+    noise: the law, its level in the units of y.
+    range: the range in which A expects x, for example (0, 1); None for a prior without a range of its own.
+    r2: extra uncertainty r2 of x itself: y ~ N(A x, noise + r2 A A^H). For Gaussian noise and linear A.
+    check: compare ``A.adjoint`` with ``A`` once per operator (two operator calls); raises ``AdjointError`` when they do not belong together.
+    """
+
+    y: Tensor
+    A: Operator
+    noise: Noise
+    range: Range | None = None
+    r2: Tensor | float = 0.0
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        y, wanted = self.y, self.A.out_shape
+        if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise TypeError(f"y must be a floating point or complex tensor in physical units, got {kind}; convert it, e.g. y.float() / 255")
+        if tuple(y.shape) == (1, *wanted):
+            object.__setattr__(self, "y", y[0])
+        elif tuple(y.shape) != wanted:
+            raise ValueError(f"y has shape {tuple(y.shape)}, but {type(self.A).__name__} makes measurements of shape {wanted}")
+        if y.is_complex() != self.A.complex_out:
+            want, got = ("complex", "real") if self.A.complex_out else ("real", "complex")
+            raise TypeError(f"{type(self.A).__name__} makes {want} measurements, y is {got} ({y.dtype})")
+        bad = ~(torch.view_as_real(y).isfinite().all(-1) if y.is_complex() else y.isfinite())
+        if bool(bad.any()):
+            first = tuple(bad.nonzero()[0].tolist())
+            raise ValueError(f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask them out with an operator")
+        if self.check and isinstance(self.A, LinearOperator) and "_dot_tested" not in self.A.__dict__:
+            dot_test(self.A, rtol=1e-3 if y.real.dtype != torch.float64 else 1e-6, dtype=y.real.dtype)
+            self.A.__dict__["_dot_tested"] = True
+
+    @property
+    def std(self) -> float:
+        """The noise level of a Gaussian law. Raises ``TypeError`` for another law."""
+        if self.noise.std is None:
+            raise TypeError(f"this needs Gaussian noise, the likelihood has {type(self.noise).__name__} noise")
+        return self.noise.std
+
+    @property
+    def linear(self) -> LinearOperator:
+        """A, when it is linear. Raises ``TypeError`` otherwise."""
+        if not isinstance(self.A, LinearOperator):
+            raise TypeError(f"this needs a linear operator, {type(self.A).__name__} is not linear")
+        return self.A
+
+    def residual(self, x0: Tensor) -> Tensor:
+        """y - A(x0): (B, *E) -> (B, *O)."""
+        return self.y - self.A(x0)
+
+    def log_prob(self, x0: Tensor) -> Tensor:
+        """log p(y | x0), normalised over y: (B,)."""
+        if not isinstance(self.r2, Tensor) and self.r2 == 0:
+            return self.noise.log_prob(self.y, self.A(x0))
+        residual = self.residual(x0)
+        quadratic = dot(residual, solve(self.linear, residual, self.r2, self.std**2))
+        channels = 2 if residual.is_complex() else 1
+        logs = log_det(self.linear, self.r2, self.std**2).to(quadratic) + residual[0].numel() * math.log(2 * math.pi)
+        return -0.5 * (quadratic + channels * logs)
+
+    def score(self, x0: Tensor) -> Tensor:
+        """grad_x0 log p(y | x0): (B, *E). With r2 > 0: A^H (r2 A A^H + sigma^2 I)^-1 (y - A x0)."""
+        if not isinstance(self.r2, Tensor) and self.r2 == 0:
+            clean, pull = self.A.linearize(x0)
+            return pull(self.noise.score(self.y, clean))
+        return self.linear.adjoint(solve(self.linear, self.residual(x0), self.r2, self.std**2))
+
+    def widen(self, r2: Tensor | float) -> Likelihood:
+        """The likelihood of a point known only up to variance r2: y ~ N(A x, noise + r2 A A^H)."""
+        return _with_r2(self, r2)
+
+    def chi2(self, x0: Tensor) -> Tensor:
+        """Mean squared residual over the noise variance, (B,): about 1 for the truth, and for a posterior sample."""
+        residual = self.residual(x0)
+        real = torch.view_as_real(residual) if residual.is_complex() else residual
+        variance = self.noise.variance(self.y)
+        return (real.square() / (variance[..., None] if residual.is_complex() and variance.ndim else variance)).flatten(1).mean(1)
+
+    def in_range(self, target: Range) -> Likelihood:
+        """The same likelihood as a function of u in the range ``target``, where x = a u + b lies in this one's range."""
+        if self.range is None or self.range == target:
+            return self
+        a, b = affine(target, self.range)
+        A, y, noise = self.A, self.y, self.noise
+        if isinstance(A, LinearOperator) and noise.std is not None:
+            offset = A(A.probe(torch.ones, dtype=y.real.dtype).to(y.device) * b)[0] if b else 0.0
+            return replace(self, y=(y - offset) / a, noise=noise.scaled(1 / a), range=target)
+        return replace(self, A=Affine(A, a, b), range=target)
+
+
+def _with_r2(likelihood: Likelihood, r2: Tensor | float) -> Likelihood:
+    # The checks of __post_init__ have been passed already; this runs once per sampling step.
+    wide = object.__new__(Likelihood)
+    for name in ("y", "A", "noise", "range", "check"):
+        object.__setattr__(wide, name, getattr(likelihood, name))
+    object.__setattr__(wide, "r2", r2)
+    return wide
+
+
+def affine(source: Range, target: Range) -> tuple[float, float]:
+    """a, b with a u + b in ``target`` for u in ``source``."""
+    a = (target[1] - target[0]) / (source[1] - source[0])
+    return a, target[0] - a * source[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """p(x | y) of a prior and a likelihood, in the prior's coordinates.
+
+    ``likelihood`` is the given one converted to the prior's range, ``given`` the one the user stated; ``to_given`` maps samples back.
+    Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when shapes do not fit.
+    """
+
+    prior: Prior
+    likelihood: Likelihood
+    given: Likelihood = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "given", self.likelihood)
+        target, stated = self.prior.range, self.likelihood.range
+        if target is not None and stated is None:
+            raise ValueError(
+                f"the prior models images in the range {target}; say in which range the measurement is expressed, "
+                f"for example Likelihood(..., range=(0, 1)) or range={target}"
+            )
+        self.prior.check_shape(self.likelihood.A.in_shape)
+        if target is not None:
+            object.__setattr__(self, "likelihood", self.likelihood.in_range(target))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.likelihood.A.in_shape
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """a, b: x = a u + b maps the prior's coordinates u to the user's x."""
+        if self.prior.range is None or self.given.range is None:
+            return 1.0, 0.0
+        return affine(self.prior.range, self.given.range)
+
+    def to_given(self, x: Tensor) -> Tensor:
+        """Samples in the prior's coordinates -> the range the user stated."""
+        a, b = self.scaling
+        return x if (a, b) == (1.0, 0.0) else a * x + b

@@ -1,0 +1,85 @@
+"""What a method is: a frozen set of hyper-parameters and one pure step from a noise level to a lower one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.rng import Noise, Streams
+
+S = TypeVar("S")
+Info = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Method(ABC, Generic[S]):
+    """A posterior sampler, driven by ``posteriori.sample``. Sub-classes are final: frozen dataclasses of hyper-parameters.
+
+    The state S is a tensor, or a (named) tuple or dataclass of tensors; the driver saves and restores it without knowing it. Rows of
+    different groups must not influence each other. ``Info`` holds what a person may want to see of a step, one number per row.
+
+    Class attributes
+    ----------------
+    reference: BibTeX key in docs/references.bib.
+    family: the room it lives in.
+    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0), "closed form".
+    cost: calls per step, in words.
+    claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
+    """
+
+    reference: ClassVar[str]
+    family: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    cost: ClassVar[str]
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def group(self) -> int:
+        """Rows that may interact (the particles of one cloud); the driver never splits a group."""
+        return 1
+
+    def init(self, post: Posterior, x: Tensor, rng: Noise) -> S:
+        """The state at the largest noise level, from images x (B, *E) drawn there. By default the images themselves."""
+        return x  # type: ignore[return-value]
+
+    @abstractmethod
+    def step(self, post: Posterior, state: S, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[S, Info]:
+        """From noise level sigma to s < sigma (0-d tensors); s = 0 is the last step."""
+
+    def rows(self, state: S) -> Tensor:
+        """The images of a state, (B, *E)."""
+        assert isinstance(state, Tensor)
+        return state
+
+    def weights(self, post: Posterior, state: S) -> Tensor:
+        """Log-weights of the final rows, (B,); 0 for a method whose rows count alike."""
+        return self.rows(state).new_zeros(len(self.rows(state)), dtype=torch.float64)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """``needs`` of this setting; larger for some settings of some methods."""
+        return self.needs
+
+    def refuses(self, post: Posterior) -> str | None:
+        """Why this method cannot work on a posterior, in one sentence; None when it can."""
+        name, needs, given = type(self).__name__, self.requires, post.likelihood
+        try:
+            if "linear" in needs:
+                given.linear  # noqa: B018
+            if needs & {"gaussian", "noisy"} and given.std == 0 and "noisy" in needs:
+                return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
+            if "closed form" in needs:
+                post.prior.draw_given(given.A.probe(torch.zeros), torch.tensor(1.0), Streams(0, [0]))
+        except TypeError as error:
+            return f"{name}: {error}"
+        return None
+
+
+def settings(method: Method[Any]) -> dict[str, Any]:
+    """Hyper-parameters by name, nested dataclasses included."""
+    return asdict(method)

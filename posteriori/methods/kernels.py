@@ -1,0 +1,83 @@
+"""Transitions shared by methods: from an image x at noise level sigma and a denoised estimate to an image at s < sigma.
+
+A transition takes the denoiser as a function, so that guided and unguided samplers are integrated by the same code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from posteriori.rng import Noise
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+class Transition(Protocol):
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor: ...
+
+
+def renoise(x0: Tensor, x: Tensor, sigma: Tensor, s: Tensor, std: float, rng: Noise) -> Tensor:
+    """x0 + sqrt(s^2 - std^2) (x - x0) / sigma + std z, with its coefficients in double precision."""
+    out = torch.lerp(x0, x, math.sqrt(max(float(s) ** 2 - std**2, 0.0)) / float(sigma))
+    return out.add_(rng.normal(x), alpha=std) if std > 0 else out
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """The family between DDIM and ancestral sampling.
+
+        x' = D + sqrt(s^2 - std^2) (x - D) / sigma + std z,    std = eta s sqrt(1 - s^2 / sigma^2)
+
+    eta = 0 is DDIM (the probability-flow ODE by Euler, order 1), eta = 1 is DDPM's ancestral sampling.
+    Reference: Song, Meng, Ermon, Denoising diffusion implicit models, 2021, equation 16.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor:
+        return renoise(denoise(x, sigma), x, sigma, s, self.eta * float(s * (1 - s**2 / sigma**2).sqrt()), rng)
+
+
+@dataclass(frozen=True)
+class ConstantFraction:
+    """A fixed share zeta of the variance is fresh at every step.
+
+        x' = D + s ( sqrt(1 - zeta) (x - D) / sigma + sqrt(zeta) z )
+
+    Does not keep the marginals as steps are added: with zeta = 1 the variance tends to half of the prior's (tested).
+    Reference: Zhu et al., Denoising diffusion models for plug-and-play image restoration, 2023, algorithm 1.
+    """
+
+    zeta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.zeta <= 1:
+            raise ValueError(f"zeta must lie in [0, 1], got {self.zeta}")
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor:
+        return renoise(denoise(x, sigma), x, sigma, s, self.zeta**0.5 * float(s), rng)
+
+
+@dataclass(frozen=True)
+class Heun:
+    """The probability-flow ODE dx/dsigma = (x - D) / sigma by Heun's rule, order 2; Euler on the last step. Two denoisers a step.
+
+    Reference: Karras et al. 2022, algorithm 1.
+    """
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor:
+        slope = (x - denoise(x, sigma)) / sigma
+        ahead = x + (s - sigma) * slope
+        if not bool(s > 0):
+            return ahead
+        return x + (s - sigma) * 0.5 * (slope + (ahead - denoise(ahead, s)) / s)

@@ -1,0 +1,35 @@
+"""The prior itself: reverse diffusion that never looks at the measurement.
+
+    x' = transition(D, x)
+
+Reference: Song et al., Score-based generative modeling through stochastic differential equations, 2021.
+Cost per step: one denoiser (two with Heun).
+Exact when: steps -> infinity (DDIM: order 1; Heun: order 2), for an exact denoiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.methods.base import Info, Method
+from posteriori.methods.kernels import DDIM, Transition
+from posteriori.rng import Noise
+
+
+@dataclass(frozen=True)
+class Unconditional(Method[Tensor]):
+    """Samples of the prior. The baseline that every method must beat, and reduce to under a flat likelihood."""
+
+    transition: Transition = DDIM(eta=1.0)
+
+    reference: ClassVar[str] = "song2021sde"
+    family: ClassVar[str] = "prior"
+    cost: ClassVar[str] = "1 denoiser"
+    claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
+
+    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+        return self.transition(post.prior.denoise, state, sigma, s, rng), {}

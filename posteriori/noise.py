@@ -1,0 +1,177 @@
+"""How a clean measurement A x becomes y: noise laws on measurements (B, *O).
+
+Every law says how to ``sample`` it, the ``log_prob`` of a measurement and its ``score`` with respect to the clean one, and the
+``variance`` of each measured number as far as y itself tells. ``std`` is the standard deviation of a Gaussian law (per real number),
+None otherwise: the closed forms ask for it.
+
+Complex measurements: sigma is always given *by name*, per real channel or per complex number (sqrt(2) times larger), because both
+conventions are in use and differ by 41 %.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from posteriori.rng import Streams
+
+
+class Noise(ABC):
+    """A noise law. All methods work row by row on (B, *O)."""
+
+    @abstractmethod
+    def sample(self, clean: Tensor, rng: Streams) -> Tensor:
+        """Draw y given the clean measurement."""
+
+    @abstractmethod
+    def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        """log p(y | clean) of each row, normalised over y: (B,). y broadcasts over rows."""
+
+    @abstractmethod
+    def score(self, y: Tensor, clean: Tensor) -> Tensor:
+        """d log p(y | clean) / d clean: (B, *O)."""
+
+    @abstractmethod
+    def variance(self, y: Tensor) -> Tensor:
+        """Variance of each measured real number, estimated from y where the law needs it; broadcasts against y."""
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of a Gaussian law, None for any other."""
+        return None
+
+    def scaled(self, factor: float) -> Noise:
+        """The law of ``factor * y``. Raises ``ValueError`` for a law that is not closed under scaling."""
+        raise ValueError(f"{type(self).__name__} noise cannot be rescaled")
+
+
+def _check_sigma(name: str, sigma: float) -> None:
+    if not isinstance(sigma, int | float) or isinstance(sigma, bool) or not 0 <= sigma < math.inf:
+        raise ValueError(f"{name} must be a finite number >= 0, got {sigma!r}")
+
+
+def _check_complex(y: Tensor, wanted: bool, law: str) -> None:
+    if y.is_complex() != wanted:
+        other = "ComplexGaussian(sigma_per_channel=...)" if y.is_complex() else "Gaussian(sigma)"
+        raise TypeError(f"{law} noise met {'complex' if y.is_complex() else 'real'} measurements ({y.dtype}); use {other}")
+
+
+def _gaussian_log_prob(difference: Tensor, sigma: float) -> Tensor:
+    real = torch.view_as_real(difference) if difference.is_complex() else difference
+    count = real[0].numel()
+    return -0.5 * real.flatten(1).square().sum(1) / sigma**2 - count * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
+
+
+@dataclass(frozen=True)
+class Gaussian(Noise):
+    """y = A x + sigma z for real measurements; sigma in the units of y."""
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _check_sigma("sigma", self.sigma)
+
+    def sample(self, clean: Tensor, rng: Streams) -> Tensor:
+        _check_complex(clean, False, "Gaussian")
+        return clean + self.sigma * rng.normal(clean)
+
+    def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        _check_complex(clean, False, "Gaussian")
+        return _gaussian_log_prob(y - clean, self.sigma)
+
+    def score(self, y: Tensor, clean: Tensor) -> Tensor:
+        return (y - clean) / self.sigma**2
+
+    def variance(self, y: Tensor) -> Tensor:
+        return torch.as_tensor(self.sigma**2, dtype=y.real.dtype, device=y.device)
+
+    @property
+    def std(self) -> float:
+        return self.sigma
+
+    def scaled(self, factor: float) -> Gaussian:
+        return Gaussian(self.sigma * abs(factor))
+
+
+@dataclass(frozen=True)
+class ComplexGaussian(Noise):
+    """y = A x + e for complex measurements, circular: give exactly one of the two named standard deviations.
+
+    sigma_per_channel: of the real part, and of the imaginary part.
+    sigma_complex: sqrt(E|e|^2) = sqrt(2) sigma_per_channel.
+    """
+
+    sigma_per_channel: float | None = None
+    sigma_complex: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sigma_per_channel is None) == (self.sigma_complex is None):
+            raise ValueError("ComplexGaussian: give exactly one of sigma_per_channel and sigma_complex (= sqrt(2) sigma_per_channel)")
+        if self.sigma_complex is not None:
+            _check_sigma("sigma_complex", self.sigma_complex)
+            object.__setattr__(self, "sigma_per_channel", self.sigma_complex / math.sqrt(2))
+            object.__setattr__(self, "sigma_complex", None)
+        _check_sigma("sigma_per_channel", self.std)
+
+    @property
+    def std(self) -> float:
+        assert self.sigma_per_channel is not None  # set by __post_init__
+        return self.sigma_per_channel
+
+    def sample(self, clean: Tensor, rng: Streams) -> Tensor:
+        _check_complex(clean, True, "ComplexGaussian")
+        return clean + self.std * rng.normal(clean)
+
+    def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        _check_complex(clean, True, "ComplexGaussian")
+        return _gaussian_log_prob(y - clean, self.std)
+
+    def score(self, y: Tensor, clean: Tensor) -> Tensor:
+        return (y - clean) / self.std**2
+
+    def variance(self, y: Tensor) -> Tensor:
+        return torch.as_tensor(self.std**2, dtype=y.real.dtype, device=y.device)
+
+    def scaled(self, factor: float) -> ComplexGaussian:
+        return ComplexGaussian(sigma_per_channel=self.std * abs(factor))
+
+
+@dataclass(frozen=True)
+class Poisson(Noise):
+    """y = Poisson(peak * A x) / peak: ``peak`` photons where the clean measurement is 1. Mean A x, variance A x / peak.
+
+    Warns below 10 photons, where the picture is close to binary. A rate above -1e-6 times the largest is rounding of a non-negative
+    image and counts as 0; a smaller one raises ``ValueError``.
+    """
+
+    peak: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.peak, int | float) or isinstance(self.peak, bool) or not 0 < self.peak < math.inf:
+            raise ValueError(f"peak must be a finite number of photons > 0, got {self.peak!r}")
+        if self.peak < 10:
+            warnings.warn(f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary picture", stacklevel=3)
+
+    def sample(self, clean: Tensor, rng: Streams) -> Tensor:
+        _check_complex(clean, False, "Poisson")
+        lowest, highest = float(clean.min()), float(clean.max())
+        if lowest < -1e-6 * max(highest, 0.0):
+            raise ValueError(f"Poisson noise needs a clean measurement >= 0, got a minimum of {lowest:.3g}; state the range of the image")
+        return rng.poisson(self.peak * clean.clamp(min=0)) / self.peak
+
+    def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        counts = self.peak * y
+        log_p = torch.xlogy(counts, self.peak * clean) - self.peak * clean - torch.lgamma(counts + 1)
+        return torch.where(clean < 0, -math.inf, log_p).flatten(1).sum(1)
+
+    def score(self, y: Tensor, clean: Tensor) -> Tensor:
+        return self.peak * (y / clean - 1)
+
+    def variance(self, y: Tensor) -> Tensor:
+        """The rate estimated by y itself, at least one photon."""
+        return y.clamp(min=1 / self.peak) / self.peak

@@ -1,0 +1,18 @@
+"""An operator after an affine change of its image: x -> A(a x + b)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from posteriori.operators.base import Operator
+
+
+class Affine(Operator):
+    """A(a x + b) with numbers a and b: how a non-linear operator that expects one range is given images in another."""
+
+    def __init__(self, A: Operator, a: float, b: float) -> None:
+        super().__init__(A.in_shape, complex_in=A.complex_in, complex_out=A.complex_out)
+        self.A, self.a, self.b = A, a, b
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.A(self.a * x + self.b)

@@ -1,0 +1,42 @@
+"""Any matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posteriori.operators.base import LinearOperator, Spectrum
+
+
+class Dense(LinearOperator):
+    """y = matrix x for flat images (d,), or for images of ``shape`` with d numbers flattened row by row.
+
+    matrix: (m, d), real or complex (then images are complex).
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> None:
+        if matrix.ndim != 2 or not (matrix.is_floating_point() or matrix.is_complex()):
+            raise ValueError(f"Dense needs a real or complex matrix (m, d), got {matrix.dtype} {tuple(matrix.shape)}")
+        complex = matrix.is_complex()
+        super().__init__(shape or (matrix.shape[1],), complex_in=complex, complex_out=complex)
+        if torch.Size(self.in_shape).numel() != matrix.shape[1]:
+            raise ValueError(f"Dense: shape {self.in_shape} has {torch.Size(self.in_shape).numel()} numbers, the matrix {matrix.shape[1]} columns")
+        self.register_buffer("matrix", matrix)
+        self._svd: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        return x.flatten(1) @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix.conj()).view(-1, *self.in_shape)
+
+    def spectrum(self) -> Spectrum:
+        # The decomposition costs far more than a product: once per matrix (which ``.to`` replaces).
+        if self._svd is None or self._svd[0] is not self.matrix:
+            self._svd = (self.matrix, torch.linalg.svd(self.matrix, full_matrices=True))
+        U, s, Vh = self._svd[1]
+        shape = self.in_shape
+        return Spectrum(s, lambda c: (c @ Vh.conj()).view(-1, *shape), lambda x: x.flatten(1) @ Vh.T, lambda c: c @ U.T, lambda y: y @ U.conj())

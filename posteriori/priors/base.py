@@ -1,0 +1,84 @@
+"""What we believe about images, seen only as a denoiser: D(x, sigma) = E[x0 | x0 + sigma z = x]."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from posteriori.rng import Noise
+
+Pull = Callable[[Tensor], Tensor]
+
+
+class Prior(nn.Module, ABC):
+    """A distribution of images in VE coordinates. A prior author writes ``denoise``.
+
+    Attributes
+    ----------
+    shape: E, with None for a side of any length (a fully convolutional network).
+    range: the range its images are expressed in, for example (-1, 1); None when the numbers have no such meaning.
+    variance: variance of one number of an image, averaged over the image.
+    sigma_max, sigma_min: where a sampling grid may start and should end. sigma_max must drown the prior's largest spread in *any*
+        direction; sigma_min must be small against its smallest.
+    complex: whether images are complex tensors.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int | None, ...],
+        *,
+        range: tuple[float, float] | None = None,
+        variance: float,
+        sigma_max: float,
+        sigma_min: float,
+        complex: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape, self.range, self.variance = tuple(shape), range, float(variance)
+        self.sigma_max, self.sigma_min, self.complex = float(sigma_max), float(sigma_min), complex
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"a prior needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x] for x (B, *E) at the noise level sigma (0-d): (B, *E)."""
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        """D(x, sigma), and the map u -> J^T u with J = dD/dx, which may be called several times.
+
+        The map keeps the denoiser's graph alive until it is dropped.
+        """
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            x0 = self.denoise(leaf, sigma)
+        if not x0.requires_grad:  # a constant denoiser
+            return x0, torch.zeros_like
+
+        def pull(u: Tensor) -> Tensor:
+            return torch.autograd.grad(x0, leaf, u, retain_graph=True)[0]
+
+        return x0.detach(), pull
+
+    def start(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""
+        return sigma * z
+
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+        """An exact draw of x0 given x = x0 + sigma z. Raises ``TypeError`` for a prior that is not known in closed form."""
+        raise TypeError(f"a {type(self).__name__} prior has no closed-form p(x0 | x)")
+
+    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
+        """The posterior given y = matrix x0 + sigma z as a prior, and log p(y). Raises ``TypeError`` where that is not closed form."""
+        raise TypeError(f"a {type(self).__name__} prior has no closed-form posterior")
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.denoise(x, sigma)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` naming both shapes when this prior has no images of that shape."""
+        if len(shape) != len(self.shape) or any(want not in (None, got) for want, got in zip(self.shape, shape, strict=True)):
+            wanted = tuple("any" if n is None else n for n in self.shape)
+            raise ValueError(f"the operator takes images of shape {shape}, the prior models images of shape {wanted}")

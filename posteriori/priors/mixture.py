@@ -1,0 +1,261 @@
+"""Gaussian mixtures, where everything is known in closed form.
+
+    p(x0) = sum_k w_k N(x0; m_k, C_k),     V_k = C_k + sigma^2 I
+    r_k(x) ~ w_k N(x; m_k, V_k)                       which component x came from
+    mu_k(x) = m_k + C_k V_k^-1 (x - m_k)              the denoiser of component k
+    D(x, sigma) = sum_k r_k mu_k
+    J^T u = sum_k r_k { C_k V_k^-1 u + (s_k - s) <mu_k, u> },  s_k = -V_k^-1 (x - m_k),  s = sum_k r_k s_k
+
+Conditioning on a linear Gaussian measurement gives a mixture again, and with it the evidence. The exact conditional denoiser
+E[x0 | x, y] is the denoiser of that mixture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from posteriori.priors.base import Prior, Pull
+from posteriori.rng import Noise, Streams
+
+
+class GaussianMixture(Prior):
+    """A mixture of K Gaussians on R^d, or on images of a given shape.
+
+    Parameters
+    ----------
+    weights: (K,) non-negative, normalised here.
+    means: (K, d).
+    covariances: (K, d, d) symmetric positive semi-definite, (K, d) diagonals, (1, d, d) or (1, d) shared, or one variance.
+    shape: E with d numbers; (d,) when None.
+    range: as for every prior.
+
+    Raises ``ValueError`` for shapes that do not fit, negative weights, and covariances that are not symmetric or have a negative
+    eigenvalue. The dtype is that of ``means``.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    variances: Tensor
+    axes: Tensor | None
+
+    def __init__(
+        self,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor | float,
+        *,
+        shape: tuple[int, ...] | None = None,
+        range: tuple[float, float] | None = None,
+    ) -> None:
+        if means.ndim != 2 or weights.shape != means.shape[:1]:
+            raise ValueError(f"a mixture needs weights (K,) and means (K, d), got {tuple(weights.shape)} and {tuple(means.shape)}")
+        if not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
+            raise ValueError(f"mixture weights must be non-negative and not all zero, got {weights.tolist()}")
+        K, d = means.shape
+        variances, axes = _decompose(torch.as_tensor(covariances, dtype=means.dtype, device=means.device), K, d)
+        weights = weights.to(means) / weights.sum()
+        centre = weights @ means
+        total = float(weights @ variances.expand(K, d).mean(1) + weights @ (means - centre).square().mean(1))
+        widest = math.sqrt(float(variances.max()) + float((torch.linalg.matrix_norm(weights.sqrt()[:, None] * (means - centre), 2)) ** 2))
+        finest = math.sqrt(float(variances.min())) if float(variances.min()) > 1e-8 * widest**2 else 1e-4 * widest
+        super().__init__(shape or (d,), range=range, variance=total, sigma_max=5 * widest, sigma_min=0.02 * finest)
+        if math.prod(self.image_shape) != d:
+            raise ValueError(f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}")
+        self.register_buffer("log_weights", weights.log())
+        self.register_buffer("means", means)
+        self.register_buffer("variances", variances)
+        self.register_buffer("axes", axes)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(n for n in self.shape if n is not None)
+
+    @property
+    def weights(self) -> Tensor:
+        return self.log_weights.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x0], shape E."""
+        return (self.weights @ self.means).view(self.image_shape)
+
+    @property
+    def covariances(self) -> Tensor:
+        """Dense component covariances, (K, d, d)."""
+        K, d = self.means.shape
+        if self.axes is None:
+            return torch.diag_embed(self.variances).expand(K, d, d)
+        return ((self.axes * self.variances[:, None, :]) @ self.axes.mT).expand(K, d, d)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Cov[x0], (d, d)."""
+        centred = self.means - self.weights @ self.means
+        return torch.einsum("k,kij->ij", self.weights, self.covariances) + (self.weights[:, None] * centred).T @ centred
+
+    def _to_axes(self, v: Tensor) -> Tensor:
+        """(B, K, d) -> coordinates along each component's principal axes."""
+        return v if self.axes is None else torch.einsum("bkd,kde->bke", v, self.axes.expand(v.shape[1], -1, -1))
+
+    def _from_axes(self, c: Tensor) -> Tensor:
+        return c if self.axes is None else torch.einsum("bke,kde->bkd", c, self.axes.expand(c.shape[1], -1, -1))
+
+    def _components(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """r (B, K), mu (B, K, d), s_k (B, K, d) and log p(x; sigma) (B,) for flat x (B, d)."""
+        c = self._to_axes(x[:, None, :] - self.means)
+        v = self.variances + sigma**2
+        whitened = c / v
+        logs = self.log_weights - 0.5 * ((c * whitened).sum(-1) + v.log().sum(-1) + x.shape[1] * math.log(2 * math.pi))
+        total = logs.logsumexp(1)
+        return (logs - total[:, None]).exp(), self.means + self._from_axes(self.variances * whitened), -self._from_axes(whitened), total
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        r, mu, _, _ = self._components(x.flatten(1), sigma)
+        return torch.einsum("bk,bkd->bd", r, mu).view(x.shape)
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        r, mu, s, _ = self._components(x.flatten(1), sigma)
+        relative = r[:, :, None] * (s - torch.einsum("bk,bkd->bd", r, s)[:, None])
+        gain = self.variances / (self.variances + sigma**2)
+
+        def pull(u: Tensor) -> Tensor:
+            flat = u.flatten(1)[:, None]
+            shrunk = self._from_axes(gain * self._to_axes(flat.expand(-1, len(self.means), -1)))
+            within = torch.einsum("bk,bkd->bd", r, shrunk)
+            between = torch.einsum("bkd,bk->bd", relative, (mu * flat).sum(-1))
+            return (within + between).view(u.shape)
+
+        return torch.einsum("bk,bkd->bd", r, mu).view(x.shape), pull
+
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        """log density of x0 + sigma z at x: (B, *E) -> (B,)."""
+        return self._components(x.flatten(1), torch.as_tensor(sigma, dtype=x.dtype))[3]
+
+    def start(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
+        if "_spread" not in self.__dict__:
+            self.__dict__["_spread"] = torch.linalg.eigh(self.covariance)
+        values, axes = self.__dict__["_spread"]
+        return self.mean + (((z.flatten(1) @ axes) * (values.clamp(min=0) + sigma**2).sqrt()) @ axes.T).view(z.shape)
+
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+        """An exact draw of x0 given x = x0 + sigma z, row by row: (B, *E) -> (B, *E)."""
+        r, mu, _, _ = self._components(x.flatten(1), sigma)
+        k = _choose(r, rng.uniform(1)[:, 0].to(r))
+        return self._scatter(mu[torch.arange(len(k)), k], k, sigma**2 / (self.variances + sigma**2), rng.normal(x))
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """n exact draws (n, *E); draw k depends on (seed, k) alone."""
+        rng = Streams(seed, range(n))
+        k = _choose(self.weights.expand(n, -1), rng.uniform(1)[:, 0].to(self.means))
+        return self._scatter(self.means[k], k, torch.ones_like(self.variances), rng.normal(self.means.new_empty(n, *self.image_shape)))
+
+    def _scatter(self, centre: Tensor, k: Tensor, share: Tensor, z: Tensor) -> Tensor:
+        """centre + axes_k sqrt(share_k variance_k) z."""
+        K = len(self.means)
+        spread = (share * self.variances).sqrt().expand(K, -1)[k] * z.flatten(1)
+        if self.axes is not None:
+            spread = spread @ self.axes[0].T if len(self.axes) == 1 else torch.einsum("be,bde->bd", spread, self.axes[k])
+        return (centre + spread).view(z.shape)
+
+    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[GaussianMixture, float]:
+        """The posterior given y = matrix x0 + sigma z, and log p(y).
+
+        matrix: (m, d), y: (m,), sigma > 0. Source: the conditional of a joint Gaussian, component by component.
+        """
+        matrix, y = matrix.to(self.means), y.to(self.means)
+        K, d = self.means.shape
+        m = len(y)
+        shared = len(self.variances) == 1
+        C = self.covariances[:1] if shared else self.covariances
+        AC = matrix @ C
+        S = AC @ matrix.T + sigma**2 * torch.eye(m).to(matrix)
+        L = torch.linalg.cholesky(S)
+        half = torch.linalg.solve_triangular(L, AC, upper=False)
+        innovation = y - self.means @ matrix.T
+        white = torch.linalg.solve_triangular(L, innovation[..., None], upper=False)[..., 0]
+        means = self.means + (half.mT @ white[..., None])[..., 0]
+        log_dets = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        logs = self.log_weights - 0.5 * (white.square().sum(-1) + log_dets + m * math.log(2 * math.pi))
+        covariances = C - half.mT @ half
+        mixture = GaussianMixture(logs.softmax(0), means, (covariances + covariances.mT) / 2, shape=self.image_shape, range=self.range)
+        return mixture, float(logs.logsumexp(0))
+
+    def transformed(self, a: float, b: float, range: tuple[float, float] | None) -> GaussianMixture:
+        """The distribution of a x0 + b."""
+        return GaussianMixture(self.weights, a * self.means + b, a**2 * self.covariances, shape=self.image_shape, range=range)
+
+
+class Gaussian(Prior):
+    """N(mean, covariance) on images of the shape of ``mean``: a mixture of one component.
+
+    Parameters
+    ----------
+    mean: shape E.
+    covariance: (d, d) over the flattened image, (d,) diagonal, or one variance.
+    range: as for every prior.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor | float, *, range: tuple[float, float] | None = None) -> None:
+        covariance = torch.as_tensor(covariance, dtype=mean.dtype, device=mean.device)
+        mixture = GaussianMixture(
+            mean.new_ones(1), mean.reshape(1, -1), covariance[None] if covariance.ndim else covariance, shape=tuple(mean.shape), range=range
+        )
+        super().__init__(mean.shape, range=range, variance=mixture.variance, sigma_max=mixture.sigma_max, sigma_min=mixture.sigma_min)
+        self.mixture = mixture
+
+    @property
+    def mean(self) -> Tensor:
+        return self.mixture.mean
+
+    @property
+    def covariance(self) -> Tensor:
+        return self.mixture.covariance
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.mixture.denoise(x, sigma)
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        return self.mixture.linearize(x, sigma)
+
+    def start(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.mixture.start(z, sigma)
+
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+        return self.mixture.draw_given(x, sigma, rng)
+
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        return self.mixture.log_prob(x, sigma)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        return self.mixture.sample(n, seed)
+
+    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[GaussianMixture, float]:
+        return self.mixture.condition(matrix, y, sigma)
+
+
+def _decompose(C: Tensor, K: int, d: int) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues (K or 1, d) and eigenvectors (K or 1, d, d), the latter None when the covariance is diagonal."""
+    if C.ndim == 0:
+        values, axes = C.expand(1, d), None
+    elif C.ndim == 2 and C.shape in {(K, d), (1, d)}:
+        values, axes = C, None
+    elif C.ndim == 3 and C.shape in {(K, d, d), (1, d, d)}:
+        asymmetry = float((C - C.mT).abs().max())
+        if asymmetry > 1e-4 * float(C.abs().max()):
+            raise ValueError(f"a covariance is not symmetric: the largest difference to its transpose is {asymmetry:.3g}")
+        values, axes = torch.linalg.eigh(C)
+    else:
+        raise ValueError(f"covariances have shape {tuple(C.shape)}; with K={K}, d={d} expected (K, d, d), (K, d) or one variance")
+    lowest, highest = float(values.min()), float(values.max())
+    if not lowest >= -1e-5 * highest or not highest > 0:
+        raise ValueError(f"covariances must be positive semi-definite, found eigenvalues from {lowest:.3g} to {highest:.3g}")
+    return values.clamp(min=0), axes
+
+
+def _choose(probabilities: Tensor, u: Tensor) -> Tensor:
+    """The component at which each row's cumulative probability passes u: (B, K), (B,) -> (B,)."""
+    return (probabilities.cumsum(1) < u[:, None]).sum(1).clamp(max=probabilities.shape[1] - 1)

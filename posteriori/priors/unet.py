@@ -1,0 +1,128 @@
+"""A fully convolutional U-Net for denoising at any image size.
+
+    F(x, c) : (B, C, H, W), (B,) -> (B, C, H, W)
+
+Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales joined by additive skips:
+
+    block(h, e) = h + conv2( silu( (1 + a(e)) conv1(silu(n(h))) + b(e) ) )
+
+a, b come from the noise embedding e; n standardises each *pixel's* channel vector. No statistic is taken over the image, so one pixel's output depends on a bounded neighbourhood only and a network trained on crops keeps its meaning on a
+larger image. The last convolution of each block starts at zero, so that the network starts as a short linear map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NoiseEmbedding(nn.Module):
+    """Sinusoidal features of a scalar noise label, then two dense layers: (B,) -> (B, width)."""
+
+    freqs: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("freqs", math.pi * torch.logspace(-3, 4, 16, base=2.0), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(33, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, c: Tensor) -> Tensor:
+        phase = c[:, None] * self.freqs.to(c.dtype)
+        return self.mlp(torch.cat([c[:, None], phase.cos(), phase.sin()], dim=1))
+
+
+class PixelNorm(nn.Module):
+    """Standardise each pixel's channel vector (layer norm over channels), with one learned gain per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        channels_last = h.permute(0, 2, 3, 1)
+        return F.layer_norm(channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=1e-4).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """A residual block whose inner activation is scaled and shifted by the noise embedding."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm = PixelNorm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        for tensor in (self.film.weight, self.film.bias, self.conv2.weight, self.conv2.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        scale, shift = self.film(e)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
+        u = self.conv1(F.silu(self.norm(h)))
+        return h + self.conv2(F.silu(torch.addcmul(shift, u, 1 + scale)))
+
+
+class UNet(nn.Module):
+    """The network F above.
+
+    Parameters
+    ----------
+    channels: image channels, in and out.
+    widths: channels of each scale, finest first; each further scale halves the resolution.
+    blocks: residual blocks of each scale (the coarsest once, the others once on the way down and once up).
+    unshuffle: side of the pixel blocks folded into channels at the entrance.
+    embedding: width of the noise embedding.
+
+    ``multiple`` is the number that height and width must be divisible by.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (96, 160, 256),
+        blocks: Sequence[int] = (3, 3, 2),
+        unshuffle: int = 2,
+        embedding: int = 256,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(blocks) or not widths:
+            raise ValueError(f"UNet: widths {tuple(widths)} and blocks {tuple(blocks)} must have the same length, at least 1")
+        self.unshuffle = unshuffle
+        self.multiple = unshuffle * 2 ** (len(widths) - 1)
+        self.embed = NoiseEmbedding(embedding)
+        self.enter = nn.Conv2d(channels * unshuffle**2, widths[0], 3, padding=1)
+        self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
+        self.leave_norm = PixelNorm(widths[0])
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.down = nn.ModuleList()
+        self.shrink = nn.ModuleList()
+        self.grow = nn.ModuleList()
+        self.up = nn.ModuleList()
+        for fine, coarse, count in zip(widths[:-1], widths[1:], blocks[:-1], strict=True):
+            self.down.append(nn.ModuleList(Block(fine, embedding) for _ in range(count)))
+            self.shrink.append(nn.Conv2d(fine, coarse, 2, stride=2))
+            self.grow.append(nn.ConvTranspose2d(coarse, fine, 2, stride=2))
+            self.up.append(nn.ModuleList(Block(fine, embedding) for _ in range(count)))
+        self.middle = nn.ModuleList(Block(widths[-1], embedding) for _ in range(blocks[-1]))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        e = self.embed(c)
+        h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
+        h = self.enter(h)
+        skips = []
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            for block in blocks:  # type: ignore[union-attr]
+                h = block(h, e)
+            skips.append(h)
+            h = shrink(h)
+        for block in self.middle:
+            h = block(h, e)
+        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+            h = skips.pop() + grow(h)
+            for block in blocks:  # type: ignore[union-attr]
+                h = block(h, e)
+        return F.pixel_shuffle(self.leave(F.silu(self.leave_norm(h))), self.unshuffle).contiguous()

@@ -1,0 +1,253 @@
+"""The driver: the one loop that every method runs in.
+
+It owns what a method must not: the noise grid, batching, random streams, counting, finiteness, progress, checkpoints. Row k of a run is
+a function of (posterior, method, grid, seed, k): neither the batch size nor the rows beside it enter (up to the rounding of batched
+arithmetic, about 1e-6).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from posteriori import checkpoint
+from posteriori import grid as grids
+from posteriori.checkpoint import Done, Pending
+from posteriori.counting import Counter, counted
+from posteriori.likelihood import Posterior
+from posteriori.methods.base import Info, Method, settings
+from posteriori.rng import Streams
+from posteriori.run import Run, Status, locked, read_json, write_json
+
+Watch = Callable[[int, Tensor, Tensor, Info], None]
+ADVICE = {
+    "denoiser": "the denoiser's output was not finite; check the network's precision and its trained noise range",
+    "method": "the update was not finite; use more steps, a smaller guidance scale or a larger noise level",
+}
+
+
+def sample(
+    post: Posterior,
+    method: Method[Any],
+    *,
+    n: int = 1,
+    steps: int = 100,
+    seed: int = 0,
+    grid: grids.Name | Tensor = "karras",
+    batch: int | None = None,
+    watch: Sequence[Watch] = (),
+    progress: bool = False,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 20.0,
+) -> Run:
+    """Draw ``n`` samples of p(x | y).
+
+    Parameters
+    ----------
+    post: prior and likelihood.
+    method: any method of ``posteriori.methods``.
+    n: samples returned, whatever the method does inside.
+    steps: noise levels visited; with ``grid`` "karras", "log" or "ddpm", or ``grid`` a tensor of levels that ends at 0.
+    seed: integer >= 0; sample k depends on (seed, k).
+    batch: rows worked on together; by default as many as keep a batch near a million numbers. Halved by itself when memory runs out.
+    watch: functions (step, s, rows, info) called after each step of each batch.
+    progress: show a bar.
+    folder: where to keep the run; with ``resume`` an interrupted run of the same configuration is completed there, to the same numbers.
+    checkpoint_seconds: time between checkpoints in ``folder``.
+
+    Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and ``FloatingPointError`` when every row
+    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n must be an integer >= 1, got {n!r}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    if resume and folder is None:
+        raise ValueError("resume needs the folder of the run to go on with")
+    refusal = method.refuses(post)
+    if refusal:
+        raise ValueError(refusal)
+    levels = grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min).to(post.likelihood.y.device)
+    config = describe(post, method, n, levels, seed, grid)
+    job = Job(post, method, levels, seed, n, batch or _batch(post, method, n), tuple(watch), progress, config)
+    if folder is None:
+        return job.run(None, checkpoint_seconds)
+    folder = Path(folder)
+    with locked(folder):
+        if resume and (folder / "run.json").exists():
+            _same_run(read_json(folder / "run.json"), config, folder)
+            if read_json(folder / "run.json")["state"] == "complete":
+                return Run.load(folder)
+        elif (folder / "run.json").exists():
+            raise ValueError(f"{folder} already holds a run; choose another folder, or go on with it by resume")
+        write_json(folder / "run.json", {"state": "running", "config": config})
+        run = job.run(folder / "checkpoint.safetensors", checkpoint_seconds)
+        run.save(folder)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        return run
+
+
+@dataclass
+class Job:
+    """One call of ``sample``: rows are worked off batch by batch, a batch step by step."""
+
+    post: Posterior
+    method: Method[Any]
+    levels: Tensor
+    seed: int
+    n: int
+    batch: int
+    watch: tuple[Watch, ...]
+    progress: bool
+    config: dict[str, Any]
+
+    def run(self, place: Path | None, every: float) -> Run:
+        began, counter, done, pending = time.perf_counter(), Counter(), Done(), None
+        if place is not None and place.exists():
+            done, pending, spent = self.restore(place, counter)
+            began -= spent
+        saved = time.perf_counter()
+        post, group = counted(self.post, counter), self.method.group
+        groups = -(-self.n // group)
+        bar = tqdm(disable=not self.progress, desc=type(self.method).__name__, file=sys.stderr)
+        while done.groups < groups:
+            if pending is None:
+                pending = self.begin(post, done.groups, min(max(1, self.batch // group), groups - done.groups))
+            before, kept = pending.groups, dict(counter.calls)
+            bar.reset(total=len(self.levels) - 1)
+            bar.update(pending.step)
+            try:
+                while pending.step < len(self.levels) - 1:
+                    self.advance(post, pending, counter)
+                    bar.update(1)
+                    if place is not None and time.perf_counter() - saved >= every:
+                        checkpoint.save(place, done, pending, counter.calls, time.perf_counter() - began, self.batch)
+                        saved = time.perf_counter()
+                with torch.no_grad():
+                    done.add(pending, self.method.rows(pending.state), self.method.weights(post, pending.state))
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error) or before == 1:
+                    raise
+                counter.calls.update(kept)
+                self.batch = before * group // 2
+                warnings.warn(f"out of memory with {before * group} rows: going on with {self.batch} at a time, same samples", stacklevel=3)
+            pending = None
+        bar.close()
+        return self.finish(done, counter, time.perf_counter() - began)
+
+    def begin(self, post: Posterior, first: int, groups: int) -> Pending:
+        """The next batch at the largest noise level."""
+        rng = Streams(self.seed, range(first, first + groups), self.method.group)
+        with torch.no_grad():
+            x = post.prior.start(rng.normal(self.blank(groups)), self.levels[0])
+            return Pending(0, groups, rng, self.method.init(post, x, rng), [Status()] * (groups * self.method.group))
+
+    def advance(self, post: Posterior, batch: Pending, counter: Counter) -> None:
+        """One step of one batch."""
+        k = batch.step
+        with torch.no_grad():
+            batch.state, info = self.method.step(post, batch.state, self.levels[k], self.levels[k + 1], batch.rng)
+            rows = self.method.rows(batch.state)
+            # One sum is far cheaper than a look at every number; only a suspicious one costs more.
+            if not math.isfinite(abs(rows.sum().item())):
+                self.judge(rows, batch.status, k, counter)
+        batch.step = k + 1
+        for name, value in info.items():
+            batch.trace.setdefault(name, []).append(value.detach().cpu())
+        for look in self.watch:
+            look(k, self.levels[k + 1], rows, info)
+
+    def judge(self, rows: Tensor, status: list[Status], k: int, counter: Counter) -> None:
+        """Mark the rows that went non-finite at step k, once, with the likely culprit."""
+        denoised = counter.denoised
+        for row in (~rows.flatten(1).abs().isfinite().all(1)).nonzero()[:, 0].tolist():
+            if status[row].ok:
+                sound = denoised is None or len(denoised) != len(rows) or bool(denoised[row].abs().isfinite().all())
+                status[row] = Status("diverged", k, ADVICE["method" if sound else "denoiser"])
+
+    def finish(self, done: Done, counter: Counter, seconds: float) -> Run:
+        status = tuple(done.status[: self.n])
+        ok = torch.tensor([s.ok for s in status])
+        if not bool(ok.any()):
+            raise FloatingPointError(f"{type(self.method).__name__}: every row diverged; row 0 {status[0]}")
+        if not bool(ok.all()):
+            k = int((~ok).nonzero()[0])
+            warnings.warn(f"{int((~ok).sum())} of {self.n} rows are left out of the samples; row {k} {status[k]}", stacklevel=4)
+        trace = {name: torch.cat(parts, dim=1)[:, : self.n] for name, parts in done.trace.items()}
+        samples = self.post.to_given(torch.cat(done.rows)[: self.n][ok])
+        log_w, counts = torch.cat(done.log_w)[: self.n][ok], counter.per_sample(self.n)
+        return Run(samples, log_w, None, status, counts, trace, seconds, self.config, (self.method.reference,))
+
+    def restore(self, place: Path, counter: Counter) -> tuple[Done, Pending, float]:
+        y = self.post.likelihood.y
+        done, pending, parts, notes = checkpoint.load(place, self.seed, self.method.group, y.device)
+        counter.calls, self.batch = notes["calls"], notes["size"]
+        # A fresh state is the mould into which the saved tensors are poured; its own random numbers do not matter.
+        spare = Streams(0, range(pending.groups), self.method.group)
+        with torch.no_grad():
+            pending.state = checkpoint.pour(self.method.init(self.post, self.blank(pending.groups), spare), iter(parts))
+        return done, pending, notes["spent"]
+
+    def blank(self, groups: int) -> Tensor:
+        y = self.post.likelihood.y
+        dtype = y.real.dtype.to_complex() if self.post.prior.complex else y.real.dtype
+        return torch.zeros(groups * self.method.group, *self.post.shape, dtype=dtype, device=y.device)
+
+
+def describe(post: Posterior, method: Method[Any], n: int, levels: Tensor, seed: int, grid: grids.Name | Tensor) -> dict[str, Any]:
+    """Everything that tells two runs apart, as plain JSON values."""
+    given, inner = post.given, post.likelihood
+    levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
+    return {
+        "method": type(method).__name__,
+        "settings": settings(method),
+        "prior": type(post.prior).__name__,
+        "prior_range": post.prior.range,
+        "operator": type(given.A).__name__,
+        "image_shape": list(post.shape),
+        "measurement_shape": list(given.y.shape),
+        "range": given.range,
+        "noise": {"law": type(given.noise).__name__, **levels_given},
+        "noise_std_in_prior_range": inner.noise.std,
+        "fingerprint": f"{float(given.y.abs().double().sum()):.12g}",
+        "n": n,
+        "seed": seed,
+        "grid": grid if isinstance(grid, str) else "explicit",
+        "levels": levels.tolist(),
+        "dtype": str(given.y.dtype).removeprefix("torch."),
+        "device": str(given.y.device),
+        "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _same_run(record: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
+    """Raise ``ValueError`` naming the settings in which a stored run differs from the one asked for."""
+    then, now = record["config"], json.loads(json.dumps(config))
+    names = [name for name in now if name != "threads" and then.get(name) != now[name]]
+    if names:
+        changes = "; ".join(f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in names)
+        raise ValueError(f"the run in {folder} was started with other settings, so it cannot be resumed ({changes[:600]})")
+
+
+def _batch(post: Posterior, method: Method[Any], n: int) -> int:
+    """Rows whose images hold about a million numbers together: large batches gain nothing beyond, and cost memory."""
+    return min(n * method.group, max(1, 2**20 // math.prod(post.shape)))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,85 @@
+"""Training images in memory, and reproducible random crops from them.
+
+A batch is a function of (seed, step) alone, so that a run that was stopped and resumed sees exactly the batches of one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+class Crops:
+    """Random crops, flips and quarter turns of a list of uint8 images.
+
+    Parameters
+    ----------
+    images: uint8 arrays (H, W, C), each at least ``crop`` on both sides.
+    crop: side of the square crops.
+    weights: relative probability of each image; uniform over pixels when None.
+    turns: also flip and rotate (off for digits, whose orientation has a meaning).
+    """
+
+    def __init__(self, images: Sequence[np.ndarray], crop: int, weights: Sequence[float] | None = None, turns: bool = True) -> None:
+        small = [im.shape for im in images if min(im.shape[:2]) < crop]
+        if small or not images:
+            raise ValueError(f"Crops: {len(images)} images, {len(small)} of them smaller than the crop {crop} (first: {small[:1]})")
+        p = np.asarray(weights if weights is not None else [im.shape[0] * im.shape[1] for im in images], dtype=np.float64)
+        self.images, self.crop, self.turns, self.p = list(images), crop, turns, p / p.sum()
+
+    def batch(self, size: int, seed: int, step: int) -> Tensor:
+        """A batch in [-1, 1]: (size, C, crop, crop) float32, determined by (seed, step)."""
+        rng = np.random.default_rng([seed, step])
+        rows = []
+        for k in rng.choice(len(self.images), size=size, p=self.p):
+            im = self.images[k]
+            top, left = (int(rng.integers(n - self.crop + 1)) for n in im.shape[:2])
+            patch = im[top : top + self.crop, left : left + self.crop]
+            if self.turns:
+                patch = np.rot90(patch, int(rng.integers(4)))
+                patch = patch[:, ::-1] if rng.integers(2) else patch
+            rows.append(np.ascontiguousarray(patch.transpose(2, 0, 1)))
+        return torch.from_numpy(np.stack(rows)).float() / 127.5 - 1
+
+
+def read_folders(folders: Sequence[str | Path], channels: int, scales: Sequence[float], crop: int) -> tuple[list[np.ndarray], list[float]]:
+    """Read every image of some folders at several scales.
+
+    Returns the images and their sampling weights: every scale is equally likely, and within a scale every image.
+    Raises ``FileNotFoundError`` naming the folder that holds no image.
+    """
+    images, weights = [], []
+    for folder in map(Path, folders):
+        files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+        if not files:
+            raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) in the training folder {folder}")
+        for file in files:
+            with Image.open(file) as picture:
+                full = picture.convert("RGB" if channels == 3 else "L")
+            for scale in scales:
+                size = tuple(max(crop, round(n * scale)) for n in full.size)
+                array = np.asarray(full if scale == 1 else full.resize(size, Image.Resampling.LANCZOS))
+                images.append(array.reshape(*array.shape[:2], channels))
+                weights.append(1.0)
+    return images, weights
+
+
+def read_npz(file: str | Path, key: str, side: int) -> list[np.ndarray]:
+    """Grey uint8 images (N, h, w) of an .npz, centred in a square of zeros of the given side."""
+    with np.load(file, allow_pickle=False) as data:
+        if key not in data:
+            raise KeyError(f"{file} has no array '{key}'; it has {sorted(data)}")
+        stack = data[key]
+    before = [(side - n) // 2 for n in stack.shape[1:3]]
+    if stack.dtype != np.uint8 or stack.ndim != 3 or min(before) < 0:
+        raise ValueError(f"{file}[{key}]: expected uint8 (N, h <= {side}, w <= {side}), got {stack.dtype} {stack.shape}")
+    padded = np.zeros((len(stack), side, side, 1), dtype=np.uint8)
+    padded[:, before[0] : before[0] + stack.shape[1], before[1] : before[1] + stack.shape[2], 0] = stack
+    return list(padded)
