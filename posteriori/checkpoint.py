@@ -58,16 +58,17 @@ def save(place: Path, done: Done, batch: Pending, calls: dict[str, int], spent: 
     arrays |= {f"traced.{name}": torch.cat(parts, dim=1) for name, parts in done.trace.items()}
     notes = {"step": batch.step, "groups": batch.groups, "done": done.groups, "calls": calls, "spent": spent, "size": size}
     notes |= {"batch_status": [astuple(s) for s in batch.status], "done_status": [astuple(s) for s in done.status]}
-    write_arrays(place, arrays, {"notes": json.dumps(notes), "streams": batch.rng.state()})
+    write_arrays(place, arrays | {"streams": batch.rng.state()}, {"notes": json.dumps(notes)})
 
 
 def load(place: Path, seed: int, rows: int, device: torch.device) -> tuple[Done, Pending, list[Tensor], dict[str, Any]]:
     """What ``save`` kept. The state comes as its list of tensors: its shape is the method's affair, see ``pour``."""
     arrays, text = read_arrays(place)
+    streams = arrays.pop("streams")
     arrays = {name: tensor.to(device) for name, tensor in arrays.items()}
     notes = json.loads(text["notes"])
     rng = Streams(seed, range(notes["done"], notes["done"] + notes["groups"]), rows)
-    rng.restore(text["streams"])
+    rng.restore(streams)
     done = Done(notes["done"], _series(arrays, "rows"), _series(arrays, "log_w"), [Status(*s) for s in notes["done_status"]])
     done.trace = {name.removeprefix("traced."): [value.cpu()] for name, value in arrays.items() if name.startswith("traced.")}
     batch = Pending(notes["step"], notes["groups"], rng, None, [Status(*s) for s in notes["batch_status"]])

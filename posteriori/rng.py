@@ -6,7 +6,6 @@ so sample k is the same number whatever the batch size, the device, or the sampl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -35,39 +34,52 @@ class Streams:
     seed: any integer >= 0.
     groups: the indices of the groups in this batch.
     rows: rows per group; a batch passed to ``normal`` has ``len(groups) * rows`` rows, group by group.
+
+    Numbers are drawn on the CPU, whatever the device they are used on.
     """
 
     def __init__(self, seed: int, groups: Sequence[int], rows: int = 1) -> None:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
         self.rows = rows
-        self.streams = [np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([seed, k]))) for k in groups]
+        base = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self.streams = [torch.Generator().manual_seed(_mix(base + k)) for k in groups]
 
     def normal(self, like: Tensor) -> Tensor:
         if like.shape[0] != len(self.streams) * self.rows:
             raise ValueError(f"{len(self.streams)} streams of {self.rows} rows cannot fill a batch of {like.shape[0]} rows")
         real = torch.view_as_real(like) if like.is_complex() else like
-        kind = np.float64 if real.dtype == torch.float64 else np.float32
-        size = real[: self.rows].numel()
-        out = np.empty((len(self.streams), size), dtype=kind)
-        for row, stream in zip(out, self.streams, strict=True):
-            stream.standard_normal(dtype=kind, out=row)
-        z = torch.from_numpy(out).view(real.shape).to(device=like.device, dtype=real.dtype)
+        z = torch.empty(real.shape, dtype=torch.float64 if real.dtype == torch.float64 else torch.float32)
+        for row, stream in zip(z.view(len(self.streams), -1).unbind(0), self.streams, strict=True):
+            row.normal_(generator=stream)
+        z = z.to(device=like.device, dtype=real.dtype)
         return torch.view_as_complex(z) if like.is_complex() else z
 
     def uniform(self, count: int) -> Tensor:
-        return torch.from_numpy(np.stack([stream.random(count) for stream in self.streams]))
+        return torch.stack([torch.rand(count, generator=stream, dtype=torch.float64) for stream in self.streams])
 
     def poisson(self, rate: Tensor) -> Tensor:
         """Poisson counts with the given rates (B, *E), as floating point numbers."""
-        rows = rate.detach().cpu().double().numpy().reshape(len(self.streams), -1)
-        counts = np.stack([stream.poisson(row) for stream, row in zip(self.streams, rows, strict=True)])
-        return torch.from_numpy(counts).view(rate.shape).to(rate)
+        rows = rate.detach().cpu().double().view(len(self.streams), -1)
+        counts = [torch.poisson(row, generator=stream) for row, stream in zip(rows, self.streams, strict=True)]
+        return torch.stack(counts).view(rate.shape).to(rate)
 
-    def state(self) -> str:
-        """The exact position of every stream, as JSON text."""
-        return json.dumps([stream.bit_generator.state for stream in self.streams])
+    def state(self) -> Tensor:
+        """The exact position of every stream: (groups, bytes) uint8."""
+        return torch.stack([stream.get_state() for stream in self.streams])
 
-    def restore(self, state: str) -> None:
-        for stream, saved in zip(self.streams, json.loads(state), strict=True):
-            stream.bit_generator.state = saved
+    def restore(self, state: Tensor) -> None:
+        for stream, saved in zip(self.streams, state, strict=True):
+            stream.set_state(saved.clone())
+
+
+def _mix(k: int) -> int:
+    """A bijection of the 32-bit integers that scatters neighbours (the finaliser of MurmurHash3).
+
+    torch seeds its generator with 32 bits: a bijection makes the streams of one run distinct for certain, where a hash of (seed, k)
+    would let two of a few thousand rows coincide now and then.
+    """
+    k &= 0xFFFFFFFF
+    for factor, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):
+        k = ((k ^ (k >> shift)) * factor) & 0xFFFFFFFF
+    return k ^ (k >> 16)

@@ -1,0 +1,6 @@
+"""Real files in, real files out."""
+
+from posteriori.measurements.arrays import read_array
+from posteriori.measurements.images import ImageInfo, read_image, write_image
+
+__all__ = ["ImageInfo", "read_array", "read_image", "write_image"]

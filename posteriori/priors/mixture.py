@@ -136,6 +136,9 @@ class GaussianMixture(Prior):
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
+        if len(self.means) == 1:
+            c = z.flatten(1)[:, None] * (self.variances + sigma**2).sqrt()
+            return (self.means[0] + self._from_axes(c)[:, 0]).view(z.shape)
         if "_spread" not in self.__dict__:
             self.__dict__["_spread"] = torch.linalg.eigh(self.covariance)
         values, axes = self.__dict__["_spread"]

@@ -1,0 +1,64 @@
+"""Arrays of numbers in files: .npy, .safetensors, .pt. No file of these is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from posteriori.measurements.files import checked
+
+SUFFIXES = (".npy", ".safetensors", ".pt")
+
+
+def read_array(path: str | Path, key: str | None = None) -> Tensor:
+    """The array in a file, with the numbers and the dtype it was stored with.
+
+    key: which tensor of a .safetensors or .pt file that holds several.
+    Raises ``FileNotFoundError``, and ``ValueError`` naming the file for another suffix, pickled objects, a damaged file, or an unknown key.
+    """
+    path = checked(path)
+    if path.suffix == ".npy":
+        return _npy(path)
+    try:
+        if path.suffix == ".safetensors":
+            return _pick(load_file(path), key, path)
+        if path.suffix == ".pt":
+            return _pick(torch.load(path, map_location="cpu", weights_only=True), key, path)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds Python objects, which could run code; save a tensor alone with torch.save(tensor, ...)") from error
+    except ValueError:
+        raise
+    except Exception as error:  # safetensors and torch have no common class for a damaged file
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    raise ValueError(f"{path}: arrays are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'a file without suffix'!r}")
+
+
+def _npy(path: Path) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no plain .npy array: {error}") from error
+    if array.dtype.kind not in "fcuib":
+        raise ValueError(f"{path} holds {array.dtype} values, numbers are expected")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise ValueError(f"{path} holds {array.dtype} values, which torch does not know; convert to float64")
+    # A fresh contiguous array in native byte order: torch takes no other.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _pick(content: object, key: str | None, path: Path) -> Tensor:
+    if isinstance(content, Tensor) and key is None:
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a tensor or named tensors")
+    if key is None and len(content) == 1:
+        key = next(iter(content))
+    if key is None or not isinstance(content.get(key), Tensor):
+        asked = "choose one by key" if key is None else f"there is no tensor {key!r}"
+        raise ValueError(f"{path} holds {', '.join(sorted(map(str, content)))}: {asked}")
+    return content[key]

@@ -1,0 +1,74 @@
+"""The contract of a method: a pure step, rows that do not know each other, and claims that hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import torch
+
+from posteriori.checkpoint import leaves
+from posteriori.likelihood import Posterior
+from posteriori.methods.base import Method, settings
+from posteriori.rng import Streams
+from posteriori.sample import sample
+
+
+def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: int = 0) -> None:
+    """Check a method on a posterior that it accepts. Raises ``AssertionError`` saying which rule is broken, with numbers.
+
+    - hyper-parameters are frozen and can be written as JSON;
+    - same seed, same samples; another seed, other samples;
+    - sample k is the same alone and in a batch (a norm, a CG scalar or a step size over the batch breaks this);
+    - the step is pure: the same state and random numbers give the same result, and the state is not changed in place;
+    - no state carries an autograd graph, and a run counts its denoiser calls;
+    - weights are per row, float64.
+    """
+    name = type(method).__name__
+    for f in fields(method):
+        try:
+            setattr(method, f.name, getattr(method, f.name))
+        except FrozenInstanceError:
+            continue
+        raise AssertionError(f"{name}: the hyper-parameter {f.name} can be changed; methods are frozen dataclasses")
+    json.dumps(settings(method))
+    assert method.refuses(post) is None, f"{name} refuses the posterior it is checked on: {method.refuses(post)}"
+    n = 3 * method.group
+    run = sample(post, method, n=n, steps=steps, seed=seed)
+    assert tuple(run.samples.shape) == (n, *post.shape), f"{name}: samples have shape {tuple(run.samples.shape)}"
+    assert run.log_w.shape == (n,), f"{name}: log_w has shape {tuple(run.log_w.shape)}"
+    assert run.log_w.dtype == torch.float64, f"{name}: log-weights are {run.log_w.dtype}, not float64"
+    assert run.counts["denoiser"] > 0, f"{name}: no denoiser call was counted"
+    again = sample(post, method, n=n, steps=steps, seed=seed)
+    assert torch.equal(run.samples, again.samples), f"{name}: the same seed gave other samples"
+    other = sample(post, method, n=n, steps=steps, seed=seed + 1)
+    assert not torch.equal(run.samples, other.samples), f"{name}: another seed gave the same samples"
+    alone = sample(post, method, n=n, steps=steps, seed=seed, batch=method.group)
+    tolerance = 1e-9 if run.samples.real.dtype == torch.float64 else 2e-4
+    gap = float((alone.samples - run.samples).abs().max() / run.samples.abs().max())
+    assert gap < tolerance, f"{name}: sample values change by {gap:.2g} (relative) when they are drawn alone: rows influence each other"
+    _check_pure(method, post)
+
+
+def _check_pure(method: Method[Any], post: Posterior) -> None:
+    name = type(method).__name__
+    rows = 2 * method.group
+    rng = Streams(3, range(2), method.group)
+    dtype = post.likelihood.y.real.dtype
+    blank = torch.zeros(rows, *post.shape, dtype=dtype.to_complex() if post.prior.complex else dtype)
+    sigma = torch.tensor(post.prior.sigma_max, dtype=torch.float64)
+    with torch.no_grad():
+        state = method.init(post, post.prior.start(rng.normal(blank), sigma), rng)
+        kept = [leaf.clone() for leaf in leaves(state)]
+        position = rng.state()
+        first, info = method.step(post, state, sigma, sigma / 2, rng)
+        for before, after in zip(kept, leaves(state), strict=True):
+            assert torch.equal(before, after), f"{name}: step changed its input state in place"
+        rng.restore(position)
+        second, _ = method.step(post, state, sigma, sigma / 2, rng)
+    for a, b in zip(leaves(first), leaves(second), strict=True):
+        assert torch.equal(a, b), f"{name}: the same state and random numbers gave two results; the step is not pure"
+        assert not a.requires_grad, f"{name}: the state carries an autograd graph from step to step"
+    for key, value in info.items():
+        assert value.shape == (rows,), f"{name}: info[{key!r}] has shape {tuple(value.shape)}, expected one number per row ({rows},)"

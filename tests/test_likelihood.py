@@ -1,0 +1,143 @@
+"""Ranges, units and the widened likelihood."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import posteriori as po
+from posteriori.noise import ComplexGaussian, Gaussian, Poisson
+from posteriori.operators.base import Operator
+from posteriori.rng import Streams
+
+
+class Square(Operator):
+    def forward(self, x):
+        return x**2
+
+
+def pooling():
+    rows = torch.zeros(16, 64, dtype=torch.float64)
+    for i in range(4):
+        for j in range(4):
+            for di in (0, 1):
+                for dj in (0, 1):
+                    rows[4 * i + j, 8 * (2 * i + di) + 2 * j + dj] = 0.25
+    return po.operators.Dense(rows, shape=(1, 8, 8))
+
+
+def test_a_noise_level_given_for_0_1_meets_a_prior_in_minus_1_1():
+    prior = po.priors.Gaussian(torch.zeros(3, 64, 64), 0.25, range=(-1, 1))
+    identity = po.operators.Identity((3, 64, 64))
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    y = Gaussian(0.05).sample(x, Streams(0, [0]))
+    assert float((y - x).std()) == pytest.approx(0.05, abs=0.002)
+    post = po.Posterior(prior, po.Likelihood(y, identity, Gaussian(0.05), range=(0, 1)))
+    assert post.likelihood.std == pytest.approx(0.10)
+    torch.testing.assert_close(post.likelihood.y, 2 * y[0] - 1)
+    run = po.sample(post, po.methods.PiGDM(), n=1, steps=3)
+    assert run.config["noise"]["sigma"] == 0.05
+    assert run.config["noise_std_in_prior_range"] == pytest.approx(0.10)
+    assert run.config["range"] == (0, 1)
+    assert float(run.samples.mean()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("method", [po.methods.PiGDM(), po.methods.MMPS(iterations=64), po.methods.DAPS(), po.methods.DiffPIR(), po.methods.DPS()])
+def test_both_ranges_give_the_same_posterior(method):
+    A = pooling()
+    y = A(0.5 + 0.1 * torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    like = po.Likelihood(y, A, Gaussian(0.05), range=(0, 1))
+    unit = po.priors.Gaussian(torch.full((1, 8, 8), 0.5, dtype=torch.float64), 0.01, range=(0, 1))
+    sym = po.priors.Gaussian(torch.zeros(1, 8, 8, dtype=torch.float64), 0.04, range=(-1, 1))
+    a = po.sample(po.Posterior(unit, like), method, n=4, steps=30)
+    b = po.sample(po.Posterior(sym, like), method, n=4, steps=30)
+    torch.testing.assert_close(a.samples, b.samples, rtol=1e-6, atol=1e-6)
+
+
+def test_a_nonlinear_operator_sees_the_range_it_was_written_for():
+    prior = po.priors.Gaussian(torch.zeros(4, dtype=torch.float64), 0.1, range=(-1, 1))
+    x = torch.rand(1, 4, dtype=torch.float64)
+    post = po.Posterior(prior, po.Likelihood((x**2)[0], Square((4,)), Gaussian(0.1), range=(0, 1)))
+    torch.testing.assert_close(post.likelihood.residual(2 * x - 1), torch.zeros(1, 4, dtype=torch.float64))
+    assert post.likelihood.std == 0.1
+
+
+def test_a_prior_with_a_range_wants_the_measurement_to_state_one():
+    prior = po.priors.Gaussian(torch.zeros(4), 1.0, range=(-1, 1))
+    with pytest.raises(ValueError, match=r"range \(-1, 1\); say in which range"):
+        po.Posterior(prior, po.Likelihood(torch.zeros(4), po.operators.Dense(torch.eye(4)), Gaussian(0.1)))
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (torch.zeros(3, dtype=torch.uint8), TypeError, "uint8"),
+        (torch.zeros(4), ValueError, r"shape \(4,\).*\(3,\)"),
+        (torch.zeros(3, dtype=torch.complex64), TypeError, "real measurements, y is complex"),
+        (torch.tensor([0.0, torch.nan, torch.inf]), ValueError, r"2 values that are not finite, the first at \(1,\)"),
+        ([1.0, 2.0, 3.0], TypeError, "list"),
+    ],
+)
+def test_bad_measurements_are_refused_by_name(y, error, message):
+    with pytest.raises(error, match=message):
+        po.Likelihood(y, po.operators.Dense(torch.zeros(3, 5) + 1), Gaussian(0.1))
+
+
+def test_prior_and_operator_shapes_must_meet():
+    with pytest.raises(ValueError, match=r"\(5,\).*\(6,\)"):
+        po.Posterior(po.priors.Gaussian(torch.zeros(6), 1.0), po.Likelihood(torch.zeros(3), po.operators.Dense(torch.ones(3, 5)), Gaussian(0.1)))
+
+
+def test_the_widened_likelihood_is_the_gaussian_it_says():
+    g = torch.Generator().manual_seed(1)
+    M = torch.randn(3, 5, generator=g, dtype=torch.float64)
+    like = po.Likelihood(torch.randn(3, generator=g, dtype=torch.float64), po.operators.Dense(M), Gaussian(0.4))
+    x = torch.randn(2, 5, generator=g, dtype=torch.float64)
+    for r2 in (0.0, 0.7):
+        wide = like.widen(r2) if r2 else like
+        S = 0.16 * torch.eye(3, dtype=torch.float64) + r2 * M @ M.T
+        exact = torch.distributions.MultivariateNormal(x @ M.T, S).log_prob(like.y)
+        torch.testing.assert_close(wide.log_prob(x), exact)
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(torch.distributions.MultivariateNormal(leaf @ M.T, S).log_prob(like.y).sum(), leaf)
+        torch.testing.assert_close(wide.score(x), gradient)
+
+
+def test_chi_square_of_the_truth_is_one():
+    A = po.operators.Dense(torch.eye(4000, dtype=torch.float64)[::2])
+    x = torch.rand(1, 4000, dtype=torch.float64) + 1
+    for law in (Gaussian(0.1), Poisson(500.0)):
+        y = law.sample(A(x), Streams(0, [0]))
+        assert float(po.Likelihood(y, A, law).chi2(x)) == pytest.approx(1.0, abs=5 * math.sqrt(2 / 2000))
+
+
+def test_complex_noise_names_its_convention():
+    clean = torch.zeros(1, 200_000, dtype=torch.complex128)
+    per_channel = ComplexGaussian(sigma_per_channel=0.1).sample(clean, Streams(0, [0]))
+    assert float(per_channel.real.std()) == pytest.approx(0.1, rel=0.01)
+    whole = ComplexGaussian(sigma_complex=0.1).sample(clean, Streams(0, [0]))
+    assert float(whole.abs().square().mean().sqrt()) == pytest.approx(0.1, rel=0.01)
+    with pytest.raises(ValueError, match="exactly one"):
+        ComplexGaussian(sigma_per_channel=0.1, sigma_complex=0.1)
+    with pytest.raises(TypeError, match="ComplexGaussian"):
+        Gaussian(0.1).sample(clean, Streams(0, [0]))
+
+
+def test_poisson_counts_photons():
+    x = torch.full((1, 100_000), 0.5, dtype=torch.float64)
+    y = Poisson(1000.0).sample(x, Streams(0, [0]))
+    assert float(y.mean()) == pytest.approx(0.5, rel=0.001)
+    assert float(y.var()) == pytest.approx(0.0005, rel=0.05)
+    with pytest.warns(UserWarning, match="nearly binary"):
+        Poisson(1.0)
+    with pytest.raises(ValueError, match=r"minimum of -0.1"):
+        Poisson(60.0).sample(torch.tensor([[-0.1, 1.0]]), Streams(0, [0]))
+    Poisson(60.0).sample(torch.tensor([[-1e-7, 1.0]]), Streams(0, [0]))
+
+
+@pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf, "0.1", True])
+def test_a_noise_level_must_be_a_number(sigma):
+    with pytest.raises(ValueError, match="sigma must be a finite number"):
+        Gaussian(sigma)

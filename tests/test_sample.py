@@ -1,0 +1,235 @@
+"""The driver: grids, streams, batching, counting, divergence, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import posteriori as po
+from posteriori import checkpoint
+from posteriori.methods.base import Method
+from posteriori.priors.base import Prior
+from posteriori.rng import Streams
+from posteriori.run import Run, locked
+
+
+def toy(dtype=torch.float64, d=6, m=3, sigma=0.3):
+    g = torch.Generator().manual_seed(0)
+    prior = po.priors.Gaussian(torch.zeros(d, dtype=dtype), torch.linspace(0.5, 2, d, dtype=dtype))
+    A = po.operators.Dense(torch.randn(m, d, generator=g, dtype=torch.float64).to(dtype))
+    y = torch.randn(m, generator=g, dtype=torch.float64).to(dtype)
+    return po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma)))
+
+
+class Faulty(Prior):
+    """A white Gaussian whose denoiser returns NaN in one row at one call."""
+
+    def __init__(self, call, row):
+        super().__init__((6,), variance=1.0, sigma_max=10.0, sigma_min=0.01)
+        self.call, self.row, self.calls = call, row, 0
+
+    def denoise(self, x, sigma):
+        out = x / (1 + sigma**2)
+        if self.calls == self.call:
+            out = out.clone()
+            out[self.row] = torch.nan
+        self.calls += 1
+        return out
+
+
+def test_sample_k_is_the_same_whatever_the_batch():
+    post = toy()
+    whole = po.sample(post, po.methods.MMPS(), n=7, steps=8, seed=5)
+    for batch in (1, 2, 3):
+        torch.testing.assert_close(po.sample(post, po.methods.MMPS(), n=7, steps=8, seed=5, batch=batch).samples, whole.samples, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(po.sample(post, po.methods.MMPS(), n=3, steps=8, seed=5).samples, whole.samples[:3], rtol=1e-9, atol=1e-9)
+
+
+def test_counts_are_calls_per_sample():
+    post = toy()
+    dps = po.sample(post, po.methods.DPS(), n=4, steps=9, batch=3)
+    assert dps.counts["denoiser"] == 9
+    assert dps.counts["vjp"] == 9
+    assert po.sample(post, po.methods.DiffPIR(), n=4, steps=9).counts["vjp"] == 0
+    heun = po.methods.Unconditional(transition=po.methods.Heun())
+    assert po.sample(post, heun, n=2, steps=9).counts["denoiser"] == 17
+
+
+def test_one_bad_row_is_reported_and_the_others_go_on():
+    A = po.operators.Dense(torch.eye(6))
+    post = po.Posterior(Faulty(call=7, row=1), po.Likelihood(torch.ones(6), A, po.noise.Gaussian(0.5)))
+    with pytest.warns(UserWarning, match="row 1 diverged at step 7: the denoiser"):
+        run = po.sample(post, po.methods.PiGDM(), n=3, steps=20)
+    assert [s.ok for s in run.status] == [True, False, True]
+    assert run.status[1].step == 7
+    assert "denoiser" in run.status[1].reason
+    assert run.samples.shape == (2, 6)
+    assert bool(run.samples.isfinite().all())
+    clean = po.sample(po.Posterior(Faulty(call=-1, row=0), post.given), po.methods.PiGDM(), n=3, steps=20)
+    torch.testing.assert_close(run.samples, clean.samples[[0, 2]])
+
+
+def test_a_run_without_a_sound_row_raises():
+    post = po.Posterior(Faulty(call=2, row=0), po.Likelihood(torch.ones(6), po.operators.Dense(torch.eye(6)), po.noise.Gaussian(0.5)))
+    with pytest.raises(FloatingPointError, match="every row diverged; row 0 diverged at step 2"):
+        po.sample(post, po.methods.PiGDM(), n=1, steps=5)
+
+
+@dataclass(frozen=True)
+class Hungry(Method[torch.Tensor]):
+    """Runs out of memory above a number of rows."""
+
+    limit: int = 2
+    reference = "none"
+    family = "test"
+    cost = "1 denoiser"
+
+    def step(self, post, state, sigma, s, rng):
+        if len(state) > self.limit:
+            raise torch.OutOfMemoryError("no room")
+        return post.prior.denoise(state, sigma) + s * rng.normal(state), {}
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_samples():
+    post = toy()
+    with pytest.warns(UserWarning, match="out of memory with 8 rows: going on with 4"):
+        small = po.sample(post, Hungry(limit=2), n=8, steps=4)
+    torch.testing.assert_close(small.samples, po.sample(post, Hungry(limit=100), n=8, steps=4).samples)
+    assert small.counts["denoiser"] == 4
+    with pytest.raises(torch.OutOfMemoryError):
+        po.sample(post, Hungry(limit=0), n=1, steps=4)
+
+
+def test_an_interrupted_run_is_completed_to_the_same_bits(tmp_path):
+    post, method = toy(), po.methods.MMPS()
+    straight = po.sample(post, method, n=5, steps=12, batch=2)
+
+    class Stop(Exception):
+        pass
+
+    for stop_at in (3, 12 + 7):
+        seen = []
+
+        def interrupt(k, s, rows, info, seen=seen, stop_at=stop_at):
+            seen.append(k)
+            if len(seen) == stop_at:
+                raise Stop
+
+        folder = tmp_path / str(stop_at)
+        with pytest.raises(Stop):
+            po.sample(post, method, n=5, steps=12, batch=2, folder=folder, watch=[interrupt], checkpoint_seconds=0)
+        with pytest.raises(RuntimeError, match="not complete"):
+            Run.load(folder)
+        done = po.sample(post, method, n=5, steps=12, batch=2, folder=folder, resume=True)
+        assert torch.equal(done.samples, straight.samples)
+        assert done.counts == straight.counts
+        assert torch.equal(done.trace["cg_residual"], straight.trace["cg_residual"])
+        assert not (folder / "checkpoint.safetensors").exists()
+        assert torch.equal(Run.load(folder).samples, straight.samples)
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path):
+    post = toy()
+    po.sample(post, po.methods.DPS(), n=2, steps=3, folder=tmp_path / "a")
+    with pytest.raises(ValueError, match="already holds a run"):
+        po.sample(post, po.methods.DPS(), n=2, steps=3, folder=tmp_path / "a")
+    with pytest.raises(ValueError, match="seed: 0 then, 1 now"):
+        po.sample(post, po.methods.DPS(), n=2, steps=3, seed=1, folder=tmp_path / "a", resume=True)
+    assert len(po.sample(post, po.methods.DPS(), n=2, steps=3, folder=tmp_path / "a", resume=True).samples) == 2
+
+
+def test_a_second_process_is_kept_out_of_a_run_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(RuntimeError, match="another process"), locked(tmp_path):
+        pass
+
+
+def test_states_of_every_shape_survive_a_checkpoint():
+    @dataclass
+    class Cloud:
+        x: torch.Tensor
+        pair: tuple
+
+    state = Cloud(torch.ones(2), (torch.zeros(1), torch.ones(3)))
+    parts = checkpoint.leaves(state)
+    back = checkpoint.pour(state, iter([p + 1 for p in parts]))
+    assert torch.equal(back.pair[1], torch.full((3,), 2.0))
+    with pytest.raises(TypeError, match="found list"):
+        checkpoint.leaves([torch.ones(1)])
+
+
+def test_streams_depend_on_seed_and_index_only():
+    a = Streams(7, [0, 1, 2]).normal(torch.empty(3, 4))
+    b = Streams(7, [2]).normal(torch.empty(1, 4))
+    assert torch.equal(a[2], b[0])
+    assert not torch.equal(a[0], a[1])
+    z = Streams(0, range(4)).normal(torch.empty(4, 50_000, dtype=torch.complex128))
+    torch.testing.assert_close(torch.view_as_real(z).var((0, 1)), torch.ones(2, dtype=torch.float64), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"n": 0}, "n must be"),
+        ({"n": True}, "n must be"),
+        ({"steps": 0}, "steps must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"batch": 0}, "batch must be"),
+        ({"grid": "cosine"}, "unknown grid 'cosine'"),
+        ({"grid": torch.tensor([1.0, 0.5])}, "ends at 0"),
+        ({"resume": True}, "resume needs the folder"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        po.sample(toy(), po.methods.DPS(), **kwargs)
+
+
+def test_progress_can_be_shown_and_is_off_by_default(capsys):
+    po.sample(toy(), po.methods.DPS(), n=1, steps=3)
+    assert capsys.readouterr().err == ""
+    po.sample(toy(), po.methods.DPS(), n=1, steps=3, progress=True)
+    assert "DPS" in capsys.readouterr().err
+
+
+def test_watch_sees_every_step():
+    seen = []
+    po.sample(toy(), po.methods.MMPS(), n=2, steps=4, watch=[lambda k, s, rows, info: seen.append((k, float(s), rows.shape, set(info)))])
+    assert [k for k, *_ in seen] == [0, 1, 2, 3]
+    assert seen[-1][1:] == (0.0, (2, 6), {"cg_residual"})
+
+
+def test_config_repeats_the_run():
+    run = po.sample(toy(), po.methods.DPS(), n=2, steps=3, seed=4)
+    config = json.loads(json.dumps(run.config))
+    assert config["noise"] == {"law": "Gaussian", "sigma": 0.3}
+    assert (config["seed"], config["n"], len(config["levels"])) == (4, 2, 4)
+    assert config["settings"]["weighting"] == "bounded"
+    assert run.references == ("chung2023dps",)
+
+
+def test_trace_holds_one_number_per_step_and_row():
+    run = po.sample(toy(), po.methods.MMPS(iterations=1), n=5, steps=4, batch=2)
+    assert run.trace["cg_residual"].shape == (4, 5)
+
+
+def test_memory_is_flat_in_the_number_of_steps():
+    import gc
+
+    def live():
+        gc.collect()
+        return sum(o.numel() for o in gc.get_objects() if isinstance(o, torch.Tensor))
+
+    post, sizes = toy(), []
+    for method in (po.methods.DPS(), po.methods.MMPS(), po.methods.DAPS()):
+        grown = []
+        start = live()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            po.sample(post, method, n=50, steps=40, watch=[lambda k, s, rows, info, grown=grown: grown.append(live() - start)])
+        sizes.append((grown[5], grown[-2]))
+    for early, late in sizes:
+        assert late <= early + 40 * 50 * 2
