@@ -6,6 +6,7 @@ those of the complex inner product, and a real-linear operator on complex number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,16 +73,31 @@ def cg(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, start: Tensor | No
     return Solved(x, rr.sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken)
 
 
-def largest_eigenvalue(matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-6) -> float:
-    """Largest eigenvalue of a positive semi-definite M by power iteration from ``start`` (1, ...)."""
-    v, value = start / dot(start, start).sqrt(), 0.0
+def largest_eigenvalue(matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-4) -> float:
+    """Largest eigenvalue of a positive semi-definite M by Lanczos's method from ``start`` (1, ...).
+
+    Stops when the residual of the eigenpair is below ``rtol`` times the eigenvalue; the error of the eigenvalue is of its square. Power
+    iteration would stop on eigenvalues that lie close together, a per cent too low. No basis is stored: the copies of an eigenvalue that
+    rounding then breeds do not move the largest. NaN when M makes numbers that are not finite.
+
+    Source: Paige, Computational variants of the Lanczos method for the eigenproblem, 1972.
+    """
+    v, before, beta = start / dot(start, start).sqrt(), torch.zeros_like(start), 0.0
+    diagonal: list[float] = []
+    off: list[float] = []
+    value = 0.0
     for _ in range(iterations):
-        w = matvec(v)
-        new = float(dot(w, w).sqrt())
-        if new == 0.0:
-            return 0.0
-        v = w / new
-        if abs(new - value) <= rtol * new:
-            return new
-        value = new
+        w = matvec(v) - beta * before
+        diagonal.append(float(dot(w, v)))
+        if not math.isfinite(diagonal[-1]):
+            return math.nan
+        w = w - diagonal[-1] * v
+        T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        T[range(1, len(T)), range(len(T) - 1)] = torch.tensor(off, dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(T)
+        value, beta = float(values[-1]), float(dot(w, w).sqrt())
+        if not abs(beta * float(vectors[-1, -1])) > rtol * abs(value) or beta == 0.0:
+            break
+        off.append(beta)
+        v, before = w / beta, v
     return value

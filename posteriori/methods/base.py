@@ -74,7 +74,7 @@ class Method(ABC, Generic[S]):
             if needs & {"gaussian", "noisy"} and given.std == 0 and "noisy" in needs:
                 return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
             if "closed form" in needs:
-                post.prior.draw_given(given.A.probe(torch.zeros), torch.tensor(1.0), Streams(0, [0]))
+                post.prior.draw_given(given.A.probe(torch.zeros, dtype=given.y.real.dtype), torch.tensor(1.0), Streams(0, [0]))
         except TypeError as error:
             return f"{name}: {error}"
         return None

@@ -6,6 +6,8 @@ An operator author writes ``forward`` and, for a linear operator, ``adjoint`` (l
 differentiation). A closed form, where one is known, is offered as ``spectrum()``. The questions ``solve``, ``pinv``, ``norm2``,
 ``matrix`` and ``log_det`` are functions that answer for every linear operator, with the spectrum when there is one and conjugate
 gradients otherwise; no caller asks which kind of operator it holds.
+
+An operator computes in the precision of the images it is given: its own numbers are cast, never the image.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from posteriori.linalg import cg, dot, largest_eigenvalue, per_row
+from posteriori.linalg import cg, dot, largest_eigenvalue
+from posteriori.operators.transpose import AdjointError, dot_test
 
 Map = Callable[[Tensor], Tensor]
 
@@ -29,10 +32,11 @@ class Spectrum:
 
     With n = numel(E), m = numel(O), k = min(n, m):
 
-    s: (k,) singular values >= 0, in any order.
+    s: (k,) singular values >= 0, in any order. Cast them to the precision of the coordinates before use.
     Vh, V: (B, *E) <-> (B, n), unitary and inverse to each other; likewise Uh, U: (B, *O) <-> (B, m).
     Coordinate i < k of V meets coordinate i of U with the factor s[i]; coordinates beyond k are the null space (or the part of the
-    measurement that no image reaches). Coordinates may be complex even for real images (a Fourier transform).
+    measurement that no image reaches). Coordinates are complex exactly when measurements are. For real images with complex measurements
+    (two channels read as one complex number) n = numel(E) / 2 complex coordinates.
     """
 
     s: Tensor
@@ -62,6 +66,21 @@ class Operator(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """A x for a batch."""
 
+    def __matmul__(self, other: Operator) -> Operator:
+        """A @ B: A after B. Linear when both are."""
+        from posteriori.operators.compose import Chain, Compose
+
+        if isinstance(self, LinearOperator) and isinstance(other, LinearOperator):
+            return Compose(self, other)
+        return Chain(self, other)
+
+    def _apply(self, fn: Map, recurse: bool = True) -> Operator:
+        # Module.double() and .float() pass over complex buffers, and .to(float64) drops their imaginary part: show them as pairs of reals.
+        def pairs(t: Tensor) -> Tensor:
+            return torch.view_as_complex(fn(torch.view_as_real(t.resolve_conj()))) if t.is_complex() else fn(t)
+
+        return super()._apply(pairs, recurse)
+
     @property
     def out_shape(self) -> tuple[int, ...]:
         """O, the shape of one measurement."""
@@ -76,7 +95,7 @@ class Operator(nn.Module, ABC):
         device = tensors[0].device if tensors else None
         if dtype is None:
             floats = [t.dtype for t in tensors if t.is_floating_point() or t.is_complex()]
-            dtype = (floats[0].to_real() if floats else torch.float32)
+            dtype = floats[0].to_real() if floats else torch.float32
         return draw(rows, *self.in_shape, dtype=dtype.to_complex() if self.complex_in else dtype, device=device)
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
@@ -101,13 +120,25 @@ class Operator(nn.Module, ABC):
             want, got = ("complex", "real") if self.complex_in else ("real", "complex")
             raise ValueError(f"{type(self).__name__} takes {want} images, got {got} numbers ({x.dtype})")
 
+    def check_measurement(self, y: Tensor) -> None:
+        """Raise ``ValueError`` naming both shapes, or both kinds of number, when y is not a batch of this operator's measurements."""
+        if tuple(y.shape[1:]) != self.out_shape:
+            raise ValueError(
+                f"{type(self).__name__} makes measurements of shape {self.out_shape} in a batch (B, ...), got {tuple(y.shape)}; "
+                "add the batch axis with y[None] if it is missing"
+            )
+        if y.is_complex() != self.complex_out:
+            want, got = ("complex", "real") if self.complex_out else ("real", "complex")
+            raise ValueError(f"{type(self).__name__} makes {want} measurements, got {got} numbers ({y.dtype})")
+
 
 class LinearOperator(Operator):
     """An operator with A(a x + b u) = a A x + b A u, and hence an adjoint: Re<A x, u> = Re<x, A^H u>."""
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^H y for a batch. By default the exact transpose of ``forward`` by automatic differentiation."""
-        zero = self.probe(torch.zeros, rows=y.shape[0], dtype=y.real.dtype)
+        self.check_measurement(y)
+        zero = self.probe(torch.zeros, rows=y.shape[0], dtype=y.real.dtype).to(y.device)
         with torch.enable_grad():
             zero.requires_grad_()
             out = self(zero)
@@ -116,121 +147,108 @@ class LinearOperator(Operator):
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         return self(x), self.adjoint
 
+    @property
+    def coordinates(self) -> int:
+        """n of ``Spectrum``: the numbers of an image, counted as complex ones when the measurement is complex."""
+        return math.prod(self.in_shape) // (2 if self.complex_out and not self.complex_in else 1)
+
     def spectrum(self) -> Spectrum | None:
         """A closed-form singular value decomposition, or None when no cheap one is known."""
         return None
-
-
-class AdjointError(ValueError):
-    """``adjoint`` is not the transpose of ``forward``."""
-
-
-def dot_test(A: LinearOperator, rtol: float, dtype: torch.dtype | None = None, seed: int = 0) -> None:
-    """Compare Re<A x, u> with Re<x, A^H u> on random and on constant x, u.
-
-    Raises ``AdjointError`` with both numbers and their ratio: a constant ratio points at a missing or doubled factor, which random
-    probes alone can hide (interpolating up is not the transpose of interpolating down).
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*size: int, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-        return torch.randn(*size, dtype=dtype, generator=generator).to(device)
-
-    with torch.no_grad():
-        for kind, draw in (("random", random), ("constant", torch.ones)):
-            x = A.probe(draw, dtype=dtype)
-            Ax = A(x)
-            u = draw(*Ax.shape, dtype=Ax.dtype, device=Ax.device)
-            Au = A.adjoint(u)
-            if Au.shape != x.shape or Au.dtype != x.dtype:
-                raise AdjointError(
-                    f"the adjoint of {type(A).__name__} returns {tuple(Au.shape)} {Au.dtype}, images are {tuple(x.shape)} {x.dtype}"
-                )
-            left, right = float(dot(Ax, u)), float(dot(x, Au))
-            size = max(float(dot(Ax, Ax)) ** 0.5 * float(dot(u, u)) ** 0.5, float(dot(x, x)) ** 0.5 * float(dot(Au, Au)) ** 0.5)
-            if not abs(left - right) <= rtol * size:
-                ratio = right / left if left else math.inf
-                raise AdjointError(
-                    f"{type(A).__name__} is not a linear operator with its adjoint: on {kind} probes <A x, u> = {left:.6g} but "
-                    f"<x, A^H u> = {right:.6g} (ratio {ratio:.4g}). Leave `adjoint` out to get the exact transpose by automatic "
-                    "differentiation, or divide by that ratio if it is the same for every probe"
-                )
 
 
 class SolveError(ArithmeticError):
     """A linear solve did not reach its tolerance: the operator is not what it claims to be, or the problem is too ill-conditioned."""
 
 
-def _widths(r2: Tensor | float, s2: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-    real = like.real.dtype
-    r, s = (torch.as_tensor(v, dtype=real, device=like.device) for v in (r2, s2))
-    return r, s
-
-
-def solve(
-    A: LinearOperator,
-    b: Tensor,
-    r2: Tensor | float,
-    s2: Tensor | float,
-    *,
-    rtol: float | None = None,
-    max_iter: int = 1000,
+def _normal_solve(
+    A: LinearOperator, first: Map, second: Map, weights: tuple[Tensor, Tensor], b: Tensor, rtol: float, max_iter: int
 ) -> Tensor:
-    """(r2 A A^H + s2 I)^-1 b, row by row: (B, *O) -> (B, *O).
+    """(r second first + s I)^-1 b by conjugate gradients, for first = A^H, second = A or the other way round."""
+    # Scaling by the larger weight keeps the iterates representable: r spans eight decades along a sampling run.
+    scale = torch.maximum(*weights)
+    r, s = weights[0] / scale, weights[1] / scale
+    energies: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    r2, s2: numbers or 0-d tensors >= 0, not both 0. With s2 = 0 the answer lives on the range of A (the pseudo-inverse of r2 A A^H).
-    With a spectrum the answer is closed form; otherwise conjugate gradients to ``rtol`` (1e-5 in float32, 1e-10 in float64).
-    Raises ``SolveError`` with the operator, iteration and residual when conjugate gradients stall or meet negative curvature.
-    """
-    r, s = _widths(r2, s2, b)
-    spectrum = A.spectrum()
-    if spectrum is not None:
-        c = spectrum.Uh(b)
-        width = s.expand(c.shape[1]).clone()
-        width[: spectrum.s.numel()] += r * spectrum.s.to(width.dtype) ** 2
-        floor = width.max() * torch.finfo(width.dtype).eps
-        return spectrum.U(torch.where(width > floor, c / torch.where(width > floor, width, 1.0), 0.0))
-    rtol = rtol if rtol is not None else (1e-10 if b.real.dtype == torch.float64 else 1e-5)
-    # Scaling by the larger weight keeps the iterates representable: r2 spans eight decades along a sampling run.
-    scale = torch.maximum(r, s)
-    result = cg(lambda v: (r / scale) * A(A.adjoint(v)) + (s / scale) * v, b, max_iter=max_iter, rtol=rtol)
-    bad = result.breakdown | (result.residual > 10 * rtol)
+    def normal(v: Tensor) -> Tensor:
+        w = first(v)
+        q = second(w)
+        if not energies:
+            rounding = 100 * torch.finfo(s.dtype).eps * (dot(q, q) * dot(v, v)).sqrt()
+            energies.append((dot(v, q), dot(w, w), rounding))
+        return r * q + s * v
+
+    result = cg(normal, b, max_iter=max_iter, rtol=rtol)
+    name, problem = type(A).__name__, f"r2={float(weights[0]):.3g}, s2={float(weights[1]):.3g}"
+    if energies:
+        # <v, A A^H v> = ||A^H v||^2 costs nothing here, and betrays a wrong adjoint that conjugate gradients may survive by accident.
+        left, right, rounding = energies[0]
+        gap = (left - right).abs() - rounding - (1e-6 if s.dtype == torch.float64 else 1e-3) * torch.maximum(left.abs(), right)
+        if bool(((gap > 0) & (r > 0)).any()):
+            k = int(gap.argmax())
+            raise SolveError(
+                f"{name} ({problem}): the adjoint is not the transpose of the operator, <b, A A^H b> = {float(left[k]):.6g} but "
+                f"||A^H b||^2 = {float(right[k]):.6g} in row {k}. Run posteriori.testing.check_operator on it"
+            )
+    bad = result.breakdown | ~(result.residual <= 10 * rtol)
     if bool(bad.any()):
         k = int(bad.nonzero()[0])
         cause = "negative curvature: is `adjoint` the transpose of `forward`?" if bool(result.breakdown[k]) else "no convergence"
         raise SolveError(
-            f"conjugate gradients on {type(A).__name__} (r2={float(r):.3g}, s2={float(s):.3g}) stopped in row {k} after "
-            f"{int(result.iterations[k])} iterations with relative residual {float(result.residual[k]):.2e} (wanted {rtol:.0e}): {cause}. "
-            "Run posteriori.testing.check_operator on it, or raise the noise level"
+            f"conjugate gradients on {name} ({problem}) stopped in row {k} after {int(result.iterations[k])} iterations with relative "
+            f"residual {float(result.residual[k]):.2e} (wanted {rtol:.0e}): {cause}. Run posteriori.testing.check_operator on it, or "
+            "raise the noise level"
         )
     return result.x / scale
+
+
+def solve(
+    A: LinearOperator, b: Tensor, r2: Tensor | float, s2: Tensor | float, *, rtol: float | None = None, max_iter: int = 1000
+) -> Tensor:
+    """(r2 A A^H + s2 I)^-1 b, row by row: (B, *O) -> (B, *O).
+
+    r2, s2: numbers or 0-d tensors >= 0, not both 0. With s2 = 0 it is the pseudo-inverse of r2 A A^H (without a spectrum, b must then lie
+    in the range of A). With a spectrum the answer is closed form; otherwise conjugate gradients to ``rtol`` (1e-5 in float32, 1e-10 in
+    float64). Raises ``SolveError`` with the operator, iteration and residual when conjugate gradients stall, meet negative curvature, or
+    show that ``adjoint`` is not the transpose of ``forward``.
+    """
+    real = b.real.dtype
+    r, s = (torch.as_tensor(v, dtype=real, device=b.device) for v in (r2, s2))
+    if not bool((r >= 0) & (s >= 0) & (r + s > 0)):
+        raise ValueError(f"solve: r2={float(r):.3g} and s2={float(s):.3g} must be numbers >= 0, and not both 0")
+    spectrum = A.spectrum()
+    if spectrum is None:
+        return _normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
+    c = spectrum.Uh(b)
+    width = s.expand(c.shape[1]).clone()
+    width[: spectrum.s.numel()] += r * spectrum.s.to(width) ** 2
+    keep = width > width.max() * torch.finfo(real).eps
+    return spectrum.U(torch.where(keep, c / torch.where(keep, width, 1.0), 0.0))
 
 
 def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
     """The minimum-norm least-squares image A^+ y: (B, *O) -> (B, *E). Singular values below ``rtol`` times the largest count as 0.
 
-    Without a spectrum: A^H (A A^H + rtol^2 ||A||^2 I)^-1 y by conjugate gradients, which equals A^+ y up to O(rtol^2) on the
-    well-conditioned part and damps the rest.
+    Without a spectrum, (A^H A + d^2 I)^-1 A^H y by conjugate gradients with d = max(rtol, 1e-3) ||A||: equal to A^+ y up to (d/s)^2 on a
+    singular value s, and damped below d. Raises ``SolveError`` as ``solve`` does.
     """
     spectrum = A.spectrum()
     if spectrum is None:
         top = norm2(A)
-        rtol = max(rtol, 1e-3)
-        b = y / top
-        # A^H(AA^H + d)^-1 = (A^H A + d)^-1 A^H: the right-hand side is then in the range, where CG behaves well.
-        c = A.adjoint(b) / top
-        result = cg(lambda v: A.adjoint(A(v)) / top**2 + rtol**2 * v, c, max_iter=2000, rtol=1e-6)
-        return result.x
-    s = spectrum.s
+        # Left-multiplied by A^H, the right-hand side lies in the range, where conjugate gradients behave well.
+        c = A.adjoint(y)
+        one = torch.ones((), dtype=y.real.dtype, device=y.device)
+        weights = (one, one * (max(rtol, 1e-3) * top) ** 2)
+        return _normal_solve(A, A, A.adjoint, weights, c, 1e-8 if one.dtype == torch.float64 else 1e-5, 5000) if top > 0 else c
+    c = spectrum.Uh(y)
+    s = spectrum.s.to(c.real)
     keep = s > rtol * s.max()
-    c = spectrum.Uh(y)[:, : s.numel()]
-    c = torch.where(keep, c / torch.where(keep, s, 1.0), 0.0)
-    n = math.prod(A.in_shape)
-    return spectrum.V(torch.nn.functional.pad(c, (0, n - s.numel())))
+    c = torch.where(keep, c[:, : s.numel()] / torch.where(keep, s, 1.0), 0.0)
+    return spectrum.V(torch.nn.functional.pad(c, (0, A.coordinates - s.numel())))
 
 
 def norm2(A: LinearOperator) -> float:
-    """The largest singular value of A."""
+    """The largest singular value of A, measured: from the spectrum, or by Lanczos's method (once per operator), within 1e-4 from below."""
     spectrum = A.spectrum()
     if spectrum is not None:
         return float(spectrum.s.max())
@@ -238,28 +256,57 @@ def norm2(A: LinearOperator) -> float:
         generator = torch.Generator().manual_seed(0)
         start = A.probe(lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device))
         with torch.no_grad():
-            A.__dict__["_norm2"] = math.sqrt(largest_eigenvalue(lambda v: A.adjoint(A(v)), start))
+            square = largest_eigenvalue(lambda v: A.adjoint(A(v)), start)
+        if not square >= 0:
+            raise ArithmeticError(
+                f"norm2: ||A x||^2 / ||x||^2 of {type(A).__name__} is {square:.3g}, not a number >= 0; run check_operator on it"
+            )
+        A.__dict__["_norm2"] = math.sqrt(square)
     return A.__dict__["_norm2"]
 
 
 def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A as a dense matrix (m, n) over flattened images and measurements. Meant for n up to a few thousand."""
+    """A as a dense matrix (m, n) over flattened images and measurements. Meant for n up to a few thousand.
+
+    dtype: the precision. Raises ``ValueError`` for a larger image, and for real measurements of complex images (no complex matrix).
+    """
     n = math.prod(A.in_shape)
     if n > 20_000:
         raise ValueError(f"matrix: an image of {n} numbers is too large to write {type(A).__name__} as a dense matrix (limit 20000)")
-    basis = torch.eye(n, dtype=dtype.to_complex() if A.complex_in else dtype).view(n, *A.in_shape)
+    if A.complex_in and not A.complex_out:
+        raise ValueError(f"matrix: {type(A).__name__} makes real measurements of complex images; no complex matrix does that")
+    real, device = dtype.to_real(), A.probe(torch.zeros).device
+    basis = torch.eye(n, dtype=real.to_complex() if A.complex_in else real, device=device).view(n, *A.in_shape)
     with torch.no_grad():
         return torch.cat([A(rows) for rows in basis.split(512)]).flatten(1).T.contiguous()
 
 
 def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor:
-    """log det(r2 A A^H + s2 I) over the m measured numbers; 0-d float64."""
+    """log det(r2 A A^H + s2 I) over the m measured numbers; 0-d float64, -inf when the matrix is singular."""
     m = math.prod(A.out_shape)
     spectrum = A.spectrum()
-    s = spectrum.s.double() if spectrum is not None else torch.linalg.svdvals(matrix(A))
-    width = torch.full((m,), float(s2), dtype=torch.float64)
+    if spectrum is not None:
+        s, copies = spectrum.s.double(), 1
+    else:
+        M = matrix(A)
+        # Complex measurements of real images: the adjoint is the real one, so each number counts as two real ones, each with half a vote.
+        copies = 2 if A.complex_out and not A.complex_in else 1
+        s = torch.linalg.svdvals(torch.cat([M.real, M.imag]) if copies == 2 else M)
+    width = torch.full((m * copies,), float(s2), dtype=torch.float64)
     width[: s.numel()] += float(r2) * s.cpu() ** 2
-    return width.log().sum()
+    return width.log().sum() / copies
 
 
-__all__ = ["LinearOperator", "Operator", "SolveError", "Spectrum", "dot", "log_det", "matrix", "norm2", "per_row", "pinv", "solve"]
+__all__ = [
+    "AdjointError",
+    "LinearOperator",
+    "Operator",
+    "SolveError",
+    "Spectrum",
+    "dot_test",
+    "log_det",
+    "matrix",
+    "norm2",
+    "pinv",
+    "solve",
+]

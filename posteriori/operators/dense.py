@@ -22,21 +22,29 @@ class Dense(LinearOperator):
         complex = matrix.is_complex()
         super().__init__(shape or (matrix.shape[1],), complex_in=complex, complex_out=complex)
         if torch.Size(self.in_shape).numel() != matrix.shape[1]:
-            raise ValueError(f"Dense: shape {self.in_shape} has {torch.Size(self.in_shape).numel()} numbers, the matrix {matrix.shape[1]} columns")
+            raise ValueError(
+                f"Dense: shape {self.in_shape} has {torch.Size(self.in_shape).numel()} numbers, the matrix {matrix.shape[1]} columns"
+            )
         self.register_buffer("matrix", matrix)
         self._svd: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        return x.flatten(1) @ self.matrix.T
+        return x.flatten(1) @ self.matrix.T.to(x.dtype)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix.conj()).view(-1, *self.in_shape)
+        self.check_measurement(y)
+        return (y @ self.matrix.conj().to(y.dtype)).reshape(-1, *self.in_shape)
 
     def spectrum(self) -> Spectrum:
         # The decomposition costs far more than a product: once per matrix (which ``.to`` replaces).
         if self._svd is None or self._svd[0] is not self.matrix:
             self._svd = (self.matrix, torch.linalg.svd(self.matrix, full_matrices=True))
         U, s, Vh = self._svd[1]
-        shape = self.in_shape
-        return Spectrum(s, lambda c: (c @ Vh.conj()).view(-1, *shape), lambda x: x.flatten(1) @ Vh.T, lambda c: c @ U.T, lambda y: y @ U.conj())
+        return Spectrum(
+            s,
+            V=lambda c: (c @ Vh.conj().to(c.dtype)).reshape(-1, *self.in_shape),
+            Vh=lambda x: x.flatten(1) @ Vh.T.to(x.dtype),
+            U=lambda c: c @ U.T.to(c.dtype),
+            Uh=lambda y: y @ U.conj().to(y.dtype),
+        )

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 
-def denoise(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, sigma_data: float, autocast: torch.dtype | None) -> Tensor:
+def denoise(
+    network: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, sigma_data: float, autocast: torch.dtype | None
+) -> Tensor:
     """D(x, sigma): x (B, C, H, W) in data units, sigma () or (B,), -> (B, C, H, W) in x's dtype.
 
     Only the network runs under ``autocast``; the skip connection, which carries the small noise levels, stays in x's precision.

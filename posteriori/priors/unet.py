@@ -6,8 +6,9 @@ Pixels are unshuffled once (r x r pixels become channels), then residual blocks 
 
     block(h, e) = h + conv2( silu( (1 + a(e)) conv1(silu(n(h))) + b(e) ) )
 
-a, b come from the noise embedding e; n standardises each *pixel's* channel vector. No statistic is taken over the image, so one pixel's output depends on a bounded neighbourhood only and a network trained on crops keeps its meaning on a
-larger image. The last convolution of each block starts at zero, so that the network starts as a short linear map.
+a, b come from the noise embedding e; n standardises each *pixel's* channel vector. No statistic is taken over the image, so one pixel's
+output depends on a bounded neighbourhood only and a network trained on crops keeps its meaning on a larger image. The last convolution of
+each block starts at zero, so that the network starts as a short linear map.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Block(nn.Module):
         self.film = nn.Linear(embedding, 2 * channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         for tensor in (self.film.weight, self.film.bias, self.conv2.weight, self.conv2.bias):
-            nn.init.zeros_(tensor)
+            nn.init.zeros_(tensor)  # type: ignore[arg-type]
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.film(e)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
@@ -76,7 +77,7 @@ class UNet(nn.Module):
     unshuffle: side of the pixel blocks folded into channels at the entrance.
     embedding: width of the noise embedding.
 
-    ``multiple`` is the number that height and width must be divisible by.
+    ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what this network was made with.
     """
 
     def __init__(
@@ -90,6 +91,13 @@ class UNet(nn.Module):
         super().__init__()
         if len(widths) != len(blocks) or not widths:
             raise ValueError(f"UNet: widths {tuple(widths)} and blocks {tuple(blocks)} must have the same length, at least 1")
+        self.arguments = {
+            "channels": channels,
+            "widths": tuple(widths),
+            "blocks": tuple(blocks),
+            "unshuffle": unshuffle,
+            "embedding": embedding,
+        }
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self.embed = NoiseEmbedding(embedding)
@@ -97,7 +105,7 @@ class UNet(nn.Module):
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
         self.down = nn.ModuleList()
         self.shrink = nn.ModuleList()
         self.grow = nn.ModuleList()
@@ -115,7 +123,7 @@ class UNet(nn.Module):
         h = self.enter(h)
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, e)
             skips.append(h)
             h = shrink(h)
@@ -123,6 +131,6 @@ class UNet(nn.Module):
             h = block(h, e)
         for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             h = skips.pop() + grow(h)
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, e)
         return F.pixel_shuffle(self.leave(F.silu(self.leave_norm(h))), self.unshuffle).contiguous()

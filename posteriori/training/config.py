@@ -104,6 +104,9 @@ def read(file: str | Path) -> Training:
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: expected a mapping of settings, got {type(raw).__name__}")
     config = Training.model_validate(raw)
-    data = config.data
-    moved = {"folders": tuple(file.parent / f for f in data.folders)} if data.kind == "images" else {"file": file.parent / data.file}
-    return config.model_copy(update={"data": data.model_copy(update=moved)})
+    data: Images | Digits = config.data
+    if isinstance(data, Images):
+        data = data.model_copy(update={"folders": tuple(file.parent / f for f in data.folders)})
+    else:
+        data = data.model_copy(update={"file": file.parent / data.file})
+    return config.model_copy(update={"data": data})

@@ -64,7 +64,7 @@ def read_folders(folders: Sequence[str | Path], channels: int, scales: Sequence[
             with Image.open(file) as picture:
                 full = picture.convert("RGB" if channels == 3 else "L")
             for scale in scales:
-                size = tuple(max(crop, round(n * scale)) for n in full.size)
+                size = (max(crop, round(full.width * scale)), max(crop, round(full.height * scale)))
                 array = np.asarray(full if scale == 1 else full.resize(size, Image.Resampling.LANCZOS))
                 images.append(array.reshape(*array.shape[:2], channels))
                 weights.append(1.0)

@@ -11,7 +11,6 @@ Reference: Vincent, A connection between score matching and denoising autoencode
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,7 @@ def loss(network: nn.Module, x0: Tensor, config: Training, step: int) -> Tensor:
 def save_atomically(state: dict[str, object], file: Path) -> None:
     beside = file.with_suffix(".partial")
     torch.save(state, beside)
-    os.replace(beside, file)
+    beside.replace(file)
 
 
 def train(config: Training, folder: str | Path, *, progress: bool = True) -> nn.Module:
@@ -109,16 +108,18 @@ def train(config: Training, folder: str | Path, *, progress: bool = True) -> nn.
     for step in bar:
         value = loss(network, source.batch(config.batch, config.seed, step), config, step)
         if not bool(value.isfinite()):
-            raise FloatingPointError(f"the loss is {float(value)} at step {step}; lower optimizer.rate and go on from {checkpoint}")
+            raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from {checkpoint}")
         value.backward()
         rates.step(min(1.0, (step + 1) / config.optimizer.warmup, (config.steps - step) / config.optimizer.decay))
         # The average warms up, so that the first steps are forgotten quickly.
         keep = min(config.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
-        smooth = float(value) if smooth is None else 0.99 * smooth + 0.01 * float(value)
+        smooth = value.item() if smooth is None else 0.99 * smooth + 0.01 * value.item()
         bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             optimizers = [part.state_dict() for part in rates.parts]
-            save_atomically({"network": network.state_dict(), "average": average.state_dict(), "optimizer": optimizers, "step": step + 1}, checkpoint)
+            save_atomically(
+                {"network": network.state_dict(), "average": average.state_dict(), "optimizer": optimizers, "step": step + 1}, checkpoint
+            )
     return average.eval()

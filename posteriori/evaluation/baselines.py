@@ -1,0 +1,48 @@
+"""What needs no prior network: the Wiener filter for a circular blur, which every learned prior should beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from posteriori.evaluation.images import psnr
+
+
+def wiener(y: Tensor, kernel: Tensor, sigma: float, strength: float = 1e-3) -> Tensor:
+    """The linear minimum-mean-square estimate of x from y = kernel * x + sigma z, circular convolution: (C, H, W) -> (C, H, W).
+
+        X(f) = conj(K) S Y / (|K|^2 S + sigma^2),   S(f) = strength / |f|^2,   f in cycles per pixel
+
+    kernel: (kh, kw), its centre at (kh // 2, kw // 2). sigma in the units of y. At f = 0 S is infinite: the mean of y is kept.
+    Raises ``ValueError`` when shapes, sigma or strength make no sense, or the kernel has no mean.
+    """
+    if y.ndim != 3 or kernel.ndim != 2 or any(k > n for k, n in zip(kernel.shape, y.shape[1:], strict=True)):
+        raise ValueError(f"wiener needs y (C, H, W) and a kernel (kh, kw) that fits in it, got {tuple(y.shape)} and {tuple(kernel.shape)}")
+    if not 0 < sigma < math.inf or not 0 < strength < math.inf:
+        raise ValueError(f"wiener needs sigma > 0 and strength > 0, got {sigma} and {strength}")
+    if abs(float(kernel.sum())) < 1e-8 * float(kernel.abs().sum()):
+        raise ValueError("the kernel sums to 0: it removes the mean of the image, which no filter brings back")
+    H, W = y.shape[1:]
+    field = torch.zeros(H, W, dtype=torch.float64)
+    field[: kernel.shape[0], : kernel.shape[1]] = kernel.double()
+    K = torch.fft.fft2(field.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1)))
+    f2 = torch.fft.fftfreq(H, dtype=torch.float64)[:, None] ** 2 + torch.fft.fftfreq(W, dtype=torch.float64) ** 2
+    gain = K.conj() / (K.abs() ** 2 + sigma**2 * f2 / strength)
+    return torch.fft.ifft2(gain * torch.fft.fft2(y.double())).real.to(y)
+
+
+def best_wiener(
+    y: Tensor, kernel: Tensor, sigma: float, reference: Tensor, strengths: Sequence[float] | None = None, *, data_range: float = 1.0
+) -> tuple[Tensor, float, float]:
+    """The ``wiener`` estimate of the strength with the best PSNR against the reference, that strength, and that PSNR.
+
+    It is allowed to see the reference, so it is the best that this filter can do.
+    """
+    strengths = strengths or [10 ** (k / 4) for k in range(-24, 1)]
+    estimates = torch.stack([wiener(y, kernel, sigma, strength) for strength in strengths])
+    scores = psnr(estimates, reference, data_range)
+    k = int(scores.argmax())
+    return estimates[k], float(strengths[k]), float(scores[k])

@@ -1,0 +1,97 @@
+"""Image metrics with nothing guessed: the range of values is stated, nothing is clamped or rounded unless asked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class MetricUnavailable(RuntimeError):  # noqa: N818 (a state of the installation, not a mistake)
+    """A metric whose package or weights are not on this machine."""
+
+
+def _pair(x: Tensor, reference: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
+    """x (B, ...) and the reference broadcast to it, in double precision."""
+    if reference.ndim == x.ndim - 1:
+        reference = reference[None]
+    if reference.shape[1:] != x.shape[1:] or len(reference) not in (1, len(x)):
+        raise ValueError(f"images of shape {tuple(x.shape)} cannot be compared with a reference of shape {tuple(reference.shape)}")
+    if not data_range > 0:
+        raise ValueError(f"data_range is the highest minus the lowest possible value (1 for [0, 1], 2 for [-1, 1]), got {data_range}")
+    kind = torch.complex128 if x.is_complex() or reference.is_complex() else torch.float64
+    return x.detach().to(kind).cpu(), reference.detach().to(kind).cpu().expand(x.shape)
+
+
+def psnr(x: Tensor, reference: Tensor, data_range: float, *, clamp: tuple[float, float] | None = None) -> Tensor:
+    """10 log10(data_range^2 / mean |x - reference|^2) of each row: (B, *E) -> (B,) decibels; inf for equal images.
+
+    reference: (B, *E) or one image E. clamp: clip both to these values first. Complex images are compared as complex numbers: take
+    ``.abs()`` of both for a magnitude PSNR.
+    """
+    a, b = _pair(x, reference, data_range)
+    if clamp is not None:
+        a, b = a.clamp(*clamp), b.clamp(*clamp)
+    return 10 * torch.log10(data_range**2 / (a - b).abs().square().flatten(1).mean(1))
+
+
+def ssim(x: Tensor, reference: Tensor, data_range: float) -> Tensor:
+    """Structural similarity of each row, (B, C, H, W) -> (B,), averaged over channels.
+
+    Gaussian window of standard deviation 1.5 (11 x 11), population covariance. Raises ``ValueError`` for images under 11 pixels.
+    Reference: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to structural similarity, 2004.
+    """
+    from skimage.metrics import structural_similarity
+
+    a, b = _pair(x, reference, data_range)
+    if a.is_complex():
+        raise TypeError("ssim compares real images; give magnitudes, x.abs() and reference.abs()")
+    if a.ndim != 4 or min(a.shape[-2:]) < 11:
+        raise ValueError(f"ssim needs images (B, C, H, W) of at least 11 x 11 pixels, got {tuple(x.shape)}")
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0, "data_range": data_range}
+    return torch.tensor([structural_similarity(u.numpy(), v.numpy(), **options) for u, v in zip(a, b, strict=True)], dtype=torch.float64)
+
+
+def lpips(x: Tensor, reference: Tensor, range: tuple[float, float], *, net: str = "alex") -> Tensor:
+    """Learned perceptual distance of each row by the ``lpips`` package: (B, C, H, W) in ``range`` -> (B,). One channel is repeated.
+
+    Raises ``MetricUnavailable`` when the package is not installed or its weights cannot be loaded.
+    Reference: Zhang, Isola, Efros, Shechtman, Wang, The unreasonable effectiveness of deep features as a perceptual metric, 2018.
+    """
+    a, b = _pair(x, reference, range[1] - range[0])
+    if a.is_complex() or a.ndim != 4 or a.shape[1] not in (1, 3):
+        raise ValueError(f"lpips needs real images (B, 1 or 3, H, W), got {tuple(x.shape)} {x.dtype}")
+    try:
+        import lpips as package
+    except ImportError:
+        raise MetricUnavailable("LPIPS is not computed: install it by pip install 'posteriori[lpips]'") from None
+    try:
+        model = package.LPIPS(net=net, verbose=False).eval()
+    except Exception as error:  # whatever the package raises: no weights on disk and no way to fetch them
+        raise MetricUnavailable(
+            f"LPIPS is not computed: the weights of {net!r} cannot be loaded ({type(error).__name__}: {error})"
+        ) from None
+    u, v = (2 * (t.float().expand(-1, 3, -1, -1) - range[0]) / (range[1] - range[0]) - 1 for t in (a, b))
+    with torch.no_grad():
+        return model(u, v).flatten().double()
+
+
+def speckle(x: Tensor) -> Tensor:
+    """Share of salt-and-pepper pixels of each row, (B, ..., H, W) -> (B,): an average over the other axes.
+
+    A pixel counts when it lies above (or below) all of its eight neighbours by more than six robust standard deviations of the image's
+    difference to its 3 x 3 median. Edges and corners do not count, isolated wrong pixels do, however good the PSNR is.
+    """
+    planes = (x.abs() if x.is_complex() else x).detach().double().reshape(len(x), -1, *x.shape[-2:])
+    if min(planes.shape[-2:]) < 3:
+        raise ValueError(f"speckle needs images of at least 3 x 3 pixels, got {tuple(x.shape)}")
+    B, C, H, W = planes.shape
+    padded = torch.nn.functional.pad(planes, (1, 1, 1, 1), mode="reflect")
+    around = torch.nn.functional.unfold(padded.view(B * C, 1, H + 2, W + 2), 3)
+    flat = planes.view(B * C, H * W)
+    rough = (flat - around.median(1).values).abs()
+    # Exactly flat areas leave no robust scale: a thousandth of the image's spread is invisible and serves as a floor.
+    spread = flat.std(1, keepdim=True)
+    limit = 6 * torch.maximum(1.4826 * rough.median(1, keepdim=True).values, 1e-3 * spread)
+    neighbours = around[:, [0, 1, 2, 3, 5, 6, 7, 8]]
+    alone = torch.maximum(flat - neighbours.amax(1), neighbours.amin(1) - flat)
+    return ((alone > limit) & (spread > 0)).double().mean(1).view(B, C).mean(1)

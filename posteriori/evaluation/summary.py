@@ -1,0 +1,146 @@
+"""One run in numbers. Of one sample, of the mean of the samples and of their spread separately: they answer different questions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posteriori.evaluation.calibration import coverage
+from posteriori.evaluation.distances import effective_size, normalised, resample
+from posteriori.evaluation.flags import flags
+from posteriori.evaluation.images import psnr, speckle, ssim
+from posteriori.likelihood import Posterior
+from posteriori.run import Run
+
+REFERENCED = ("psnr_sample", "psnr_sample_std", "psnr_mean", "ssim_sample", "ssim_mean", "rmse_sample", "rmse_mean", "rmse_expected")
+
+
+def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[str, Any]:
+    """What a run is worth, as plain JSON values; None where a number does not apply.
+
+    reference: the true image, shape E, in the range of the likelihood; without it the misfit, the spread and the looks remain.
+
+    chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1).
+    residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in the units of x.
+    psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
+    rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
+    coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
+    which then have psnr_complex_sample and psnr_complex_mean as well. data_range, data_range_from: what the PSNR is relative to.
+    flags: sentences for a person.
+
+    Raises ``ValueError`` when samples or reference do not belong to the posterior.
+    """
+    if tuple(run.samples.shape[1:]) != post.shape:
+        raise ValueError(f"the run has samples of shape {tuple(run.samples.shape[1:])}, the posterior images of shape {post.shape}")
+    if reference is not None:
+        _check(reference, post)
+    failed = [s for s in run.status if not s.ok]
+    record: dict[str, Any] = {
+        "method": run.config.get("method", "unknown"),
+        "n": len(run.status),
+        "finished": len(run.samples),
+        "diverged": len(failed),
+        "first_failure": str(failed[0]) if failed else None,
+        "effective_samples": effective_size(run.log_w),
+        "range": list(post.given.range) if post.given.range else None,
+        "counts": run.counts,
+        "seconds": run.seconds,
+    }
+    record |= _misfit(run, post) | _texture(run, post)
+    record |= (
+        _compared(run, post, reference)
+        if reference is not None
+        else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from"))
+    )
+    measured = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
+    return record | {"flags": flags(record, measured, math.prod(post.shape) * (2 if run.samples.is_complex() else 1))}
+
+
+def _check(reference: Tensor, post: Posterior) -> None:
+    if tuple(reference.shape) != post.shape:
+        raise ValueError(f"the reference has shape {tuple(reference.shape)}, the images have shape {post.shape}")
+    if not bool(reference.abs().isfinite().all()):
+        raise ValueError("the reference has values that are not finite")
+    if post.given.range is not None and not reference.is_complex():
+        (low, high), least, most = post.given.range, float(reference.min()), float(reference.max())
+        if least < low - (high - low) or most > high + (high - low):
+            raise ValueError(
+                f"the reference spans [{least:.4g}, {most:.4g}], but images are expressed in [{low:g}, {high:g}]; convert it first"
+            )
+
+
+def _misfit(run: Run, post: Posterior) -> dict[str, Any]:
+    given, w = post.given, normalised(run.log_w, len(run.samples))
+    with torch.no_grad():
+        mean = run.mean[None]
+        squares = torch.cat([_mean_square(given.residual(part)) for part in run.samples.split(32)]).double().cpu()
+        record: dict[str, Any] = {"residual_rms": float((w * squares).sum().sqrt())}
+        keys = ("chi2_samples", "chi2_lowest", "chi2_highest", "chi2_mean")
+        if given.noise.std == 0:
+            return record | dict.fromkeys(keys)
+        chi2 = torch.cat([given.chi2(part) for part in run.samples.split(32)]).double().cpu()
+        values = (float((w * chi2).sum()), float(chi2.min()), float(chi2.max()), float(given.chi2(mean)))
+    return record | dict(zip(keys, values, strict=True))
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """Mean square of each row's real numbers."""
+    return (torch.view_as_real(x) if x.is_complex() else x).square().flatten(1).mean(1)
+
+
+def _texture(run: Run, post: Posterior) -> dict[str, Any]:
+    x, shape = run.samples, post.shape
+    record: dict[str, Any] = {"numbers": "magnitude" if x.is_complex() else "real", "spread": None, "speckle": None, "outside_range": None}
+    record["scale"] = float(x.abs().max())
+    if len(x) > 1:
+        record["spread"] = float(run.std.double().mean())
+    if len(shape) >= 2 and min(shape[-2:]) >= 8:
+        record["speckle"] = float(torch.cat([speckle(part) for part in x[:8].split(1)]).mean())
+    if post.given.range is not None and not x.is_complex():
+        (low, high), room = post.given.range, 0.1 * (post.given.range[1] - post.given.range[0])
+        record["outside_range"] = float(((x < low - room) | (x > high + room)).double().mean())
+    return record
+
+
+def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
+    x, mean, truth = run.samples, run.mean[None], reference.to(run.samples)
+    w, n = normalised(run.log_w, len(run.samples)), len(run.samples)
+    record: dict[str, Any] = dict.fromkeys(REFERENCED) | {"coverage": None}
+    record |= _range(post, truth)
+    record["rmse_sample"] = float((w * (_mean_square(x - truth).double().cpu())).sum().sqrt())
+    record["rmse_mean"] = float(_mean_square(mean - truth).sqrt())
+    if n > 1:
+        channels = 2 if x.is_complex() else 1
+        size = effective_size(run.log_w)
+        record["rmse_expected"] = float(((1 + 1 / size) * run.std.double().square().mean() / channels).sqrt())
+        equal = x if size > n - 1e-6 else resample(x, run.log_w)
+        record["coverage"] = [asdict(c) for c in coverage(equal, truth, (0.5, 0.9))]
+    width = record["data_range"]
+    if width is None:
+        return record
+    if x.is_complex():
+        record["psnr_complex_sample"] = float((w * psnr(x, truth, width)).sum())
+        record["psnr_complex_mean"] = float(psnr(mean, truth, width))
+        x, mean, truth = x.abs(), mean.abs(), truth.abs()
+    scores = psnr(x, truth, width)
+    record |= {"psnr_sample": float((w * scores).sum()), "psnr_mean": float(psnr(mean, truth, width))}
+    if n > 1:
+        record["psnr_sample_std"] = float(scores.std())
+    if len(post.shape) == 3 and min(post.shape[1:]) >= 11:
+        record |= {"ssim_sample": float((w * ssim(x, truth, width)).sum()), "ssim_mean": float(ssim(mean, truth, width))}
+    return record
+
+
+def _range(post: Posterior, truth: Tensor) -> dict[str, Any]:
+    """The width that PSNR is relative to: the stated range, else what the reference spans (for complex images its largest magnitude)."""
+    if post.given.range is not None:
+        return {"data_range": float(post.given.range[1] - post.given.range[0]), "data_range_from": "stated range"}
+    if truth.is_complex():
+        width, source = float(truth.abs().max()), "largest magnitude of the reference"
+    else:
+        width, source = float(truth.max() - truth.min()), "span of the reference"
+    return {"data_range": width or None, "data_range_from": source}

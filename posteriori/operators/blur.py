@@ -1,0 +1,134 @@
+"""Convolution with a known kernel, and what happens at the border."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posteriori.operators.base import LinearOperator, Spectrum
+
+Boundary = Literal["circular", "reflect", "zero", "valid"]
+
+
+class Blur(LinearOperator):
+    """y(i) = sum_j kernel(j) x(i - j + c), every channel alike, with c = (kh // 2, kw // 2) the kernel's middle tap.
+
+    kernel: (kh, kw), real. shape: (C, H, W).
+    boundary: what x is beyond its border: "circular" (periodic; by Fourier transform, closed-form spectrum), "reflect" (mirrored about
+    the outermost pixel), "zero", or "valid" (nothing is assumed and y shrinks to (C, H - kh + 1, W - kw + 1), what a camera sees).
+
+    Raises ``ValueError`` for a kernel too large for the boundary; "circular" and "zero" take any.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel: Tensor, shape: tuple[int, ...], boundary: Boundary = "circular") -> None:
+        super().__init__(shape)
+        if kernel.ndim != 2 or not kernel.is_floating_point() or not bool(kernel.isfinite().all()):
+            raise ValueError(f"Blur needs a finite real kernel (kh, kw), got {kernel.dtype} of shape {tuple(kernel.shape)}")
+        if boundary not in get_args(Boundary):
+            raise ValueError(f"Blur: boundary {boundary!r} must be one of {get_args(Boundary)}")
+        if len(self.in_shape) != 3:
+            raise ValueError(f"Blur takes images of shape (C, H, W), got {self.in_shape}")
+        (kh, kw), (H, W) = kernel.shape, self.in_shape[1:]
+        limit = {"reflect": (2 * H - 1, 2 * W - 1), "valid": (H, W)}.get(boundary, (kh, kw))
+        if kh > limit[0] or kw > limit[1]:
+            raise ValueError(
+                f"Blur: a {kh}x{kw} kernel is too large for {H}x{W} images with the boundary {boundary!r} (at most {limit[0]}x{limit[1]}); "
+                "crop the kernel, or use 'circular' or 'zero', which take any size"
+            )
+        self.boundary = boundary
+        self.register_buffer("kernel", kernel)
+        self._transfer: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        if self.boundary == "circular":
+            return self._filter(x, self.transfer(x))
+        kh, kw = self.kernel.shape
+        pad = (kw - 1 - kw // 2, kw // 2, kh - 1 - kh // 2, kh // 2)
+        C, H, W = self.in_shape
+        x = x.reshape(-1, 1, H, W)
+        if self.boundary != "valid":
+            x = F.pad(x, pad, mode="reflect" if self.boundary == "reflect" else "constant")
+        y = F.conv2d(x, self.kernel.flip(0, 1)[None, None].to(x.dtype))
+        return y.reshape(-1, C, *y.shape[-2:])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.boundary != "circular":
+            return super().adjoint(y)
+        self.check_measurement(y)
+        return self._filter(y, self.transfer(y).conj())
+
+    def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
+        W = x.shape[-1]
+        return torch.fft.irfft2(torch.fft.rfft2(x) * transfer[:, : W // 2 + 1], s=x.shape[-2:])
+
+    def transfer(self, like: Tensor) -> Tensor:
+        """The kernel's Fourier transform (H, W) in the precision of ``like``: a kernel larger than the image wraps around."""
+        # Once per kernel (which ``.to`` replaces) and precision.
+        if self._transfer is None or self._transfer[0] is not self.kernel or self._transfer[1].real.dtype != like.dtype:
+            (kh, kw), (H, W) = self.kernel.shape, self.in_shape[1:]
+            rows = (torch.arange(kh, device=self.kernel.device) - kh // 2) % H
+            columns = (torch.arange(kw, device=self.kernel.device) - kw // 2) % W
+            grid = self.kernel.new_zeros(H, W, dtype=torch.float64)
+            grid.index_put_((rows[:, None], columns[None, :]), self.kernel.double(), accumulate=True)
+            D = torch.fft.fft2(grid)
+            # Rounding must not spoil D(-k) = conj D(k): the phases of a real filter would not be unitary on real images.
+            D = (D + _mirror(D).conj()) / 2
+            self._transfer = (self.kernel, D.to(like.dtype.to_complex()))
+        return self._transfer[1]
+
+    def spectrum(self) -> Spectrum | None:
+        """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D belongs to U."""
+        if self.boundary != "circular":
+            return None
+        D = self.transfer(self.kernel.double())
+        s = D.abs()
+        phase = torch.where(s > 1e-14 * s.max(), D / s.clamp_min(torch.finfo(s.dtype).tiny), 1.0)
+
+        def image(c: Tensor) -> Tensor:
+            return c.reshape(-1, *self.in_shape)
+
+        def measurement(c: Tensor) -> Tensor:
+            c = image(c)
+            reverse = _mirror(c)
+            spectral = torch.complex(c + reverse, reverse - c) / 2
+            return torch.fft.ifft2(spectral * phase.to(spectral.dtype), norm="ortho").real
+
+        def measured(y: Tensor) -> Tensor:
+            spectral = torch.fft.fft2(y, norm="ortho")
+            return _hartley(spectral * phase.to(spectral.dtype).conj())
+
+        def seen(x: Tensor) -> Tensor:
+            return _hartley(torch.fft.fft2(x, norm="ortho"))
+
+        # Hartley's transform is its own inverse.
+        return Spectrum(s.flatten().repeat(self.in_shape[0]), V=lambda c: image(seen(image(c))), Vh=seen, U=measurement, Uh=measured)
+
+
+def _mirror(c: Tensor) -> Tensor:
+    """c(-k), indices modulo the sides."""
+    return torch.roll(c.flip((-2, -1)), (1, 1), (-2, -1))
+
+
+def _hartley(spectral: Tensor) -> Tensor:
+    """Real orthonormal coordinates (B, n) of a real image from its unitary Fourier transform: sum of x(j) (cos + sin)(2 pi j k / n)."""
+    return (spectral.real - spectral.imag).flatten(1)
+
+
+def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
+    """A Gaussian of standard deviation ``std`` pixels on a ``size`` x ``size`` grid (odd; by default out to 4 std), sum 1, float32."""
+    if not 0 < std < math.inf:
+        raise ValueError(f"gaussian_kernel: std must be a finite number of pixels > 0, got {std}")
+    size = 2 * math.ceil(4 * std) + 1 if size is None else size
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"gaussian_kernel: size {size} must be odd and positive, so that the kernel has a middle")
+    t = torch.arange(size, dtype=torch.float64) - size // 2
+    g = torch.exp(-0.5 * (t / std) ** 2)
+    g = g / g.sum()
+    return torch.outer(g, g).float()

@@ -1,0 +1,74 @@
+"""One operator after another."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from posteriori.operators.base import LinearOperator, Map, Operator, Spectrum
+
+
+class Compose(LinearOperator):
+    """A B x: the linear operator A after the linear operator B. Also written ``A @ B``; order matters (mask a blur, or blur a mask).
+
+    Has a spectrum when one of the two is unitary and the other has one. Raises ``TypeError`` for an operator that is not linear,
+    ``ValueError`` when A does not take what B makes.
+    """
+
+    def __init__(self, A: LinearOperator, B: LinearOperator) -> None:
+        for operator in (A, B):
+            if not isinstance(operator, LinearOperator):
+                raise TypeError(f"Compose takes linear operators; {type(operator).__name__} is not linear, use Chain(A, B) or A @ B")
+        _fits(A, B)
+        super().__init__(B.in_shape, complex_in=B.complex_in, complex_out=A.complex_out)
+        self.A, self.B = A, B
+        self._unitary = (_unitary(A), _unitary(B))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.A(self.B(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.B.adjoint(self.A.adjoint(y))
+
+    def spectrum(self) -> Spectrum | None:
+        A, B = self.A, self.B
+        if self._unitary[1] and (s := A.spectrum()):
+            V, Vh = s.V, s.Vh
+            return Spectrum(s.s, V=lambda c: B.adjoint(V(c)), Vh=lambda x: Vh(B(x)), U=s.U, Uh=s.Uh)
+        if self._unitary[0] and (s := B.spectrum()):
+            U, Uh = s.U, s.Uh
+            return Spectrum(s.s, V=s.V, Vh=s.Vh, U=lambda c: A(U(c)), Uh=lambda y: Uh(A.adjoint(y)))
+        return None
+
+
+class Chain(Operator):
+    """A(B(x)) when A or B is not linear, for example an instrument after a decoder. Also written ``A @ B``."""
+
+    def __init__(self, A: Operator, B: Operator) -> None:
+        _fits(A, B)
+        super().__init__(B.in_shape, complex_in=B.complex_in, complex_out=A.complex_out)
+        self.A, self.B = A, B
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.A(self.B(x))
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
+        middle, pull_B = self.B.linearize(x)
+        y, pull_A = self.A.linearize(middle)
+        return y, lambda u: pull_B(pull_A(u))
+
+
+def _fits(A: Operator, B: Operator) -> None:
+    if A.in_shape != B.out_shape or A.complex_in != B.complex_out:
+        kinds = ["complex" if flag else "real" for flag in (A.complex_in, B.complex_out)]
+        raise ValueError(
+            f"{type(A).__name__} after {type(B).__name__}: the first takes {kinds[0]} images of shape {A.in_shape}, the second makes "
+            f"{kinds[1]} measurements of shape {B.out_shape}"
+        )
+
+
+def _unitary(A: LinearOperator) -> bool:
+    """Whether A is known to be unitary: as many coordinates of images as of measurements, all meeting with s = 1."""
+    spectrum = A.spectrum()
+    return spectrum is not None and spectrum.s.numel() == A.coordinates == math.prod(A.out_shape) and bool((spectrum.s == 1).all())

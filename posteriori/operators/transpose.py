@@ -1,0 +1,56 @@
+"""Is ``adjoint`` the transpose of ``forward``? Measured, never trusted."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from posteriori.linalg import dot
+
+if TYPE_CHECKING:
+    from posteriori.operators.base import LinearOperator
+
+
+class AdjointError(ValueError):
+    """``adjoint`` is not the transpose of ``forward``."""
+
+
+def dot_test(A: LinearOperator, rtol: float, dtype: torch.dtype | None = None, seed: int = 0) -> None:
+    """Compare Re<A x, u> with Re<x, A^H u> on random and on constant x, u.
+
+    Raises ``AdjointError`` with both numbers and their ratio for each kind of probe: random probes alone can hide a factor (interpolating
+    up is not the transpose of interpolating down: the ratio is factor^2 on constants, a few per cent off 1 on random ones). A ratio that
+    is the same for both is called constant, with its cure.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*size: int, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+        return torch.randn(*size, dtype=dtype, generator=generator).to(device)
+
+    ratios, found, wrong = [], [], False
+    with torch.no_grad():
+        for kind, draw in (("random", random), ("constant", torch.ones)):
+            x = A.probe(draw, dtype=dtype)
+            Ax = A(x)
+            u = draw(*Ax.shape, dtype=Ax.dtype, device=Ax.device)
+            Au = A.adjoint(u)
+            if Au.shape != x.shape or Au.dtype != x.dtype:
+                raise AdjointError(
+                    f"the adjoint of {type(A).__name__} returns {tuple(Au.shape)} {Au.dtype}, images are {tuple(x.shape)} {x.dtype}"
+                )
+            left, right = float(dot(Ax, u)), float(dot(x, Au))
+            size = max(float(dot(Ax, Ax)) ** 0.5 * float(dot(u, u)) ** 0.5, float(dot(x, x)) ** 0.5 * float(dot(Au, Au)) ** 0.5)
+            wrong = wrong or not abs(left - right) <= rtol * size
+            ratios.append(right / left if left else math.nan)
+            found.append(f"on {kind} probes <A x, u> = {left:.6g} but <x, A^H u> = {right:.6g} (ratio {ratios[-1]:.4g})")
+    if wrong:
+        constant = abs(ratios[0] - ratios[1]) <= 1e-3 * abs(ratios[0])
+        cure = (
+            f"The ratio is a constant {ratios[0]:.4g}: divide `adjoint` by it (it belongs to another inner product)"
+            if constant
+            else "Leave `adjoint` out to get the exact transpose by automatic differentiation"
+        )
+        raise AdjointError(f"{type(A).__name__} is not a linear operator with its adjoint: {'; '.join(found)}. {cure}")

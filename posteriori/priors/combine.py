@@ -1,0 +1,64 @@
+"""Priors made of other priors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posteriori.priors.base import Prior, Pull
+from posteriori.rng import Noise
+
+
+class ComplexImages(Prior):
+    """Complex images x = u[0] + i u[1] from a prior over real pairs u.
+
+    Parameters
+    ----------
+    pairs: a real prior of shape (2, *E).
+
+    Its noise has unit variance in the real and in the imaginary part, and ``variance`` is that of one part. Gradients are those of the
+    real inner product Re<u, v>.
+    """
+
+    def __init__(self, pairs: Prior) -> None:
+        if pairs.complex or len(pairs.shape) < 2 or pairs.shape[0] != 2:
+            kind = "complex" if pairs.complex else "real"
+            raise ValueError(f"ComplexImages needs a real prior of shape (2, ...), got a {kind} one of shape {pairs.shape}")
+        limits = {"sigma_max": pairs.sigma_max, "sigma_min": pairs.sigma_min}
+        super().__init__(pairs.shape[1:], range=pairs.range, variance=pairs.variance, complex=True, **limits)
+        self.pairs = pairs
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return join(self.pairs.denoise(split(x), sigma))
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        x0, pull = self.pairs.linearize(split(x), sigma)
+        return join(x0), lambda u: join(pull(split(u)))
+
+    def start(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return join(self.pairs.start(split(z), sigma))
+
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+        return join(self.pairs.draw_given(split(x), sigma, rng))
+
+    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
+        """matrix (m, d) and y (m,) are complex; sigma is the noise level of the real part, and of the imaginary part."""
+        real, imag = (matrix.real, matrix.imag) if matrix.is_complex() else (matrix, torch.zeros_like(matrix))
+        block = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)])
+        parts = torch.cat([y.real, y.imag if y.is_complex() else torch.zeros_like(y)])
+        conditioned, log_p = self.pairs.condition(block, parts, sigma)
+        return ComplexImages(conditioned), log_p
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
+        self.pairs.check_shape((2, *shape))
+
+
+def split(x: Tensor) -> Tensor:
+    """(B, *E) complex -> (B, 2, *E) real."""
+    return torch.view_as_real(x).movedim(-1, 1).contiguous()
+
+
+def join(u: Tensor) -> Tensor:
+    """(B, 2, *E) real -> (B, *E) complex."""
+    return torch.view_as_complex(u.movedim(1, -1).contiguous())

@@ -1,0 +1,209 @@
+"""Any pretrained diffusion or flow network as a denoiser.
+
+Every parametrisation is an affine function of the network's output: with x_net = a x and s = a sigma (see ``schedule``),
+
+    D(x, sigma) = skip x + gain F(a x, label)
+
+    eps     noise z                          skip 1                    gain -sigma
+    x0      the image                        skip 0                    gain 1
+    v       a z - s x0                       skip 1 / (1 + sigma^2)    gain -sigma / (a (1 + sigma^2))
+    score   d log p(x_net) / d x_net         skip 1                    gain a sigma^2
+    flow    velocity u = a' x0 + s' z        skip a s' / w             gain -s / w,   w = a s' - a' s
+    edm     see ``posteriori.priors.edm``    (no schedule: the label is ln(sigma) / 4)
+
+The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from posteriori.priors import edm
+from posteriori.priors.base import Prior
+from posteriori.priors.schedule import Level, Schedule
+
+Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
+Precision = Literal["bfloat16", "float16"]
+
+
+def coefficients(parametrization: Parametrization, level: Level) -> tuple[float, float]:
+    """skip and gain of the table above, in double precision. Raises ``ValueError`` for "edm", which is not of this form."""
+    a, sigma = level.a, level.sigma
+    if parametrization == "eps":
+        return 1.0, -sigma
+    if parametrization == "x0":
+        return 0.0, 1.0
+    if parametrization == "v":
+        return 1 / (1 + sigma**2), -sigma / (a * (1 + sigma**2))
+    if parametrization == "score":
+        return 1.0, a * sigma**2
+    if parametrization == "flow" and level.rates is not None:
+        da, ds = level.rates
+        width = a * ds - da * a * sigma
+        return a * ds / width, -a * sigma / width
+    raise ValueError(f"no coefficients for the parametrisation {parametrization!r} with time rates {level.rates}")
+
+
+class Network(Prior):
+    """A prior made of a network F(x_net, label).
+
+    Parameters
+    ----------
+    net: called with x_net (B, *E) and labels (B,); returns a tensor, or an object whose ``sample`` is one. Labels are float32 (float64
+        for a float64 network), or int64 under a schedule with ``integer=True``. Its parameters are frozen. x is cast to their dtype and
+        the result back.
+    shape: E; None for a side of any length, as in (3, None, None).
+    parametrization: what F returns, see the table in this module.
+    schedule: what F was trained with; none for "edm".
+    sigma_data: the constant of "edm".
+    range: the range of the images that F was trained on.
+    variance: variance of one number of an image; sigma_data^2 when None.
+    sigma_min, sigma_max: ends of sampling grids; the schedule's when None, 0.002 and 80 for "edm".
+    multiple: what height and width must be divisible by.
+    pad: "reflect" mirrors other images at the lower and right edge and crops the result; None refuses them.
+    autocast: the precision in which F runs; coefficients and skip connection keep that of x.
+    train_size: (height, width) when F is only known to work at the size it was trained on: another size warns once. None: any size.
+
+    Outputs with twice the channels (a learned variance) are cut in half, which is said once.
+    Raises ``ValueError`` when parts do not fit each other: an "eps" or "score" network with a schedule that ends in pure noise, "flow"
+    with a schedule that has no velocity, limits outside the schedule.
+    """
+
+    def __init__(
+        self,
+        net: Callable[[Tensor, Tensor], Any],
+        *,
+        shape: tuple[int | None, ...],
+        parametrization: Parametrization = "edm",
+        schedule: Schedule | None = None,
+        sigma_data: float = 0.5,
+        range: tuple[float, float] | None = (-1.0, 1.0),
+        variance: float | None = None,
+        sigma_max: float | None = None,
+        sigma_min: float | None = None,
+        multiple: int = 1,
+        pad: Literal["reflect"] | None = "reflect",
+        autocast: Precision | None = None,
+        train_size: tuple[int, int] | None = None,
+    ) -> None:
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data must be > 0, got {sigma_data}")
+        low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
+        super().__init__(shape, range=range, variance=sigma_data**2 if variance is None else variance, sigma_max=high, sigma_min=low)
+        if autocast not in (None, *get_args(Precision)):
+            raise ValueError(f"autocast must be None, 'bfloat16' or 'float16', got {autocast!r}")
+        if pad not in (None, "reflect") or multiple < 1 or (multiple > 1 and len(shape) != 3):
+            raise ValueError(f"images {shape} cannot be padded to multiples: pad={pad!r}, multiple={multiple}")
+        self.net = net
+        self.parametrization, self.schedule, self.sigma_data = parametrization, schedule, float(sigma_data)
+        self.multiple, self.pad, self.autocast, self.train_size = int(multiple), pad, autocast, train_size
+        self._said: set[str] = set()
+        self.eval().requires_grad_(False)
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self._check_size(tuple(x.shape[1:]))
+        precision = getattr(torch, self.autocast) if self.autocast else None
+        if self.schedule is None:
+            return edm.denoise(self._run, x, sigma, self.sigma_data, precision)
+        level = self.schedule.level(float(sigma))
+        skip, gain = coefficients(self.parametrization, level)
+        with torch.autocast(x.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+            parts = [
+                weight * self._run(level.a * x, self._label(label, x)) for label, weight in zip(level.labels, level.weights, strict=True)
+            ]
+        out = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return out.mul(gain).add(x, alpha=skip)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F was not trained on."""
+        super().check_shape(shape)
+        self._check_size(shape)
+
+    def _check_size(self, shape: tuple[int, ...]) -> None:
+        size = shape[-2:]
+        if self.pad is None and any(n % self.multiple for n in size):
+            nearest = tuple(max(1, round(n / self.multiple)) * self.multiple for n in size)
+            raise ValueError(
+                f"the network takes sides that are multiples of {self.multiple}, got {size[0]}x{size[1]}; the nearest size is "
+                f"{nearest[0]}x{nearest[1]}, or set pad='reflect'"
+            )
+        if self.train_size is not None and size != tuple(self.train_size):
+            trained = f"{self.train_size[0]}x{self.train_size[1]}"
+            self._say_once(
+                f"the network was trained on {trained} images and runs on {size[0]}x{size[1]}: its images may be poor at this size"
+            )
+
+    def _label(self, label: float, x: Tensor) -> Tensor:
+        dtype = torch.int64 if isinstance(label, int) else torch.float64
+        return torch.full((len(x),), label, dtype=dtype, device=x.device)
+
+    def _run(self, x: Tensor, label: Tensor) -> Tensor:
+        """F with everything around it that is not mathematics: dtype, padding, output container, learned variance."""
+        kind = next((p.dtype for p in self.parameters()), x.dtype)
+        inner = x.to(kind)
+        if self.multiple > 1:
+            for dim in (-2, -1):
+                inner = mirrored(inner, dim, -(-x.shape[dim] // self.multiple) * self.multiple)
+        if label.is_floating_point():  # half precision cannot tell timestep 999 from 1000
+            label = label.to(torch.float64 if kind == torch.float64 else torch.float32)
+        out = self.net(inner, label)
+        out = self._image(out if isinstance(out, Tensor) else out.sample, inner)
+        if out.shape != x.shape:
+            out = out[..., : x.shape[-2], : x.shape[-1]]
+        return out.to(x.dtype)
+
+    def _image(self, out: Tensor, x: Tensor) -> Tensor:
+        if out.shape == x.shape:
+            return out
+        channels = x.shape[1]
+        if out.shape == (len(x), 2 * channels, *x.shape[2:]):
+            self._say_once(
+                f"the network returns {2 * channels} channels for {channels}: the second half (its learned variance) is left out"
+            )
+            return out[:, :channels]
+        raise ValueError(
+            f"the network returned {tuple(out.shape)} for images {tuple(x.shape)}; expected the same shape, or twice the channels "
+            f"({2 * channels}) for a learned variance"
+        )
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            warnings.warn(text, stacklevel=4)
+
+
+def mirrored(x: Tensor, dim: int, size: int) -> Tensor:
+    """x lengthened to ``size`` along ``dim`` by reflection at its far edge, again and again where one reflection is too short."""
+    while (missing := size - x.shape[dim]) > 0:
+        n = x.shape[dim]
+        take = min(missing, max(n - 1, 1))
+        x = torch.cat([x, x.narrow(dim, max(n - 1 - take, 0), take).flip(dim)], dim)
+    return x
+
+
+def _limits(
+    parametrization: Parametrization, schedule: Schedule | None, sigma_min: float | None, sigma_max: float | None
+) -> tuple[float, float]:
+    """The prior's sigma_min and sigma_max, after checking that parametrisation and schedule fit."""
+    if parametrization not in get_args(Parametrization):
+        raise ValueError(f"unknown parametrization {parametrization!r}; choose one of {', '.join(get_args(Parametrization))}")
+    if (parametrization == "edm") != (schedule is None):
+        need = "takes no schedule" if schedule is not None else "needs the schedule it was trained with, e.g. DiscreteVP.linear()"
+        raise ValueError(f"a network of parametrization {parametrization!r} {need}")
+    if schedule is None:
+        return (0.002 if sigma_min is None else sigma_min), (80.0 if sigma_max is None else sigma_max)
+    if parametrization in ("eps", "score") and schedule.pure_noise:
+        raise ValueError(
+            f"an {parametrization!r} network says nothing about the image at pure noise, where the {schedule.name} schedule ends: "
+            "the image would be 0/0. Use a 'v' or 'x0' network, or the schedule that this network was really trained with"
+        )
+    low = schedule.sigma_min if sigma_min is None else schedule.inside(sigma_min)
+    high = schedule.sigma_max if sigma_max is None else schedule.inside(sigma_max)
+    if parametrization == "flow" and schedule.level(high).rates is None:
+        raise ValueError(f"a 'flow' network needs a schedule with a velocity (RectifiedFlow or ContinuousVP), not {schedule.name}")
+    return low, high

@@ -1,0 +1,185 @@
+"""A network prior as a folder: its weights, and a card that says everything needed to use them rightly.
+
+    card.json             network and arguments, parametrisation, schedule, range, limits, origin, licence, sha256 of the weights
+    weights.safetensors   names and tensors, in single or half precision
+
+A card names a class of this package from a short list; nothing else is ever made from a name in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from posteriori.priors.base import Prior
+from posteriori.priors.network import Network, Parametrization, Precision
+from posteriori.priors.schedule import from_record, record
+from posteriori.priors.state_dicts import inspect, load_state_dict_file, load_weights
+from posteriori.priors.unet import UNet
+
+FORMAT = 1
+NETWORKS: dict[str, type[nn.Module]] = {"UNet": UNet}
+# Fields that a Network, its constructor and its card call by the same name.
+SHARED = ("parametrization", "sigma_data", "range", "variance", "shape", "sigma_min", "sigma_max", "multiple", "pad", "train_size")
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Card(BaseModel):
+    """The content of card.json. Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    network: str
+    arguments: dict[str, Any]
+    parametrization: Parametrization
+    schedule: dict[str, Any] | None
+    sigma_data: Positive
+    range: tuple[float, float] | None
+    variance: Positive
+    shape: tuple[int | None, ...]
+    sigma_min: Positive
+    sigma_max: Positive
+    multiple: Annotated[int, Field(ge=1)]
+    pad: Literal["reflect"] | None
+    train_size: tuple[int, int] | None
+    sha256: str
+    storage: Literal["float32", "float16"]
+    description: str = ""
+    training_data: str = ""
+    licence: str = ""
+    training: dict[str, Any] | None = None
+
+
+def save_pretrained(
+    prior: Prior,
+    folder: str | Path,
+    *,
+    storage: Literal["float32", "float16"] = "float32",
+    description: str = "",
+    training_data: str = "",
+    licence: str = "",
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Write a network prior to a folder, weights first: a card always describes weights that are there.
+
+    storage: "float16" halves the file and rounds weights to 11 bits. training: how it was trained, as JSON values.
+    Raises ``TypeError`` when the prior is no ``Network`` or its network no class of ``NETWORKS``; ``ValueError`` for weights that are not
+    finite, also after rounding.
+    """
+    if not isinstance(prior, Network):
+        raise TypeError(f"only a Network prior can be saved, this is a {type(prior).__name__}")
+    name = type(prior.net).__name__
+    net = prior.net
+    if not isinstance(net, UNet) or NETWORKS.get(name) is not type(net):
+        raise TypeError(f"a {name} network cannot be rebuilt from a card; networks that can: {', '.join(sorted(NETWORKS))}")
+    dtype = getattr(torch, storage)
+    tensors = {key: value.detach().cpu().to(dtype).contiguous() for key, value in net.state_dict().items()}
+    bad = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
+    if bad:
+        raise ValueError(f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); store them in float32, or train anew")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / "weights.safetensors.partial"
+    save_file(tensors, str(beside))
+    card = Card(
+        network=name,
+        arguments=net.arguments,
+        schedule=None if prior.schedule is None else record(prior.schedule),
+        sha256=_digest(beside),
+        storage=storage,
+        description=description,
+        training_data=training_data,
+        licence=licence,
+        training=training,
+        **{key: getattr(prior, key) for key in SHARED},
+    )
+    text = folder / "card.json.partial"
+    text.write_text(card.model_dump_json(indent=1))
+    beside.replace(folder / "weights.safetensors")
+    text.replace(folder / "card.json")
+
+
+def from_pretrained(folder: str | Path, device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:
+    """The prior that ``save_pretrained`` wrote, in single precision.
+
+    device: where to put it; the CPU when None. autocast: as for ``Network``.
+    Raises ``FileNotFoundError`` for a missing part, ``ValueError`` for a card of another format or with bad fields, for weights that
+    are damaged, do not match the card's sha256, or do not fit the network.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        load_state_dict_file(folder)  # first say what is wrong with the file itself
+        raise ValueError(
+            f"{folder} holds weights without a card: nothing says which network, schedule and range they belong to. Build the network, "
+            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in Network(net, parametrization=..., schedule=...)"
+        )
+    card = read_card(folder)
+    weights = folder / "weights.safetensors"
+    inspect(weights)
+    if _digest(weights) != card.sha256:
+        raise ValueError(
+            f"{weights} ({weights.stat().st_size} bytes) is not the file that its card describes: the sha256 differs; fetch it again"
+        )
+    try:
+        net = NETWORKS[card.network](**card.arguments)
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise ValueError(f"{folder / 'card.json'}: no {card.network} can be made from {card.arguments}: {error}") from None
+    load_weights(net, load_state_dict_file(weights), weights)
+    schedule = None if card.schedule is None else from_record(card.schedule)
+    prior = Network(net.float(), schedule=schedule, autocast=autocast, **{name: getattr(card, name) for name in SHARED})
+    return prior.to(device) if device is not None else prior
+
+
+def read_card(folder: str | Path) -> Card:
+    """The card of a prior's folder. Raises as ``from_pretrained``."""
+    place = Path(folder) / "card.json"
+    if not place.is_file():
+        raise FileNotFoundError(f"no prior in {folder}: card.json is missing")
+    try:
+        raw = json.loads(place.read_text())
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON: {error}") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        raise ValueError(f"{place} has format {found!r}, this version reads {FORMAT}; update posteriori, or export the prior again")
+    try:
+        card = Card.model_validate(raw)
+    except ValidationError as error:
+        parts = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"{place}: {'; '.join(parts[:5])}") from None
+    if card.network not in NETWORKS:
+        raise ValueError(f"{place}: unknown network {card.network!r}; known are {', '.join(sorted(NETWORKS))}")
+    return card
+
+
+def photos(device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:
+    """The photograph prior that ships with the package: RGB in [-1, 1], any size."""
+    return _shipped("photos", device, autocast)
+
+
+def digits(device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:
+    """The handwritten-digit prior that ships with the package: grey in [-1, 1], 32 x 32."""
+    return _shipped("digits", device, autocast)
+
+
+def _shipped(name: str, device: str | torch.device | None, autocast: Precision | None) -> Network:
+    folder = Path(__file__).parent / "weights" / name
+    if not (folder / "card.json").is_file():
+        raise FileNotFoundError(
+            f"the {name} prior is not part of this installation ({folder} is missing); reinstall posteriori, or train it from "
+            f"configs/{name}.yaml and export it there by posteriori.training.export"
+        )
+    return from_pretrained(folder, device, autocast=autocast)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,104 @@
+"""The contract of a prior: a denoiser, row by row, with the derivative that belongs to it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posteriori.linalg import dot
+from posteriori.priors.base import Prior
+from posteriori.rng import Streams
+
+
+def check_prior(
+    prior: Prior,
+    dtype: torch.dtype = torch.float64,
+    *,
+    shape: tuple[int, ...] | None = None,
+    symmetric: bool = True,
+    rtol: float | None = None,
+) -> None:
+    """Check a prior on images of ``shape`` (its own when None). Raises ``AssertionError`` with the numbers that disagree.
+
+    - ``start`` and ``denoise`` keep shape and dtype, also when sigma is a double and x is not, and leave x as it is;
+    - the same call gives the same result; row k is the same alone and in a batch;
+    - values are finite at sigma_min and at sigma_max;
+    - ``linearize`` gives the value of ``denoise``, and a vector-Jacobian product that central differences of ``denoise`` confirm, that
+      may be called again, and that keeps rows apart;
+    - the Jacobian is symmetric (``symmetric``; true for every exact denoiser, not for a network);
+    - D(x, sigma) moves x by no more than a few sigma at sigma_min: it becomes the identity as sigma goes to 0.
+
+    dtype: precision of the images. rtol: of derivatives; 1e-5 in double, 2e-2 in single precision.
+    """
+    name = type(prior).__name__
+    if shape is None:
+        assert None not in prior.shape, f"{name}: give the check a shape, {prior.shape} has sides of any length"
+        shape = tuple(n for n in prior.shape if n is not None)
+    prior.check_shape(shape)
+    blank = torch.zeros(3, *shape, dtype=dtype.to_complex() if prior.complex else dtype)
+    rng = Streams(0, range(3))
+    low, high = (torch.tensor(level, dtype=torch.float64) for level in (prior.sigma_min, prior.sigma_max))
+    middle = (low * high).sqrt()
+    for sigma in (low, middle, high):
+        x = prior.start(rng.normal(blank), sigma)
+        _alike(f"{name}.start", x, blank)
+        _check_values(prior, x, sigma)
+        _check_derivative(prior, x, sigma, rng, rtol or (1e-5 if dtype == torch.float64 else 2e-2), symmetric)
+    noiseless = prior.denoise(prior.start(rng.normal(blank), high), high)
+    x = noiseless + low * rng.normal(blank)
+    moved = float((prior.denoise(x, low) - x).abs().square().mean().sqrt())
+    assert moved <= 10 * float(low), f"{name}: at sigma_min = {float(low):.3g} the denoiser moves an image by {moved:.3g} per number"
+
+
+def _alike(what: str, out: Tensor, like: Tensor) -> None:
+    assert out.shape == like.shape, f"{what} returns shape {tuple(out.shape)} for {tuple(like.shape)}"
+    assert out.dtype == like.dtype, f"{what} returns {out.dtype} for {like.dtype}"
+
+
+def _close(what: str, a: Tensor, b: Tensor, rtol: float) -> None:
+    gap, size = float((a - b).abs().max()), float(b.abs().max())
+    assert gap <= rtol * max(size, 1e-30), f"{what}: differs by {gap:.3g}, values are up to {size:.3g}"
+
+
+def _check_values(prior: Prior, x: Tensor, sigma: Tensor) -> None:
+    what = f"{type(prior).__name__}.denoise at sigma = {float(sigma):.3g}"
+    rounding = 1e-10 if x.real.dtype == torch.float64 else 1e-4
+    kept = x.clone()
+    x0 = prior.denoise(x, sigma)
+    _alike(what, x0, x)
+    assert torch.equal(x, kept), f"{what} changed its input in place"
+    bad = int((~x0.abs().isfinite()).sum())
+    assert bad == 0, f"{what} returns {bad} numbers that are not finite"
+    assert not x0.requires_grad, f"{what} returns a tensor that carries an autograd graph"
+    assert torch.equal(prior.denoise(x, sigma), x0), f"{what}: a second call gives another result"
+    alone = torch.cat([prior.denoise(row, sigma) for row in x.split(1)])
+    _close(f"{what}: a row alone against the same row in a batch", alone, x0, rounding)
+    value, _ = prior.linearize(x, sigma)
+    _alike(f"{type(prior).__name__}.linearize", value, x)
+    _close(f"{what}: the value of linearize against denoise", value, x0, rounding)
+
+
+def _check_derivative(prior: Prior, x: Tensor, sigma: Tensor, rng: Streams, rtol: float, symmetric: bool) -> None:
+    what = f"{type(prior).__name__}.linearize at sigma = {float(sigma):.3g}"
+    u, v = rng.normal(x), rng.normal(x)
+    _, pull = prior.linearize(x, sigma)
+    pulled = pull(u)
+    _alike(f"{what}: the product", pulled, x)
+    assert not pulled.requires_grad, f"{what}: the product carries an autograd graph"
+    assert torch.equal(pull(u), pulled), f"{what}: the product gives another result when it is called again"
+    # Against rounding a step must be a fixed share of what the denoiser is sensitive to: the noise level, or the images' own size.
+    h = (1e-4 if x.real.dtype == torch.float64 else 3e-2) * min(float(sigma), prior.variance**0.5)
+    ahead, behind = (prior.denoise(x + sign * h * v, sigma).to(x.dtype) for sign in (1, -1))
+    difference = (ahead - behind) / (2 * h)
+    left, right = dot(u, difference), dot(pulled, v)
+    size = (dot(u, u) * dot(difference, difference)).sqrt()
+    gap = float(((left - right).abs() / size.clamp(min=1e-30)).max())
+    assert gap <= rtol, f"{what}: <u, J v> by differences and <J^T u, v> differ by {gap:.2g} of |u| |J v|"
+    one = torch.zeros_like(u)
+    one[0] = u[0]
+    leak = float(pull(one)[1:].abs().max())
+    assert leak == 0, f"{what}: the product of row 0 reaches other rows ({leak:.2g})"
+    if symmetric:
+        left, right = dot(pulled, v), dot(u, pull(v))
+        gap = float(((left - right).abs() / size.clamp(min=1e-30)).max())
+        assert gap <= rtol, f"{what}: the Jacobian is not symmetric, <J^T u, v> and <u, J^T v> differ by {gap:.2g} of |u| |J v|"

@@ -1,0 +1,107 @@
+"""From a training folder to a prior that others can load: averaged weights, a card, a sheet of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from posteriori.likelihood import Likelihood, Posterior
+from posteriori.methods.kernels import Heun
+from posteriori.methods.unconditional import Unconditional
+from posteriori.noise import Gaussian
+from posteriori.operators.nothing import Nothing
+from posteriori.priors.network import Network
+from posteriori.priors.pretrained import from_pretrained, save_pretrained
+from posteriori.priors.state_dicts import load_weights
+from posteriori.priors.unet import UNet
+from posteriori.sample import sample
+from posteriori.training.config import Images, Training
+from posteriori.training.score_matching import crops
+
+
+def export(
+    config: Training,
+    folder: str | Path,
+    target: str | Path,
+    *,
+    storage: Literal["float32", "float16"] = "float16",
+    samples: int = 16,
+    steps: int = 32,
+) -> Network:
+    """Write the averaged weights of the training run in ``folder`` as a prior in ``target``; returns it as loaded from there.
+
+    ``target`` gets card.json, weights.safetensors and, for ``samples`` > 0, samples.png: samples of the prior at the size of a training
+    crop, by Heun's rule with ``steps`` steps. The variance in the card is measured on 1024 training crops, the sigma limits are the
+    config's. The run may still be under way: the card says how many steps it has made.
+    Raises ``FileNotFoundError`` when there is no checkpoint, ``ValueError`` when it belongs to another network than the config's.
+    """
+    checkpoint = Path(folder) / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"no training run in {folder}: checkpoint.pt is missing")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    net = UNet(**config.network.model_dump())
+    load_weights(net, state["average"], checkpoint)
+    data, channels = config.data, config.network.channels
+    prior = Network(
+        net,
+        shape=(channels, None, None),
+        sigma_data=config.sigma_data,
+        variance=variance(config),
+        sigma_max=config.card.sigma_max,
+        sigma_min=config.card.sigma_min,
+        multiple=net.multiple,
+        # Crops of photographs say nothing of the size of a picture; centred digits fill theirs.
+        train_size=None if isinstance(data, Images) else (data.crop, data.crop),
+    )
+    save_pretrained(
+        prior,
+        target,
+        storage=storage,
+        description=config.card.description,
+        training_data=config.card.training_data,
+        licence=config.card.licence,
+        training={"steps": state["step"], "config": _portable(config)},
+    )
+    saved = from_pretrained(target)
+    if samples > 0:
+        sheet(unconditional(saved, (channels, data.crop, data.crop), samples, steps), Path(target) / "samples.png")
+    return saved
+
+
+def variance(config: Training, count: int = 1024) -> float:
+    """Variance of one number of a training crop in [-1, 1], averaged over the crop, from ``count`` crops."""
+    return float(crops(config).batch(count, config.seed, 0).double().var(0).mean())
+
+
+def unconditional(prior: Network, shape: tuple[int, ...], n: int, steps: int, seed: int = 0) -> Tensor:
+    """n samples of the prior (n, *shape) in its own range."""
+    flat = Likelihood(torch.zeros(1), Nothing(shape), Gaussian(1.0), range=prior.range)
+    return sample(Posterior(prior, flat), Unconditional(Heun()), n=n, steps=steps, seed=seed).samples
+
+
+def sheet(images: Tensor, file: Path) -> None:
+    """Images (n, C, H, W) in [-1, 1], C of 1 or 3, side by side in one PNG; values outside are cut off."""
+    n, C, H, W = images.shape
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    canvas = np.full((rows * (H + 2) - 2, columns * (W + 2) - 2, C), 255, dtype=np.uint8)
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    for k, picture in enumerate(pixels):
+        top, left = (k // columns) * (H + 2), (k % columns) * (W + 2)
+        canvas[top : top + H, left : left + W] = picture
+    Image.fromarray(canvas[..., 0] if C == 1 else canvas).save(file)
+
+
+def _portable(config: Training) -> dict[str, Any]:
+    """The config as JSON values, with the names of its data and not the place where they lay on one machine."""
+    values = config.model_dump(mode="json")
+    data = values["data"]
+    for key in ("file", "folders"):
+        if key in data:
+            data[key] = Path(data[key]).name if key == "file" else [Path(folder).name for folder in data[key]]
+    return values

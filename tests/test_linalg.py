@@ -1,0 +1,76 @@
+"""Conjugate gradients row by row, at the easy and at the bad extremes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from posteriori.linalg import cg, dot, largest_eigenvalue
+
+
+def spd(rows, n, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    M = torch.randn(rows, n, n, generator=g, dtype=dtype)
+    return M @ M.mH / n + 0.1 * torch.eye(n, dtype=dtype)
+
+
+def product(M):
+    return lambda v: torch.einsum("bij,bj->bi", M, v)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_the_solution_solves_every_row(dtype):
+    M = spd(3, 12, dtype)
+    b = torch.randn(3, 12, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    solved = cg(product(M), b, max_iter=100, rtol=1e-12)
+    torch.testing.assert_close(solved.x, torch.linalg.solve(M, b))
+    assert bool((solved.residual < 1e-12).all())
+    assert not bool(solved.breakdown.any())
+
+
+def test_as_many_iterations_as_distinct_eigenvalues_suffice():
+    M = torch.diag(torch.tensor([1.0, 1.0, 2.0, 2.0, 5.0], dtype=torch.float64))[None]
+    solved = cg(product(M), torch.ones(1, 5, dtype=torch.float64), max_iter=3, rtol=1e-10)
+    assert float(solved.residual) < 1e-10
+
+
+def test_easy_problems_return_at_once():
+    eye = torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
+    b = torch.arange(12.0, dtype=torch.float64).view(3, 4)
+    b[1] = 0
+    solved = cg(product(eye), b, max_iter=50, rtol=1e-10)
+    assert torch.equal(solved.x, b)
+    assert solved.iterations.tolist() == [1, 0, 1]
+    M = spd(1, 4)
+    exact = torch.linalg.solve(M, b[:1])
+    assert float(cg(product(M), b[:1], max_iter=50, rtol=1e-8, start=exact).iterations) == 0
+
+
+def test_rows_do_not_know_each_other():
+    M = spd(3, 10)
+    M[1] *= 1e6
+    b = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    together = cg(product(M), b, max_iter=4, rtol=1e-12).x
+    for k in range(3):
+        torch.testing.assert_close(cg(product(M[k : k + 1]), b[k : k + 1], max_iter=4, rtol=1e-12).x[0], together[k], rtol=1e-9, atol=1e-12)
+
+
+def test_negative_curvature_stops_its_row_and_says_so():
+    M = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, 1.0])), torch.eye(3)]).double()
+    b = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64).expand(3, 3)
+    solved = cg(product(M), b, max_iter=10, rtol=1e-8)
+    assert solved.breakdown.tolist() == [False, True, False]
+    assert bool(solved.x.isfinite().all())
+    torch.testing.assert_close(solved.x[0], b[0])
+
+
+def test_the_inner_product_conjugates():
+    u, v = torch.tensor([[1j, 2.0]]), torch.tensor([[1j, 1.0]])
+    assert float(dot(u, v)) == 3.0
+
+
+def test_power_iteration_finds_the_largest_eigenvalue():
+    M = spd(1, 20)
+    top = float(torch.linalg.eigvalsh(M)[0, -1])
+    assert largest_eigenvalue(product(M), torch.ones(1, 20, dtype=torch.float64), iterations=2000, rtol=1e-13) == pytest.approx(top, rel=1e-6)
+    assert largest_eigenvalue(lambda v: 0 * v, torch.ones(1, 3)) == 0.0
