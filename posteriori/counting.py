@@ -52,6 +52,9 @@ class CountedPrior(Prior):
 
         return x0, counted
 
+    def error(self, sigma: Tensor | float) -> float:
+        return self.inner.error(sigma)
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
 

@@ -38,8 +38,18 @@ class Solved:
     breakdown: Tensor
 
 
-def cg(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, start: Tensor | None = None) -> Solved:
+def cg(
+    matvec: Map,
+    b: Tensor,
+    *,
+    max_iter: int,
+    rtol: float,
+    start: Tensor | None = None,
+    precondition: Map | None = None,
+) -> Solved:
     """Conjugate gradients for M x = b with M Hermitian positive definite, row by row.
+
+    precondition: r -> P r with P Hermitian positive definite, near the inverse of M; the identity when None.
 
     A row stops by itself when ||b - M x|| <= rtol ||b||, or when p^T M p <= 0 shows that M is not positive definite in the direction p:
     the row keeps its last good iterate and is marked. ``b = 0`` gives 0 and an exact start returns at once. Values are returned, never
@@ -47,9 +57,11 @@ def cg(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, start: Tensor | No
 
     Source: Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems, 1952.
     """
+    P = precondition or (lambda r: r)
     x = torch.zeros_like(b) if start is None else start.clone()
     r = b.clone() if start is None else b - matvec(start)
-    p, rr = r, dot(r, r)
+    p = P(r)
+    rr, rz = dot(r, r), dot(r, p)
     goal = (rtol**2) * dot(b, b)
     live = rr > goal
     broken = torch.zeros_like(live)
@@ -61,14 +73,16 @@ def cg(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, start: Tensor | No
         curvature = dot(p, q)
         broken = broken | (live & ~(curvature > 0))
         live = live & (curvature > 0)
-        alpha = torch.where(live, rr / torch.where(live, curvature, 1.0), 0.0)
+        alpha = torch.where(live, rz / torch.where(live, curvature, 1.0), 0.0)
         x = torch.addcmul(x, per_row(alpha, p).to(p.dtype), p)
         r = torch.addcmul(r, per_row(-alpha, p).to(p.dtype), q)
         used = used + live
-        new = torch.where(live, dot(r, r), rr)
-        beta = torch.where(live, new / torch.where(rr > 0, rr, 1.0), 0.0)
-        p = torch.addcmul(r, per_row(beta, p).to(p.dtype), p)
-        live, rr = live & (new > goal), new
+        rr = torch.where(live, dot(r, r), rr)
+        live = live & (rr > goal)
+        z = P(r)
+        new = torch.where(live, dot(r, z), rz)
+        p = torch.addcmul(z, per_row(torch.where(live, new / torch.where(rz != 0, rz, 1.0), 0.0), p).to(p.dtype), p)
+        rz = new
     norm_b = dot(b, b).sqrt()
     return Solved(x, rr.sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken)
 

@@ -5,9 +5,11 @@ A file of the package without a case fails ``test_registry.py``.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from posteriori import operators as ops
+from posteriori import priors as pri
 
 
 def _draw(*size, dtype, seed=0):
@@ -66,3 +68,122 @@ OPERATORS = {
         ops.MaskedFourier(ops.random_mask((6, 5), 0.3, 7), (6, 5)), ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 8))
     ),
 }
+
+
+# PRIORS ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def spd(d, dtype=torch.float64, seed=0):
+    """A random covariance with eigenvalues 0.3 to 2."""
+    axes = torch.linalg.qr(_draw(d, d, dtype=torch.float64, seed=seed))[0]
+    return ((axes * torch.linspace(0.3, 2, d, dtype=torch.float64)) @ axes.T).to(dtype)
+
+
+def full_gaussian(dtype=torch.float64, shape=(6,), seed=0):
+    d = torch.Size(shape).numel()
+    return pri.Gaussian(0.5 * _draw(*shape, dtype=torch.float64, seed=seed + 1).to(dtype), spd(d, dtype, seed))
+
+
+def mixture(dtype=torch.float64, d=4, K=3, shape=None):
+    covariances = torch.stack([spd(d, dtype, k) for k in range(K)])
+    return pri.GaussianMixture(
+        torch.arange(1.0, K + 1).to(dtype), 2 * _draw(K, d, dtype=torch.float64, seed=9).to(dtype), covariances, shape=shape
+    )
+
+
+def exact_network(gaussian, output, sigma_of, a_of):
+    """The network that a perfect training of ``output`` would give: it knows sigma from its label alone."""
+
+    def net(x_net, label):
+        sigma = torch.as_tensor(sigma_of(float(label[0])), dtype=torch.float64)
+        a = a_of(float(sigma))
+        x = x_net / a
+        x0 = gaussian.denoise(x, sigma)
+        z = (x - x0) / float(sigma)
+        s = a * float(sigma)
+        return {"eps": z, "x0": x0, "v": a * z - s * x0, "score": -z / s, "flow": z - x0, "flow flipped": x0 - z}[output]
+
+    return net
+
+
+def exact_edm(gaussian, d):
+    def net(x_net, label):
+        sigma = float((4 * label[0]).exp())
+        width = (sigma**2 + d**2) ** 0.5
+        x = width * x_net
+        return (gaussian.denoise(x, torch.tensor(sigma, dtype=torch.float64)) - d**2 / width**2 * x) * width / (sigma * d)
+
+    return net
+
+
+def _vp(sigma):
+    return (1 + sigma**2) ** -0.5
+
+
+def _between(sigmas):
+    return lambda t: np.exp(np.interp(t, np.arange(len(sigmas)), np.log(sigmas)))
+
+
+def wrapped(gaussian):
+    """The same Gaussian prior as every kind of pretrained network."""
+    linear, continuous = pri.DiscreteVP.linear(), pri.ContinuousVP(label_scale=999)
+    flow, flipped = pri.RectifiedFlow(label_scale=1000), pri.RectifiedFlow(flip=True, sigma_max=200.0)
+    betas = np.linspace(1e-4, 0.02, 1000)
+    discrete = _between(np.sqrt(1 / np.cumprod(1 - betas) - 1))
+
+    def in_time(label):
+        t = label / 999
+        return np.sqrt(np.expm1(0.1 * t + 19.9 * t**2 / 2))
+
+    def make(output, schedule, sigma_of, a_of, kind=None):
+        net = exact_network(gaussian, output, sigma_of, a_of)
+        limits = {"sigma_max": 100.0, "sigma_min": 0.02, "variance": gaussian.variance}
+        return pri.Network(net, shape=gaussian.shape, parametrization=kind or output, schedule=schedule, range=None, **limits)
+
+    edm = exact_edm(gaussian, 0.7)
+    return {
+        "eps linear": make("eps", linear, discrete, _vp),
+        "v linear": make("v", linear, discrete, _vp),
+        "x0 linear": make("x0", linear, discrete, _vp),
+        "score linear": make("score", linear, discrete, _vp),
+        "eps continuous": make("eps", continuous, in_time, _vp),
+        "score continuous": make("score", continuous, in_time, _vp),
+        "score VE": make("score", pri.VE(0.01, 200.0), lambda label: label, lambda sigma: 1.0),
+        "eps VE log": make("eps", pri.VE(0.01, 200.0, "log"), np.exp, lambda sigma: 1.0),
+        "v VE": make("v", pri.VE(0.01, 200.0), lambda label: label, lambda sigma: 1.0),
+        "flow": make("flow", flow, lambda t: t / (1000 - t), lambda sigma: 1 / (1 + sigma)),
+        "flow flipped": make("flow flipped", flipped, lambda t: (1 - t) / t, lambda sigma: 1 / (1 + sigma), "flow"),
+        "edm": pri.Network(
+            edm, shape=gaussian.shape, sigma_data=0.7, range=None, sigma_max=100.0, sigma_min=0.02, variance=gaussian.variance
+        ),
+    }
+
+
+def toy_unet(dtype=torch.float32, seed=0, channels=1):
+    """A small network whose zero-initialised weights are filled, so that it does something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = pri.UNet(channels, (8, 12), (1, 1), unshuffle=2, embedding=8)
+        for p in net.parameters():
+            p.data += 0.1 * torch.randn_like(p)
+    return net.to(dtype)
+
+
+# Name -> factory of a small prior in the given precision. A network's Jacobian is not symmetric; its name begins with "UNet".
+PRIORS = {
+    "Gaussian white": lambda dtype: pri.Gaussian(torch.zeros(2, 3, dtype=dtype), 0.5),
+    "Gaussian diagonal": lambda dtype: pri.Gaussian(torch.ones(5, dtype=dtype), torch.linspace(0.2, 2, 5, dtype=dtype)),
+    "Gaussian full": lambda dtype: full_gaussian(dtype, (2, 3)),
+    "GaussianMixture": lambda dtype: mixture(dtype),
+    "GaussianMixture image": lambda dtype: mixture(dtype, shape=(1, 2, 2)),
+    "GaussianMixture shared": lambda dtype: pri.GaussianMixture(torch.ones(2, dtype=dtype), _draw(2, 4, dtype=dtype), spd(4, dtype)[None]),
+    "GaussianMixture white": lambda dtype: pri.GaussianMixture(torch.ones(3, dtype=dtype), _draw(3, 4, dtype=dtype), 0.3),
+    "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
+    "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
+    "UNet": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4),
+    "UNet padded": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 7, 10), multiple=4),
+    "UNet v": lambda dtype: pri.Network(
+        toy_unet(dtype), shape=(1, 8, 4), parametrization="v", schedule=pri.DiscreteVP.linear(), multiple=4
+    ),
+}
+PRIORS |= {f"Network {name}": lambda dtype, name=name: wrapped(full_gaussian(dtype))[name] for name in wrapped(full_gaussian())}

@@ -88,7 +88,7 @@ def test_a_constant_fraction_of_fresh_noise_halves_the_covariance():
 
 def test_daps_with_exact_draws_has_the_posterior_covariance_at_any_number_of_steps():
     post = posterior()
-    mean, covariance = ev.affine_probe(post, DAPS(draw="exact"), 3)
+    mean, covariance = ev.affine_probe(post, DAPS(draw="exact"), 3, torch.tensor([1e4, 3.0, 0.5, 0.0], dtype=torch.float64))
     exact = ev.exact_posterior(post)
     torch.testing.assert_close(covariance, exact.covariance, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(mean, exact.mean, rtol=1e-8, atol=1e-8)

@@ -34,6 +34,16 @@ def test_as_many_iterations_as_distinct_eigenvalues_suffice():
     assert float(solved.residual) < 1e-10
 
 
+def test_a_preconditioner_changes_the_path_and_not_the_answer():
+    M = spd(2, 30) + torch.diag(torch.logspace(0, 4, 30, dtype=torch.float64))
+    b = torch.randn(2, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    inverse_diagonal = 1 / M.diagonal(dim1=1, dim2=2)
+    plain = cg(product(M), b, max_iter=500, rtol=1e-10)
+    helped = cg(product(M), b, max_iter=500, rtol=1e-10, precondition=lambda r: inverse_diagonal * r)
+    torch.testing.assert_close(helped.x, torch.linalg.solve(M, b))
+    assert bool((helped.iterations < plain.iterations / 2).all())
+
+
 def test_easy_problems_return_at_once():
     eye = torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
     b = torch.arange(12.0, dtype=torch.float64).view(3, 4)

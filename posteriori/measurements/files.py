@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 PRETENDERS = (
@@ -38,4 +37,4 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write beside and rename: a kill leaves the old file or the new one."""
     beside = path.with_name(path.name + ".partial")
     beside.write_bytes(data)
-    os.replace(beside, path)
+    beside.replace(path)

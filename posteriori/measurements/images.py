@@ -50,8 +50,8 @@ def read_image(path: str | Path, channels: int | None = None) -> tuple[Tensor, I
     channels: the number wanted; None accepts both.
 
     The orientation that a camera recorded is applied, and an alpha channel that hides nothing is left out; both are said in ``notes``.
-    Raises ``FileNotFoundError``, and ``ValueError`` naming the file: other formats, transparent pixels, CMYK, several pages, values that are
-    not finite, another number of channels. A picture beyond Pillow's limit of pixels raises ``PIL.Image.DecompressionBombError``.
+    Raises ``FileNotFoundError``, and ``ValueError`` naming the file: other formats, transparent pixels, CMYK, several pages, values that
+    are not finite, another number of channels. A picture beyond Pillow's limit of pixels raises ``PIL.Image.DecompressionBombError``.
     """
     path = checked(path)
     suffix = path.suffix.lower()
@@ -86,7 +86,9 @@ def write_image(path: str | Path, image: Tensor, *, range: tuple[float, float], 
         raise ValueError(f"an image has 8 or 16 bits and a range (black, white) with black < white, got bits={bits} and range={range}")
     planes = image[None] if image.ndim == 2 else image
     if planes.ndim != 3 or len(planes) not in (1, 3) or planes.is_complex():
-        raise ValueError(f"an image is real, (H, W), (1, H, W) or (3, H, W), got {image.dtype} {tuple(image.shape)}; take .abs() of a complex one")
+        raise ValueError(
+            f"an image is real, (H, W), (1, H, W) or (3, H, W), got {image.dtype} {tuple(image.shape)}; take .abs() of a complex one"
+        )
     if not bool(planes.isfinite().all()):
         raise ValueError(f"{path}: {int((~planes.isfinite()).sum())} values are not finite, so there is no picture to write")
     white = 2**bits - 1

@@ -62,6 +62,11 @@ class Prior(nn.Module, ABC):
 
         return x0.detach(), pull
 
+    def error(self, sigma: Tensor | float) -> float:
+        """E ||x0 - D(x, sigma)||^2 / d: the mean variance of x0 given x. By default that of white images, c sigma^2 / (c + sigma^2)."""
+        s2 = float(sigma) ** 2
+        return self.variance * s2 / (self.variance + s2)
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""
         return sigma * z

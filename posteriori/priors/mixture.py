@@ -134,14 +134,23 @@ class GaussianMixture(Prior):
         """log density of x0 + sigma z at x: (B, *E) -> (B,)."""
         return self._components(x.flatten(1), torch.as_tensor(sigma, dtype=x.dtype))[3]
 
+    def _spread(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the whole covariance, once."""
+        if "_eigen" not in self.__dict__:
+            self.__dict__["_eigen"] = torch.linalg.eigh(self.covariance)
+        return self.__dict__["_eigen"]
+
+    def error(self, sigma: Tensor | float) -> float:
+        """For one component the exact mean variance of x0 given x; for more, that of the best affine denoiser, an upper bound."""
+        values = self.variances[0] if len(self.means) == 1 else self._spread()[0].clamp(min=0)
+        return float((values * float(sigma) ** 2 / (values + float(sigma) ** 2)).mean())
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
         if len(self.means) == 1:
             c = z.flatten(1)[:, None] * (self.variances + sigma**2).sqrt()
             return (self.means[0] + self._from_axes(c)[:, 0]).view(z.shape)
-        if "_spread" not in self.__dict__:
-            self.__dict__["_spread"] = torch.linalg.eigh(self.covariance)
-        values, axes = self.__dict__["_spread"]
+        values, axes = self._spread()
         return self.mean + (((z.flatten(1) @ axes) * (values.clamp(min=0) + sigma**2).sqrt()) @ axes.T).view(z.shape)
 
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
@@ -226,6 +235,9 @@ class Gaussian(Prior):
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.mixture.start(z, sigma)
+
+    def error(self, sigma: Tensor | float) -> float:
+        return self.mixture.error(sigma)
 
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
         return self.mixture.draw_given(x, sigma, rng)

@@ -16,10 +16,13 @@ The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,6 +71,7 @@ class Network(Prior):
     pad: "reflect" mirrors other images at the lower and right edge and crops the result; None refuses them.
     autocast: the precision in which F runs; coefficients and skip connection keep that of x.
     train_size: (height, width) when F is only known to work at the size it was trained on: another size warns once. None: any size.
+    errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma: what ``error`` interpolates between.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
     Raises ``ValueError`` when parts do not fit each other: an "eps" or "score" network with a schedule that ends in pure noise, "flow"
@@ -90,6 +94,7 @@ class Network(Prior):
         pad: Literal["reflect"] | None = "reflect",
         autocast: Precision | None = None,
         train_size: tuple[int, int] | None = None,
+        errors: tuple[tuple[float, float], ...] | None = None,
     ) -> None:
         if not sigma_data > 0:
             raise ValueError(f"sigma_data must be > 0, got {sigma_data}")
@@ -102,6 +107,9 @@ class Network(Prior):
         self.net = net
         self.parametrization, self.schedule, self.sigma_data = parametrization, schedule, float(sigma_data)
         self.multiple, self.pad, self.autocast, self.train_size = int(multiple), pad, autocast, train_size
+        self.errors = None if errors is None else tuple((float(level), float(value)) for level, value in errors)
+        if self.errors is not None and (len(self.errors) < 2 or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))):
+            raise ValueError(f"errors must be at least two pairs (sigma, error > 0) with increasing sigma, got {self.errors}")
         self._said: set[str] = set()
         self.eval().requires_grad_(False)
 
@@ -118,6 +126,15 @@ class Network(Prior):
             ]
         out = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return out.mul(gain).add(x, alpha=skip)
+
+    def error(self, sigma: Tensor | float) -> float:
+        """As for every prior; interpolated in log-log between the measured ``errors`` where there are some."""
+        if self.errors is None:
+            return super().error(sigma)
+        levels, values = zip(*self.errors, strict=True)
+        # Below the first level the error is nearly that of the noise itself: never above sigma^2.
+        measured = math.exp(float(np.interp(math.log(float(sigma)), np.log(levels), np.log(values))))
+        return min(measured, float(sigma) ** 2)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F was not trained on."""

@@ -27,7 +27,7 @@ from posteriori.priors.unet import UNet
 FORMAT = 1
 NETWORKS: dict[str, type[nn.Module]] = {"UNet": UNet}
 # Fields that a Network, its constructor and its card call by the same name.
-SHARED = ("parametrization", "sigma_data", "range", "variance", "shape", "sigma_min", "sigma_max", "multiple", "pad", "train_size")
+SHARED = ("parametrization", "sigma_data", "range", "variance", "shape", "sigma_min", "sigma_max", "multiple", "pad", "train_size", "errors")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -50,6 +50,7 @@ class Card(BaseModel):
     multiple: Annotated[int, Field(ge=1)]
     pad: Literal["reflect"] | None
     train_size: tuple[int, int] | None
+    errors: tuple[tuple[Positive, Positive], ...] | None = None
     sha256: str
     storage: Literal["float32", "float16"]
     description: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from posteriori.priors.network import Network
 from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
+from posteriori.rng import Streams
 from posteriori.sample import sample
 from posteriori.training.config import Images, Training
 from posteriori.training.score_matching import crops
@@ -58,6 +60,7 @@ def export(
         # Crops of photographs say nothing of the size of a picture; centred digits fill theirs.
         train_size=None if isinstance(data, Images) else (data.crop, data.crop),
     )
+    prior.errors = errors(prior, config)
     save_pretrained(
         prior,
         target,
@@ -76,6 +79,18 @@ def export(
 def variance(config: Training, count: int = 1024) -> float:
     """Variance of one number of a training crop in [-1, 1], averaged over the crop, from ``count`` crops."""
     return float(crops(config).batch(count, config.seed, 0).double().var(0).mean())
+
+
+def errors(prior: Network, config: Training, count: int = 64, levels: int = 17) -> tuple[tuple[float, float], ...]:
+    """(sigma, mean squared error per number) of the denoiser on ``count`` training crops, at levels even in log sigma."""
+    x0 = crops(config).batch(count, config.seed, 1)
+    table = []
+    with torch.no_grad():
+        for k, sigma in enumerate(torch.logspace(math.log10(prior.sigma_min), math.log10(prior.sigma_max), levels, dtype=torch.float64)):
+            z = Streams(config.seed, range(k * count, (k + 1) * count)).normal(x0)
+            out = prior.denoise(x0 + float(sigma) * z, sigma)
+            table.append((float(sigma), float((out - x0).double().square().mean())))
+    return tuple(table)
 
 
 def unconditional(prior: Network, shape: tuple[int, ...], n: int, steps: int, seed: int = 0) -> Tensor:

@@ -36,7 +36,7 @@ from posteriori.rng import Noise
 class DAPS(Method[Tensor]):
     """Decoupled annealing posterior sampling.
 
-    width: "matched" is r2 = c sigma^2 / (c + sigma^2), c the prior's variance per number; "sigma" is r2 = sigma^2.
+    width: "matched" is r2 = error(sigma), the denoiser's mean squared error per number; "sigma" is r2 = sigma^2.
     draw: "conditional" is exact for a linear operator and Langevin otherwise; "langevin" always; "exact" draws from p(x0 | x, y) itself.
     """
 
@@ -68,8 +68,7 @@ class DAPS(Method[Tensor]):
             exact, _ = post.prior.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)
             x0 = exact.draw_given(state, sigma, rng)
         else:
-            c = post.prior.variance
-            r2 = float(sigma**2 if self.width == "sigma" else c * sigma**2 / (c + sigma**2))
+            r2 = float(sigma) ** 2 if self.width == "sigma" else post.prior.error(sigma)
             x0 = self._draw(post, self._centre(post, state, sigma), r2, rng)
         return (x0.add(rng.normal(x0), alpha=float(s)) if float(s) > 0 else x0), {}
 

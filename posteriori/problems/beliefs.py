@@ -1,0 +1,70 @@
+"""The ``prior`` of a problem file.
+
+photos | digits                                   shipped with the package
+{path: FOLDER}                                    a folder written by ``save_pretrained`` or by ``posteriori train --export``
+{diffusers: FOLDER}                               a folder of the diffusers library on this machine
+{gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}    N(mean, std^2) in every pixel, known in closed form
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, model_validator
+
+from posteriori import priors
+from posteriori.problems.fields import Count, File, Number, Part, Positive, Range, suggestion
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class White(Part):
+    """Independent pixels N(mean, std^2), in ``range``."""
+
+    mean: Number
+    std: Positive
+    shape: Annotated[tuple[Count, ...], Field(min_length=1)]
+    range: Range = (0.0, 1.0)
+
+
+class Section(Part):
+    """Exactly one of four kinds."""
+
+    shipped: Literal["photos", "digits"] | None = None
+    path: File | None = None
+    diffusers: File | None = None
+    gaussian: White | None = None
+
+    @model_validator(mode="after")
+    def one(self) -> Section:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of photos, digits, {path: ...}, {diffusers: ...} and {gaussian: ...}")
+        return self
+
+    def build(self, precision: Precision) -> priors.Prior:
+        """``precision`` is that of a network's inner arithmetic. Raises as the loading functions of ``posteriori.priors``."""
+        if self.gaussian is not None:
+            if precision != "float32":
+                raise ValueError(f"a Gaussian prior has no network to run in {precision}; leave `precision` out")
+            return priors.Gaussian(torch.full(self.gaussian.shape, self.gaussian.mean), self.gaussian.std**2, range=self.gaussian.range)
+        autocast = None if precision == "float32" else precision
+        if self.shipped is not None:
+            return {"photos": priors.photos, "digits": priors.digits}[self.shipped](autocast=autocast)
+        if self.diffusers is not None:
+            return priors.from_diffusers(self.diffusers, autocast=autocast)
+        assert self.path is not None  # one of the four is given
+        return priors.from_pretrained(self.path, autocast=autocast)
+
+
+def _by_name(raw: Any) -> Any:
+    if isinstance(raw, str):
+        if raw not in ("photos", "digits"):
+            raise ValueError(f"unknown prior {raw!r}; {suggestion(raw, ['photos', 'digits'])}; or a folder as {{path: {raw}}}")
+        return {"shipped": raw}
+    if isinstance(raw, dict) and "shipped" in raw:
+        raise ValueError(f"unknown setting 'shipped'; write the name alone: prior: {raw['shipped']}")
+    return raw
+
+
+Belief = Annotated[Section, BeforeValidator(_by_name)]

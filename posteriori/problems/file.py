@@ -1,0 +1,157 @@
+"""A problem as one YAML file: what was measured, with which instrument, what is believed, which method is to be used.
+
+    prior: photos
+    operator: {name: blur, std: 2}
+    noise: {law: gaussian, sigma: 0.02, range: [0, 1]}
+    measurement: {file: y.png}              or   {image: clean.png, seed: 0} to simulate one
+    method: MMPS
+    n: 4
+    steps: 25
+
+Pictures with whole numbers of 8 or 16 bits are put into ``range``: black is its lower, white its upper end. Arrays of floating point
+numbers are taken as they are. Relative paths start at the folder of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import yaml
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from torch import Tensor
+
+from posteriori.likelihood import Likelihood, Posterior
+from posteriori.measurements.files import checked
+from posteriori.methods import Method
+from posteriori.problems import instruments, noises
+from posteriori.problems.beliefs import Belief, Precision
+from posteriori.problems.fields import Count, File, Part, Seed, told
+from posteriori.problems.reading import as_image, degrade, measured
+from posteriori.problems.solvers import Solver
+
+
+class Measurement(Part):
+    """``file``: what was measured (``key``: which tensor of the file). ``image``: a clean image to simulate a measurement from."""
+
+    file: File | None = None
+    key: str | None = None
+    image: File | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def one(self) -> Measurement:
+        if (self.file is None) == (self.image is None):
+            raise ValueError("give either `file` (a real measurement, used as it is) or `image` (a clean image, to be degraded first)")
+        if self.file is not None and "seed" in self.model_fields_set:
+            raise ValueError("a measured file has no seed: no noise is added to it. Did you mean `image`?")
+        return self
+
+
+class Task(NamedTuple):
+    """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes`` are sentences to show to the user."""
+
+    posterior: Posterior
+    method: Method[Any]
+    reference: Tensor | None
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class Problem(Part):
+    """The content of a problem file.
+
+    reference: the true image, if it is known, for comparison only.
+    image_shape: (C, H, W) of the image, where the measurement has another shape.
+    precision: of a network's inner arithmetic. batch: rows worked on together; sample k does not depend on it.
+    """
+
+    prior: Belief
+    operator: instruments.Section
+    noise: noises.Section
+    measurement: Measurement
+    reference: File | None = None
+    image_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    method: Solver
+    n: Count = 4
+    steps: Count = 50
+    seed: Seed = 0
+    grid: Literal["karras", "log", "ddpm"] = "karras"
+    batch: Count | None = None
+    precision: Precision = "float32"
+    device: str = "cpu"
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def consistent(self) -> Problem:
+        if self.measurement.image is not None and self.reference is not None:
+            raise ValueError("with measurement.image the clean image is the reference; leave `reference` out")
+        return self
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The file as it was written."""
+        return self._raw
+
+    def build(self) -> Task:
+        """Read the files, load the prior, and put everything together.
+
+        Raises ``FileNotFoundError`` and ``ValueError`` naming the file or the setting; a file that looks like the clean image in the place
+        of the measurement, or the other way round, is named as such.
+        """
+        prior, range = self.prior.build(self.precision), self.noise.range
+        law, fixed = self.noise.build(), self._fixed_shape(prior.shape)
+        if self.measurement.image is not None:
+            reference, notes = as_image(self.measurement.image, range)
+            A, y = degrade(self.operator, reference, law, self.measurement, fixed)
+            name = self.measurement.image.name
+            notes += (f"{name} is taken as the clean image: y was simulated from it. If it is the measurement, write `file: {name}`",)
+        else:
+            assert self.measurement.file is not None  # one of the two is given
+            A, y, notes = measured(self.operator, self.measurement.file, self.measurement.key, law, range, fixed)
+            reference = None
+            if self.reference is not None:
+                reference, more = as_image(self.reference, range)
+                notes += more
+        if reference is not None and tuple(reference.shape) != A.in_shape:
+            raise ValueError(f"the reference {self.reference} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")
+        device = _device(self.device)
+        posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
+        names = ("n", "steps", "seed", "grid", "batch")
+        return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names}, notes)
+
+    def _fixed_shape(self, prior: tuple[int | None, ...]) -> tuple[int, ...] | None:
+        if self.image_shape is not None:
+            return self.image_shape
+        known = tuple(side for side in prior if side is not None)
+        return known if len(known) == len(prior) else None
+
+
+def load(path: str | Path) -> Problem:
+    """Read and check a problem file; nothing that it names is opened yet.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` with one line for each bad field: unknown names come with the nearest known one.
+    """
+    path = checked(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, got {type(raw).__name__}")
+    try:
+        problem = Problem.model_validate(raw, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ValueError(f"{path}\n" + "\n".join(f"  {line}" for line in told(error, raw))) from None
+    problem._raw.update(raw)
+    return problem
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
+        raise ValueError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
+    return device
