@@ -2,12 +2,25 @@
 
 A measurement y, an operator A and a noise law make a ``Likelihood``; a denoiser makes a prior; the two make a ``Posterior``; a method
 turns it into a ``Run``.
+
+Names are imported when they are first used: the command line answers ``--help`` without waiting for torch.
 """
 
-from posteriori import evaluation, grid, measurements, methods, noise, operators, priors
-from posteriori.likelihood import Likelihood, Posterior
-from posteriori.run import Run, Status
-from posteriori.sample import sample
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posteriori import evaluation, grid, measurements, methods, noise, operators, priors
+    from posteriori.likelihood import Likelihood, Posterior
+    from posteriori.run import Run, Status
+    from posteriori.sample import sample
+
+ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors")
+HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "Status": "run", "sample": "sample"}
 
 __all__ = [
     "Likelihood",
@@ -23,3 +36,27 @@ __all__ = [
     "priors",
     "sample",
 ]
+
+
+class _Package(ModuleType):
+    """Python sets a submodule as an attribute of its package: here ``posteriori.sample`` stays the function of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.sample if name == "sample" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name in ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name in HOMES:
+        value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

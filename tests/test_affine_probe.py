@@ -121,7 +121,7 @@ class Odd(Method[torch.Tensor]):
 
 def test_what_is_not_affine_is_refused():
     post = posterior()
-    for method in (Odd("clamp"), Odd("uniform"), DPS(), MMPS(iterations=1)):
+    for method in (Odd("clamp"), Odd("uniform"), DPS.published(), MMPS(iterations=1)):
         with pytest.raises(ev.NotAffineError, match=f"{type(method).__name__} is not an affine map"):
             ev.affine_probe(post, method, 5)
     with pytest.raises(ValueError, match="groups of 2"):

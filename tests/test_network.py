@@ -198,10 +198,11 @@ def test_padding_is_cropped_back_and_differentiable():
 def test_learned_variance_is_left_out_and_said_once():
     prior = Network(lambda x, label: torch.cat([0.5 * x, 9 + x], 1), shape=(3, 4, 4), parametrization="x0", schedule=LINEAR)
     x = torch.randn(2, 3, 4, 4)
-    with pytest.warns(UserWarning, match="6 channels for 3") as caught:
+    with pytest.warns(UserWarning, match="6 channels for 3"):
         out = prior.denoise(x, torch.tensor(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         prior.denoise(x, torch.tensor(2.0))
-    assert len(caught) == 1
     torch.testing.assert_close(out, 0.5 * x / 2**0.5)
     wrong = Network(lambda x, label: torch.cat([x, x[:, :2]], 1), shape=(3, 4, 4), parametrization="eps", schedule=LINEAR)
     with pytest.raises(ValueError, match=r"returned \(2, 5, 4, 4\) for images \(2, 3, 4, 4\)"):
@@ -214,10 +215,11 @@ def test_another_size_than_the_trained_one_is_warned_of_once():
         warnings.simplefilter("error")
         prior.denoise(torch.zeros(1, 1, 32, 32), torch.tensor(1.0))
         Network(zeros, shape=(1, None, None)).denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
-    with pytest.warns(UserWarning, match="trained on 32x32 images and runs on 16x16") as caught:
-        for _ in range(3):
-            prior.denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
-    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="trained on 32x32 images and runs on 16x16"):
+        prior.denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prior.denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
 
 
 def test_containers_labels_and_precision():
@@ -297,5 +299,5 @@ def test_parts_that_do_not_fit_are_named(kwargs, message):
 def test_a_grid_beyond_the_schedule_is_refused():
     prior = Network(zeros, shape=(1, 4, 4), parametrization="eps", schedule=DiscreteVP.scaled_linear(), range=None)
     post = po.Posterior(prior, po.Likelihood(torch.zeros(1), po.operators.Nothing((1, 4, 4)), po.noise.Gaussian(1.0)))
-    with pytest.raises(ValueError, match="157.407 lies outside"):
+    with pytest.raises(ValueError, match=r"157\.407 lies outside"):
         po.sample(post, po.methods.Unconditional(), steps=5, grid="ddpm")

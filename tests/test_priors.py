@@ -40,7 +40,7 @@ class Broken(po.priors.Prior):
         if self.fault == "nan" and float(sigma) > 4:
             return x * math.nan
         if self.fault == "identity":
-            return 0.5 * x * gain
+            return 0.3 + x * gain
         if self.fault == "symmetry":
             return gain * (x + 0.01 * float(sigma) * x.roll(1, -1))
         return x * gain

@@ -61,7 +61,7 @@ class GaussianMixture(Prior):
         total = float(weights @ variances.expand(K, d).mean(1) + weights @ (means - centre).square().mean(1))
         widest = math.sqrt(float(variances.max()) + float((torch.linalg.matrix_norm(weights.sqrt()[:, None] * (means - centre), 2)) ** 2))
         finest = math.sqrt(float(variances.min())) if float(variances.min()) > 1e-8 * widest**2 else 1e-4 * widest
-        super().__init__(shape or (d,), range=range, variance=total, sigma_max=5 * widest, sigma_min=0.02 * finest)
+        super().__init__(shape or (d,), range=range, variance=total, sigma_max=10 * widest, sigma_min=0.02 * finest)
         if math.prod(self.image_shape) != d:
             raise ValueError(f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}")
         self.register_buffer("log_weights", weights.log())

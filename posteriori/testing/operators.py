@@ -27,6 +27,7 @@ def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int
         return
     _check_linear(A, probes)
     _check_adjoint(A, probes, seed)
+    _check_transposes(A, probes)
     spectrum = A.spectrum()
     if spectrum is not None:
         _check_spectrum(A, spectrum, probes)
@@ -114,7 +115,10 @@ def _check_derivative(A: Operator, probes: _Probes) -> None:
 def _check_linear(A: LinearOperator, probes: _Probes) -> None:
     x, v = probes.images(), probes.images()
     probes.equal(A(2 * x - 3 * v), 2 * A(x) - 3 * A(v), "A(2 x - 3 v) and 2 A x - 3 A v", float(A(x).norm() + A(v).norm()))
-    u = probes.measurements()
+
+
+def _check_transposes(A: LinearOperator, probes: _Probes) -> None:
+    x, u = probes.images(), probes.measurements()
     leaf = x.clone().requires_grad_()
     (pulled,) = torch.autograd.grad(A(leaf), leaf, u)
     probes.equal(A.linearize(x)[1](u), pulled, "the pull of linearize and automatic differentiation")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def _typical(prior: Prior, x: Tensor, steps: int = 10) -> Tensor:
     """An image of the prior at sigma_min, from one at sigma_max, by the probability-flow ODE."""
     ramp = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     levels = prior.sigma_max * (prior.sigma_min / prior.sigma_max) ** ramp
-    for sigma, s in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, s in pairwise(levels):
         x = torch.lerp(prior.denoise(x, sigma), x, float(s / sigma))
     return x
 

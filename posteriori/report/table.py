@@ -1,0 +1,34 @@
+"""The table of methods: one row per run, from its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+HEADINGS = ("Method", "PSNR mean, dB", "PSNR one, dB", "SSIM mean", "SSIM one", "chi2", "Spread", "Denoiser", "VJP", "Seconds")
+
+
+def cells(record: dict[str, Any]) -> list[str]:
+    """The cells of one summary, as text; a dash where a number does not apply."""
+    counts = record.get("counts", {})
+    numbers = (
+        (record.get("psnr_mean"), ".2f"),
+        (record.get("psnr_sample"), ".2f"),
+        (record.get("ssim_mean"), ".3f"),
+        (record.get("ssim_sample"), ".3f"),
+        (record.get("chi2_samples"), ".2f"),
+        (record.get("spread"), ".3g"),
+        (counts.get("denoiser"), "g"),
+        (counts.get("vjp"), "g"),
+        (record.get("seconds"), ".1f"),
+    )
+    return [str(record.get("method", "?")), *("-" if value is None else format(value, spec) for value, spec in numbers)]
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table, its columns padded so that it reads as plain text too."""
+    rows = [list(HEADINGS), *[cells(r) for r in records]]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
+    lines = ["| " + " | ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(r, widths, strict=True))) + " |" for r in rows]
+    rule = "|" + "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
