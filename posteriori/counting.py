@@ -31,7 +31,7 @@ class Counter:
 
 class CountedPrior(Prior):
     def __init__(self, inner: Prior, counter: Counter) -> None:
-        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min}
+        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min, "spread": inner.spread}
         super().__init__(inner.shape, range=inner.range, variance=inner.variance, complex=inner.complex, **limits)
         self.inner, self.counter = inner, counter
 

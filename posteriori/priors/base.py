@@ -21,6 +21,7 @@ class Prior(nn.Module, ABC):
     shape: E, with None for a side of any length (a fully convolutional network).
     range: the range its images are expressed in, for example (-1, 1); None when the numbers have no such meaning.
     variance: variance of one number of an image, averaged over the image.
+    spread: standard deviation along the direction in which images differ most; sigma_max where it is not known.
     sigma_max, sigma_min: where a sampling grid may start and should end. sigma_max must drown the prior's largest spread in *any*
         direction; sigma_min must be small against its smallest.
     complex: whether images are complex tensors.
@@ -34,11 +35,13 @@ class Prior(nn.Module, ABC):
         variance: float,
         sigma_max: float,
         sigma_min: float,
+        spread: float | None = None,
         complex: bool = False,
     ) -> None:
         super().__init__()
         self.shape, self.range, self.variance = tuple(shape), range, float(variance)
         self.sigma_max, self.sigma_min, self.complex = float(sigma_max), float(sigma_min), complex
+        self.spread = float(sigma_max if spread is None else spread)
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"a prior needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
@@ -66,6 +69,11 @@ class Prior(nn.Module, ABC):
         """E ||x0 - D(x, sigma)||^2 / d: the mean variance of x0 given x. By default that of white images, c sigma^2 / (c + sigma^2)."""
         s2 = float(sigma) ** 2
         return self.variance * s2 / (self.variance + s2)
+
+    def widest_error(self, sigma: Tensor | float) -> float:
+        """An upper bound c sigma^2 / (c + sigma^2), c = spread^2, of the variance of x0 given x along any direction."""
+        c, s2 = self.spread**2, float(sigma) ** 2
+        return c * s2 / (c + s2)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""

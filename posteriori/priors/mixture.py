@@ -61,7 +61,7 @@ class GaussianMixture(Prior):
         total = float(weights @ variances.expand(K, d).mean(1) + weights @ (means - centre).square().mean(1))
         widest = math.sqrt(float(variances.max()) + float((torch.linalg.matrix_norm(weights.sqrt()[:, None] * (means - centre), 2)) ** 2))
         finest = math.sqrt(float(variances.min())) if float(variances.min()) > 1e-8 * widest**2 else 1e-4 * widest
-        super().__init__(shape or (d,), range=range, variance=total, sigma_max=10 * widest, sigma_min=0.02 * finest)
+        super().__init__(shape or (d,), range=range, variance=total, sigma_max=10 * widest, sigma_min=0.02 * finest, spread=widest)
         if math.prod(self.image_shape) != d:
             raise ValueError(f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}")
         self.register_buffer("log_weights", weights.log())
@@ -216,7 +216,8 @@ class Gaussian(Prior):
         mixture = GaussianMixture(
             mean.new_ones(1), mean.reshape(1, -1), covariance[None] if covariance.ndim else covariance, shape=tuple(mean.shape), range=range
         )
-        super().__init__(mean.shape, range=range, variance=mixture.variance, sigma_max=mixture.sigma_max, sigma_min=mixture.sigma_min)
+        limits = {"sigma_max": mixture.sigma_max, "sigma_min": mixture.sigma_min, "spread": mixture.spread}
+        super().__init__(mean.shape, range=range, variance=mixture.variance, **limits)
         self.mixture = mixture
 
     @property

@@ -4,7 +4,7 @@
 
 Four weightings of g, per row:
 
-    bounded     D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c the prior's variance   (default)
+    bounded     D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior   (default)
     likelihood  D_y = D + sigma^2 g / sigma_y^2                            the approximation as written; stiff, needs many steps
     norm        x' = transition(D) + scale g / (||y - A D|| a_sigma a_s)   the published step, a = 1 / sqrt(1 + sigma^2)
     squared     x' = transition(D) + 2 scale g / (a_sigma a_s)             the gradient of the squared norm
@@ -69,5 +69,4 @@ class DPS(Method[Tensor]):
         if self.weighting == "likelihood":
             return variance
         A = post.likelihood.A
-        r2 = float(post.prior.variance * sigma**2 / (post.prior.variance + sigma**2))
-        return variance + r2 * (norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0)
+        return variance + post.prior.widest_error(sigma) * (norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0)

@@ -3,13 +3,14 @@
     p(y | x) ~ N(y; A D, sigma_y^2 I + r2 A A^T)
     g = J^T A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)
 
-    score   D_y = D + sigma^2 g                        r2 = c sigma^2 / (c + sigma^2), c the prior's variance per number (default)
+    score   D_y = D + sigma^2 g                        r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior (default)
     paper   x' = transition(D) + r2 g / a_s            r2 = sigma^2 / (1 + sigma^2), a = 1 / sqrt(1 + sigma^2)
 
 Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models for inverse problems, 2023, equations 7 and 8.
 Cost per step: one denoiser, one vector-Jacobian product, one solve.
 Assumes: linear A, Gaussian noise, possibly of level 0.
 Exact when: the prior is N(m, c I), weighting "score".
+c is the largest variance along any direction, not that of a pixel: sigma^2 J never exceeds such an r2, so no direction overshoots.
 Departs from the paper: its guidance is not multiplied by the step, so that it grows with the number of steps; ``published()`` keeps that.
 """
 
@@ -55,6 +56,5 @@ class PiGDM(Method[Tensor]):
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         x0, pull = post.prior.linearize(x, sigma)
-        c = post.prior.variance
-        guidance = pull(post.likelihood.widen(c * sigma**2 / (c + sigma**2)).score(x0))
+        guidance = pull(post.likelihood.widen(post.prior.widest_error(sigma)).score(x0))
         return x0.add(guidance, alpha=float(sigma) ** 2)
