@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from cases import full_gaussian, toy_unet
-from safetensors.torch import save_file
 
 from posteriori.priors import (
     DiscreteVP,
@@ -174,7 +173,7 @@ def test_damaged_pickles_are_explained_in_one_line(tmp_path, content, message):
 
 
 def test_missing_parts_are_named(tmp_path, saved):
-    with pytest.raises(FileNotFoundError, match="card.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"card\.json is missing"):
         from_pretrained(tmp_path / "nowhere")
     (saved / "weights.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"no weights file .*weights.safetensors"):

@@ -1,0 +1,120 @@
+"""The command line: parse, call, save. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+app = App(name="posteriori", help="Posterior samples for inverse problems with diffusion models.", version_flags=["--version"])
+DEBUG = "--debug"
+
+
+@app.command
+def demo(*, out: Path = Path("demo"), quick: bool = False) -> None:
+    """Restore a real photograph with several methods and write a page about it.
+
+    Parameters
+    ----------
+    out: folder for the runs and index.html; an existing demo there is replaced.
+    quick: fewer steps and samples.
+    """
+    from posteriori.cli.demo import run
+
+    run(out, quick)
+
+
+@app.command
+def solve(
+    problem: Path,
+    *,
+    out: Path,
+    resume: bool = False,
+    quiet: bool = False,
+    checkpoint_seconds: float = 20.0,
+) -> None:
+    """Solve the problem that a YAML file describes.
+
+    Parameters
+    ----------
+    problem: the problem file.
+    out: the run folder to write: run.json, samples.safetensors, pictures, index.html.
+    resume: go on with an interrupted run in that folder, to the same samples.
+    quiet: no progress bar.
+    checkpoint_seconds: time between checkpoints.
+    """
+    from posteriori.cli.solve import run
+
+    run(problem, out, resume=resume, progress=not quiet and sys.stderr.isatty(), checkpoint_seconds=checkpoint_seconds)
+
+
+@app.command
+def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """List the methods: family, what they need, what a step costs, what is proven and tested.
+
+    Parameters
+    ----------
+    json_: print a JSON list instead of a table.
+    """
+    from posteriori.cli.listing import records, text
+
+    print(json.dumps(records(), indent=1) if json_ else text())
+
+
+@app.command
+def train(config: Path, *, out: Path, export: Path | None = None, quiet: bool = False) -> None:
+    """Train a prior by denoising score matching, or go on with a run in the same folder.
+
+    Parameters
+    ----------
+    config: training file; see configs/photos.yaml.
+    out: folder of the training run, with its checkpoint.
+    export: also save the averaged weights as a prior there, with a sheet of samples.
+    quiet: no progress bar.
+    """
+    from posteriori.training import config as configs
+    from posteriori.training import export as exports
+    from posteriori.training import score_matching
+
+    settings = configs.read(config)
+    score_matching.train(settings, out, progress=not quiet)
+    if export is not None:
+        exports.export(settings, out, export)
+        print(f"prior saved in {export}")
+
+
+@app.command
+def report(folder: Path, *, out: Path | None = None) -> None:
+    """Write one self-contained page for a run folder, or for a folder of runs.
+
+    Parameters
+    ----------
+    folder: what ``solve`` or ``demo`` wrote.
+    out: the page; index.html in that folder by default.
+    """
+    from posteriori.report import page
+
+    print(page(folder, out))
+
+
+@app.command
+def env() -> None:
+    """Versions and hardware, for a bug report."""
+    from posteriori.cli.machine import text
+
+    print(text())
+
+
+def main() -> None:
+    """The entry point: an expected error is one message and exit code 2; ``--debug`` anywhere shows where it came from."""
+    words = [word for word in sys.argv[1:] if word != DEBUG]
+    try:
+        app(words)
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
+        if DEBUG in sys.argv:
+            raise
+        print(f"posteriori: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

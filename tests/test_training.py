@@ -1,0 +1,266 @@
+"""Training: exact resume, a loss that falls, configurations that are refused, and the way from a run to a saved prior."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from posteriori.priors import from_pretrained
+from posteriori.priors.pretrained import read_card
+from posteriori.training import score_matching
+from posteriori.training.config import Training, read
+from posteriori.training.data import Crops, read_folders, read_npz
+from posteriori.training.export import export, sheet, unconditional, variance
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(**changes):
+    values = {
+        "name": "toy",
+        "network": {"channels": 1, "widths": [8], "blocks": [1], "embedding": 8},
+        "data": {"kind": "npz", "file": "toy.npz", "key": "train", "crop": 8},
+        "noise": {"log_mean": -0.5, "log_std": 1.0},
+        "optimizer": {"name": "adamw", "rate": 3e-3, "warmup": 2, "decay": 1},
+        "card": {"description": "stripes", "training_data": "drawn", "licence": "CC0", "sigma_max": 10.0, "sigma_min": 0.01},
+        "steps": 6,
+        "batch": 4,
+        "ema": 0.9,
+        "autocast": "none",
+        "threads": torch.get_num_threads(),
+        "checkpoint_every": 3,
+    }
+    return values | changes
+
+
+def stripes(folder, n=64):
+    """Images 8x8 whose columns are constant: the noise off that subspace is easily removed."""
+    rng = np.random.default_rng(0)
+    columns = rng.integers(0, 2, (n, 1, 8), dtype=np.uint8) * 255
+    np.savez(folder / "toy.npz", train=np.broadcast_to(columns, (n, 8, 8)))
+
+
+@pytest.fixture
+def config(tmp_path):
+    stripes(tmp_path)
+
+    def make(**changes):
+        (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(**changes)))
+        return read(tmp_path / "toy.yaml")
+
+    return make
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def flat(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in flat(value[key])]
+    return [leaf for part in value for leaf in flat(part)] if isinstance(value, list | tuple) else [value]
+
+
+def same(a, b):
+    pairs = list(zip(flat(a), flat(b), strict=True))
+    assert len(pairs) > 20
+    return all(torch.equal(u, v) if isinstance(u, torch.Tensor) else u == v for u, v in pairs)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_three_steps_and_three_more_are_six_steps(config, tmp_path, optimizer):
+    if optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    kind = {"name": optimizer, "rate": 3e-3, "warmup": 2, "decay": 1}
+    score_matching.train(config(optimizer=kind), tmp_path / "straight", progress=False)
+    score_matching.train(config(optimizer=kind, steps=3), tmp_path / "parts", progress=False)
+    assert checkpoint(tmp_path / "parts")["step"] == 3
+    score_matching.train(config(optimizer=kind), tmp_path / "parts", progress=False)
+    assert checkpoint(tmp_path / "parts")["step"] == 6
+    assert same(checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "parts"))
+    assert list((tmp_path / "parts").iterdir()) == [tmp_path / "parts" / "checkpoint.pt"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(config, tmp_path, monkeypatch):
+    decaying = {"rate": 3e-3, "warmup": 2, "decay": 4}
+    straight = score_matching.train(config(optimizer=decaying), tmp_path / "straight", progress=False)
+    loss = score_matching.loss
+
+    def dying(network, x0, config, step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return loss(network, x0, config, step)
+
+    monkeypatch.setattr(score_matching, "loss", dying)
+    with pytest.raises(KeyboardInterrupt):
+        score_matching.train(config(optimizer=decaying), tmp_path / "killed", progress=False)
+    monkeypatch.undo()
+    resumed = score_matching.train(config(optimizer=decaying), tmp_path / "killed", progress=False)
+    assert same(straight.state_dict(), resumed.state_dict())
+    assert same(checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "killed"))
+
+
+def test_the_loss_falls_and_the_prior_knows_its_images(config, tmp_path):
+    wide = {"channels": 1, "widths": [16, 16], "blocks": [1, 1], "embedding": 16}
+    plan = config(network=wide, steps=150, batch=32, optimizer={"rate": 5e-3, "warmup": 10, "decay": 50}, checkpoint_every=150)
+    held_out = score_matching.crops(plan).batch(64, seed=1, step=0)
+
+    def value(network):
+        with torch.no_grad():
+            return float(np.mean([score_matching.loss(network, held_out, plan, 10_000 + k).item() for k in range(4)]))
+
+    before = value(score_matching.UNet(**plan.network.model_dump()))
+    after = value(score_matching.train(plan, tmp_path / "run", progress=False))
+    assert after < 0.6 * before, f"loss {before:.3f} before, {after:.3f} after"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_matching, "loss", lambda *a: torch.tensor(math.nan, requires_grad=True))
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 0; lower optimizer\.rate"):
+        score_matching.train(config(), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": "many"}, "steps"),
+        ({"steps": True}, "steps"),
+        ({"batch": 1.5}, "batch"),
+        ({"ema": 1.0}, "ema"),
+        ({"seed": -1}, "seed"),
+        ({"autocast": "float8"}, "autocast"),
+        ({"learning_rate": 1.0}, "learning_rate"),
+        ({"optimizer": {"name": "sgd", "rate": 1.0, "decay": 1}}, r"optimizer\.name"),
+        ({"optimizer": {"rate": -1.0, "decay": 1}}, r"optimizer\.rate"),
+        ({"noise": {"log_mean": 0.0}}, r"noise\.log_std"),
+        ({"data": {"kind": "lmdb"}}, "data"),
+        ({"data": {"kind": "npz", "file": "a", "key": "b"}}, r"data\.npz\.crop"),
+        ({"network": {"channels": 1, "widths": [0], "blocks": [1]}}, r"network\.widths\.0"),
+    ],
+)
+def test_bad_configurations_are_refused_by_field(tmp_path, changes, field):
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(**changes)))
+    with pytest.raises(ValueError, match=rf"\n{field}\n"):
+        read(tmp_path / "toy.yaml")
+
+
+def test_configurations_that_are_no_mapping(tmp_path):
+    (tmp_path / "toy.yaml").write_text("- steps")
+    with pytest.raises(ValueError, match="expected a mapping of settings, got list"):
+        read(tmp_path / "toy.yaml")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.yaml")
+
+
+def test_data_paths_are_taken_from_the_folder_of_the_file(config, tmp_path):
+    assert config().data.file == tmp_path / "toy.npz"
+    assert config(data={"kind": "images", "folders": ["a"], "crop": 8}).data.folders == (tmp_path / "a",)
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    images = [np.random.default_rng(k).integers(0, 256, (12, 9, 3), dtype=np.uint8) for k in range(4)]
+    crops = Crops(images, 8)
+    assert torch.equal(crops.batch(5, 0, 7), crops.batch(5, 0, 7))
+    assert not torch.equal(crops.batch(5, 0, 7), crops.batch(5, 0, 8))
+    batch = crops.batch(5, 0, 7)
+    assert batch.shape == (5, 3, 8, 8)
+    assert float(batch.min()) >= -1
+    assert float(batch.max()) <= 1
+    with pytest.raises(ValueError, match="4 images, 4 of them smaller than the crop 10"):
+        Crops(images, 10)
+
+
+def test_turns_are_the_eight_symmetries_of_the_square():
+    picture = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
+    turned = {tuple(row.flatten().tolist()) for row in Crops([picture], 2).batch(200, 0, 0)}
+    assert len(turned) == 8
+    assert len(Crops([picture], 2, turns=False).batch(50, 0, 0).unique(dim=0)) == 1
+
+
+def test_reading_folders_and_arrays(tmp_path):
+    for k in range(2):
+        Image.fromarray(np.full((10, 14, 3), 100 * k, dtype=np.uint8)).save(tmp_path / f"{k}.png")
+    images, weights = read_folders([tmp_path], 3, (1.0, 0.5), crop=6)
+    assert [im.shape for im in images] == [(10, 14, 3), (6, 7, 3)] * 2
+    assert len(weights) == 4
+    assert read_folders([tmp_path], 1, (1.0,), crop=6)[0][0].shape == (10, 14, 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no image .* in the training folder"):
+        read_folders([tmp_path / "empty"], 3, (1.0,), crop=6)
+    stripes(tmp_path, n=3)
+    digits = read_npz(tmp_path / "toy.npz", "train", 12)
+    assert digits[0].shape == (12, 12, 1)
+    assert int(digits[0][:2].max()) == 0
+    with pytest.raises(KeyError, match="has no array 'test'"):
+        read_npz(tmp_path / "toy.npz", "test", 12)
+    with pytest.raises(ValueError, match="expected uint8"):
+        read_npz(tmp_path / "toy.npz", "train", 6)
+
+
+def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):
+    plan = config()
+    average = score_matching.train(plan, tmp_path / "run", progress=False)
+    prior = export(plan, tmp_path / "run", tmp_path / "prior", samples=5, steps=3)
+    card, x = read_card(tmp_path / "prior"), torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert (card.storage, card.licence, card.description, card.training_data) == ("float16", "CC0", "stripes", "drawn")
+    assert (prior.sigma_max, prior.sigma_min, prior.train_size, prior.shape) == (10.0, 0.01, (8, 8), (1, None, None))
+    assert card.training["steps"] == 6
+    assert Training.model_validate(card.training["config"]).data.file.name == "toy.npz"
+    assert str(tmp_path) not in (tmp_path / "prior" / "card.json").read_text()
+    # Stripes of -1 and 1 with equal chances have variance 1.
+    assert prior.variance == pytest.approx(1.0, abs=0.05)
+    assert variance(plan) == prior.variance
+    level = torch.tensor(0.5)
+    exact = score_matching.edm.denoise(average, x, level, 0.5, None)
+    torch.testing.assert_close(prior.denoise(x, level), exact.detach(), rtol=0, atol=5e-3)
+    assert torch.equal(from_pretrained(tmp_path / "prior").denoise(x, level), prior.denoise(x, level))
+    with Image.open(tmp_path / "prior" / "samples.png") as picture:
+        assert (picture.size, picture.mode) == ((28, 18), "L")
+    few, many = (unconditional(prior, (1, 8, 8), n, 3) for n in (2, 5))
+    torch.testing.assert_close(few, many[:2], rtol=0, atol=1e-4)
+
+
+def test_export_of_photographs_is_for_any_size(config, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "pictures" / "a.png")
+    network = {"channels": 3, "widths": [8, 8], "blocks": [1, 1], "embedding": 8, "unshuffle": 2}
+    plan = config(network=network, data={"kind": "images", "folders": ["pictures"], "crop": 8}, steps=1)
+    score_matching.train(plan, tmp_path / "run", progress=False)
+    prior = export(plan, tmp_path / "run", tmp_path / "prior", samples=0, storage="float32")
+    assert (prior.train_size, prior.multiple) == (None, 4)
+    assert json.loads((tmp_path / "prior" / "card.json").read_text())["training"]["config"]["data"]["folders"] == ["pictures"]
+    assert not (tmp_path / "prior" / "samples.png").exists()
+    assert prior.denoise(torch.zeros(1, 3, 11, 6), torch.tensor(1.0)).shape == (1, 3, 11, 6)
+
+
+def test_export_says_what_is_missing(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no training run in .*checkpoint\.pt is missing"):
+        export(config(), tmp_path / "nowhere", tmp_path / "prior")
+    score_matching.train(config(steps=1), tmp_path / "run", progress=False)
+    other = {"channels": 1, "widths": [12], "blocks": [1], "embedding": 8}
+    with pytest.raises(ValueError, match="do not fit UNet: .* of another shape"):
+        export(config(network=other), tmp_path / "run", tmp_path / "prior")
+
+
+def test_a_sheet_puts_images_where_they_belong(tmp_path):
+    images = torch.tensor([-1.0, 0.0, 3.0]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    sheet(images, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (6, 6, 3)
+    assert [int(pixels[0, 0, 0]), int(pixels[0, 4, 0]), int(pixels[4, 0, 0]), int(pixels[4, 4, 0])] == [0, 128, 255, 255]
