@@ -7,6 +7,7 @@ Both loops alternate in one process, so that a busy machine slows both. Printed 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 
@@ -46,7 +47,7 @@ class TinyConv(Prior):
 def by_hand(denoise, y, levels, batch):
     """DPS with the bounded weight, ancestral sampling and 2x2 averaging, as one would write it in a notebook."""
     x = levels[0] * torch.randn(batch, *SIZE)
-    for sigma, s in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, s in itertools.pairwise(levels):
         x = x.requires_grad_()
         x0 = denoise(x, sigma)
         r2 = 0.25 * sigma**2 / (0.25 + sigma**2)

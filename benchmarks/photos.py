@@ -72,7 +72,9 @@ def main() -> None:
             mean = float(psnr(run.mean[None], image[None], 1.0))
             rows.append((one, mean, float(post.given.chi2(run.samples).mean()), run.counts["denoiser"], run.counts["vjp"], seconds))
         one, mean, chi2, denoiser, vjp, seconds = (sum(column) / len(column) for column in zip(*rows, strict=True))
-        print(f"{name:10} {one:7.2f} {mean:7.2f} {one - base:9.2f} {mean - base:10.2f} {chi2:6.2f} {denoiser:5.0f} {vjp:5.0f} {seconds:9.2f}")
+        print(
+            f"{name:10} {one:7.2f} {mean:7.2f} {one - base:9.2f} {mean - base:10.2f} {chi2:6.2f} {denoiser:5.0f} {vjp:5.0f} {seconds:9.2f}"
+        )
 
 
 if __name__ == "__main__":

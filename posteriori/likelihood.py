@@ -38,7 +38,7 @@ class Likelihood:
     noise: the law, its level in the units of y.
     range: the range in which A expects x, for example (0, 1); None for a prior without a range of its own.
     r2: extra uncertainty r2 of x itself: y ~ N(A x, noise + r2 A A^H). For Gaussian noise and linear A.
-    check: compare ``A.adjoint`` with ``A`` once per operator (two operator calls); raises ``AdjointError`` when they do not belong together.
+    check: compare ``A.adjoint`` with ``A`` once per operator (two operator calls); raises ``AdjointError`` when they do not match.
     """
 
     y: Tensor

@@ -118,9 +118,9 @@ class Run:
 
 def replace_file(beside: Path, place: Path) -> None:
     """Flush ``beside`` to disk and rename it to ``place``."""
-    with open(beside, "rb") as handle:
+    with beside.open("rb") as handle:
         os.fsync(handle.fileno())
-    os.replace(beside, place)
+    beside.replace(place)
 
 
 def write_json(place: Path, record: dict[str, Any]) -> None:
@@ -162,12 +162,14 @@ def read_arrays(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder for this process. Raises ``RuntimeError`` naming the owner when another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as handle:
+    with (folder / ".lock").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.seek(0)
-            raise RuntimeError(f"another process ({handle.read().strip() or 'unknown'}) is writing to {folder}; use another folder") from None
+            raise RuntimeError(
+                f"another process ({handle.read().strip() or 'unknown'}) is writing to {folder}; use another folder"
+            ) from None
         handle.truncate(0)
         handle.write(f"pid {os.getpid()}")
         handle.flush()

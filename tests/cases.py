@@ -8,8 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from posteriori import methods
+from posteriori import noise as laws
 from posteriori import operators as ops
 from posteriori import priors as pri
+from posteriori.likelihood import Likelihood, Posterior
 
 
 def _draw(*size, dtype, seed=0):
@@ -187,3 +190,75 @@ PRIORS = {
     ),
 }
 PRIORS |= {f"Network {name}": lambda dtype, name=name: wrapped(full_gaussian(dtype))[name] for name in wrapped(full_gaussian())}
+
+
+# NOISES ---------------------------------------------------------------------------------------------------------------------------------
+
+# Name -> law, whether it is for complex numbers, a typical clean value.
+NOISES = {
+    "Gaussian": (laws.Gaussian(0.3), False, 1.0),
+    "ComplexGaussian": (laws.ComplexGaussian(sigma_per_channel=0.2), True, 1.0),
+    "ComplexGaussian whole": (laws.ComplexGaussian(sigma_complex=0.2), True, 0.5),
+    "Poisson": (laws.Poisson(200.0), False, 0.7),
+}
+
+
+# METHODS --------------------------------------------------------------------------------------------------------------------------------
+
+
+def bed(kind="general", sigma=0.1, dtype=torch.float64, d=6, m=4):
+    """A Gaussian posterior: "white" prior, or "general" covariance; a matrix with singular values from 1.5 to 0.05."""
+    prior = pri.Gaussian(torch.full((d,), 0.3, dtype=dtype), 0.8) if kind == "white" else full_gaussian(dtype, (d,))
+    U, V = (torch.linalg.qr(_draw(n, n, dtype=torch.float64, seed=n))[0] for n in (m, d))
+    matrix = (U * torch.tensor([1.5, 0.7, 0.3, 0.05], dtype=torch.float64)[:m]) @ V[:, :m].T
+    x = prior.sample(1, seed=3)
+    A = ops.Dense(matrix.to(dtype))
+    y = A(x)[0] + sigma * _draw(m, dtype=torch.float64, seed=5).to(dtype)
+    return Posterior(prior, Likelihood(y, A, laws.Gaussian(sigma)))
+
+
+def picture(dtype=torch.float64):
+    """Masked images of a mixture prior, 1 x 3 x 4, with a range."""
+    prior = pri.GaussianMixture(
+        torch.tensor([0.3, 0.7], dtype=dtype), _draw(2, 12, dtype=torch.float64).to(dtype), 0.2, shape=(1, 3, 4), range=(-1, 1)
+    )
+    A = ops.Mask(ops.random_mask((3, 4), 0.5, 0), (1, 3, 4))
+    return Posterior(prior, Likelihood(torch.full(A.out_shape, 0.6, dtype=dtype), A, laws.Gaussian(0.05), range=(0, 1)))
+
+
+def complex_picture(dtype=torch.float64):
+    """Complex images of a two-channel Gaussian prior, seen by coils."""
+    prior = pri.ComplexImages(pri.Gaussian(torch.zeros(2, 6, 5, dtype=dtype), 0.5))
+    A = ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 2))
+    y = _draw(*A.out_shape, dtype=dtype.to_complex(), seed=4)
+    return Posterior(prior, Likelihood(y, A, laws.ComplexGaussian(sigma_per_channel=0.2)))
+
+
+def phases(dtype=torch.float64):
+    """A non-linear measurement: magnitudes of a Fourier transform."""
+    A = ops.PhaseRetrieval((1, 3, 4))
+    prior = pri.Gaussian(torch.full((1, 3, 4), 0.5, dtype=dtype), 0.1)
+    return Posterior(prior, Likelihood(A(prior.sample(1, 0))[0], A, laws.Gaussian(0.05)))
+
+
+POSTERIORS = {"general": bed, "picture": picture, "complex": complex_picture, "phases": phases}
+
+# Name -> method. Every class of ``methods.ALL`` has its default and, where it has one, its published preset.
+METHODS = {
+    "Unconditional": methods.Unconditional(),
+    "Unconditional Heun": methods.Unconditional(transition=methods.Heun()),
+    "DPS": methods.DPS(),
+    "DPS published": methods.DPS.published(),
+    "DPS squared": methods.DPS(weighting="squared", scale=0.01),
+    "DPS likelihood": methods.DPS(weighting="likelihood", scale=0.01),
+    "PiGDM": methods.PiGDM(),
+    "PiGDM published": methods.PiGDM.published(),
+    "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),
+    "MMPS": methods.MMPS(),
+    "MMPS published": methods.MMPS.published(),
+    "DiffPIR": methods.DiffPIR(),
+    "DiffPIR published": methods.DiffPIR.published(),
+    "DAPS": methods.DAPS(),
+    "DAPS published": methods.DAPS.published(),
+    "DAPS exact": methods.DAPS(draw="exact"),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -69,7 +70,7 @@ def test_the_covariance_error_falls_at_the_order_of_the_transition(transition, o
     for steps in (40, 80, 160):
         _, covariance = ev.affine_probe(post, Unconditional(transition), steps, grid.karras(steps, top, 1e-4))
         errors.append(float((covariance - C).norm() / C.norm()))
-    for before, after in zip(errors[:-1], errors[1:], strict=True):
+    for before, after in itertools.pairwise(errors):
         assert before / after == pytest.approx(2**order, rel=0.15)
 
 

@@ -44,7 +44,9 @@ def test_a_noise_level_given_for_0_1_meets_a_prior_in_minus_1_1():
     assert float(run.samples.mean()) == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize("method", [po.methods.PiGDM(), po.methods.MMPS(iterations=64), po.methods.DAPS(), po.methods.DiffPIR(), po.methods.DPS()])
+@pytest.mark.parametrize(
+    "method", [po.methods.PiGDM(), po.methods.MMPS(iterations=64), po.methods.DAPS(), po.methods.DiffPIR(), po.methods.DPS()]
+)
 def test_both_ranges_give_the_same_posterior(method):
     A = pooling()
     y = A(0.5 + 0.1 * torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
@@ -87,7 +89,9 @@ def test_bad_measurements_are_refused_by_name(y, error, message):
 
 def test_prior_and_operator_shapes_must_meet():
     with pytest.raises(ValueError, match=r"\(5,\).*\(6,\)"):
-        po.Posterior(po.priors.Gaussian(torch.zeros(6), 1.0), po.Likelihood(torch.zeros(3), po.operators.Dense(torch.ones(3, 5)), Gaussian(0.1)))
+        po.Posterior(
+            po.priors.Gaussian(torch.zeros(6), 1.0), po.Likelihood(torch.zeros(3), po.operators.Dense(torch.ones(3, 5)), Gaussian(0.1))
+        )
 
 
 def test_the_widened_likelihood_is_the_gaussian_it_says():

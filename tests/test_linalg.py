@@ -82,5 +82,7 @@ def test_the_inner_product_conjugates():
 def test_power_iteration_finds_the_largest_eigenvalue():
     M = spd(1, 20)
     top = float(torch.linalg.eigvalsh(M)[0, -1])
-    assert largest_eigenvalue(product(M), torch.ones(1, 20, dtype=torch.float64), iterations=2000, rtol=1e-13) == pytest.approx(top, rel=1e-6)
+    assert largest_eigenvalue(product(M), torch.ones(1, 20, dtype=torch.float64), iterations=2000, rtol=1e-13) == pytest.approx(
+        top, rel=1e-6
+    )
     assert largest_eigenvalue(lambda v: 0 * v, torch.ones(1, 3)) == 0.0

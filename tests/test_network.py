@@ -13,6 +13,7 @@ from cases import exact_network, full_gaussian, toy_unet, wrapped
 import posteriori as po
 from posteriori.priors import VE, ContinuousVP, DiscreteVP, Network, RectifiedFlow
 from posteriori.priors.network import mirrored
+from posteriori.testing.priors import check_denoising
 
 F64 = torch.float64
 LINEAR = DiscreteVP.linear()
@@ -131,6 +132,31 @@ def test_ddim_with_an_oracle_network_keeps_image_and_noise(spacing, n):
     po.sample(post, po.methods.Unconditional(po.methods.DDIM(eta=0.0)), n=1, grid=levels, watch=[look])
     assert len(gaps) == len(levels) - 1
     assert max(gaps) < 1e-10
+
+
+def test_wrong_parametrisations_schedules_and_ranges_are_found_on_known_images():
+    gaussian = full_gaussian()
+    images = gaussian.sample(200, seed=0)
+    for prior in wrapped(gaussian).values():
+        errors = check_denoising(prior, images)
+        assert list(errors.values()) == sorted(errors.values(), reverse=True)
+        assert errors[min(errors)] > 0.9
+        assert errors[max(errors)] < 0.3
+    right = wrapped(gaussian)["eps linear"]
+    with pytest.warns(UserWarning, match="above 1000"):
+        cosine = DiscreteVP.cosine()
+    wrong = (
+        {"parametrization": "v", "schedule": LINEAR},
+        {"parametrization": "x0", "schedule": LINEAR},
+        {"parametrization": "eps", "schedule": cosine},
+        {},
+    )
+    for kwargs in wrong:
+        prior = Network(right.net, shape=(6,), range=(-1, 1), variance=gaussian.variance, **kwargs)
+        with pytest.raises(AssertionError, match=r"Network leaves or adds too much error .* range \(-1, 1\)"):
+            check_denoising(prior, images)
+    with pytest.raises(AssertionError, match="too much error"):
+        check_denoising(right, 8 * images + 20)
 
 
 def zeros(x, label):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 
@@ -555,12 +556,12 @@ def test_the_projector_and_its_adjoint_are_a_matched_pair():
     assert torch.autograd.gradgradcheck(lambda x: small(x) ** 2, draw(2, 4, 5).requires_grad_())
     x = disc(32, 11)[:, 0]
     b, damping = A.adjoint(A(x)), 1e-3
-    normal = lambda v: A.adjoint(A(v)) + damping * v  # noqa: E731
+    normal = lambda v: A.adjoint(A(v)) + damping * v
     values = []
     for count in (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200):
         v = cg(normal, b, max_iter=count, rtol=1e-14).x
         values.append(float((A(v) - A(x)).square().sum() + damping * v.square().sum()))
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(values))
     gap = float((normal(v) - b).norm() / b.norm())
     assert gap < 1e-6
 

@@ -209,6 +209,7 @@ def test_complex_images_are_pairs():
     assert prior.shape == (2, 2)
     assert prior.complex
     assert torch.equal(join(split(x)), x)
+    assert (prior.error(0.6), prior.widest_error(0.6)) == (pairs.error(0.6), pairs.widest_error(0.6))
     torch.testing.assert_close(split(prior.denoise(x, sigma)), pairs.denoise(torch.stack([x.real, x.imag], 1), sigma))
     draws = prior.draw_given(x[:1].expand(4000, 2, 2), sigma, Streams(0, range(4000)))
     torch.testing.assert_close(draws.mean(0), prior.denoise(x[:1], sigma)[0], atol=0.05, rtol=0)

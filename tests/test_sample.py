@@ -45,7 +45,9 @@ def test_sample_k_is_the_same_whatever_the_batch():
     post = toy()
     whole = po.sample(post, po.methods.MMPS(), n=7, steps=8, seed=5)
     for batch in (1, 2, 3):
-        torch.testing.assert_close(po.sample(post, po.methods.MMPS(), n=7, steps=8, seed=5, batch=batch).samples, whole.samples, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            po.sample(post, po.methods.MMPS(), n=7, steps=8, seed=5, batch=batch).samples, whole.samples, rtol=1e-9, atol=1e-9
+        )
     torch.testing.assert_close(po.sample(post, po.methods.MMPS(), n=3, steps=8, seed=5).samples, whole.samples[:3], rtol=1e-9, atol=1e-9)
 
 

@@ -56,7 +56,9 @@ def run(out: Path, quick: bool) -> None:
     print(report.table(records))
     best = max(records, key=lambda r: r["psnr_mean"])
     one = max(r["psnr_sample"] for r in records)
-    print(f"\nOver the Wiener filter: {best['psnr_mean'] - base:+.2f} dB (mean of {best['n']}, {best['method']}), {one - base:+.2f} dB (one sample).")
+    print(
+        f"\nOver the Wiener filter: {best['psnr_mean'] - base:+.2f} dB (mean of {best['n']}, {best['method']}), {one - base:+.2f} dB (one sample)."
+    )
     print(f"Page: {report.page(out)}   ({time.perf_counter() - began:.0f} s)")
 
 
@@ -64,7 +66,7 @@ def _quickest(shape: tuple[int, ...]) -> tuple[Network, str]:
     """The photo prior in single precision, or in bfloat16 where this processor is faster with it (older ones emulate it slowly)."""
     x, sigma, times = torch.zeros(1, *shape), torch.tensor(0.5), {}
     for autocast in (None, "bfloat16"):
-        prior = priors.photos(autocast=autocast)  # type: ignore[arg-type]
+        prior = priors.photos(autocast=autocast)
         with torch.no_grad():
             prior.denoise(x, sigma)
             began = time.perf_counter()

@@ -19,6 +19,8 @@ def text() -> str:
             lines.append(f"{name}: {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             lines.append(f"{name}: not installed")
-    lines.append(f"cores: {os.cpu_count()}, torch threads: {torch.get_num_threads()}, capability: {torch.backends.cpu.get_cpu_capability()}")
+    lines.append(
+        f"cores: {os.cpu_count()}, torch threads: {torch.get_num_threads()}, capability: {torch.backends.cpu.get_cpu_capability()}"
+    )
     gpu = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) if torch.cuda.is_available() else "none"
     return "\n".join([*lines, f"gpu: {gpu}"])

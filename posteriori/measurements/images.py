@@ -145,7 +145,7 @@ def _tiff(path: Path) -> np.ndarray:
             if limit and math.prod(shape) > 2 * 4 * limit:
                 raise Image.DecompressionBombError(f"{path} holds {math.prod(shape)} values, beyond twice Pillow's limit of {limit} pixels")
             array = series.asarray()
-            inverted = series.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
+            inverted = getattr(series.pages[0], "photometric", None) == tifffile.PHOTOMETRIC.MINISWHITE
     except (tifffile.TiffFileError, ValueError, IndexError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read as one TIFF picture: {error}") from error
     if inverted:

@@ -24,8 +24,15 @@ class ComplexImages(Prior):
         if pairs.complex or len(pairs.shape) < 2 or pairs.shape[0] != 2:
             kind = "complex" if pairs.complex else "real"
             raise ValueError(f"ComplexImages needs a real prior of shape (2, ...), got a {kind} one of shape {pairs.shape}")
-        limits = {"sigma_max": pairs.sigma_max, "sigma_min": pairs.sigma_min}
-        super().__init__(pairs.shape[1:], range=pairs.range, variance=pairs.variance, complex=True, **limits)
+        super().__init__(
+            pairs.shape[1:],
+            range=pairs.range,
+            variance=pairs.variance,
+            sigma_max=pairs.sigma_max,
+            sigma_min=pairs.sigma_min,
+            spread=pairs.spread,
+            complex=True,
+        )
         self.pairs = pairs
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -34,6 +41,9 @@ class ComplexImages(Prior):
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         x0, pull = self.pairs.linearize(split(x), sigma)
         return join(x0), lambda u: join(pull(split(u)))
+
+    def error(self, sigma: Tensor | float) -> float:
+        return self.pairs.error(sigma)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return join(self.pairs.start(split(z), sigma))

@@ -179,7 +179,7 @@ class GaussianMixture(Prior):
         matrix: (m, d), y: (m,), sigma > 0. Source: the conditional of a joint Gaussian, component by component.
         """
         matrix, y = matrix.to(self.means), y.to(self.means)
-        K, d = self.means.shape
+        _K, _d = self.means.shape
         m = len(y)
         shared = len(self.variances) == 1
         C = self.covariances[:1] if shared else self.covariances
@@ -216,8 +216,14 @@ class Gaussian(Prior):
         mixture = GaussianMixture(
             mean.new_ones(1), mean.reshape(1, -1), covariance[None] if covariance.ndim else covariance, shape=tuple(mean.shape), range=range
         )
-        limits = {"sigma_max": mixture.sigma_max, "sigma_min": mixture.sigma_min, "spread": mixture.spread}
-        super().__init__(mean.shape, range=range, variance=mixture.variance, **limits)
+        super().__init__(
+            mean.shape,
+            range=range,
+            variance=mixture.variance,
+            sigma_max=mixture.sigma_max,
+            sigma_min=mixture.sigma_min,
+            spread=mixture.spread,
+        )
         self.mixture = mixture
 
     @property

@@ -27,7 +27,19 @@ from posteriori.priors.unet import UNet
 FORMAT = 1
 NETWORKS: dict[str, type[nn.Module]] = {"UNet": UNet}
 # Fields that a Network, its constructor and its card call by the same name.
-SHARED = ("parametrization", "sigma_data", "range", "variance", "shape", "sigma_min", "sigma_max", "multiple", "pad", "train_size", "errors")
+SHARED = (
+    "parametrization",
+    "sigma_data",
+    "range",
+    "variance",
+    "shape",
+    "sigma_min",
+    "sigma_max",
+    "multiple",
+    "pad",
+    "train_size",
+    "errors",
+)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

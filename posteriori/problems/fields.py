@@ -85,7 +85,8 @@ def told(error: ValidationError, raw: Any) -> list[str]:
 
 def _place(loc: tuple[int | str, ...], raw: Any) -> str:
     """The path of a field. Pydantic inserts the chosen member of a union, which is no key of the file."""
-    names, node = [], raw
+    names: list[str] = []
+    node: Any = raw
     for part in loc:
         if (isinstance(node, dict) and part in node) or (isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)):
             node = node[part]

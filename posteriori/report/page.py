@@ -109,7 +109,9 @@ def _pictures(run: Run) -> list[str]:
         top = float(spread.quantile(0.995)) if spread.numel() < 2**24 else float(spread.max())
         parts.append(_figure(heat(spread, 0.0, top), "Standard deviation", "over samples, root mean square over channels", (0.0, top)))
     if "residual" in run.extras and run.extras["residual"].ndim == 3:
-        parts.append(_figure(heat(_flat(run.extras["residual"]), 0.0, 3.0), "Residual", "|y - A x| of sample 0 over its noise level", (0.0, 3.0)))
+        parts.append(
+            _figure(heat(_flat(run.extras["residual"]), 0.0, 3.0), "Residual", "|y - A x| of sample 0 over its noise level", (0.0, 3.0))
+        )
     return parts
 
 
@@ -143,7 +145,8 @@ def _figure(uri: str, title: str, text: str, bar: tuple[float, float] | None = N
     if bar is not None:
         ends = "".join(f"<span>{value:.3g}</span>" for value in bar)
         scale = f'<div class="bar" style="background:{gradient()}"></div><div class="ends">{ends}</div>'
-    return f'<figure><img src="{uri}" alt="{html.escape(title)}"><figcaption><b>{html.escape(title)}</b> {html.escape(text)}{scale}</figcaption></figure>'
+    name = html.escape(title)
+    return f'<figure><img src="{uri}" alt="{name}"><figcaption><b>{name}</b> {html.escape(text)}{scale}</figcaption></figure>'
 
 
 def _span(image: Tensor) -> str:

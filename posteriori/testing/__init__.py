@@ -1,5 +1,8 @@
-"""Public contracts: what every operator, noise law, prior and method must satisfy, as functions for tests."""
+"""Public contracts: run them on your own operators, noise laws, priors and methods."""
 
+from posteriori.testing.methods import check_method
+from posteriori.testing.noises import check_noise
 from posteriori.testing.operators import check_operator
+from posteriori.testing.priors import check_prior
 
-__all__ = ["check_operator"]
+__all__ = ["check_method", "check_noise", "check_operator", "check_prior"]

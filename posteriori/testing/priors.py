@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -49,6 +50,34 @@ def check_prior(
     x = _typical(prior, prior.start(rng.normal(blank), high))
     moved = float((prior.denoise(x, low) - x).abs().square().mean().sqrt())
     assert moved <= 5 * float(low), f"{name}: at sigma_min = {float(low):.3g} the denoiser moves an image by {moved:.3g} per number"
+
+
+def check_denoising(prior: Prior, images: Tensor, sigmas: Sequence[float] | None = None, *, slack: float = 1.2) -> dict[float, float]:
+    """Whether a network prior denoises known images as its own ``variance`` promises, which one with a wrong parametrisation, schedule or
+    range does not.
+
+    images: clean ones (B, *E) in the prior's range, a few typical ones. sigmas: levels to try; by default five within the prior's limits,
+    from 0.1 to 4 standard deviations. Returns the error ||D(x0 + sigma z) - x0|| / ||sigma z|| at each level. For the exact denoiser it
+    is at most sqrt(c / (c + sigma^2)), c the variance: that is what the best affine map of each number reaches. Raises ``AssertionError``
+    with all errors and bounds when one exceeds ``slack`` times its bound.
+    """
+    c = prior.variance
+    if sigmas is None:
+        sigmas = [min(max(share * c**0.5, prior.sigma_min), prior.sigma_max) for share in (0.1, 0.5, 1.0, 2.0, 4.0)]
+    errors, rng = {}, Streams(0, range(len(images)))
+    for sigma in sigmas:
+        noise = sigma * rng.normal(images)
+        with torch.no_grad():
+            left = prior.denoise(images + noise, torch.tensor(sigma, dtype=torch.float64)) - images
+        errors[sigma] = float((dot(left, left).sum() / dot(noise, noise).sum()).sqrt())
+    bounds = {sigma: (c / (c + sigma**2)) ** 0.5 for sigma in errors}
+    listed = ", ".join(f"{error:.3g} (bound {bounds[sigma]:.3g}) at sigma {sigma:.3g}" for sigma, error in errors.items())
+    low, high = float(images.real.min()), float(images.real.max())
+    assert all(error <= slack * bounds[sigma] for sigma, error in errors.items()), (
+        f"{type(prior).__name__} leaves or adds too much error (relative to the noise: {listed}); check its parametrization, its schedule, "
+        f"the scale of its label, and that images from {low:.3g} to {high:.3g} fit its range {prior.range} and variance {c:.3g}"
+    )
+    return errors
 
 
 def _typical(prior: Prior, x: Tensor, steps: int = 10) -> Tensor:

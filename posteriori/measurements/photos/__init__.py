@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CAT = Path(__file__).with_name("cat.png")
+COFFEE = Path(__file__).with_name("coffee.png")

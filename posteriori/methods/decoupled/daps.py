@@ -18,6 +18,7 @@ noise level is the true one (theirs is 0.01 whatever the noise), set by ``temper
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -76,7 +77,7 @@ class DAPS(Method[Tensor]):
         if self.centre == "denoiser":
             return post.prior.denoise(x, sigma)
         levels = torch.linspace(1, 0, self.ode_steps + 1, dtype=torch.float64) ** 7 * (sigma - post.prior.sigma_min) + post.prior.sigma_min
-        for level, lower in zip(levels[:-1], levels[1:], strict=True):
+        for level, lower in itertools.pairwise(levels):
             x = torch.lerp(post.prior.denoise(x, level), x, float(lower / level))
         return x
 

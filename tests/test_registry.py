@@ -1,0 +1,86 @@
+"""Nothing of the package is left out of the contracts."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from cases import METHODS, NOISES, OPERATORS, PRIORS
+
+import posteriori
+from posteriori import noise
+from posteriori.methods import ALL
+from posteriori.methods.base import Method
+from posteriori.noise import Noise
+from posteriori.operators.base import LinearOperator, Operator
+from posteriori.priors.base import Prior
+
+ROOT = Path(posteriori.__file__).parent
+
+
+def classes(package, base):
+    found = set()
+    for info in pkgutil.walk_packages([str(ROOT / package)], f"posteriori.{package}."):
+        for _, cls in inspect.getmembers(import_module(info.name), inspect.isclass):
+            if issubclass(cls, base) and not inspect.isabstract(cls) and cls.__module__.startswith(f"posteriori.{package}"):
+                found.add(cls)
+    return found
+
+
+def test_every_operator_has_a_case():
+    import torch
+
+    used = {type(make(torch.float64)) for make in OPERATORS.values()}
+    used |= {type(m) for make in OPERATORS.values() for m in make(torch.float64).modules()}
+    missing = {c.__name__ for c in classes("operators", Operator)} - {c.__name__ for c in used} - {LinearOperator.__name__}
+    assert not missing
+
+
+def test_every_method_has_a_case_and_a_reference():
+    assert {type(m) for m in METHODS.values()} == set(ALL.values()) == classes("methods", Method)
+    entries = set(re.findall(r"@\w+\{(\w+),", (ROOT.parent / "docs" / "references.bib").read_text()))
+    for method in ALL.values():
+        assert method.reference in entries
+        assert method.__doc__
+        if hasattr(method, "published"):
+            assert method.published() in METHODS.values(), f"{method.__name__}.published() has no case"
+
+
+def test_every_noise_has_a_case():
+    laws = {c for _, c in inspect.getmembers(noise, inspect.isclass) if issubclass(c, Noise) and not inspect.isabstract(c)}
+    assert {type(law) for law, *_ in NOISES.values()} == laws
+
+
+def test_every_prior_has_a_case():
+    import torch
+
+    used = set()
+    for case in PRIORS.values():
+        make = case[0] if isinstance(case, tuple) else case
+        used |= {type(m).__name__ for m in make(torch.float64).modules()} if callable(make) else {type(m).__name__ for m in make.modules()}
+    assert {c.__name__ for c in classes("priors", Prior)} <= used
+
+
+@pytest.mark.parametrize("file", sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "methods").rglob("*.py")))
+def test_method_files_fit_a_screen_and_say_what_they_are(file):
+    text = (ROOT / file).read_text()
+    assert text.count("\n") <= 120 or file == "methods/decoupled/daps.py"
+    if "/" in file.removeprefix("methods/") and not file.endswith("__init__.py"):
+        for heading in ("Reference:", "Cost per step:", "Assumes:", "Exact when:"):
+            assert heading in text or (heading == "Assumes:" and "daps" in file), f"{file} does not say '{heading}'"
+
+
+def test_files_and_functions_stay_small():
+    import ast
+
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 330, f"{path.name} has {text.count(chr(10))} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                start = node.body[1].lineno if len(node.body) > 1 and ast.get_docstring(node) else node.body[0].lineno
+                assert (node.end_lineno or 0) - start < 50, f"{path.name}: {node.name} is too long"
