@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posteriori import evaluation, grid, measurements, methods, noise, operators, priors
+    from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, testing
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
     from posteriori.sample import sample
 
-ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors")
+ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "testing")
 HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "Status": "run", "sample": "sample"}
 
 __all__ = [
@@ -34,7 +34,11 @@ __all__ = [
     "noise",
     "operators",
     "priors",
+    "problems",
+    "report",
+    "rng",
     "sample",
+    "testing",
 ]
 
 

@@ -60,9 +60,10 @@ CLAIMS = {
 }
 # Where theory says that a claim must fail, and by more than a hair (isotropic guesses of an anisotropic J; no look at y; a constant share
 # of fresh noise with another weight on the data).
-BREAKS = {
-    (name, "exact for a Gaussian prior") for name in ("Unconditional", "DPS", "PiGDM", "DiffPIR", "DiffPIR published")
-} | {("Unconditional", "exact for a white Gaussian prior"), ("DiffPIR published", "exact for a white Gaussian prior")}
+BREAKS = {(name, "exact for a Gaussian prior") for name in ("Unconditional", "DPS", "PiGDM", "DiffPIR", "DiffPIR published")} | {
+    ("Unconditional", "exact for a white Gaussian prior"),
+    ("DiffPIR published", "exact for a white Gaussian prior"),
+}
 # At 150 steps the exact conditional denoiser itself is at KL 0.02 (ancestral sampling loses O(1/N) of the variance).
 LIMIT = 0.03
 
@@ -152,7 +153,9 @@ def test_samplers_have_their_stated_order(transition, order):
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_daps_with_exact_draws_is_exact_for_any_number_of_steps(steps):
     for post in (bed("general"), bed("white")):
-        levels = torch.cat([torch.tensor([1e5], dtype=F64), po.grid.karras(steps - 1, 3.0, 0.05) if steps > 2 else torch.tensor([1.0, 0.0], dtype=F64)])
+        levels = torch.cat(
+            [torch.tensor([1e5], dtype=F64), po.grid.karras(steps - 1, 3.0, 0.05) if steps > 2 else torch.tensor([1.0, 0.0], dtype=F64)]
+        )
         mean, covariance = affine_probe(post, methods.DAPS(draw="exact"), steps, levels)
         exact = exact_posterior(post)
         torch.testing.assert_close(mean, exact.mean, rtol=1e-7, atol=1e-7)

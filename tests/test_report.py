@@ -1,0 +1,49 @@
+"""The page and the table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import bed, picture
+
+import posteriori as po
+from posteriori import report
+from posteriori.run import Run
+
+
+@pytest.mark.parametrize("make", [bed, picture])
+def test_a_page_is_one_file_that_needs_nothing_else(tmp_path, make):
+    post = make()
+    for name, method in (("a", po.methods.MMPS()), ("b", po.methods.DiffPIR())):
+        run = po.sample(post, method, n=3, steps=4)
+        record = report.save(run, post, tmp_path / name, reference=run.mean)
+        assert record["n"] == 3
+    page = report.page(tmp_path)
+    text = page.read_text()
+    assert "MMPS" in text
+    assert "DiffPIR" in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "<script" not in text
+    assert "chi2" in text
+    assert torch.equal(Run.load(tmp_path / "a").samples, po.sample(post, po.methods.MMPS(), n=3, steps=4).samples)
+
+
+def test_a_page_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run in"):
+        report.page(tmp_path)
+
+
+def test_the_table_shows_a_dash_for_what_is_not_known():
+    text = report.table([{"method": "MMPS", "psnr_mean": 30.123, "counts": {"denoiser": 20, "vjp": 40}, "seconds": 1.0}])
+    row = text.splitlines()[2]
+    assert "30.12" in row
+    assert " 20 " in row
+    assert " - " in row
+    assert len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_the_colour_scale_gets_lighter():
+    from posteriori.report.colour import ANCHORS
+
+    lightness = ANCHORS @ [0.2126, 0.7152, 0.0722]
+    assert all(b > a for a, b in zip(lightness[:-1], lightness[1:], strict=True))
