@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -145,7 +146,7 @@ def test_samplers_have_their_stated_order(transition, order):
         levels = po.grid.karras(steps, 20.0, 1e-4)
         _, covariance = affine_probe(flat(post), methods.Unconditional(transition=transition), steps, levels)
         errors.append(float((covariance - post.prior.covariance).norm()))
-    slopes = [torch.log2(torch.tensor(a / b)).item() for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    slopes = [torch.log2(torch.tensor(a / b)).item() for a, b in pairwise(errors)]
     assert all(slope > order - 0.2 for slope in slopes), slopes
     assert slopes[-1] < order + 0.6
 

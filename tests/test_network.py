@@ -138,7 +138,7 @@ def test_wrong_parametrisations_schedules_and_ranges_are_found_on_known_images()
     gaussian = full_gaussian()
     images = gaussian.sample(200, seed=0)
     for prior in wrapped(gaussian).values():
-        errors = check_denoising(prior, images)
+        errors = check_denoising(prior, images, slack=1.03)
         assert list(errors.values()) == sorted(errors.values(), reverse=True)
         assert errors[min(errors)] > 0.9
         assert errors[max(errors)] < 0.3
@@ -154,7 +154,7 @@ def test_wrong_parametrisations_schedules_and_ranges_are_found_on_known_images()
     for kwargs in wrong:
         prior = Network(right.net, shape=(6,), range=(-1, 1), variance=gaussian.variance, **kwargs)
         with pytest.raises(AssertionError, match=r"Network leaves or adds too much error .* range \(-1, 1\)"):
-            check_denoising(prior, images)
+            check_denoising(prior, images, slack=1.03)
     with pytest.raises(AssertionError, match="too much error"):
         check_denoising(right, 8 * images + 20)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from cases import bed, picture
@@ -46,4 +48,4 @@ def test_the_colour_scale_gets_lighter():
     from posteriori.report.colour import ANCHORS
 
     lightness = ANCHORS @ [0.2126, 0.7152, 0.0722]
-    assert all(b > a for a, b in zip(lightness[:-1], lightness[1:], strict=True))
+    assert all(b > a for a, b in pairwise(lightness))

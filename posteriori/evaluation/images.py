@@ -34,9 +34,11 @@ def psnr(x: Tensor, reference: Tensor, data_range: float, *, clamp: tuple[float,
     return 10 * torch.log10(data_range**2 / (a - b).abs().square().flatten(1).mean(1))
 
 
-def ssim(x: Tensor, reference: Tensor, data_range: float) -> Tensor:
+def ssim(x: Tensor, reference: Tensor, data_range: float, *, lowest: float = 0.0) -> Tensor:
     """Structural similarity of each row, (B, C, H, W) -> (B,), averaged over channels.
 
+    lowest: the lowest possible value (-1 for [-1, 1]). SSIM compares local means and so depends on where black is: it is moved to 0,
+    and a pair has the same SSIM in every range.
     Gaussian window of standard deviation 1.5 (11 x 11), population covariance. Raises ``ValueError`` for images under 11 pixels.
     Reference: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to structural similarity, 2004.
     """
@@ -48,7 +50,9 @@ def ssim(x: Tensor, reference: Tensor, data_range: float) -> Tensor:
     if a.ndim != 4 or min(a.shape[-2:]) < 11:
         raise ValueError(f"ssim needs images (B, C, H, W) of at least 11 x 11 pixels, got {tuple(x.shape)}")
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0, "data_range": data_range}
-    return torch.tensor([structural_similarity(u.numpy(), v.numpy(), **options) for u, v in zip(a, b, strict=True)], dtype=torch.float64)
+    return torch.tensor(
+        [structural_similarity(u.numpy(), v.numpy(), **options) for u, v in zip(a - lowest, b - lowest, strict=True)], dtype=torch.float64
+    )
 
 
 def lpips(x: Tensor, reference: Tensor, range: tuple[float, float], *, net: str = "alex") -> Tensor:

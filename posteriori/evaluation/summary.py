@@ -29,7 +29,7 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
     psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
     coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
-    which then have psnr_complex_sample and psnr_complex_mean as well. data_range, data_range_from: what the PSNR is relative to.
+    which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM are relative to.
     flags: sentences for a person.
 
     Raises ``ValueError`` when samples or reference do not belong to the posterior.
@@ -54,7 +54,7 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
     record |= (
         _compared(run, post, reference)
         if reference is not None
-        else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from"))
+        else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
     measured = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
     return record | {"flags": flags(record, measured, math.prod(post.shape) * (2 if run.samples.is_complex() else 1))}
@@ -131,16 +131,18 @@ def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
     if n > 1:
         record["psnr_sample_std"] = float(scores.std())
     if len(post.shape) == 3 and min(post.shape[1:]) >= 11:
-        record |= {"ssim_sample": float((w * ssim(x, truth, width)).sum()), "ssim_mean": float(ssim(mean, truth, width))}
+        lowest = record["lowest"]
+        similar = ssim(x, truth, width, lowest=lowest)
+        record |= {"ssim_sample": float((w * similar).sum()), "ssim_mean": float(ssim(mean, truth, width, lowest=lowest))}
     return record
 
 
 def _range(post: Posterior, truth: Tensor) -> dict[str, Any]:
-    """The width that PSNR is relative to: the stated range, else what the reference spans (for complex images its largest magnitude)."""
-    if post.given.range is not None:
-        return {"data_range": float(post.given.range[1] - post.given.range[0]), "data_range_from": "stated range"}
-    if truth.is_complex():
-        width, source = float(truth.abs().max()), "largest magnitude of the reference"
+    """What PSNR and SSIM are relative to: the stated range, else what the reference spans (for complex images its magnitudes from 0)."""
+    if post.given.range is not None and not truth.is_complex():
+        (low, high), source = post.given.range, "stated range"
+    elif truth.is_complex():
+        low, high, source = 0.0, float(truth.abs().max()), "largest magnitude of the reference"
     else:
-        width, source = float(truth.max() - truth.min()), "span of the reference"
-    return {"data_range": width or None, "data_range_from": source}
+        low, high, source = float(truth.min()), float(truth.max()), "span of the reference"
+    return {"data_range": float(high - low) or None, "data_range_from": source, "lowest": float(low)}
