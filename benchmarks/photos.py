@@ -1,10 +1,10 @@
 """The shipped photo prior on photographs that it was not trained on.
 
-    python benchmarks/photos.py FOLDER [--count 12] [--steps 20] [--n 4] [--methods MMPS PiGDM ...]
+    python benchmarks/photos.py FOLDER [--count 12] [--n 4] [--methods MMPS PiGDM ...]
 
 FOLDER holds photographs (the figures in the docs are for the first 12 files of BSDS500's ``val`` by name). Of each, the central 256x256
 is used. Printed are: the PSNR of denoising at 25/255 and 50/255, and for Gaussian blur (std 2, circular) with noise 0.02, per method, the
-PSNR of one sample and of the mean of n, chi-square, calls and seconds, beside the Wiener filter with the true kernel, a 1/f^2 spectrum
+PSNR of one sample and of the mean of n (settings and steps of ``posteriori demo``), chi-square, calls and seconds, beside the Wiener filter with the true kernel, a 1/f^2 spectrum
 and the strength that suits each photograph best.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 import posteriori as po
+from posteriori.cli.demo import BOTTOM, PLAN, TOP
 from posteriori.evaluation import best_wiener, psnr
 from posteriori.rng import Streams
 
@@ -43,13 +44,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prior", type=Path, help="a saved prior; the shipped one by default")
     parser.add_argument("--count", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--n", type=int, default=4)
-    parser.add_argument("--methods", nargs="*", default=["DiffPIR", "PiGDM", "MMPS", "DAPS", "DPS"])
+    parser.add_argument("--methods", nargs="*", default=[type(method).__name__ for method, _ in PLAN])
     args = parser.parse_args()
     files = sorted(f for f in args.folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))[: args.count]
     images = [centre(f) for f in files]
-    prior = po.priors.from_pretrained(args.prior) if args.prior else po.priors.photos()
+    prior = po.priors.from_pretrained(args.prior, autocast="bfloat16") if args.prior else po.priors.photos(autocast="bfloat16")
     print(f"{len(images)} photographs, 256x256")
     for level in (25, 50):
         print(f"denoising at sigma {level}/255: {denoising(prior, images, level):.2f} dB")
@@ -59,14 +59,16 @@ def main() -> None:
     ys = [noise.sample(A(image[None]), Streams(1, [k]))[0] for k, image in enumerate(images)]
     wiener = [best_wiener(y, kernel, 0.02, image)[2] for y, image in zip(ys, images, strict=True)]
     base = sum(wiener) / len(wiener)
-    print(f"\nblur std 2, noise 0.02, {args.steps} steps, mean of {args.n}; best Wiener {base:.2f} dB")
+    print(f"\nblur std 2, noise 0.02, mean of {args.n}; best Wiener {base:.2f} dB")
     print(f"{'method':10} {'one':>7} {'mean':>7} {'gain one':>9} {'gain mean':>10} {'chi2':>6} {'D':>5} {'VJP':>5} {'s/sample':>9}")
-    for name in args.methods:
-        method, rows = po.methods.ALL[name](), []
+    for method, steps in PLAN:
+        if type(method).__name__ not in args.methods:
+            continue
+        rows = []
         for y, image in zip(ys, images, strict=True):
             post = po.Posterior(prior, po.Likelihood(y, A, noise, range=(0, 1)))
             began = time.perf_counter()
-            run = po.sample(post, method, n=args.n, steps=args.steps, batch=1)
+            run = po.sample(post, method, n=args.n, grid=po.grid.karras(steps, TOP, BOTTOM), batch=1)
             seconds = (time.perf_counter() - began) / args.n
             one = float(psnr(run.samples, image[None], 1.0).mean())
             mean = float(psnr(run.mean[None], image[None], 1.0))

@@ -56,9 +56,8 @@ def run(out: Path, quick: bool) -> None:
     print(report.table(records))
     best = max(records, key=lambda r: r["psnr_mean"])
     one = max(r["psnr_sample"] for r in records)
-    print(
-        f"\nOver the Wiener filter: {best['psnr_mean'] - base:+.2f} dB (mean of {best['n']}, {best['method']}), {one - base:+.2f} dB (one sample)."
-    )
+    gain = f"{best['psnr_mean'] - base:+.2f} dB (mean of {best['n']}, {best['method']}), {one - base:+.2f} dB (one sample)"
+    print(f"\nOver the Wiener filter: {gain}.")
     print(f"Page: {report.page(out)}   ({time.perf_counter() - began:.0f} s)")
 
 

@@ -83,7 +83,7 @@ def told(error: ValidationError, raw: Any) -> list[str]:
     return [f"{_place(item['loc'], raw)}: {_sentence(item)}" for item in error.errors()]
 
 
-def _place(loc: tuple[int | str, ...], raw: Any) -> str:
+def _place(loc: tuple[Any, ...], raw: Any) -> str:
     """The path of a field. Pydantic inserts the chosen member of a union, which is no key of the file."""
     names: list[str] = []
     node: Any = raw
