@@ -3,9 +3,9 @@
     python benchmarks/photos.py FOLDER [--count 12] [--n 4] [--methods MMPS PiGDM ...]
 
 FOLDER holds photographs (the figures in the docs are for the first 12 files of BSDS500's ``val`` by name). Of each, the central 256x256
-is used. Printed are: the PSNR of denoising at 25/255 and 50/255, and for Gaussian blur (std 2, circular) with noise 0.02, per method, the
-PSNR of one sample and of the mean of n (settings and steps of ``posteriori demo``), chi-square, calls and seconds, beside the Wiener filter with the true kernel, a 1/f^2 spectrum
-and the strength that suits each photograph best.
+is used. Printed are: the PSNR of denoising at 25/255 and 50/255, and for Gaussian blur (std 2, circular) with noise 0.02, per method (with
+the settings and steps of ``posteriori demo``), the PSNR of one sample and of the mean of n, chi-square, calls and seconds, beside the
+Wiener filter with the true kernel, a 1/f^2 spectrum and the strength that suits each photograph best.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     for method, steps in PLAN:
         if type(method).__name__ not in args.methods:
             continue
-        rows = []
+        label, rows = type(method).__name__, []
         for y, image in zip(ys, images, strict=True):
             post = po.Posterior(prior, po.Likelihood(y, A, noise, range=(0, 1)))
             began = time.perf_counter()
@@ -75,7 +75,7 @@ def main() -> None:
             rows.append((one, mean, float(post.given.chi2(run.samples).mean()), run.counts["denoiser"], run.counts["vjp"], seconds))
         one, mean, chi2, denoiser, vjp, seconds = (sum(column) / len(column) for column in zip(*rows, strict=True))
         print(
-            f"{name:10} {one:7.2f} {mean:7.2f} {one - base:9.2f} {mean - base:10.2f} {chi2:6.2f} {denoiser:5.0f} {vjp:5.0f} {seconds:9.2f}"
+            f"{label:10} {one:7.2f} {mean:7.2f} {one - base:9.2f} {mean - base:10.2f} {chi2:6.2f} {denoiser:5.0f} {vjp:5.0f} {seconds:9.2f}"
         )
 
 

@@ -29,7 +29,7 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
     psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
     coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
-    which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM are relative to.
+    which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
     flags: sentences for a person.
 
     Raises ``ValueError`` when samples or reference do not belong to the posterior.

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from posteriori.linalg import cg, dot, largest_eigenvalue
+from posteriori.linalg import largest_eigenvalue
+from posteriori.operators.normal import SolveError, normal_solve
 from posteriori.operators.transpose import AdjointError, dot_test
 
 Map = Callable[[Tensor], Tensor]
@@ -137,11 +138,13 @@ class LinearOperator(Operator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^H y for a batch. By default the exact transpose of ``forward`` by automatic differentiation."""
-        self.check_measurement(y)
         zero = self.probe(torch.zeros, rows=y.shape[0], dtype=y.real.dtype).to(y.device)
         with torch.enable_grad():
             zero.requires_grad_()
             out = self(zero)
+        # In the precision of y, which an operator written for one precision only may need.
+        self.__dict__.setdefault("_out_shape", tuple(out.shape[1:]))
+        self.check_measurement(y)
         return torch.autograd.grad(out, zero, y, create_graph=y.requires_grad)[0]
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
@@ -155,51 +158,6 @@ class LinearOperator(Operator):
     def spectrum(self) -> Spectrum | None:
         """A closed-form singular value decomposition, or None when no cheap one is known."""
         return None
-
-
-class SolveError(ArithmeticError):
-    """A linear solve did not reach its tolerance: the operator is not what it claims to be, or the problem is too ill-conditioned."""
-
-
-def _normal_solve(
-    A: LinearOperator, first: Map, second: Map, weights: tuple[Tensor, Tensor], b: Tensor, rtol: float, max_iter: int
-) -> Tensor:
-    """(r second first + s I)^-1 b by conjugate gradients, for first = A^H, second = A or the other way round."""
-    # Scaling by the larger weight keeps the iterates representable: r spans eight decades along a sampling run.
-    scale = torch.maximum(*weights)
-    r, s = weights[0] / scale, weights[1] / scale
-    energies: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def normal(v: Tensor) -> Tensor:
-        w = first(v)
-        q = second(w)
-        if not energies:
-            rounding = 100 * torch.finfo(s.dtype).eps * (dot(q, q) * dot(v, v)).sqrt()
-            energies.append((dot(v, q), dot(w, w), rounding))
-        return r * q + s * v
-
-    result = cg(normal, b, max_iter=max_iter, rtol=rtol)
-    name, problem = type(A).__name__, f"r2={float(weights[0]):.3g}, s2={float(weights[1]):.3g}"
-    if energies:
-        # <v, A A^H v> = ||A^H v||^2 costs nothing here, and betrays a wrong adjoint that conjugate gradients may survive by accident.
-        left, right, rounding = energies[0]
-        gap = (left - right).abs() - rounding - (1e-6 if s.dtype == torch.float64 else 1e-3) * torch.maximum(left.abs(), right)
-        if bool(((gap > 0) & (r > 0)).any()):
-            k = int(gap.argmax())
-            raise SolveError(
-                f"{name} ({problem}): the adjoint is not the transpose of the operator, <b, A A^H b> = {float(left[k]):.6g} but "
-                f"||A^H b||^2 = {float(right[k]):.6g} in row {k}. Run posteriori.testing.check_operator on it"
-            )
-    bad = result.breakdown | ~(result.residual <= 10 * rtol)
-    if bool(bad.any()):
-        k = int(bad.nonzero()[0])
-        cause = "negative curvature: is `adjoint` the transpose of `forward`?" if bool(result.breakdown[k]) else "no convergence"
-        raise SolveError(
-            f"conjugate gradients on {name} ({problem}) stopped in row {k} after {int(result.iterations[k])} iterations with relative "
-            f"residual {float(result.residual[k]):.2e} (wanted {rtol:.0e}): {cause}. Run posteriori.testing.check_operator on it, or "
-            "raise the noise level"
-        )
-    return result.x / scale
 
 
 def solve(
@@ -218,7 +176,7 @@ def solve(
         raise ValueError(f"solve: r2={float(r):.3g} and s2={float(s):.3g} must be numbers >= 0, and not both 0")
     spectrum = A.spectrum()
     if spectrum is None:
-        return _normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
+        return normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
     c = spectrum.Uh(b)
     width = s.expand(c.shape[1]).clone()
     width[: spectrum.s.numel()] += r * spectrum.s.to(width) ** 2
@@ -239,7 +197,7 @@ def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
         c = A.adjoint(y)
         one = torch.ones((), dtype=y.real.dtype, device=y.device)
         weights = (one, one * (max(rtol, 1e-3) * top) ** 2)
-        return _normal_solve(A, A, A.adjoint, weights, c, 1e-8 if one.dtype == torch.float64 else 1e-5, 5000) if top > 0 else c
+        return normal_solve(A, A, A.adjoint, weights, c, 1e-8 if one.dtype == torch.float64 else 1e-5, 5000) if top > 0 else c
     c = spectrum.Uh(y)
     s = spectrum.s.to(c.real)
     keep = s > rtol * s.max()

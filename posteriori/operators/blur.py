@@ -49,20 +49,37 @@ class Blur(LinearOperator):
         self.check_input(x)
         if self.boundary == "circular":
             return self._filter(x, self.transfer(x))
-        kh, kw = self.kernel.shape
-        pad = (kw - 1 - kw // 2, kw // 2, kh - 1 - kh // 2, kh // 2)
         C, H, W = self.in_shape
         x = x.reshape(-1, 1, H, W)
         if self.boundary != "valid":
-            x = F.pad(x, pad, mode="reflect" if self.boundary == "reflect" else "constant")
+            (top, bottom), (left, right) = self._margins()
+            x = F.pad(x, (left, right, top, bottom), mode="reflect" if self.boundary == "reflect" else "constant")
         y = F.conv2d(x, self.kernel.flip(0, 1)[None, None].to(x.dtype))
-        return y.reshape(-1, C, *y.shape[-2:])
+        return y.view(-1, C, *y.shape[-2:])
 
     def adjoint(self, y: Tensor) -> Tensor:
-        if self.boundary != "circular":
-            return super().adjoint(y)
         self.check_measurement(y)
-        return self._filter(y, self.transfer(y).conj())
+        if self.boundary == "circular":
+            return self._filter(y, self.transfer(y).conj())
+        kh, kw = self.kernel.shape
+        y = F.pad(y.reshape(-1, 1, *y.shape[-2:]), (kw - 1, kw - 1, kh - 1, kh - 1))
+        x = F.conv2d(y, self.kernel[None, None].to(y.dtype))
+        if self.boundary != "valid":
+            # The transpose of padding: what was copied out of the image is added back (reflect) or dropped (zero).
+            for axis, side, (before, after) in zip((-2, -1), self.in_shape[1:], self._margins(), strict=True):
+                if self.boundary == "zero":
+                    x = x.narrow(axis, before, side)
+                else:
+                    source = torch.arange(-before, side + after, device=x.device).abs()
+                    source = torch.minimum(source, 2 * (side - 1) - source)
+                    shape = list(x.shape)
+                    shape[axis] = side
+                    x = x.new_zeros(shape).index_add(axis, source, x)
+        return x.reshape(-1, *self.in_shape)
+
+    def _margins(self) -> list[tuple[int, int]]:
+        """Pixels needed before and after the image along rows and columns."""
+        return [(k - 1 - k // 2, k // 2) for k in self.kernel.shape]
 
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
         W = x.shape[-1]

@@ -53,8 +53,8 @@ def check_prior(
 
 
 def check_denoising(prior: Prior, images: Tensor, sigmas: Sequence[float] | None = None, *, slack: float = 1.2) -> dict[float, float]:
-    """Whether a network prior denoises known images as its own ``variance`` promises, which one with a wrong parametrisation, schedule or
-    range does not.
+    """Whether a network prior denoises known images as its own ``variance`` promises, which one with a wrong parametrisation or range
+    does not. A schedule that is off by little may pass: of several candidates the one with the smallest errors is right.
 
     images: clean ones (B, *E) in the prior's range, a few typical ones. sigmas: levels to try; by default five within the prior's limits,
     from 0.1 to 4 standard deviations. Returns the error ||D(x0 + sigma z) - x0|| / ||sigma z|| at each level. For the exact denoiser it
