@@ -38,7 +38,7 @@ def toy(**kwargs):
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"sigma_data": 0.7, "variance": 0.3, "sigma_max": 20.0, "train_size": (7, 10)},
+        {"sigma_data": 0.7, "variance": 0.3, "sigma_max": 20.0, "train_size": (7, 10), "errors": ((0.01, 1e-4), (10.0, 0.3))},
         {"parametrization": "v", "schedule": DiscreteVP.linear().zero_terminal(), "range": (0.0, 1.0)},
         {"parametrization": "flow", "schedule": RectifiedFlow(label_scale=1000), "range": None},
     ],
@@ -60,6 +60,7 @@ def test_a_saved_prior_comes_back_as_the_same_denoiser(tmp_path, kwargs):
         "parametrization",
         "schedule",
         "sigma_data",
+        "errors",
     ):
         assert getattr(back, name) == getattr(prior, name), name
     card = shelf.read_card(tmp_path / "p")

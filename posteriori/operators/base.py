@@ -206,11 +206,13 @@ def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
 
 
 def norm2(A: LinearOperator) -> float:
-    """The largest singular value of A, measured: from the spectrum, or by Lanczos's method (once per operator), within 1e-4 from below."""
-    spectrum = A.spectrum()
-    if spectrum is not None:
-        return float(spectrum.s.max())
+    """The largest singular value of A, measured once: from the spectrum, or by Lanczos's method, within 1e-4 from below."""
     if "_norm2" not in A.__dict__:
+        # A method may ask at every step; making a spectrum can cost more than the step itself.
+        spectrum = A.spectrum()
+        if spectrum is not None:
+            A.__dict__["_norm2"] = float(spectrum.s.max())
+            return A.__dict__["_norm2"]
         generator = torch.Generator().manual_seed(0)
         start = A.probe(lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device))
         with torch.no_grad():

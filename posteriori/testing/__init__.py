@@ -3,6 +3,6 @@
 from posteriori.testing.methods import check_method
 from posteriori.testing.noises import check_noise
 from posteriori.testing.operators import check_operator
-from posteriori.testing.priors import check_prior
+from posteriori.testing.priors import check_denoising, check_prior
 
-__all__ = ["check_method", "check_noise", "check_operator", "check_prior"]
+__all__ = ["check_denoising", "check_method", "check_noise", "check_operator", "check_prior"]
