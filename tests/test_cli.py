@@ -69,9 +69,9 @@ def test_a_clean_image_is_degraded_and_compared(tmp_path, monkeypatch, capsys):
 
 def test_an_image_given_as_the_measurement_of_another_shape_gets_a_hint(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((1, 16, 16), dtype=np.float32))
-    file = problem(tmp_path, "{file: x.npy}", operator="{name: downsample, factor: 2}")
+    file = problem(tmp_path, "{file: x.npy}", operator="{name: downsample, factor: 2, kind: box}")
     assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet") == 2
-    assert "image" in capsys.readouterr().err
+    assert "It looks like the clean image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,97 @@ def test_a_killed_run_is_completed_to_the_same_bits(tmp_path):
     subprocess.run([*words, str(tmp_path / "straight")], env=environment, check=True, capture_output=True)
     a, b = (load_file(tmp_path / name / "samples.safetensors")["samples"] for name in ("killed", "straight"))
     assert torch.equal(a, b)
+
+
+def test_a_problem_that_changed_is_not_resumed(tmp_path, monkeypatch, capsys):
+    """Also a change that the run's own record does not hold: another prior of the same kind."""
+    np.save(tmp_path / "y.npy", np.zeros((1, 16, 16), dtype=np.float32))
+    file = problem(tmp_path, "{file: y.npy}")
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet") == 0
+    before = load_file(tmp_path / "run" / "samples.safetensors")["samples"]
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet", "--resume") == 0
+    assert torch.equal(load_file(tmp_path / "run" / "samples.safetensors")["samples"], before)
+    file.write_text(file.read_text().replace("mean: 0.5", "mean: 0.4"))
+    capsys.readouterr()
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet", "--resume") == 2
+    error = capsys.readouterr().err
+    assert "belongs to another problem" in error
+    assert "'mean': 0.5" in error
+    assert "'mean': 0.4" in error
+
+
+def test_clipped_values_and_the_scale_of_the_spread_are_said(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "y.npy", np.full((1, 16, 16), 1.5, dtype=np.float32))
+    assert call(monkeypatch, "solve", problem(tmp_path, "{file: y.npy}"), "--out", tmp_path / "run", "--quiet") == 0
+    out = capsys.readouterr().out
+    outside = int((load_file(tmp_path / "run" / "samples.safetensors")["samples"] > 1 + 0.5 / 255).sum())
+    assert outside > 100
+    assert f"pictures: {outside} of 768 values lie outside [0, 1]" in out
+    assert "std.png: black is 0, white is" in out
+
+
+def test_samples_that_are_no_pictures_are_kept_all_the_same(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "y.npy", np.zeros(12, dtype=np.float32))
+    file = problem(tmp_path, "{file: y.npy}", operator="identity")
+    file.write_text(file.read_text().replace("[1, 16, 16]", "[12]"))
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet") == 0
+    assert "no pictures: samples of shape (12,)" in capsys.readouterr().out
+    assert list((tmp_path / "run").glob("*.png")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["solv"], 'Did you mean "solve"'),
+        (["solve", "x.yaml", "--ot", "y"], "Did you mean --out"),
+        (["methods", "--jsn"], "Did you mean --json"),
+        (["solve", "none.yaml", "--out", "y"], "no such file: none.yaml"),
+        (["report", "nowhere"], "no run in nowhere"),
+        (["train", "none.yaml", "--out", "y"], "none.yaml"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *words) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        call(monkeypatch, "solve", "none.yaml", "--out", "y", "--debug")
+
+
+def test_warnings_are_sentences(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "x.npy", np.full((1, 16, 16), 0.5, dtype=np.float32))
+    file = problem(tmp_path, "{image: x.npy}", operator="identity")
+    file.write_text(file.read_text().replace("law: gaussian, sigma: 0.05", "law: poisson, peak: 5").replace("method: MMPS", "method: DPS"))
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("warning: Poisson noise with a peak of 5 photons") for line in lines)
+    assert not any(".py" in line for line in lines)
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from posteriori.cli import app; app(['--help'], result_action='return_value'); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("demo", "solve", "methods", "train", "report", "env"):
+        assert command in done.stdout
+
+
+def test_the_demo_does_not_replace_a_folder_of_somebody_else(tmp_path, monkeypatch, capsys):
+    (tmp_path / "thesis.txt").write_text("x")
+    assert call(monkeypatch, "demo", "--out", tmp_path) == 2
+    assert "is not a demo folder" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_beats_the_wiener_filter(tmp_path, monkeypatch, capsys):
+    assert call(monkeypatch, "demo", "--out", tmp_path / "demo", "--quick") == 0
+    assert "Over the Wiener filter: +" in capsys.readouterr().out
+    assert (tmp_path / "demo" / "index.html").stat().st_size > 100_000

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
-app = App(name="posteriori", help="Posterior samples for inverse problems with diffusion models.", version_flags=["--version"])
 DEBUG = "--debug"
+HELP = f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows where an error came from."
+app = App(name="posteriori", help=HELP, version_flags=["--version"])
 
 
 @app.command
@@ -108,13 +111,23 @@ def env() -> None:
     print(text())
 
 
-def main() -> None:
-    """The entry point: an expected error is one message and exit code 2; ``--debug`` anywhere shows where it came from."""
-    words = [word for word in sys.argv[1:] if word != DEBUG]
-    try:
-        app(words)
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
-        if DEBUG in sys.argv:
-            raise
-        print(f"posteriori: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+def main(words: Sequence[str] | None = None) -> None:
+    """The entry point: an expected error is one message on stderr and exit code 2; ``--debug`` anywhere shows where it came from."""
+    words = sys.argv[1:] if words is None else words
+    with warnings.catch_warnings():
+        warnings.showwarning = _said
+        try:
+            app([word for word in words if word != DEBUG], exit_on_error=False, print_error=False)
+        except KeyboardInterrupt:
+            print("posteriori: interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        except (CycloptsError, ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
+            if DEBUG in words:
+                raise
+            print(f"posteriori: {error or type(error).__name__}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+def _said(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as a sentence, without the line of source that it came from."""
+    print(f"warning: {message}", file=sys.stderr)

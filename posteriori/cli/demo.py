@@ -5,16 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-from posteriori import grid, measurements, methods, noise, operators, priors, report
+from posteriori import grid, measurements, methods, noise, operators, priors, problems, report
 from posteriori.evaluation import best_wiener, psnr
 from posteriori.likelihood import Likelihood, Posterior
+from posteriori.measurements.photos import COFFEE
 from posteriori.priors.network import Network
-from posteriori.rng import Streams
 from posteriori.sample import sample
 
 STD, SIGMA, N = 2.0, 0.02, 4
@@ -38,11 +37,11 @@ def run(out: Path, quick: bool) -> None:
     out.mkdir(parents=True)
     (out / ".demo").touch()
     began = time.perf_counter()
-    x, _ = measurements.read_image(Path(str(files("posteriori.measurements") / "photos" / "coffee.png")), channels=3)
+    x, _ = measurements.read_image(COFFEE, channels=3)
     kernel = operators.gaussian_kernel(STD)
     A = operators.Blur(kernel, tuple(x.shape), boundary="circular")
     law = noise.Gaussian(SIGMA)
-    y = law.sample(A(x[None]), Streams(0, [0]))[0]
+    y = problems.simulate(A, x, law, seed=0)
     prior, precision = _quickest(tuple(x.shape))
     post = Posterior(prior, Likelihood(y, A, law, range=(0.0, 1.0)))
     wiener, _, base = best_wiener(y, kernel, SIGMA, x)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from posteriori import problems, report
 from posteriori.measurements import write_image
-from posteriori.run import Run
+from posteriori.run import Run, read_json, write_json
 from posteriori.sample import sample
 
 
 def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float) -> None:
     """Solve, save, print. A folder that holds another run is refused before anything is computed."""
-    task = problems.load(problem).build()
+    given = problems.load(problem)
+    check_folder(given, out, resume)
+    task = given.build()
     for note in task.notes:
         print(note, file=sys.stderr)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "problem.json", given.raw)
     done = sample(
         task.posterior,
         task.method,
@@ -29,10 +32,21 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
         checkpoint_seconds=checkpoint_seconds,
     )
     record = report.save(done, task.posterior, out, task.reference)
-    pictures(done, out)
-    page = report.page(out)
-    print("\n".join(lines(done, record)))
-    print(f"page: {page}")
+    said = pictures(done, out)
+    print("\n".join([*lines(done, record), *said, f"page: {report.page(out)}"]))
+
+
+def check_folder(given: problems.Problem, out: Path, resume: bool) -> None:
+    """Raise ``ValueError`` when the folder holds a run already or, on resuming, one of another problem."""
+    if (out / "run.json").exists() and not resume:
+        raise ValueError(f"{out} already holds a run; choose another folder, or go on with it by --resume")
+    place = out / "problem.json"
+    if resume and place.exists():
+        then, now = read_json(place), json.loads(json.dumps(given.raw))
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        if changed:
+            changes = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed)
+            raise ValueError(f"the run in {out} belongs to another problem, so it cannot be resumed ({changes[:600]})")
 
 
 def lines(done: Run, record: dict[str, Any]) -> list[str]:
@@ -51,17 +65,23 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
     return out + [f"note: {flag}" for flag in record["flags"]]
 
 
-def pictures(done: Run, out: Path) -> None:
-    """Samples, mean and standard deviation as PNG files, when they are pictures."""
+def pictures(done: Run, out: Path) -> list[str]:
+    """Samples, mean and standard deviation as PNG files, when they are pictures; sentences about them."""
     x = done.samples.abs() if done.samples.is_complex() else done.samples
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        return
-    low, high = done.config["range"] or (0.0, 1.0)
-    for k, image in enumerate(x):
-        write_image(out / f"sample-{k:03d}.png", image, range=(low, high))
+        return [f"no pictures: samples of shape {tuple(done.samples.shape[1:])} are not grey or RGB; they are in samples.safetensors"]
+    low, high = done.config["range"] or (float(x.min()), float(x.max()))
+    clipped = sum(write_image(out / f"sample-{k:03d}.png", image, range=(low, high)) for k, image in enumerate(x))
     mean = done.mean.abs() if done.mean.is_complex() else done.mean
     write_image(out / "mean.png", mean.view(x.shape[1:]), range=(low, high))
+    said = []
+    if clipped:
+        said.append(
+            f"pictures: {clipped} of {x.numel()} values lie outside [{low:g}, {high:g}]; clipped in the PNG files, not in the samples"
+        )
     if len(x) > 1:
-        spread = done.std.view(x.shape[1:])
-        write_image(out / "std.png", spread, range=(0.0, max(float(torch.max(spread)), 1e-12)))
+        top = max(float(done.std.max()), 1e-12)
+        write_image(out / "std.png", done.std.view(x.shape[1:]), range=(0.0, top))
+        said.append(f"std.png: black is 0, white is {top:.3g}")
+    return said

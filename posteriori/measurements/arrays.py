@@ -23,6 +23,8 @@ def read_array(path: str | Path, key: str | None = None) -> Tensor:
     """
     path = checked(path)
     if path.suffix == ".npy":
+        if key is not None:
+            raise ValueError(f"{path} holds one array without a name; leave the key {key!r} out")
         return _npy(path)
     try:
         if path.suffix == ".safetensors":

@@ -146,7 +146,9 @@ def _tiff(path: Path) -> np.ndarray:
                 raise Image.DecompressionBombError(f"{path} holds {math.prod(shape)} values, beyond twice Pillow's limit of {limit} pixels")
             array = series.asarray()
             inverted = getattr(series.pages[0], "photometric", None) == tifffile.PHOTOMETRIC.MINISWHITE
-    except (tifffile.TiffFileError, ValueError, IndexError, NotImplementedError) as error:
+    except Image.DecompressionBombError:
+        raise
+    except Exception as error:  # a damaged TIFF meets errors of every class on its way through the decoder
         raise ValueError(f"{path} cannot be read as one TIFF picture: {error}") from error
     if inverted:
         raise ValueError(f"{path} stores white as 0; save it with black as 0")

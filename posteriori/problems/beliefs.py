@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from posteriori import priors
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Range, suggestion
 
+KINDS = ("path", "diffusers", "gaussian")
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -62,8 +63,9 @@ def _by_name(raw: Any) -> Any:
         if raw not in ("photos", "digits"):
             raise ValueError(f"unknown prior {raw!r}; {suggestion(raw, ['photos', 'digits'])}; or a folder as {{path: {raw}}}")
         return {"shipped": raw}
-    if isinstance(raw, dict) and "shipped" in raw:
-        raise ValueError(f"unknown setting 'shipped'; write the name alone: prior: {raw['shipped']}")
+    for key in raw if isinstance(raw, dict) else ():
+        if key not in KINDS:
+            raise ValueError(f"unknown setting {key!r}; {suggestion(key, KINDS)}, or the name photos or digits alone")
     return raw
 
 

@@ -65,8 +65,13 @@ def degrade(section: Instrument, x: Tensor, law: Noise, source: Measurement, fix
             )
         raise ValueError(f"{source.image} has shape {tuple(x.shape)}, images here have shape {fixed}")
     A = section.build(tuple(x.shape))
+    return A, simulate(A, x, law, source.seed)
+
+
+def simulate(A: Operator, x: Tensor, law: Noise, seed: int) -> Tensor:
+    """A measurement of one image x (*E), with noise that depends on ``seed`` and is independent of every sample drawn with the same one."""
     with torch.no_grad():
-        return A, law.sample(A(x[None]), Streams(source.seed, [NOISE_STREAM]))[0]
+        return law.sample(A(x[None]), Streams(seed, [NOISE_STREAM]))[0]
 
 
 def measured(

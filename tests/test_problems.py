@@ -1,0 +1,318 @@
+"""Problem files: what they describe is what is built, and what looks wrong is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import posteriori as po
+from posteriori import problems
+from posteriori.evaluation import exact_posterior
+from posteriori.measurements import write_image
+from posteriori.methods import ALL, DAPS, DDIM, DPS, MMPS, ConstantFraction, DiffPIR, Heun, Unconditional
+from posteriori.problems.instruments import Instrument
+from posteriori.rng import Streams
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "problems").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A problem file on an 8 x 8 Gaussian prior, with y.npy beside it and the given settings changed; None leaves one out."""
+    np.save(tmp_path / "y.npy", np.random.default_rng(0).random((1, 8, 8), dtype=np.float32))
+
+    def file(**changes):
+        record = {
+            "prior": {"gaussian": {"mean": 0.5, "std": 0.2, "shape": [1, 8, 8]}},
+            "operator": {"name": "identity"},
+            "noise": {"law": "gaussian", "sigma": 0.1, "range": [0, 1]},
+            "measurement": {"file": "y.npy"},
+            "method": "MMPS",
+        } | changes
+        place = tmp_path / "problem.yaml"
+        place.write_text(yaml.safe_dump({key: value for key, value in record.items() if value is not None}))
+        return place
+
+    return file
+
+
+def gaussian(*shape, **more):
+    return {"gaussian": {"mean": 0.5, "std": 0.2, "shape": list(shape)} | more}
+
+
+SECTIONS = [
+    ("identity", lambda: po.operators.Identity((3, 8, 8))),
+    ("grey", lambda: po.operators.Grey((3, 8, 8))),
+    ({"name": "blur", "std": "1e0"}, lambda: po.operators.Blur(po.operators.gaussian_kernel(1.0), (3, 8, 8))),
+    (
+        {"name": "blur", "std": 0.5, "size": 3, "boundary": "valid"},
+        lambda: po.operators.Blur(po.operators.gaussian_kernel(0.5, 3), (3, 8, 8), "valid"),
+    ),
+    ({"name": "blur", "kernel": "kernel.npy"}, lambda: po.operators.Blur(torch.ones(3, 3) / 9, (3, 8, 8))),
+    ({"name": "mask", "box": 4}, lambda: po.operators.Mask(po.operators.box_mask((8, 8), 4), (3, 8, 8))),
+    ({"name": "mask", "box": 4, "where": [0, 2]}, lambda: po.operators.Mask(po.operators.box_mask((8, 8), 4, (0, 2)), (3, 8, 8))),
+    ({"name": "mask", "keep": 0.3, "seed": 5}, lambda: po.operators.Mask(po.operators.random_mask((8, 8), 0.3, 5), (3, 8, 8))),
+    ({"name": "mask", "file": "mask.png"}, lambda: po.operators.Mask(torch.arange(8).expand(8, 8) > 3, (3, 8, 8))),
+    ({"name": "downsample", "factor": 2, "kind": "bicubic"}, lambda: po.operators.Downsample((3, 8, 8), 2, "bicubic")),
+    ({"name": "radon", "angles": 4, "pixel_mm": 0.5}, lambda: po.operators.Radon((3, 8, 8), [0, 45, 90, 135], 0.5)),
+    (
+        {"name": "radon", "angles": [10, 20.5], "pixel_mm": 1, "detectors": 9, "detector_mm": 2},
+        lambda: po.operators.Radon((3, 8, 8), [10, 20.5], 1.0, 9, 2.0),
+    ),
+    ({"name": "phase-retrieval", "oversampling": 2}, lambda: po.operators.PhaseRetrieval((3, 8, 8), 2.0)),
+    (
+        {"name": "compose", "parts": ["grey", {"name": "downsample", "factor": 2, "kind": "box"}]},
+        lambda: po.operators.Downsample((1, 8, 8), 2, "box") @ po.operators.Grey((3, 8, 8)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("section", "build"), SECTIONS, ids=lambda value: str(value) if not callable(value) else "")
+def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, section, build):
+    np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
+    write_image(tmp_path / "mask.png", (torch.arange(8).expand(8, 8) > 3).float(), range=(0, 1))
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).random((3, 8, 8), dtype=np.float32))
+    method = "DPS" if "phase" in str(section) else "MMPS"
+    task = problems.load(write(prior=gaussian(3, 8, 8), operator=section, measurement={"image": "x.npy"}, method=method)).build()
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(task.posterior.given.A(x), build()(x))
+
+
+def test_every_operator_section_is_tried():
+    tried = {section if isinstance(section, str) else section["name"] for section, _ in SECTIONS} | {"nothing", "masked-fourier"}
+    assert {cls.model_fields["name"].annotation.__args__[0] for cls in Instrument.__subclasses__()} == tried
+
+
+def test_a_simulated_measurement_has_the_stated_noise_and_no_sample_shares_it(write, tmp_path):
+    x = np.full((1, 200, 200), 0.5, dtype=np.float32)
+    np.save(tmp_path / "x.npy", x)
+    file = write(prior=gaussian(1, 200, 200), measurement={"image": "x.npy", "seed": 3}, seed=3)
+    task = problems.load(file).build()
+    z = (task.posterior.given.y - 0.5) / 0.1
+    assert abs(float(z.std()) - 1) < 4 / (2 * 40_000) ** 0.5
+    for k in range(4):
+        other = Streams(3, [k]).normal(z[None])[0]
+        assert abs(float((z * other).mean())) < 4 / 200
+    assert torch.equal(problems.load(file).build().posterior.given.y, task.posterior.given.y)
+    torch.testing.assert_close(task.reference, torch.from_numpy(x))
+
+
+def test_pictures_are_put_into_the_range_and_arrays_are_not(write, tmp_path):
+    x = torch.linspace(0, 1, 64).view(1, 8, 8)
+    write_image(tmp_path / "y.png", x, range=(0, 1), bits=16)
+    noise = {"law": "gaussian", "sigma": 0.1, "range": [-1, 1]}
+    prior = gaussian(1, 8, 8, range=[-1, 1])
+    task = problems.load(write(prior=prior, noise=noise, measurement={"file": "y.png"}, reference="y.png")).build()
+    torch.testing.assert_close(task.posterior.given.y, 2 * x - 1, atol=2e-5, rtol=0)
+    torch.testing.assert_close(task.reference, 2 * x - 1, atol=2e-5, rtol=0)
+    task = problems.load(write(prior=prior, noise=noise)).build()
+    np.testing.assert_array_equal(task.posterior.given.y.numpy(), np.load(tmp_path / "y.npy"))
+    assert any("are taken as they are" in note for note in task.notes)
+
+
+def test_the_noise_level_is_converted_to_the_prior_s_range(write):
+    task = problems.load(write(prior=gaussian(1, 8, 8, range=[-1, 1]))).build()
+    assert task.posterior.given.std == 0.1
+    assert task.posterior.likelihood.std == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (1, 1, 8, 8)])
+def test_a_measurement_may_come_in_the_usual_layouts(write, tmp_path, shape):
+    y = np.random.default_rng(0).random((8, 8), dtype=np.float32)
+    np.save(tmp_path / "y.npy", y.reshape(shape))
+    assert torch.equal(problems.load(write()).build().posterior.given.y, torch.from_numpy(y[None]))
+
+
+def test_a_picture_with_holes_gives_its_observed_pixels(write):
+    file = write(operator={"name": "mask", "box": 4})
+    given = problems.load(file).build().posterior.given
+    assert given.y.shape == (48,)
+    y = torch.from_numpy(np.load(file.with_name("y.npy")))
+    torch.testing.assert_close(given.A(y[None])[0], given.y)
+
+
+def test_k_space_is_complex_and_may_be_whole(write, tmp_path):
+    pattern = torch.arange(8).expand(8, 8) % 2 == 0
+    write_image(tmp_path / "pattern.png", pattern.float(), range=(0, 1))
+    k = np.random.default_rng(0).standard_normal((8, 8)) + 1j * np.random.default_rng(1).standard_normal((8, 8))
+    noise = {"law": "complex-gaussian", "sigma_complex": 0.1, "range": [-1, 1]}
+    operator = {"name": "masked-fourier", "file": "pattern.png"}
+    for name, values in (("whole", k), ("sampled", k[pattern.numpy()])):
+        np.save(tmp_path / f"{name}.npy", values.astype(np.complex64))
+        prior = gaussian(2, 8, 8, range=[-1, 1])
+        task = problems.load(write(prior=prior, operator=operator, noise=noise, measurement={"file": f"{name}.npy"})).build()
+        np.testing.assert_allclose(task.posterior.given.y.numpy(), k[pattern.numpy()], rtol=1e-6)
+        assert task.posterior.given.std == pytest.approx(0.1 / 2**0.5)
+
+
+def test_a_clean_image_in_the_place_of_the_measurement_gets_a_hint(write):
+    with pytest.raises(ValueError, match=r"looks like the clean image: .* measurement: \{image: y.npy\}"):
+        problems.load(write(operator={"name": "downsample", "factor": 2, "kind": "box"})).build()
+
+
+def test_a_measurement_in_the_place_of_the_clean_image_gets_a_hint(write):
+    file = write(prior=gaussian(1, 16, 16), operator={"name": "downsample", "factor": 2, "kind": "box"}, measurement={"image": "y.npy"})
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 8\) of a measurement.* measurement: \{file: y.npy\}"):
+        problems.load(file).build()
+    with pytest.raises(ValueError, match=r"has shape \(1, 8, 8\), images here have shape \(1, 9, 9\)"):
+        problems.load(write(prior=gaussian(1, 9, 9), measurement={"image": "y.npy"})).build()
+
+
+def test_an_image_of_unknown_shape_is_asked_for(write, tmp_path):
+    """A prior of any size does not say how large the image is; the shapes alone cannot tell which of the two was meant."""
+    np.save(tmp_path / "y.npy", np.zeros((3, 8, 8), dtype=np.float32))
+    downsample = {"name": "downsample", "factor": 2, "kind": "box"}
+    with pytest.raises(ValueError, match=r"state the shape of the image, image_shape: .* measurement: \{image: y.npy\}"):
+        problems.load(write(prior="photos", operator=downsample)).build()
+    task = problems.load(write(prior="photos", operator=downsample, image_shape=[3, 16, 16])).build()
+    assert task.posterior.shape == (3, 16, 16)
+    assert task.posterior.given.std == 0.1
+
+
+def test_detail_that_the_operator_cannot_make_is_doubted(write, tmp_path):
+    rng = np.random.default_rng(0)
+    blur = {"name": "blur", "std": 2.5}
+    kernel = po.operators.gaussian_kernel(2.5)
+    x = torch.from_numpy(rng.random((1, 32, 32), dtype=np.float32))
+    blurred = po.operators.Blur(kernel, (1, 32, 32))(x[None])[0] + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noise = {"law": "gaussian", "sigma": 0.02, "range": [0, 1]}
+    for name, y, doubted in (("sharp", x, True), ("blurred", blurred, False)):
+        np.save(tmp_path / f"{name}.npy", y.numpy())
+        task = problems.load(write(prior=gaussian(1, 32, 32), operator=blur, noise=noise, measurement={"file": f"{name}.npy"})).build()
+        assert any("holds detail that Blur cannot make" in note for note in task.notes) == doubted
+
+
+def test_rounding_coarser_than_the_noise_is_said(write, tmp_path):
+    for bits, sigma, said in ((8, 1e-4, True), (8, 0.01, False), (16, 1e-4, False)):
+        write_image(tmp_path / "y.png", torch.rand(1, 8, 8), range=(0, 1), bits=bits)
+        noise = {"law": "gaussian", "sigma": sigma, "range": [0, 1]}
+        task = problems.load(write(noise=noise, measurement={"file": "y.png"})).build()
+        assert any("rounding alone" in note for note in task.notes) == said
+
+
+METHODS = [
+    ("MMPS", MMPS()),
+    ({"name": "MMPS", "iterations": 2, "rtol": "1e-3"}, MMPS(iterations=2, rtol=1e-3)),
+    ({"name": "DPS", "preset": "published"}, DPS.published()),
+    ({"name": "DPS", "preset": "published", "scale": 1}, DPS.published(scale=1.0)),
+    ({"name": "DiffPIR", "transition": {"name": "ConstantFraction", "zeta": 0.5}}, DiffPIR(transition=ConstantFraction(0.5))),
+    ({"name": "DPS", "transition": {"name": "DDIM", "eta": 0.5}}, DPS(transition=DDIM(0.5))),
+    ({"name": "Unconditional", "transition": "Heun"}, Unconditional(Heun())),
+    ({"name": "DAPS", "draw": "langevin", "langevin_steps": 7}, DAPS(draw="langevin", langevin_steps=7)),
+]
+
+
+@pytest.mark.parametrize(("section", "method"), METHODS, ids=lambda value: str(value))
+def test_a_method_section_makes_the_method(write, section, method):
+    assert problems.load(write(method=section)).method == method
+
+
+def test_every_method_can_be_named(write):
+    for name, cls in ALL.items():
+        assert type(problems.load(write(method=name)).method) is cls
+
+
+MISTAKES = [
+    ({"stepz": 3}, "unknown setting 'stepz'; did you mean 'steps'"),
+    ({"steps": 0}, "steps: input should be greater than or equal to 1"),
+    ({"n": True}, "n: expected a whole number, got True"),
+    ({"n": "3"}, "n: expected a whole number, got '3'"),
+    ({"grid": "karas"}, "grid: got 'karas'; did you mean 'karras'"),
+    ({"prior": "photo"}, "unknown prior 'photo'; did you mean 'photos'"),
+    ({"prior": {"pth": "x"}}, "prior: unknown setting 'pth'; did you mean 'path'"),
+    ({"prior": {"gaussian": {"mean": 0, "std": -1, "shape": [1]}}}, "prior.gaussian.std: input should be greater than 0, got -1"),
+    ({"operator": "gray"}, "operator: unknown name 'gray'; did you mean 'grey'"),
+    ({"operator": {"std": 1}}, "operator: say which by the key 'name'"),
+    ({"operator": {"name": "blur"}}, "give either std"),
+    ({"operator": {"name": "blur", "std": True}}, "operator.std: expected a finite number, got True"),
+    ({"operator": {"name": "blur", "std": ".inf"}}, "operator.std: expected a finite number"),
+    ({"operator": {"name": "blur", "std": 1, "boundary": "circle"}}, "got 'circle'; did you mean 'circular'"),
+    ({"operator": {"name": "mask", "keep": 0.5}}, "keep needs a seed"),
+    ({"operator": {"name": "downsample", "factor": 2}}, "operator.kind: this setting is required"),
+    ({"operator": {"name": "compose", "parts": ["grey", "blurr"]}}, "operator.parts.1: unknown name 'blurr'; did you mean 'blur'"),
+    ({"noise": {"law": "gaussian", "sigma": 0.1}}, "noise.range: this setting is required"),
+    ({"noise": {"law": "gaussian", "range": [0, 1]}}, "noise.sigma: this setting is required"),
+    ({"noise": {"law": "gausian", "sigma": 1, "range": [0, 1]}}, "unknown name 'gausian'; did you mean 'gaussian'"),
+    ({"noise": {"law": "gaussian", "sigma": 1, "range": [1, 0]}}, "noise.range: expected [lowest, highest]"),
+    ({"noise": {"law": "poisson", "peak": 50, "range": [-1, 1]}}, "photons are counted from black = 0"),
+    ({"noise": {"law": "complex-gaussian", "range": [0, 1]}}, "give exactly one of sigma_per_channel"),
+    ({"method": "MMSP"}, "unknown method 'MMSP'; did you mean 'MMPS'"),
+    ({"method": {"name": "DPS", "weighing": "norm"}}, "DPS has no setting 'weighing'; did you mean 'weighting'"),
+    ({"method": {"name": "DPS", "weighting": "nrm"}}, "DPS.weighting is 'nrm'; did you mean 'norm'"),
+    ({"method": {"name": "MMPS", "iterations": 2.0}}, "MMPS.iterations: expected a whole number, got 2.0"),
+    ({"method": {"name": "MMPS", "rtol": True}}, "MMPS.rtol: expected a finite number, got True"),
+    ({"method": {"name": "DPS", "preset": "publishd"}}, "no preset 'publishd'; known: published"),
+    ({"method": {"name": "DPS", "transition": "DDMI"}}, "unknown transition 'DDMI'; did you mean 'DDIM'"),
+    ({"method": {"name": "DPS", "transition": {"name": "DDIM", "eta": 3}}}, "eta must lie in [0, 1], got 3"),
+    ({"method": {"name": "os.system"}}, "unknown method 'os.system'"),
+    ({"method": ["MMPS"]}, "expected a name, or a mapping with a name"),
+    ({"measurement": {}}, "give either `file`"),
+    ({"measurement": {"file": "y.npy", "image": "y.npy"}}, "give either `file`"),
+    ({"measurement": {"file": "y.npy", "seed": 1}}, "a measured file has no seed"),
+    ({"measurement": {"image": "y.npy"}, "reference": "y.npy"}, "the clean image is the reference"),
+    ({"noise": None}, "noise: this setting is required"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_a_mistake_is_refused_with_field_value_and_suggestion(write, changes, message):
+    with pytest.raises(ValueError, match="problem.yaml") as caught:
+        problems.load(write(**changes))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"measurement": {"file": "z.npy"}}, "no such file: .*z.npy .in that folder: .*y.npy"),
+        ({"measurement": {"file": "whole.npy"}}, "holds int64 values; store physical units as float"),
+        ({"measurement": {"file": "y.npy", "key": "a"}}, "holds one array without a name"),
+        ({"prior": {"path": "nowhere"}}, "no prior in"),
+        ({"reference": "other.npy"}, r"reference .* has shape \(1, 4, 4\), images here have shape \(1, 8, 8\)"),
+        ({"device": "gpu"}, "device 'gpu' is not available here"),
+        ({"precision": "bfloat16"}, "no network to run in bfloat16"),
+        ({"operator": {"name": "mask", "file": "flat.npy"}}, "needs dark and bright pixels"),
+    ],
+)
+def test_files_that_do_not_fit_are_named_when_the_problem_is_built(write, tmp_path, changes, message):
+    np.save(tmp_path / "whole.npy", np.zeros((1, 8, 8), dtype=np.int64))
+    np.save(tmp_path / "other.npy", np.zeros((1, 4, 4), dtype=np.float32))
+    np.save(tmp_path / "flat.npy", np.zeros((8, 8), dtype=np.float32))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        problems.load(write(**changes)).build()
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    for text, message in (("- 1", "expected a mapping"), ("a: [", "is not YAML"), ("", "is empty")):
+        (tmp_path / "p.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            problems.load(tmp_path / "p.yaml")
+
+
+def test_paths_start_at_the_folder_of_the_file(write, tmp_path, monkeypatch):
+    file = write()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert problems.load(Path("..") / file.name).build().posterior.given.y.shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_the_examples_are_sound(file):
+    problem = problems.load(file)
+    if file.stem != "measured":  # which waits for the reader's own measurement
+        task = problem.build()
+        assert task.method.refuses(task.posterior) is None
+        assert task.reference.shape == task.posterior.shape
+
+
+def test_the_example_with_an_exact_answer_finds_it():
+    task = problems.load(next(file for file in EXAMPLES if file.stem == "exact")).build()
+    run = po.sample(task.posterior, task.method, **(task.settings | {"n": 64}))
+    exact = exact_posterior(task.posterior)
+    error = (run.mean - exact.mean).flatten() / exact.covariance.diagonal().sqrt()
+    assert float(error.square().mean()) < 2 / 64
+    assert float(run.std.square().mean()) == pytest.approx(float(exact.covariance.diagonal().mean()), rel=0.02)
