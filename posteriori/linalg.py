@@ -87,6 +87,48 @@ def cg(
     return Solved(x, rr.sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken)
 
 
+def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: Map | None = None) -> Solved:
+    """Generalised minimal residuals for M x = b with any M, row by row: x in P K, K = span(b, M P b, ..., (M P)^(k-1) b).
+
+    precondition: r -> P r, applied from the right, so that the residual is that of the given system; the identity when None.
+
+    ||b - M x|| never grows with the iterations, also when M is not symmetric or not positive, as the Jacobian of a trained network. A row
+    stops by itself at ||b - M x|| <= rtol ||b||. Memory: ``max_iter`` + 1 tensors of the size of b. Nothing is raised.
+
+    Source: Saad and Schultz, GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems, 1986.
+    """
+    P = precondition or (lambda r: r)
+    size = dot(b, b).sqrt()
+    rows = len(size)
+    basis = [b / per_row(torch.where(size > 0, size, 1.0), b).to(b.dtype)]
+    H = torch.zeros(rows, max_iter + 1, max_iter, dtype=torch.float64, device=b.device)
+    aim = torch.zeros(rows, max_iter + 1, dtype=torch.float64, device=b.device)
+    aim[:, 0] = size.double()
+    weights = torch.zeros(rows, max_iter, dtype=torch.float64, device=b.device)
+    residual, live, used = size.double(), size > 0, torch.zeros_like(size)
+    for k in range(max_iter):
+        if not live.any():
+            break
+        w = matvec(P(basis[k]))
+        for j, v in enumerate(basis):
+            H[:, j, k] = dot(v, w).double()
+            w = w - per_row(H[:, j, k].to(size), w).to(w.dtype) * v
+        H[:, k + 1, k] = dot(w, w).sqrt().double()
+        # A row whose space is exhausted has a zero column from here on, which the pseudo-inverse leaves alone.
+        best = (torch.linalg.pinv(H[:, : k + 2, : k + 1]) @ aim[:, : k + 2, None])[..., 0]
+        left = (aim[:, : k + 2] - (H[:, : k + 2, : k + 1] @ best[..., None])[..., 0]).norm(dim=1)
+        weights[:, : k + 1] = torch.where(live[:, None], best, weights[:, : k + 1])
+        residual = torch.where(live, left, residual)
+        used = used + live
+        live = live & (residual > rtol * size) & (H[:, k + 1, k] > torch.finfo(size.dtype).eps * size)
+        length = torch.where(H[:, k + 1, k] > 0, H[:, k + 1, k], 1.0).to(size)
+        basis.append(w / per_row(length, w).to(w.dtype))
+    u = torch.zeros_like(b)
+    for k, v in enumerate(basis[:max_iter]):
+        u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v
+    return Solved(P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, torch.zeros_like(live))
+
+
 def largest_eigenvalue(matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-4) -> float:
     """Largest eigenvalue of a positive semi-definite M by Lanczos's method from ``start`` (1, ...).
 

@@ -256,6 +256,7 @@ METHODS = {
     "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),
     "MMPS": methods.MMPS(),
     "MMPS published": methods.MMPS.published(),
+    "MMPS conjugate gradients": methods.MMPS(solver="cg"),
     "DiffPIR": methods.DiffPIR(),
     "DiffPIR published": methods.DiffPIR.published(),
     "DAPS": methods.DAPS(),

@@ -1,11 +1,11 @@
-"""Conjugate gradients row by row, at the easy and at the bad extremes."""
+"""Conjugate gradients and GMRES row by row, at the easy and at the bad extremes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from posteriori.linalg import cg, dot, largest_eigenvalue
+from posteriori.linalg import cg, dot, gmres, largest_eigenvalue
 
 
 def spd(rows, n, dtype=torch.float64, seed=0):
@@ -86,3 +86,59 @@ def test_power_iteration_finds_the_largest_eigenvalue():
         top, rel=1e-6
     )
     assert largest_eigenvalue(lambda v: 0 * v, torch.ones(1, 3)) == 0.0
+
+
+def crooked(rows, n, dtype=torch.float64, seed=0):
+    """Neither symmetric nor positive definite."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, n, n, generator=g, dtype=dtype) + torch.diag(torch.tensor([-2.0, 3.0] * (n // 2), dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_gmres_solves_any_system_in_as_many_steps_as_it_has_real_unknowns(dtype):
+    M = crooked(3, 8, dtype)
+    b = torch.randn(3, 8, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    solved = gmres(product(M), b, max_iter=8 if dtype == torch.float64 else 16, rtol=1e-12)
+    torch.testing.assert_close(solved.x, torch.linalg.solve(M, b))
+    assert bool((solved.residual < 1e-9).all())
+
+
+def test_the_residual_of_gmres_never_grows_is_the_true_one_and_the_smallest_of_its_space():
+    M = crooked(2, 12)
+    b = torch.randn(2, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    last = torch.ones(2, dtype=torch.float64)
+    for k in range(1, 8):
+        solved = gmres(product(M), b, max_iter=k, rtol=0.0)
+        true = (b - product(M)(solved.x)).norm(dim=1) / b.norm(dim=1)
+        torch.testing.assert_close(solved.residual, true)
+        assert bool((solved.residual <= last + 1e-12).all())
+        krylov = [b]
+        for _ in range(k - 1):
+            krylov.append(product(M)(krylov[-1]))
+        span = torch.linalg.qr(torch.stack(krylov, -1))[0]
+        image = M @ span
+        smallest = (b[..., None] - image @ torch.linalg.lstsq(image, b[..., None]).solution).norm(dim=1)[:, 0] / b.norm(dim=1)
+        torch.testing.assert_close(true, smallest, rtol=1e-5, atol=1e-9)
+        last = solved.residual
+
+
+def test_gmres_with_a_preconditioner_has_the_same_answer_sooner():
+    M = spd(2, 30) + torch.diag(torch.logspace(0, 4, 30, dtype=torch.float64))
+    b = torch.randn(2, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    inverse_diagonal = 1 / M.diagonal(dim1=1, dim2=2)
+    plain = gmres(product(M), b, max_iter=30, rtol=1e-8)
+    helped = gmres(product(M), b, max_iter=30, rtol=1e-8, precondition=lambda r: inverse_diagonal * r)
+    torch.testing.assert_close(helped.x, torch.linalg.solve(M, b), rtol=1e-5, atol=1e-7)
+    assert bool((helped.iterations < plain.iterations).all())
+
+
+def test_gmres_rows_stop_alone_and_do_not_know_each_other():
+    M, b = crooked(4, 6), torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    M[1], b[2], b[3] = torch.eye(6, dtype=torch.float64), 0.0, torch.linalg.eig(M[3])[1].real[:, 0]
+    together = gmres(product(M), b, max_iter=5, rtol=1e-10)
+    assert together.iterations[1:3].tolist() == [1, 0]
+    assert bool(together.x.isfinite().all())
+    for k in range(4):
+        alone = gmres(product(M[k : k + 1]), b[k : k + 1], max_iter=5, rtol=1e-10)
+        torch.testing.assert_close(alone.x[0], together.x[k], rtol=1e-12, atol=1e-12)
+        assert int(alone.iterations) == int(together.iterations[k])

@@ -107,8 +107,9 @@ def test_as_many_iterations_as_measurements_suffice():
     level = torch.tensor(0.7, dtype=F64)
     x = post.prior.start(torch.randn(3, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(0)), level)
     for precondition in (False, True):
-        enough = methods.MMPS(iterations=4, rtol=1e-13, precondition=precondition)
-        torch.testing.assert_close(enough.denoise(post, x, level), Oracle(post)(x, level), rtol=1e-6, atol=1e-6)
+        for solver in ("cg", "gmres"):
+            enough = methods.MMPS(iterations=4, rtol=1e-13, precondition=precondition, solver=solver)
+            torch.testing.assert_close(enough.denoise(post, x, level), Oracle(post)(x, level), rtol=1e-6, atol=1e-6)
     few = methods.MMPS(iterations=1, rtol=1e-13, precondition=False)
     assert float((few.denoise(post, x, level) - Oracle(post)(x, level)).abs().max()) > 1e-3
 

@@ -128,7 +128,7 @@ def test_an_interrupted_run_is_completed_to_the_same_bits(tmp_path):
         done = po.sample(post, method, n=5, steps=12, batch=2, folder=folder, resume=True)
         assert torch.equal(done.samples, straight.samples)
         assert done.counts == straight.counts
-        assert torch.equal(done.trace["cg_residual"], straight.trace["cg_residual"])
+        assert torch.equal(done.trace["residual"], straight.trace["residual"])
         assert not (folder / "checkpoint.safetensors").exists()
         assert torch.equal(Run.load(folder).samples, straight.samples)
 
@@ -200,7 +200,7 @@ def test_watch_sees_every_step():
     seen = []
     po.sample(toy(), po.methods.MMPS(), n=2, steps=4, watch=[lambda k, s, rows, info: seen.append((k, float(s), rows.shape, set(info)))])
     assert [k for k, *_ in seen] == [0, 1, 2, 3]
-    assert seen[-1][1:] == (0.0, (2, 6), {"cg_residual"})
+    assert seen[-1][1:] == (0.0, (2, 6), {"residual"})
 
 
 def test_config_repeats_the_run():
@@ -214,7 +214,7 @@ def test_config_repeats_the_run():
 
 def test_trace_holds_one_number_per_step_and_row():
     run = po.sample(toy(), po.methods.MMPS(iterations=1), n=5, steps=4, batch=2)
-    assert run.trace["cg_residual"].shape == (4, 5)
+    assert run.trace["residual"].shape == (4, 5)
 
 
 def test_memory_is_flat_in_the_number_of_steps():

@@ -24,7 +24,7 @@ PLAN: tuple[tuple[methods.Method, int], ...] = (
     (methods.DiffPIR(lam=0.25), 20),
     (methods.DAPS(), 20),
     (methods.PiGDM(), 16),
-    (methods.MMPS(iterations=1), 16),
+    (methods.MMPS(), 16),
     (methods.DPS(), 16),
 )
 
