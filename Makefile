@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow docs clean
 
 demo: $(VENV)/.package
 	$(BIN)/posteriori demo --out demo
@@ -17,6 +17,9 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/.package
+	$(BIN)/posteriori methods --markdown --scores docs/results/exact.json > docs/methods.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -55,16 +55,21 @@ def solve(
 
 
 @app.command
-def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> None:
+def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False, markdown: bool = False, scores: Path | None = None) -> None:
     """List the methods: family, what they need, what a step costs, what is proven and tested.
 
     Parameters
     ----------
     json_: print a JSON list instead of a table.
+    markdown: print the table of the documentation instead.
+    scores: rows of ``bench exact --json`` that the Markdown table quotes.
     """
-    from posteriori.cli.listing import records, text
+    from posteriori.cli import listing
 
-    print(json.dumps(records(), indent=1) if json_ else text())
+    if markdown:
+        print(listing.markdown(json.loads(scores.read_text()) if scores else []), end="")
+    else:
+        print(json.dumps(listing.records(), indent=1) if json_ else listing.text())
 
 
 @app.command
@@ -101,6 +106,46 @@ def report(folder: Path, *, out: Path | None = None) -> None:
     from posteriori.report import page
 
     print(page(folder, out))
+
+
+bench_app = App(name="bench", help="Measure methods on problems whose posterior is known.")
+app.command(bench_app)
+
+
+@bench_app.command
+def exact(
+    *,
+    bed: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
+    cells: tuple[str, ...] = (),
+    steps: tuple[int, ...] = (),
+    schedule: tuple[str, ...] = (),
+    seeds: int = 20,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    quick: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Score methods against exact posteriors: sliced Wasserstein on GMM-25, KL on Gaussian beds, beside floor and oracle.
+
+    Parameters
+    ----------
+    bed: gmm25, gaussian; all by default.
+    methods: names as in ``posteriori methods``, and floor, oracle, prior; all by default.
+    cells: d,d_y for gmm25 (such as 8,1), white, diagonal, general for gaussian; all by default.
+    steps: numbers of noise levels; 20 and 100 by default.
+    schedule: original, extended (gmm25); both by default.
+    seeds: problems per cell of gmm25.
+    json_: write one row per run there, and the table beside it as Markdown; rows that it holds already are not measured again.
+    quick: three seeds, d = 8, 20 steps, original schedule, where not said otherwise.
+    quiet: no progress bar.
+    """
+    from posteriori.cli import bench as runner
+
+    if quick:
+        cells = cells or ("8,1", "8,2", "8,4", "white", "diagonal", "general")
+        steps, schedule, seeds = steps or (20,), schedule or ("original",), min(seeds, 3)
+        cells = tuple(c for c in cells if not bed or (c.isalpha() and "gaussian" in bed) or (not c.isalpha() and "gmm25" in bed))
+    runner.run(runner.Selection(bed, methods, cells, steps, schedule, seeds), json_, not quiet and sys.stderr.isatty())
 
 
 @app.command

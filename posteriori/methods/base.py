@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
+from posteriori.operators.base import closed_spectrum
 from posteriori.rng import Noise, Streams
 
 S = TypeVar("S")
@@ -27,7 +28,8 @@ class Method(ABC, Generic[S]):
     ----------------
     reference: BibTeX key in docs/references.bib.
     family: the room it lives in.
-    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0), "closed form".
+    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0), "closed form",
+    "spectrum" (of the operator, in closed form).
     cost: calls per step, in words.
     claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
     """
@@ -71,6 +73,8 @@ class Method(ABC, Generic[S]):
         try:
             if "linear" in needs:
                 given.linear  # noqa: B018
+            if "spectrum" in needs:
+                closed_spectrum(given.linear)
             if needs & {"gaussian", "noisy"} and given.std == 0 and "noisy" in needs:
                 return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
             if "closed form" in needs:

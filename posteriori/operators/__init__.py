@@ -16,12 +16,14 @@ from posteriori.operators.base import (
 )
 from posteriori.operators.blur import Blur, gaussian_kernel
 from posteriori.operators.channels import ComplexChannels
+from posteriori.operators.clip import Clip
 from posteriori.operators.compose import Chain, Compose
 from posteriori.operators.dense import Dense
 from posteriori.operators.downsample import Downsample
 from posteriori.operators.fourier import MaskedFourier
 from posteriori.operators.grey import Grey
 from posteriori.operators.identity import Identity
+from posteriori.operators.jpeg import JPEG
 from posteriori.operators.mask import Mask, box_mask, random_mask
 from posteriori.operators.multicoil import MultiCoilFourier
 from posteriori.operators.nothing import Nothing
@@ -30,10 +32,12 @@ from posteriori.operators.radon import Radon
 from posteriori.operators.stack import Stack
 
 __all__ = [
+    "JPEG",
     "AdjointError",
     "Affine",
     "Blur",
     "Chain",
+    "Clip",
     "ComplexChannels",
     "Compose",
     "Dense",

@@ -16,3 +16,7 @@ class Affine(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.a * x + self.b)
+
+    def surrogate(self) -> Operator | None:
+        smooth = self.A.surrogate()
+        return None if smooth is None else Affine(smooth, self.a, self.b)

@@ -110,6 +110,10 @@ class Operator(nn.Module, ABC):
 
         return y.detach(), pull
 
+    def surrogate(self) -> Operator | None:
+        """The smooth operator whose derivative ``linearize`` gives in place of A's own, for an A that rounds; None when it is A's own."""
+        return None
+
     def check_input(self, x: Tensor) -> None:
         """Raise ``ValueError`` naming both shapes, or both kinds of number, when x is not a batch of this operator's images."""
         if tuple(x.shape[1:]) != self.in_shape:
@@ -241,6 +245,14 @@ def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.cat([A(rows) for rows in basis.split(512)]).flatten(1).T.contiguous()
 
 
+def closed_spectrum(A: LinearOperator) -> Spectrum:
+    """The spectrum of A. Raises ``TypeError`` for an operator that offers none."""
+    spectrum = A.spectrum()
+    if spectrum is None:
+        raise TypeError(f"this needs an operator with a closed-form spectrum, {type(A).__name__} has none here; DDS or DiffPIR need none")
+    return spectrum
+
+
 def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor:
     """log det(r2 A A^H + s2 I) over the m measured numbers; 0-d float64, -inf when the matrix is singular."""
     m = math.prod(A.out_shape)
@@ -263,6 +275,7 @@ __all__ = [
     "Operator",
     "SolveError",
     "Spectrum",
+    "closed_spectrum",
     "dot_test",
     "log_det",
     "matrix",

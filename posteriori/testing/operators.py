@@ -15,7 +15,7 @@ def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int
     """Check an operator on random images of the given precision. Raises ``AssertionError`` (``AdjointError``) with the numbers.
 
     Every operator: shapes and kinds of number; each row of a batch is its own problem; the input is not changed; wrong shapes and kinds
-    are refused by name; ``linearize`` gives A(x) and its derivative.
+    are refused by name; ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there is one).
     A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; a differentiable adjoint; the singular value
     decomposition, where one is offered; ``solve``, ``pinv`` and ``norm2`` against their definitions.
     """
@@ -97,9 +97,15 @@ def _refused(A: Operator, x: Tensor, words: list[str], what: str) -> None:
 
 
 def _check_derivative(A: Operator, probes: _Probes) -> None:
-    """<pull(u), d> against the central difference of <u, A(x + h d)>."""
+    """<pull(u), d> against the central difference of <u, A(x + h d)>; of its surrogate for an A that says it has one."""
     x, d = probes.images(), probes.images()
     u = probes.measurements()
+    smooth = A.surrogate()
+    if smooth is not None:
+        assert smooth.surrogate() is None, f"{probes.name}: its surrogate has a surrogate again, not its own derivative"
+        probes.equal(A.linearize(x)[1](u), smooth.linearize(x)[1](u), "pull and the pull of its surrogate")
+        _check_derivative(smooth, probes)
+        return
     h = 1e-5 if probes.dtype == torch.float64 else 1e-2
     slope = dot(u, A(x + h * d) - A(x - h * d)) / (2 * h)
     exact = dot(A.linearize(x)[1](u), d)

@@ -1,0 +1,104 @@
+"""The scoreboard's beds are what they say, and its rows can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+import posteriori as po
+from posteriori import cli
+from posteriori.evaluation import exact_posterior, scoreboard
+from posteriori.problems import beds
+
+
+def test_gmm25_is_the_published_problem():
+    post = beds.gmm25(8, 2, seed=0).posterior
+    prior, A = post.prior, po.operators.matrix(post.likelihood.A)
+    assert prior.means.shape == (25, 8)
+    assert sorted({tuple(m[:2].tolist()) for m in prior.means}) == [(8.0 * i, 8.0 * j) for i in range(-2, 3) for j in range(-2, 3)]
+    assert torch.equal(prior.means[:, :2].repeat(1, 4), prior.means)
+    torch.testing.assert_close(prior.covariances[7], torch.eye(8, dtype=torch.float64))
+    values = torch.linalg.svdvals(A)
+    assert values.shape == (2,)
+    assert 0 < float(values.min()) <= float(values.max()) < 1
+    assert 0 < post.likelihood.std < float(values.max())
+
+
+def test_a_problem_depends_on_its_seed_alone_and_not_on_the_schedule():
+    one, again, other = (beds.gmm25(8, 1, seed, schedule) for seed, schedule in ((3, "original"), (3, "extended"), (4, "original")))
+    assert torch.equal(one.posterior.likelihood.y, again.posterior.likelihood.y)
+    assert not torch.equal(one.posterior.likelihood.y, other.posterior.likelihood.y)
+    assert again.sigma_max == pytest.approx(10 * one.sigma_max)
+    with pytest.raises(ValueError, match="an even d"):
+        beds.gmm25(7, 1, 0)
+
+
+def test_truths_are_calibrated():
+    """y is drawn from the model: the posterior's own chi-square of y under its evidence has mean 1 over problems."""
+    scores = []
+    for seed in range(200):
+        post = beds.gmm25(8, 1, seed).posterior
+        exact = exact_posterior(post).mixture
+        scores.append(float(post.likelihood.chi2(exact.sample(1, seed))))
+    mean = sum(scores) / len(scores)
+    assert abs(mean - 1) < 4 * (2 / 200) ** 0.5
+
+
+def test_floor_is_below_oracle_and_oracle_below_prior():
+    value = {name: scoreboard.measure(scoreboard.Cell("gmm25", "8,2", "original", 20, name, 0))["value"] for name in scoreboard.REFERENCES}
+    assert value["floor"] < value["oracle"] < 0.5 * value["prior"]
+
+
+def test_gaussian_beds_know_what_is_exact():
+    def kl(cell, method):
+        return scoreboard.measure(scoreboard.Cell("gaussian", cell, "karras", 40, method, 0))["value"]
+
+    for cell in ("white", "diagonal", "general"):
+        assert kl(cell, "MMPS") == pytest.approx(kl(cell, "oracle"), rel=1e-3)
+    assert kl("white", "PiGDM") == pytest.approx(kl("white", "oracle"), rel=1e-6)
+    assert kl("general", "PiGDM") > 2 * kl("general", "oracle")
+
+
+def test_rows_are_kept_and_taken_up_again(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "deep" / "rows.json"
+    words = ["posteriori", "bench", "exact", "--quick", "--bed", "gaussian", "--cells", "white", "--json", str(file), "--quiet"]
+
+    def call(*more):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    call("--methods", "oracle")
+    rows = json.loads(file.read_text())
+    assert [row["method"] for row in rows] == ["oracle"]
+    assert set(rows[0]) >= {"bed", "cell", "schedule", "steps", "method", "seed", "value", "floor", "denoiser", "vjp", "seconds"}
+    table = call("--methods", "oracle", "--methods", "PiGDM")
+    again = json.loads(file.read_text())
+    assert again[0] == rows[0], "a row that was there was measured again"
+    assert [row["method"] for row in again] == ["oracle", "PiGDM"]
+    assert "| PiGDM |" in table
+    assert table in file.with_suffix(".md").read_text()
+
+
+def test_a_method_that_diverges_is_not_scored_on_its_survivors():
+    rows = [
+        {"bed": "b", "cell": "c", "schedule": "s", "steps": 1, "metric": "m", "method": "x", "denoiser": 1, "vjp": 0, **end}
+        for end in ({"value": 1.0}, {"value": None, "outcome": "diverged"})
+    ]
+    assert "diverged, 1 of 2" in scoreboard.table(rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--methods", "DSP"], "unknown method 'DSP'"), (["--bed", "gmm"], "unknown bed 'gmm'"), (["--cells", "8,3"], "unknown cell '8,3'")],
+)
+def test_a_wrong_selection_is_refused(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["posteriori", "bench", "exact", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert message in capsys.readouterr().err
