@@ -3,14 +3,17 @@
 from posteriori.methods.base import Method
 from posteriori.methods.decoupled.daps import DAPS
 from posteriori.methods.decoupled.diffpir import DiffPIR
+from posteriori.methods.explicit.ald import ScoreALD
 from posteriori.methods.explicit.ddnm import DDNM
 from posteriori.methods.explicit.ddrm import DDRM
 from posteriori.methods.explicit.dds import DDS
 from posteriori.methods.explicit.dmps import DMPS
 from posteriori.methods.explicit.dps import DPS
+from posteriori.methods.explicit.dsg import DSG
 from posteriori.methods.explicit.lgd import LGDMC
 from posteriori.methods.explicit.mcg import MCG
 from posteriori.methods.explicit.mmps import MMPS
+from posteriori.methods.explicit.peng import Peng
 from posteriori.methods.explicit.pigdm import PiGDM
 from posteriori.methods.explicit.repaint import RePaint
 from posteriori.methods.explicit.scoresde import ScoreSDE
@@ -28,6 +31,9 @@ ALL: dict[str, type[Method]] = {
         TMPD,
         DMPS,
         LGDMC,
+        Peng,
+        DSG,
+        ScoreALD,
         ScoreSDE,
         MCG,
         RePaint,
@@ -48,6 +54,7 @@ __all__ = [
     "DDS",
     "DMPS",
     "DPS",
+    "DSG",
     "LGDMC",
     "MCG",
     "MMPS",
@@ -56,8 +63,10 @@ __all__ = [
     "DiffPIR",
     "Heun",
     "Method",
+    "Peng",
     "PiGDM",
     "RePaint",
+    "ScoreALD",
     "ScoreSDE",
     "Unconditional",
 ]
