@@ -283,6 +283,8 @@ METHODS = {
     "RePaint published": methods.RePaint.published(),
     "ScoreALD": methods.ScoreALD(),
     "ScoreALD published": methods.ScoreALD.published(),
+    "ILVR": methods.ILVR(),
+    "ILVR coarse": methods.ILVR(until=1.0),
     "DSG": methods.DSG(),
     "DSG turned": methods.DSG(rate=0.7, eta=0.5),
     "Peng": methods.Peng(),

@@ -10,6 +10,7 @@ from posteriori.methods.explicit.dds import DDS
 from posteriori.methods.explicit.dmps import DMPS
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.dsg import DSG
+from posteriori.methods.explicit.ilvr import ILVR
 from posteriori.methods.explicit.lgd import LGDMC
 from posteriori.methods.explicit.mcg import MCG
 from posteriori.methods.explicit.mmps import MMPS
@@ -35,6 +36,7 @@ ALL: dict[str, type[Method]] = {
         DSG,
         ScoreALD,
         ScoreSDE,
+        ILVR,
         MCG,
         RePaint,
         DDNM,
@@ -55,6 +57,7 @@ __all__ = [
     "DMPS",
     "DPS",
     "DSG",
+    "ILVR",
     "LGDMC",
     "MCG",
     "MMPS",
