@@ -75,6 +75,9 @@ class CountedOperator(Operator):
         self.counter.calls["operator"] += len(x)
         return self.inner(x)
 
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        return self.inner.pseudo_inverse(y)
+
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         calls = self.counter.calls
         calls["operator"] += len(x)

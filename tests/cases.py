@@ -259,6 +259,7 @@ METHODS = {
     "DPS likelihood": methods.DPS(weighting="likelihood", scale=0.01),
     "PiGDM": methods.PiGDM(),
     "PiGDM published": methods.PiGDM.published(),
+    "PiGDM pseudo-inverse": methods.PiGDM(weighting="pseudo-inverse"),
     "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),
     "MMPS": methods.MMPS(),
     "MMPS published": methods.MMPS.published(),

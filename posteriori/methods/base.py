@@ -29,7 +29,7 @@ class Method(ABC, Generic[S]):
     reference: BibTeX key in docs/references.bib.
     family: the room it lives in.
     needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0), "closed form",
-    "spectrum" (of the operator, in closed form).
+    "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the operator, linear or not).
     cost: calls per step, in words.
     claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
     """
@@ -72,9 +72,11 @@ class Method(ABC, Generic[S]):
         name, needs, given = type(self).__name__, self.requires, post.likelihood
         try:
             if "linear" in needs:
-                given.linear  # noqa: B018
+                post.given.linear, given.linear  # noqa: B018
             if "spectrum" in needs:
                 closed_spectrum(given.linear)
+            if "pseudo-inverse" in needs:
+                given.A.pseudo_inverse(given.y[None])
             if needs & {"gaussian", "noisy"} and given.std == 0 and "noisy" in needs:
                 return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
             if "closed form" in needs:

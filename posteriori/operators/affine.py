@@ -17,6 +17,9 @@ class Affine(Operator):
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.a * x + self.b)
 
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        return (self.A.pseudo_inverse(y) - self.b) / self.a
+
     def surrogate(self) -> Operator | None:
         smooth = self.A.surrogate()
         return None if smooth is None else Affine(smooth, self.a, self.b)

@@ -114,6 +114,10 @@ class Operator(nn.Module, ABC):
         """The smooth operator whose derivative ``linearize`` gives in place of A's own, for an A that rounds; None when it is A's own."""
         return None
 
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """h^+(y): (B, *O) -> (B, *E), an image with h(h^+(h(x))) = h(x). Raises ``TypeError`` for an operator that knows none."""
+        raise TypeError(f"this needs an operator with a pseudo-inverse, {type(self).__name__} has none")
+
     def check_input(self, x: Tensor) -> None:
         """Raise ``ValueError`` naming both shapes, or both kinds of number, when x is not a batch of this operator's images."""
         if tuple(x.shape[1:]) != self.in_shape:
@@ -153,6 +157,9 @@ class LinearOperator(Operator):
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         return self(x), self.adjoint
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        return pinv(self, y)
 
     @property
     def coordinates(self) -> int:

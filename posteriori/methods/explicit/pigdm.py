@@ -5,10 +5,11 @@
 
     score   D_y = D + sigma^2 g                        r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior (default)
     paper   x' = transition(D) + r2 g / a_s            r2 = sigma^2 / (1 + sigma^2), a = 1 / sqrt(1 + sigma^2)
+    pseudo-inverse   D_y = D + sigma^2 / r2 J^T (A^+ y - A^+ A(D))    r2 as in score; A may be non-linear (JPEG), y is taken as noiseless
 
 Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models for inverse problems, 2023, equations 7 and 8.
 Cost per step: one denoiser, one vector-Jacobian product, one solve.
-Assumes: linear A, Gaussian noise, possibly of level 0.
+Assumes: linear A, Gaussian noise, possibly of level 0; "pseudo-inverse" any A with A A^+ A = A, and fits the noise of y.
 Exact when: the prior is N(m, c I), weighting "score".
 c is the largest variance along any direction, not that of a pixel: sigma^2 J never exceeds such an r2, so no direction overshoots.
 Departs from the paper: its guidance is not multiplied by the step, so that it grows with the number of steps; ``published()`` keeps that.
@@ -24,6 +25,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
+from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 
 
@@ -31,7 +33,7 @@ from posteriori.rng import Noise
 class PiGDM(Method[Tensor]):
     """Pseudo-inverse guidance; see the module for ``weighting``."""
 
-    weighting: Literal["score", "paper"] = "score"
+    weighting: Literal["score", "paper", "pseudo-inverse"] = "score"
     transition: Transition = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "song2023pigdm"
@@ -45,8 +47,12 @@ class PiGDM(Method[Tensor]):
         """The paper's weighting with ancestral sampling; meant for 20 to 100 steps and ``grid="ddpm"``."""
         return cls("paper", DDIM(eta=1.0))
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"pseudo-inverse"}) if self.weighting == "pseudo-inverse" else self.needs
+
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        if self.weighting == "score":
+        if self.weighting != "paper":
             return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
         x0, pull = post.prior.linearize(state, sigma)
         r2 = sigma**2 / (1 + sigma**2)
@@ -56,5 +62,12 @@ class PiGDM(Method[Tensor]):
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         x0, pull = post.prior.linearize(x, sigma)
-        guidance = pull(post.likelihood.widen(post.prior.widest_error(sigma)).score(x0))
+        r2 = post.prior.widest_error(sigma)
+        if self.weighting == "pseudo-inverse":
+            A, y = post.likelihood.A, post.likelihood.y
+            # For a linear A one inversion of the difference: two iterative ones would leave the difference of their errors.
+            linear = isinstance(A, LinearOperator)
+            gap = A.pseudo_inverse(y - A(x0)) if linear else A.pseudo_inverse(y[None]) - A.pseudo_inverse(A(x0))
+            return x0.add(pull(gap), alpha=float(sigma) ** 2 / r2)
+        guidance = pull(post.likelihood.widen(r2).score(x0))
         return x0.add(guidance, alpha=float(sigma) ** 2)
