@@ -155,7 +155,7 @@ def test_a_noiseless_measurement_is_met(name, kind):
     if kind in ("super-resolution", "blur"):
         small = po.operators.Downsample((1, 9, 12), 3, kind="bicubic").double()
         # Without a closed form: the pseudo-inverse is iterative.
-        A = small if kind == "super-resolution" else po.operators.Blur(po.operators.gaussian_kernel(0.9).double(), (1, 9, 12), "zero")
+        A = small if kind == "super-resolution" else po.operators.Blur(po.operators.gaussian_kernel(0.7).double(), (1, 9, 12), "zero")
         post = po.Posterior(white, po.Likelihood(A(white.sample(1, 0))[0], A, Gaussian(0.0)))
     else:
         post = noiseless({"dense": bed, "picture": picture, "coils": complex_picture}[kind]())

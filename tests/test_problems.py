@@ -63,6 +63,8 @@ SECTIONS = [
         {"name": "radon", "angles": [10, 20.5], "pixel_mm": 1, "detectors": 9, "detector_mm": 2},
         lambda: po.operators.Radon((3, 8, 8), [10, 20.5], 1.0, 9, 2.0),
     ),
+    ({"name": "clip", "gain": 3}, lambda: po.operators.Clip((3, 8, 8), 3.0)),
+    ({"name": "jpeg", "quality": 40, "subsampling": "4:4:4"}, lambda: po.operators.JPEG((3, 8, 8), 40, "4:4:4")),
     ({"name": "phase-retrieval", "oversampling": 2}, lambda: po.operators.PhaseRetrieval((3, 8, 8), 2.0)),
     (
         {"name": "compose", "parts": ["grey", {"name": "downsample", "factor": 2, "kind": "box"}]},
@@ -133,6 +135,17 @@ def test_a_picture_with_holes_gives_its_observed_pixels(write):
     assert given.y.shape == (48,)
     y = torch.from_numpy(np.load(file.with_name("y.npy")))
     torch.testing.assert_close(given.A(y[None])[0], given.y)
+
+
+def test_a_decoded_jpeg_is_coded_again(write, tmp_path):
+    x = np.random.default_rng(0).random((1, 16, 16))
+    A = po.operators.JPEG((1, 16, 16), 50)
+    y = A(torch.from_numpy(x)[None])
+    np.save(tmp_path / "decoded.npy", A.pseudo_inverse(y)[0].numpy())
+    changes = {"operator": {"name": "jpeg", "quality": 50}, "measurement": {"file": "decoded.npy"}, "method": "DPS"}
+    changes |= {"prior": gaussian(1, 16, 16), "noise": {"law": "gaussian", "sigma": 0.3, "range": [0, 1]}}
+    post = problems.load(write(**changes)).build().posterior
+    torch.testing.assert_close(post.given.y.double(), y[0].double())
 
 
 def test_k_space_is_complex_and_may_be_whole(write, tmp_path):

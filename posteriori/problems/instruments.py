@@ -12,6 +12,7 @@ from posteriori.measurements import read_array, read_image
 from posteriori.operators.base import Operator
 from posteriori.operators.blur import Boundary
 from posteriori.operators.downsample import Kind
+from posteriori.operators.jpeg import Subsampling
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed, Whole
 
 Shape = tuple[int, ...]
@@ -142,6 +143,32 @@ class PhaseRetrieval(Instrument):
         return ops.PhaseRetrieval(shape, self.oversampling)
 
 
+class Clip(Instrument):
+    """An over-exposed picture: ``gain`` times the image, cut off at ``low`` and ``high``."""
+
+    name: Literal["clip"]
+    gain: Positive = 2.0
+    low: Number = 0.0
+    high: Number = 1.0
+
+    def build(self, shape: Shape) -> Operator:
+        return ops.Clip(shape, self.gain, self.low, self.high)
+
+
+class JPEG(Instrument):
+    """The integers of a JPEG file. A picture in the place of the measurement is coded first."""
+
+    name: Literal["jpeg"]
+    quality: Annotated[Count, Field(le=100)]
+    subsampling: Subsampling = "4:2:0"
+
+    def build(self, shape: Shape) -> Operator:
+        return ops.JPEG(shape, self.quality, self.subsampling)
+
+    def pick(self, A: Operator, y: Tensor) -> Tensor | None:
+        return A(y[None])[0] if tuple(y.shape) == A.in_shape else None
+
+
 class MaskedFourier(Instrument):
     """k-space of a complex image that a prior of two real channels models. ``file``: the sampling pattern, bright where sampled."""
 
@@ -177,7 +204,7 @@ def _named(raw: Any) -> Any:
 
 
 Section = Annotated[
-    Identity | Nothing | Blur | Mask | Downsample | Grey | Radon | PhaseRetrieval | MaskedFourier | Compose,
+    Identity | Nothing | Blur | Mask | Downsample | Grey | Radon | PhaseRetrieval | Clip | JPEG | MaskedFourier | Compose,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
