@@ -70,7 +70,7 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     table = scoreboard.table([have[tuple(cell)] for cell in plan if tuple(cell) in have])
     print(table, end="")
     for bed, method in sorted(refused):
-        print(f"{method} does not apply to {bed}", file=sys.stderr)
+        print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
         head = f"`posteriori {shlex.join(sys.argv[1:])}`, {date.today().isoformat()}"
         _write(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")

@@ -4,7 +4,8 @@
     x' = (I - P) x' + A^+ (y + s A z),   P = A^+ A, z fresh;   lam < 1 moves x' only that share of the way
     corrections times:  x' = x' + h (D(x', s) - x') / s^2 + sqrt(2 h) z,   h = 2 (snr ||z|| / ||score||)^2,   and replaced again
 
-At s = 0 there is no noise to add, and the replacement is the final merge: A x = y for a y in the range of A.
+At s = 0 there is no noise to add, and the replacement is the final merge: A x = y for a y in the range of A. Where A has no spectrum,
+A^+ is damped for singular values below 1e-3 ||A||, and what they measure is met only nearly.
 Reference: Song, Sohl-Dickstein, Kumar, Kingma, Ermon, Poole, Score-based generative modeling through stochastic differential
 equations, 2021, appendix I.2; for any A: Song, Shen, Xing, Ermon, Solving inverse problems in medical imaging, 2022, algorithm 1.
 Cost per step: 1 + corrections denoisers, as many replacements (one operator and one pseudo-inverse each).
