@@ -274,8 +274,10 @@ def test_names_that_truly_begin_with_model_are_kept(tmp_path):
             super().__init__()
             self.model = torch.nn.Linear(2, 2)
 
-    torch.save(Outer().state_dict(), tmp_path / "model.pt")
-    load_weights(Outer(), load_state_dict_file(tmp_path / "model.pt"), "model.pt")
+    saved, empty = Outer(), Outer()
+    torch.save(saved.state_dict(), tmp_path / "model.pt")
+    load_weights(empty, load_state_dict_file(tmp_path / "model.pt"), "model.pt")
+    assert torch.equal(empty.model.weight, saved.model.weight)
 
 
 def test_files_without_named_tensors_are_refused(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ from posteriori.problems import beds
 from posteriori.run import replace_file
 
 GAUSSIAN_CELLS = ("white", "diagonal", "general")
+SAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,21 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else []
     have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows}
     refused: set[tuple[str, str]] = set()
-    for cell in tqdm([c for c in plan if tuple(c) not in have], disable=not progress, file=sys.stderr, desc="bench"):
-        if (cell.bed, cell.method) in refused:
-            continue
-        row = scoreboard.measure(cell)
-        if row is None:
-            refused.add((cell.bed, cell.method))
-            continue
-        have[tuple(cell)] = row
+    saved = time.monotonic()
+    try:
+        for cell in tqdm([c for c in plan if tuple(c) not in have], disable=not progress, file=sys.stderr, desc="bench"):
+            if (cell.bed, cell.method) in refused:
+                continue
+            row = scoreboard.measure(cell)
+            if row is None:
+                refused.add((cell.bed, cell.method))
+                continue
+            have[tuple(cell)] = row
+            # The whole file is written each time: not after every row of thousands.
+            if file and time.monotonic() - saved > SAVE_SECONDS:
+                _write(file, json.dumps(list(have.values()), indent=0))
+                saved = time.monotonic()
+    finally:
         if file:
             _write(file, json.dumps(list(have.values()), indent=0))
     table = scoreboard.table([have[tuple(cell)] for cell in plan if tuple(cell) in have])
