@@ -142,3 +142,14 @@ def test_gmres_rows_stop_alone_and_do_not_know_each_other():
         alone = gmres(product(M[k : k + 1]), b[k : k + 1], max_iter=5, rtol=1e-10)
         torch.testing.assert_close(alone.x[0], together.x[k], rtol=1e-12, atol=1e-12)
         assert int(alone.iterations) == int(together.iterations[k])
+
+
+def test_a_gmres_row_that_reached_its_tolerance_is_left_alone_by_the_others():
+    """One row is done to 0.1 after a step or two; what slower rows go on doing must not refine it."""
+    M = torch.stack([torch.diag(torch.linspace(1, 1.5, 8, dtype=torch.float64)), torch.diag(torch.logspace(0, 4, 8, dtype=torch.float64))])
+    b = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    together = gmres(product(M), b, max_iter=6, rtol=0.1)
+    alone = gmres(product(M[:1]), b[:1], max_iter=6, rtol=0.1)
+    assert int(together.iterations[0]) < int(together.iterations[1])
+    assert float(alone.residual) > 1e-4
+    torch.testing.assert_close(together.x[0], alone.x[0], rtol=1e-12, atol=1e-12)

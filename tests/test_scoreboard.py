@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,17 @@ def test_rows_are_kept_and_taken_up_again(tmp_path, monkeypatch, capsys):
     assert [row["method"] for row in again] == ["oracle", "PiGDM"]
     assert "| PiGDM |" in table
     assert table in file.with_suffix(".md").read_text()
+
+
+def test_a_run_that_lost_a_row_has_no_value(monkeypatch):
+    def lossy(post, method, *, n, **rest):
+        status = [SimpleNamespace(ok=k > 0) for k in range(n)]
+        return SimpleNamespace(samples=torch.zeros(n, 8, dtype=torch.float64), status=status, counts={"denoiser": 20, "vjp": 0})
+
+    monkeypatch.setattr(scoreboard, "sample", lossy)
+    row = scoreboard.measure(scoreboard.Cell("gmm25", "8,1", "original", 20, "DPS", 0))
+    assert row["value"] is None
+    assert row["outcome"] == "diverged"
 
 
 def test_a_method_that_diverges_is_not_scored_on_its_survivors():
