@@ -1,75 +1,42 @@
-"""Every method, by name. One paper, one file; families are folders."""
+"""Every method, by name. One paper, one file; families are folders.
+
+The files are found, not listed: a class that derives from ``Method`` in a file of a family's folder is a method of the library, under
+its own name here and in ``ALL``.
+"""
+
+import inspect
+import pkgutil
+from importlib import import_module
+from typing import Any
 
 from posteriori.methods.base import Method
-from posteriori.methods.decoupled.daps import DAPS
-from posteriori.methods.decoupled.diffpir import DiffPIR
-from posteriori.methods.explicit.ald import ScoreALD
-from posteriori.methods.explicit.ddnm import DDNM
-from posteriori.methods.explicit.ddrm import DDRM
-from posteriori.methods.explicit.dds import DDS
-from posteriori.methods.explicit.dmps import DMPS
-from posteriori.methods.explicit.dps import DPS
-from posteriori.methods.explicit.dsg import DSG
-from posteriori.methods.explicit.ilvr import ILVR
-from posteriori.methods.explicit.lgd import LGDMC
-from posteriori.methods.explicit.mcg import MCG
-from posteriori.methods.explicit.mmps import MMPS
-from posteriori.methods.explicit.peng import Peng
-from posteriori.methods.explicit.pigdm import PiGDM
-from posteriori.methods.explicit.repaint import RePaint
-from posteriori.methods.explicit.scoresde import ScoreSDE
-from posteriori.methods.explicit.tmpd import TMPD
 from posteriori.methods.kernels import DDIM, ConstantFraction, Heun
 from posteriori.methods.unconditional import Unconditional
 
-ALL: dict[str, type[Method]] = {
-    m.__name__: m
-    for m in (
-        Unconditional,
-        DPS,
-        PiGDM,
-        MMPS,
-        TMPD,
-        DMPS,
-        LGDMC,
-        Peng,
-        DSG,
-        ScoreALD,
-        ScoreSDE,
-        ILVR,
-        MCG,
-        RePaint,
-        DDNM,
-        DDRM,
-        DDS,
-        DiffPIR,
-        DAPS,
-    )
-}
+FAMILIES = ("explicit", "variational", "smc", "decoupled", "blind", "latent", "volume")
 
-__all__ = [
-    "ALL",
-    "DAPS",
-    "DDIM",
-    "DDNM",
-    "DDRM",
-    "DDS",
-    "DMPS",
-    "DPS",
-    "DSG",
-    "ILVR",
-    "LGDMC",
-    "MCG",
-    "MMPS",
-    "TMPD",
-    "ConstantFraction",
-    "DiffPIR",
-    "Heun",
-    "Method",
-    "Peng",
-    "PiGDM",
-    "RePaint",
-    "ScoreALD",
-    "ScoreSDE",
-    "Unconditional",
-]
+
+def _found() -> dict[str, type[Method[Any]]]:
+    """The methods in the order of their families, alphabetically within one."""
+    out: dict[str, type[Method[Any]]] = {}
+    names = [info.name for info in pkgutil.walk_packages(__path__, f"{__name__}.")]
+    for family in FAMILIES:
+        found: dict[str, type[Method[Any]]] = {}
+        for name in names:
+            if name.startswith(f"{__name__}.{family}."):
+                classes = inspect.getmembers(import_module(name), inspect.isclass)
+                found |= {cls.__name__: cls for _, cls in classes if issubclass(cls, Method) and cls.__module__ == name}
+        out |= dict(sorted(found.items()))
+    return out
+
+
+ALL: dict[str, type[Method[Any]]] = {"Unconditional": Unconditional, **_found()}
+globals().update(ALL)
+
+
+def __getattr__(name: str) -> Any:
+    # The names of ALL are in place already; this tells type checkers that there are such names, and people which.
+    raise AttributeError(f"posteriori.methods has no method {name!r}; known: {', '.join(ALL)}")
+
+
+__all__ = ["ALL", "DDIM", "ConstantFraction", "Heun", "Method", *ALL]  # noqa: PLE0604
