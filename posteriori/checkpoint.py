@@ -38,21 +38,33 @@ class Done:
     groups: int = 0
     rows: list[Tensor] = field(default_factory=list)
     log_w: list[Tensor] = field(default_factory=list)
+    evidence: list[Tensor] = field(default_factory=list)
     status: list[Status] = field(default_factory=list)
     trace: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, batch: Pending, rows: Tensor, log_w: Tensor) -> None:
+    def add(self, batch: Pending, rows: Tensor, log_w: Tensor, evidence: Tensor | None) -> None:
+        """Take over a finished batch, which returns the samples ``rows``, as many of each group.
+
+        Rows of a group influence each other: one that diverged makes all samples of its group suspect. The trace of a returned sample is
+        that of the row in its place.
+        """
+        group, returned = len(batch.status) // batch.groups, len(rows) // batch.groups
+        first = torch.arange(batch.groups)[:, None] * group + torch.arange(returned)
         self.groups += batch.groups
         self.rows.append(rows)
         self.log_w.append(log_w)
-        self.status += batch.status
+        ends = [batch.status[g * group : (g + 1) * group] for g in range(batch.groups)]
+        worst = [next((status for status in end if not status.ok), end[0]) for end in ends]
+        self.status += [status for status in worst for _ in range(returned)]
+        if evidence is not None:
+            self.evidence.append(evidence[torch.tensor([status.ok for status in worst])])
         for name, values in batch.trace.items():
-            self.trace.setdefault(name, []).append(torch.stack(values))
+            self.trace.setdefault(name, []).append(torch.stack(values)[:, first.flatten()])
 
 
 def save(place: Path, done: Done, batch: Pending, calls: dict[str, int], spent: float, size: int) -> None:
     arrays = {f"state.{i}": leaf for i, leaf in enumerate(leaves(batch.state))}
-    for name, parts in (("rows", done.rows), ("log_w", done.log_w)):
+    for name, parts in (("rows", done.rows), ("log_w", done.log_w), ("evidence", done.evidence)):
         arrays |= {f"{name}.{i}": part for i, part in enumerate(parts)}
     arrays |= {f"trace.{name}": torch.stack(values) for name, values in batch.trace.items()}
     arrays |= {f"traced.{name}": torch.cat(parts, dim=1) for name, parts in done.trace.items()}
@@ -61,15 +73,16 @@ def save(place: Path, done: Done, batch: Pending, calls: dict[str, int], spent: 
     write_arrays(place, arrays | {"streams": batch.rng.state()}, {"notes": json.dumps(notes)})
 
 
-def load(place: Path, seed: int, rows: int, device: torch.device) -> tuple[Done, Pending, list[Tensor], dict[str, Any]]:
+def load(place: Path, seed: int, group: int, device: torch.device) -> tuple[Done, Pending, list[Tensor], dict[str, Any]]:
     """What ``save`` kept. The state comes as its list of tensors: its shape is the method's affair, see ``pour``."""
     arrays, text = read_arrays(place)
     streams = arrays.pop("streams")
     arrays = {name: tensor.to(device) for name, tensor in arrays.items()}
     notes = json.loads(text["notes"])
-    rng = Streams(seed, range(notes["done"], notes["done"] + notes["groups"]), rows)
+    rng = Streams(seed, range(notes["done"], notes["done"] + notes["groups"]), group)
     rng.restore(streams)
-    done = Done(notes["done"], _series(arrays, "rows"), _series(arrays, "log_w"), [Status(*s) for s in notes["done_status"]])
+    rows, log_w, evidence = (_series(arrays, name) for name in ("rows", "log_w", "evidence"))
+    done = Done(notes["done"], rows, log_w, evidence, [Status(*s) for s in notes["done_status"]])
     done.trace = {name.removeprefix("traced."): [value.cpu()] for name, value in arrays.items() if name.startswith("traced.")}
     batch = Pending(notes["step"], notes["groups"], rng, None, [Status(*s) for s in notes["batch_status"]])
     batch.trace = {name.removeprefix("trace."): list(value.cpu()) for name, value in arrays.items() if name.startswith("trace.")}

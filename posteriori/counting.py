@@ -55,6 +55,9 @@ class CountedPrior(Prior):
     def error(self, sigma: Tensor | float) -> float:
         return self.inner.error(sigma)
 
+    def widest_error(self, sigma: Tensor | float) -> float:
+        return self.inner.widest_error(sigma)
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
 

@@ -122,7 +122,7 @@ class Job:
             began -= spent
         saved = time.perf_counter()
         post, group = counted(self.post, counter), self.method.group
-        groups = -(-self.n // group)
+        groups = -(-self.n // self.method.returned)
         bar = tqdm(disable=not self.progress, desc=type(self.method).__name__, file=sys.stderr)
         while done.groups < groups:
             if pending is None:
@@ -137,8 +137,7 @@ class Job:
                     if place is not None and time.perf_counter() - saved >= every:
                         checkpoint.save(place, done, pending, counter.calls, time.perf_counter() - began, self.batch)
                         saved = time.perf_counter()
-                with torch.no_grad():
-                    done.add(pending, self.method.rows(pending.state), self.method.weights(post, pending.state))
+                self.close(post, done, pending)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error) or before == 1:
                     raise
@@ -171,6 +170,12 @@ class Job:
         for look in self.watch:
             look(k, self.levels[k + 1], rows, info)
 
+    def close(self, post: Posterior, done: Done, batch: Pending) -> None:
+        """A batch at the end of the grid becomes samples."""
+        with torch.no_grad():
+            rows, log_w = self.method.finish(post, batch.state, batch.rng)
+            done.add(batch, rows, log_w, self.method.log_evidence(post, batch.state))
+
     def judge(self, rows: Tensor, status: list[Status], k: int, counter: Counter) -> None:
         """Mark the rows that went non-finite at step k, once, with the likely culprit."""
         denoised = counter.denoised
@@ -190,7 +195,10 @@ class Job:
         trace = {name: torch.cat(parts, dim=1)[:, : self.n] for name, parts in done.trace.items()}
         samples = self.post.to_given(torch.cat(done.rows)[: self.n][ok])
         log_w, counts = torch.cat(done.log_w)[: self.n][ok], counter.per_sample(self.n)
-        return Run(samples, log_w, None, status, counts, trace, seconds, self.config, (self.method.reference,))
+        # Clouds are independent: the mean of their estimates of p(y) is one, unbiased where each of them is.
+        clouds = torch.cat(done.evidence) if done.evidence else None
+        evidence = None if clouds is None else float(clouds.logsumexp(0)) - math.log(len(clouds))
+        return Run(samples, log_w, evidence, status, counts, trace, seconds, self.config, (self.method.reference,))
 
     def restore(self, place: Path, counter: Counter) -> tuple[Done, Pending, float]:
         y = self.post.likelihood.y
@@ -246,7 +254,7 @@ def _same_run(record: dict[str, Any], config: dict[str, Any], folder: Path) -> N
 
 def _batch(post: Posterior, method: Method[Any], n: int) -> int:
     """Rows whose images hold about a million numbers together: large batches gain nothing beyond, and cost memory."""
-    return min(n * method.group, max(1, 2**20 // math.prod(post.shape)))
+    return min(-(-n // method.returned) * method.group, max(1, 2**20 // math.prod(post.shape)))
 
 
 def _out_of_memory(error: Exception) -> bool:

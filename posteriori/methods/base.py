@@ -45,6 +45,11 @@ class Method(ABC, Generic[S]):
         """Rows that may interact (the particles of one cloud); the driver never splits a group."""
         return 1
 
+    @property
+    def returned(self) -> int:
+        """Samples that a group of rows gives, at most ``group``; all of its rows by default."""
+        return self.group
+
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> S:
         """The state at the largest noise level, from images x (B, *E) drawn there. By default the images themselves."""
         return x  # type: ignore[return-value]
@@ -61,6 +66,14 @@ class Method(ABC, Generic[S]):
     def weights(self, post: Posterior, state: S) -> Tensor:
         """Log-weights of the final rows, (B,); 0 for a method whose rows count alike."""
         return self.rows(state).new_zeros(len(self.rows(state)), dtype=torch.float64)
+
+    def finish(self, post: Posterior, state: S, rng: Noise) -> tuple[Tensor, Tensor]:
+        """The samples, ``returned`` of each group in the order of the groups, and their log-weights. The rows themselves by default."""
+        return self.rows(state), self.weights(post, state)
+
+    def log_evidence(self, post: Posterior, state: S) -> Tensor | None:
+        """An estimate of log p(y), or a lower bound of it, from each group: (groups,) float64. None for a method that makes none."""
+        return None
 
     @property
     def requires(self) -> frozenset[str]:

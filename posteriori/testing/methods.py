@@ -34,7 +34,7 @@ def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: 
         raise AssertionError(f"{name}: the hyper-parameter {f.name} can be changed; methods are frozen dataclasses")
     json.dumps(settings(method))
     assert method.refuses(post) is None, f"{name} refuses the posterior it is checked on: {method.refuses(post)}"
-    n = 3 * method.group
+    n = 3 * method.returned
     run = sample(post, method, n=n, steps=steps, seed=seed)
     assert tuple(run.samples.shape) == (n, *post.shape), f"{name}: samples have shape {tuple(run.samples.shape)}"
     assert run.log_w.shape == (n,), f"{name}: log_w has shape {tuple(run.log_w.shape)}"
