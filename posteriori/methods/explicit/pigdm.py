@@ -3,7 +3,7 @@
     p(y | x) ~ N(y; A D, sigma_y^2 I + r2 A A^T)
     g = J^T A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)
 
-    score   D_y = D + sigma^2 g                        r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior (default)
+    score   D_y = D + sigma^2 g                        r2 = c sigma^2 / (c + sigma^2), c = ``variance`` (default: see below)
     paper   x' = transition(D) + r2 g / a_s            r2 = sigma^2 / (1 + sigma^2), a = 1 / sqrt(1 + sigma^2)
     pseudo-inverse   D_y = D + sigma^2 / r2 J^T (A^+ y - A^+ A(D))    r2 as in score; A may be non-linear (JPEG), y is taken as noiseless
 
@@ -11,7 +11,8 @@ Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models f
 Cost per step: one denoiser, one vector-Jacobian product, one solve.
 Assumes: linear A, Gaussian noise, possibly of level 0; "pseudo-inverse" any A with A A^+ A = A, and fits the noise of y.
 Exact when: the prior is N(m, c I), weighting "score".
-c is the largest variance along any direction, not that of a pixel: sigma^2 J never exceeds such an r2, so no direction overshoots.
+c is by default the prior's largest variance along any direction, not that of a pixel: sigma^2 J never exceeds such an r2, so that no
+direction overshoots. The literature takes c = 1: on priors with distant modes that is bolder, needs more steps, and errs less.
 Departs from the paper: its guidance is not multiplied by the step, so that it grows with the number of steps; ``published()`` keeps that.
 """
 
@@ -31,16 +32,23 @@ from posteriori.rng import Noise
 
 @dataclass(frozen=True)
 class PiGDM(Method[Tensor]):
-    """Pseudo-inverse guidance; see the module for ``weighting``."""
+    """Pseudo-inverse guidance; see the module for ``weighting`` and for ``variance``, c > 0, which "paper" does not use."""
 
     weighting: Literal["score", "paper", "pseudo-inverse"] = "score"
     transition: Transition = DDIM(eta=1.0)
+    variance: float | None = None
 
     reference: ClassVar[str] = "song2023pigdm"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP, 1 solve"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior", "exact for a white Gaussian prior"})
+
+    def __post_init__(self) -> None:
+        if self.variance is not None and not self.variance > 0:
+            raise ValueError(f"PiGDM: variance must be > 0, got {self.variance}")
+        if self.variance is not None and self.weighting == "paper":
+            raise ValueError("PiGDM: the paper's weighting has variance 1; give variance with another weighting")
 
     @classmethod
     def published(cls) -> PiGDM:
@@ -62,7 +70,8 @@ class PiGDM(Method[Tensor]):
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         x0, pull = post.prior.linearize(x, sigma)
-        r2 = post.prior.widest_error(sigma)
+        c, s2 = self.variance, float(sigma) ** 2
+        r2 = post.prior.widest_error(sigma) if c is None else c * s2 / (c + s2)
         if self.weighting == "pseudo-inverse":
             A, y = post.likelihood.A, post.likelihood.y
             # For a linear A one inversion of the difference: two iterative ones would leave the difference of their errors.
