@@ -58,6 +58,18 @@ class CountedPrior(Prior):
     def widest_error(self, sigma: Tensor | float) -> float:
         return self.inner.widest_error(sigma)
 
+    def spectral_error(self, sigma: Tensor | float) -> Tensor:
+        return self.inner.spectral_error(sigma)
+
+    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        self.counter.calls["denoiser"] += len(x)
+        x0, variance = self.inner.moments(x, sigma)
+        self.counter.denoised = x0
+        return x0, variance
+
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        return self.inner.log_prob(x, sigma)
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
 
@@ -91,6 +103,16 @@ class CountedOperator(Operator):
             return pull(u)
 
         return y, counted
+
+    def differential(self, x: Tensor) -> tuple[Tensor, Map, Map]:
+        # Built on the counted ``linearize``: one operator, one adjoint (to be transposed), then one operator for each push.
+        y, push, pull = super().differential(x)
+
+        def counted(v: Tensor) -> Tensor:
+            self.counter.calls["operator"] += len(v)
+            return push(v)
+
+        return y, counted, pull
 
 
 class CountedLinearOperator(LinearOperator):

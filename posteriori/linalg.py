@@ -28,6 +28,22 @@ def per_row(scalars: Tensor, like: Tensor) -> Tensor:
     return scalars.view(-1, *[1] * (like.ndim - 1))
 
 
+def cosines(n: int) -> Tensor:
+    """The orthonormal cosine transform of n numbers (the second kind), (n, n) float64: row u is the frequency u."""
+    k = torch.arange(n, dtype=torch.float64)
+    M = torch.cos(math.pi / n * torch.outer(k, k + 0.5)) * math.sqrt(2 / n)
+    M[0] /= math.sqrt(2)
+    return M
+
+
+def cosine(x: Tensor, *, inverse: bool = False) -> Tensor:
+    """The orthonormal cosine transform over the last two axes of each image (the one axis of a flat image): (B, *E) -> (B, *E)."""
+    for axis in range(max(1, x.ndim - 2), x.ndim):
+        M = cosines(x.shape[axis]).to(x)
+        x = (x.movedim(axis, -1) @ (M if inverse else M.T)).movedim(-1, axis)
+    return x
+
+
 @dataclass(frozen=True)
 class Solved:
     """``x``, with its relative residual (B,), the iterations used (B,) and whether non-positive curvature stopped a row (B,)."""
@@ -114,6 +130,9 @@ def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: M
             H[:, j, k] = dot(v, w).double()
             w = w - per_row(H[:, j, k].to(size), w).to(w.dtype) * v
         H[:, k + 1, k] = dot(w, w).sqrt().double()
+        # A row that is no longer finite stays so, and must not stop the decomposition of the others.
+        sick = ~H[:, :, k].isfinite().all(1)
+        H, live = torch.where(sick[:, None, None], 0.0, H), live & ~sick
         # A row whose space is exhausted has a zero column from here on, which the pseudo-inverse leaves alone.
         best = (torch.linalg.pinv(H[:, : k + 2, : k + 1]) @ aim[:, : k + 2, None])[..., 0]
         left = (aim[:, : k + 2] - (H[:, : k + 2, : k + 1] @ best[..., None])[..., 0]).norm(dim=1)

@@ -33,9 +33,14 @@ from posteriori.rng import Streams
 from posteriori.run import Run, Status, locked, read_json, write_json
 
 Watch = Callable[[int, Tensor, Tensor, Info], None]
+# Images at any level lie within a few times the largest one: numbers this far away come from an update that has exploded.
+BEYOND = 1e6
 ADVICE = {
     "denoiser": "the denoiser's output was not finite; check the network's precision and its trained noise range",
-    "method": "the update was not finite; use more steps, a smaller guidance scale or a larger noise level",
+    "method": (
+        f"the update was not finite, or beyond {BEYOND:g} times the largest noise level; use more steps, a smaller guidance scale or a "
+        "larger noise level"
+    ),
 }
 
 
@@ -115,6 +120,10 @@ class Job:
     progress: bool
     config: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        centre = self.post.prior.start(self.blank(1)[:1], self.levels[0])
+        self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
+
     def run(self, place: Path | None, every: float) -> Run:
         began, counter, done, pending = time.perf_counter(), Counter(), Done(), None
         if place is not None and place.exists():
@@ -161,8 +170,8 @@ class Job:
         with torch.no_grad():
             batch.state, info = self.method.step(post, batch.state, self.levels[k], self.levels[k + 1], batch.rng)
             rows = self.method.rows(batch.state)
-            # One sum is far cheaper than a look at every number; only a suspicious one costs more.
-            if not math.isfinite(abs(rows.sum().item())):
+            # One number for the batch, at least its largest; only a suspicious one costs more. NaN passes no comparison.
+            if not torch.linalg.vector_norm(rows).item() <= self.limit:
                 self.judge(rows, batch.status, k, counter)
         batch.step = k + 1
         for name, value in info.items():
@@ -177,9 +186,9 @@ class Job:
             done.add(batch, rows, log_w, self.method.log_evidence(post, batch.state))
 
     def judge(self, rows: Tensor, status: list[Status], k: int, counter: Counter) -> None:
-        """Mark the rows that went non-finite at step k, once, with the likely culprit."""
+        """Mark the rows that left all bounds at step k, once, with the likely culprit."""
         denoised = counter.denoised
-        for row in (~rows.flatten(1).abs().isfinite().all(1)).nonzero()[:, 0].tolist():
+        for row in (~(rows.flatten(1).abs() <= self.limit).all(1)).nonzero()[:, 0].tolist():
             if status[row].ok:
                 sound = denoised is None or len(denoised) != len(rows) or bool(denoised[row].abs().isfinite().all())
                 status[row] = Status("diverged", k, ADVICE["method" if sound else "denoiser"])

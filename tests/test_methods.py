@@ -251,7 +251,7 @@ def test_diffpir_moves_only_in_the_range_of_the_adjoint_and_solves_its_proximal_
 def test_a_method_refuses_what_it_cannot_do():
     from cases import phases
 
-    for method in (methods.PiGDM(), methods.MMPS(), methods.DiffPIR()):
+    for method in (methods.PiGDM(), methods.TMPD(), methods.DiffPIR(data="proximal")):
         assert "PhaseRetrieval is not linear" in str(method.refuses(phases()))
     assert methods.DPS().refuses(phases()) is None
     silent = po.Posterior(full_gaussian(), replace(bed().given, noise=Gaussian(0.0)))
@@ -266,7 +266,7 @@ def test_langevin_draws_reach_the_conditional():
     x = post.prior.start(torch.randn(1, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), sigma).expand(4000, -1)
     draws = {}
     for draw in ("conditional", "langevin"):
-        draws[draw], _ = methods.DAPS(draw=draw, langevin_steps=60).step(post, x, sigma, s, Streams(0, range(4000)))
+        draws[draw], _ = methods.DAPS(draw=draw, inner_steps=60).step(post, x, sigma, s, Streams(0, range(4000)))
     exact, langevin = draws["conditional"], draws["langevin"]
     assert float((exact.mean(0) - langevin.mean(0)).abs().max()) < 5 * float(exact.std(0).max()) * (2 / 4000) ** 0.5
     ratio = langevin.var(0) / exact.var(0)

@@ -240,3 +240,25 @@ def test_complex_images_need_pairs():
         po.priors.ComplexImages(full_gaussian(shape=(3, 2)))
     with pytest.raises(ValueError, match="got a complex one"):
         po.priors.ComplexImages(complex_parts()[1])
+
+
+@pytest.mark.parametrize("covariance", ["white", "diagonal", "full"])
+@pytest.mark.parametrize("sigma", [0.01, 1.0, 30.0])
+def test_a_shared_covariance_gives_the_numbers_of_as_many_equal_ones(covariance, sigma):
+    """The fast path for a shared covariance against the general one, which sees K copies of it."""
+    g = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(6, 6, generator=g, dtype=torch.float64))[0]
+    values = torch.rand(6, generator=g, dtype=torch.float64) + 0.2
+    C = {"white": torch.eye(6, dtype=torch.float64), "diagonal": values.diag(), "full": (axes * values) @ axes.T}[covariance]
+    weights, means = torch.rand(4, generator=g, dtype=torch.float64), 3 * torch.randn(4, 6, generator=g, dtype=torch.float64)
+    fast, slow = po.priors.GaussianMixture(weights, means, C[None]), po.priors.GaussianMixture(weights, means, C.expand(4, 6, 6))
+    x, u = (3 * torch.randn(20, 6, generator=g, dtype=torch.float64) for _ in range(2))
+    level = torch.tensor(sigma, dtype=torch.float64)
+    (x0, pull), (slow_x0, slow_pull) = fast.linearize(x, level), slow.linearize(x, level)
+    torch.testing.assert_close(fast.denoise(x, level), slow_x0, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(x0, slow_x0, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(pull(u), slow_pull(u), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(fast.log_prob(x, level), slow.log_prob(x, level), rtol=1e-10, atol=1e-10)
+    drawn, same = (prior.draw_given(x, level, Streams(0, range(20))).flatten(1) for prior in (fast, slow))
+    if covariance != "full":  # the axes of equal covariances may be turned by another sign, and the drawn numbers with them
+        torch.testing.assert_close(drawn, same, rtol=1e-9, atol=1e-9)

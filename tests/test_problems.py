@@ -215,7 +215,7 @@ METHODS = [
     ({"name": "DiffPIR", "transition": {"name": "ConstantFraction", "zeta": 0.5}}, DiffPIR(transition=ConstantFraction(0.5))),
     ({"name": "DPS", "transition": {"name": "DDIM", "eta": 0.5}}, DPS(transition=DDIM(0.5))),
     ({"name": "Unconditional", "transition": "Heun"}, Unconditional(Heun())),
-    ({"name": "DAPS", "draw": "langevin", "langevin_steps": 7}, DAPS(draw="langevin", langevin_steps=7)),
+    ({"name": "DAPS", "draw": "langevin", "inner_steps": 7}, DAPS(draw="langevin", inner_steps=7)),
 ]
 
 

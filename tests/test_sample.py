@@ -236,3 +236,22 @@ def test_memory_is_flat_in_the_number_of_steps():
         po.sample(post, method, n=50, steps=40, watch=[look])
         # The trace of MMPS keeps one number per row and step; a graph or a state would keep many more.
         assert seen[38] <= seen[5] + 40 * 50 * 2
+
+
+def test_a_finite_row_that_has_exploded_is_diverged_whatever_the_images_lie_around():
+    @dataclass(frozen=True)
+    class Blow(Method[torch.Tensor]):
+        factor: float
+        reference, family, cost = "none", "none", "none"
+
+        def step(self, post, state, sigma, s, rng):
+            rows = post.prior.denoise(state, sigma)
+            return torch.cat([rows[:1] * self.factor, rows[1:]]), {}
+
+    post = toy()
+    with pytest.warns(UserWarning, match="beyond 1e"):
+        run = po.sample(post, Blow(1e4), n=3, steps=5)
+    assert [status.ok for status in run.status] == [False, True, True]
+    assert run.status[0].step is not None
+    far = po.Posterior(po.priors.Gaussian(torch.full((6,), 1e12, dtype=torch.float64), 1.0), post.likelihood)
+    assert all(status.ok for status in po.sample(far, po.methods.Unconditional(), n=2, steps=5).status)

@@ -13,6 +13,7 @@ import posteriori as po
 from posteriori import cli
 from posteriori.evaluation import exact_posterior, scoreboard
 from posteriori.problems import beds
+from posteriori.report import standings
 
 
 def test_gmm25_is_the_published_problem():
@@ -98,11 +99,12 @@ def test_a_run_that_lost_a_row_has_no_value(monkeypatch):
 
 
 def test_a_method_that_diverges_is_not_scored_on_its_survivors():
+    calls = {"denoiser": 1, "vjp": 0}
     rows = [
-        {"bed": "b", "cell": "c", "schedule": "s", "steps": 1, "metric": "m", "method": "x", "denoiser": 1, "vjp": 0, **end}
-        for end in ({"value": 1.0}, {"value": None, "outcome": "diverged"})
+        {**dict(zip(scoreboard.Cell._fields, ("b", "c", "s", 1, "x", seed), strict=True)), "metric": "m", "uses": "score", **calls, **end}
+        for seed, end in enumerate(({"value": 1.0}, {"value": None, "outcome": "diverged"}))
     ]
-    assert "diverged, 1 of 2" in scoreboard.table(rows)
+    assert "diverged, 1 of 2" in standings.markdown(rows)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def report(folder: Path, *, out: Path | None = None) -> None:
     print(page(folder, out))
 
 
-bench_app = App(name="bench", help="Measure methods on problems whose posterior is known.")
+bench_app = App(name="bench", help="Measure methods: where the posterior is known, and on photographs.")
 app.command(bench_app)
 
 
@@ -120,32 +120,76 @@ def exact(
     cells: tuple[str, ...] = (),
     steps: tuple[int, ...] = (),
     schedule: tuple[str, ...] = (),
-    seeds: int = 20,
+    seeds: int | None = None,
+    without: tuple[str, ...] = (),
     json_: Annotated[Path | None, Parameter(name="--json")] = None,
     quick: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Score methods against exact posteriors: sliced Wasserstein on GMM-25, KL on Gaussian beds, beside floor and oracle.
+    """Score methods on problems whose posterior is known, beside floor and oracle.
 
     Parameters
     ----------
-    bed: gmm25, gaussian; all by default.
+    bed: gmm25 (sliced Wasserstein), gaussian (KL by the affine probe), bipsda, ksd, mixture256; all by default.
     methods: names as in ``posteriori methods``, and floor, oracle, prior; all by default.
-    cells: d,d_y for gmm25 (such as 8,1), white, diagonal, general for gaussian; all by default.
-    steps: numbers of noise levels; 20 and 100 by default.
-    schedule: original, extended (gmm25); both by default.
-    seeds: problems per cell of gmm25.
-    json_: write one row per run there, and the table beside it as Markdown; rows that it holds already are not measured again.
-    quick: three seeds, d = 8, 20 steps, original schedule, where not said otherwise.
+    cells: d,d_y for gmm25 (such as 8,1); white, diagonal, general for gaussian; inpainting-low, inpainting-high, ct, phase for bipsda; the
+        noise level 0.2, 0.5 for ksd; all by default.
+    steps: numbers of noise levels; by default those in which a bed is reported (20 and 100; 200 for bipsda).
+    schedule: original, extended (ten times further); both by default.
+    seeds: problems per cell; 20 for gmm25 and 5 for the others by default.
+    without: methods to leave out.
+    json_: write one row per run there, and the tables beside it as Markdown and as a page; rows that it holds already are kept.
+    quick: gmm25 with three seeds, d = 8, 20 steps, original schedule and the Gaussian beds, where not said otherwise.
     quiet: no progress bar.
     """
     from posteriori.cli import bench as runner
 
     if quick:
-        cells = cells or ("8,1", "8,2", "8,4", "white", "diagonal", "general")
-        steps, schedule, seeds = steps or (20,), schedule or ("original",), min(seeds, 3)
-        cells = tuple(c for c in cells if not bed or (c.isalpha() and "gaussian" in bed) or (not c.isalpha() and "gmm25" in bed))
-    runner.run(runner.Selection(bed, methods, cells, steps, schedule, seeds), json_, not quiet and sys.stderr.isatty())
+        bed = bed or ("gmm25", "gaussian")
+        small = {"gmm25": ("8,1", "8,2", "8,4"), "gaussian": ("white", "diagonal", "general")}
+        cells = cells or tuple(cell for name in bed for cell in small.get(name, ()))
+        steps, seeds = steps or (20,), 3 if seeds is None else seeds
+        schedule = schedule or (("original",) if "gmm25" in bed else ())
+    runner.run(runner.Selection(bed, methods, cells, steps, schedule, seeds, without), json_, not quiet and sys.stderr.isatty())
+
+
+@bench_app.command
+def images(
+    *,
+    images: tuple[str, ...] = (),
+    problems: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
+    steps: int | None = None,
+    side: int | None = None,
+    limit: float | None = None,
+    out: Path = Path("images.png"),
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    quick: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Run methods with their default settings on photographs, with the shipped prior: tables and a contact sheet.
+
+    Parameters
+    ----------
+    images: astronaut, chelsea; both by default.
+    problems: blur, downsample, box, random (inpainting); all by default.
+    methods: names as in ``posteriori methods``; all by default. The Wiener estimate is always beside them.
+    steps: noise levels; 100 by default.
+    side: of the crops, in pixels, a multiple of 8 from 32 to 256; 128 by default.
+    limit: seconds after which a run is given up and its row says so; none by default.
+    out: the contact sheet, a PNG file.
+    json_: write one row per image, problem and method there, the pictures and the tables beside it; rows that it holds already are not
+        measured again.
+    quick: where not said otherwise the astronaut, 64 pixels, 10 steps, at most 5 seconds a row.
+    quiet: no progress bar.
+    """
+    from posteriori.cli import bench_images as runner
+
+    if quick:
+        images, limit = images or ("astronaut",), 5.0 if limit is None else limit
+    sizes = (64, 10) if quick else (128, 100)
+    chosen = runner.Selection(images, problems, methods, sizes[0] if side is None else side, sizes[1] if steps is None else steps, limit)
+    runner.run(chosen, json_, out, not quiet and sys.stderr.isatty())
 
 
 @app.command

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from posteriori.cli.machine import text as machine
 from posteriori.evaluation import scoreboard
-from posteriori.problems import beds
+from posteriori.evaluation.boards import BOARDS
+from posteriori.report import standings
 from posteriori.run import replace_file
 
-GAUSSIAN_CELLS = ("white", "diagonal", "general")
 SAVE_SECONDS = 10.0
 
 
@@ -31,30 +31,36 @@ class Selection:
     cells: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
     schedule: tuple[str, ...] = ()
-    seeds: int = 20
+    seeds: int | None = None
+    without: tuple[str, ...] = ()
 
     def plan(self) -> list[scoreboard.Cell]:
-        """Every row in order. Raises ``ValueError`` for a cell that no chosen bed has, and as ``scoreboard.plan`` does."""
-        every = {"gmm25": [f"{d},{m}" for d in beds.DIMENSIONS for m in beds.MEASURED], "gaussian": list(GAUSSIAN_CELLS)}
-        chosen = self.bed or tuple(every)
+        """Every row in order. Raises ``ValueError`` for a cell or schedule that no chosen bed has, and as ``scoreboard.plan`` does."""
+        chosen = self.bed or tuple(BOARDS)
         for name in chosen:
-            if name not in every:
-                raise ValueError(f"unknown bed {name!r}; known: {', '.join(every)}")
-        unknown = set(self.cells) - {cell for name in chosen for cell in every[name]}
-        if unknown:
-            raise ValueError(f"unknown cell {sorted(unknown)[0]!r}; known: " + "; ".join(f"{b}: {' '.join(every[b])}" for b in chosen))
-        names = list(self.methods or (*scoreboard.REFERENCES, *scoreboard.settings()))
+            if name not in BOARDS:
+                raise ValueError(f"unknown bed {name!r}; known: {', '.join(BOARDS)}")
+        for kind, asked in (("cell", self.cells), ("schedule", self.schedule)):
+            of = {name: getattr(BOARDS[name], f"{kind}s") for name in chosen}
+            unknown = set(asked) - {value for values in of.values() for value in values}
+            if unknown:
+                raise ValueError(
+                    f"unknown {kind} {sorted(unknown)[0]!r}; known: " + "; ".join(f"{b}: {' '.join(v)}" for b, v in of.items())
+                )
+        names = [n for n in self.methods or (*scoreboard.REFERENCES, *scoreboard.settings()) if n not in self.without]
         out: list[scoreboard.Cell] = []
         for name in chosen:
-            cells = [cell for cell in every[name] if not self.cells or cell in self.cells]
-            mixture = name == "gmm25"
-            schedules = list(self.schedule or beds.SCHEDULES) if mixture else ["karras"]
-            out += scoreboard.plan(name, cells, schedules, list(self.steps or (20, 100)), names, self.seeds if mixture else 1)
+            board = BOARDS[name]
+            cells = [cell for cell in board.cells if not self.cells or cell in self.cells]
+            # A bed with one schedule has no choice to offer.
+            schedules = [s for s in board.schedules if not self.schedule or s in self.schedule or len(board.schedules) == 1]
+            seeds = board.seeds if self.seeds is None or board.seeds == 1 else self.seeds
+            out += scoreboard.plan(name, cells, schedules, list(self.steps or board.steps), names, seeds)
         return out
 
 
 def run(selection: Selection, file: Path | None, progress: bool) -> None:
-    """Measure what ``file`` does not hold yet; print the table; write ``file`` (rows as JSON) and a table beside it as Markdown."""
+    """Measure what ``file`` does not hold yet; print the tables; write ``file`` (JSON) and beside it the tables as Markdown and a page."""
     plan = selection.plan()
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else []
     have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows}
@@ -71,21 +77,25 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
             have[tuple(cell)] = row
             # The whole file is written each time: not after every row of thousands.
             if file and time.monotonic() - saved > SAVE_SECONDS:
-                _write(file, json.dumps(list(have.values()), indent=0))
+                write(file, json.dumps(list(have.values()), indent=0))
                 saved = time.monotonic()
     finally:
         if file:
-            _write(file, json.dumps(list(have.values()), indent=0))
-    table = scoreboard.table([have[tuple(cell)] for cell in plan if tuple(cell) in have])
+            write(file, json.dumps(list(have.values()), indent=0))
+    kept = [have[tuple(cell)] for cell in plan if tuple(cell) in have]
+    table = standings.markdown(kept)
     print(table, end="")
     for bed, method in sorted(refused):
         print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
-        head = f"`posteriori {shlex.join(sys.argv[1:])}`, {date.today().isoformat()}"
-        _write(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")
+        command, said = f"posteriori {shlex.join(sys.argv[1:])}", standings.plateau(kept)
+        head = f"`{command}`, {date.today().isoformat()}" + (f"\n\n{said}" if said else "")
+        write(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")
+        write(file.with_suffix(".html"), standings.page(kept, command, machine()))
 
 
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
+    """A text file, in a folder that is made if need be; written beside its place and renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(file.name + ".partial")
     beside.write_text(text)

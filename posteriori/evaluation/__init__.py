@@ -3,7 +3,7 @@
 Exact posteriors and the oracle; distances with their floor; the affine probe; calibration; image metrics; the summary of one run.
 """
 
-from posteriori.evaluation.baselines import best_wiener, wiener
+from posteriori.evaluation.baselines import best_linear, best_wiener, wiener
 from posteriori.evaluation.calibration import Coverage, coverage, rank_counts, ranks
 from posteriori.evaluation.distances import (
     effective_size,
@@ -26,6 +26,7 @@ __all__ = [
     "MetricUnavailable",
     "NotAffineError",
     "affine_probe",
+    "best_linear",
     "best_wiener",
     "coverage",
     "effective_size",

@@ -81,3 +81,12 @@ class Heun:
         if not bool(s > 0):
             return ahead
         return x + (s - sigma) * 0.5 * (slope + (ahead - denoise(ahead, s)) / s)
+
+
+def adam(g: Tensor, first: Tensor, second: Tensor, k: int, beta2: float = 0.999) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's direction at its k-th step (from 1), and the new moments; all (B, *E). A complex number counts as one, by its modulus.
+
+    Reference: Kingma, Ba, Adam: a method for stochastic optimization, 2015, algorithm 1, beta1 = 0.9.
+    """
+    first, second = torch.lerp(g, first, 0.9), torch.lerp(g.abs().square(), second, beta2)
+    return first / (1 - 0.9**k) / ((second / (1 - beta2**k)).sqrt() + 1e-8), first, second

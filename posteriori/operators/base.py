@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from posteriori.linalg import largest_eigenvalue
 from posteriori.operators.normal import SolveError, normal_solve
-from posteriori.operators.transpose import AdjointError, dot_test
+from posteriori.operators.transpose import AdjointError, dot_test, transposed
 
 Map = Callable[[Tensor], Tensor]
 
@@ -106,9 +106,14 @@ class Operator(nn.Module, ABC):
             y = self(leaf)
 
         def pull(u: Tensor) -> Tensor:
-            return torch.autograd.grad(y, leaf, u, retain_graph=True)[0]
+            return torch.autograd.grad(y, leaf, u, retain_graph=True, create_graph=u.requires_grad)[0]
 
         return y.detach(), pull
+
+    def differential(self, x: Tensor) -> tuple[Tensor, Map, Map]:
+        """A(x), and the maps v -> (dA/dx) v and u -> (dA/dx)^H u, the derivative being that of ``linearize``."""
+        y, pull = self.linearize(x)
+        return y, transposed(pull, y), pull
 
     def surrogate(self) -> Operator | None:
         """The smooth operator whose derivative ``linearize`` gives in place of A's own, for an A that rounds; None when it is A's own."""
@@ -157,6 +162,9 @@ class LinearOperator(Operator):
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         return self(x), self.adjoint
+
+    def differential(self, x: Tensor) -> tuple[Tensor, Map, Map]:
+        return self(x), self, self.adjoint
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         return pinv(self, y)
@@ -222,8 +230,7 @@ def norm2(A: LinearOperator) -> float:
         # A method may ask at every step; making a spectrum can cost more than the step itself.
         spectrum = A.spectrum()
         if spectrum is not None:
-            A.__dict__["_norm2"] = float(spectrum.s.max())
-            return A.__dict__["_norm2"]
+            return A.__dict__.setdefault("_norm2", float(spectrum.s.max()))
         generator = torch.Generator().manual_seed(0)
         start = A.probe(lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device))
         with torch.no_grad():

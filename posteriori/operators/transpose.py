@@ -1,8 +1,9 @@
-"""Is ``adjoint`` the transpose of ``forward``? Measured, never trusted."""
+"""The transpose of a linear map: made by automatic differentiation, and measured, never trusted."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,3 +55,14 @@ def dot_test(A: LinearOperator, rtol: float, dtype: torch.dtype | None = None, s
             else "Leave `adjoint` out to get the exact transpose by automatic differentiation"
         )
         raise AdjointError(f"{type(A).__name__} is not a linear operator with its adjoint: {'; '.join(found)}. {cure}")
+
+
+def transposed(linear: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+    """The transpose of a map u -> L u that automatic differentiation can follow; u has the shape of ``like``. Rows do not mix.
+
+    L itself may be a vector-Jacobian product: its transpose is then the Jacobian-vector product, without a second forward pass.
+    """
+    with torch.enable_grad():
+        u = torch.zeros_like(like).requires_grad_()
+        image = linear(u)
+    return lambda v: torch.autograd.grad(image, u, v, retain_graph=True)[0]

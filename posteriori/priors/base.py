@@ -75,6 +75,21 @@ class Prior(nn.Module, ABC):
         c, s2 = self.spread**2, float(sigma) ** 2
         return c * s2 / (c + s2)
 
+    def spectral_error(self, sigma: Tensor | float) -> Tensor:
+        """E (F (x0 - D(x, sigma)))^2 of each frequency, F being ``linalg.cosine``: shape E. Raises ``TypeError`` where it is not known."""
+        raise TypeError(f"a {type(self).__name__} prior does not know its error at each frequency; closed-form priors do")
+
+    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D(x, sigma), and the variance of each number of x0 given x that the prior predicts beside it: both (B, *E).
+
+        Raises ``TypeError`` for a prior that predicts none.
+        """
+        raise TypeError(f"a {type(self).__name__} prior predicts no variance beside the denoised image")
+
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        """log density of x0 + sigma z at x: (B, *E) -> (B,). Raises ``TypeError`` for a prior that is not known in closed form."""
+        raise TypeError(f"a {type(self).__name__} prior has no closed-form density; posteriori.priors.log_density integrates it")
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""
         return sigma * z

@@ -45,6 +45,10 @@ class ComplexImages(Prior):
     def error(self, sigma: Tensor | float) -> float:
         return self.pairs.error(sigma)
 
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        """A density over the real and imaginary parts."""
+        return self.pairs.log_prob(split(x), sigma)
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return join(self.pairs.start(split(z), sigma))
 

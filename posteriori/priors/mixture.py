@@ -17,7 +17,9 @@ import math
 import torch
 from torch import Tensor
 
+from posteriori.linalg import cosine
 from posteriori.priors.base import Prior, Pull
+from posteriori.priors.shared import SharedCovariance
 from posteriori.rng import Noise, Streams
 
 
@@ -112,11 +114,27 @@ class GaussianMixture(Prior):
         total = logs.logsumexp(1)
         return (logs - total[:, None]).exp(), self.means + self._from_axes(self.variances * whitened), -self._from_axes(whitened), total
 
+    def _shared(self) -> SharedCovariance | None:
+        """The same mixture in the axes of a covariance that all components share, once; None when they do not. Far fewer operations."""
+        if len(self.variances) != 1:
+            return None
+        place = (self.means.device, self.means.dtype)
+        if self.__dict__.get("_place") != place:
+            axes = None if self.axes is None else self.axes[0]
+            self.__dict__["_in_axes"] = SharedCovariance(self.log_weights, self.means, self.variances[0], axes)
+            self.__dict__["_place"] = place
+        return self.__dict__["_in_axes"]
+
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if shared := self._shared():
+            return shared.denoise(x.flatten(1), sigma).view(x.shape)
         r, mu, _, _ = self._components(x.flatten(1), sigma)
         return torch.einsum("bk,bkd->bd", r, mu).view(x.shape)
 
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        if shared := self._shared():
+            x0, turn = shared.linearize(x.flatten(1), sigma)
+            return x0.view(x.shape), lambda u: turn(u.flatten(1)).view(u.shape)
         r, mu, s, _ = self._components(x.flatten(1), sigma)
         relative = r[:, :, None] * (s - torch.einsum("bk,bkd->bd", r, s)[:, None])
         gain = self.variances / (self.variances + sigma**2)
@@ -132,7 +150,9 @@ class GaussianMixture(Prior):
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """log density of x0 + sigma z at x: (B, *E) -> (B,)."""
-        return self._components(x.flatten(1), torch.as_tensor(sigma, dtype=x.dtype))[3]
+        level = torch.as_tensor(sigma, dtype=x.dtype)
+        shared = self._shared()
+        return shared.responsibilities(x.flatten(1), level)[3] if shared else self._components(x.flatten(1), level)[3]
 
     def _spread(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues and eigenvectors of the whole covariance, once."""
@@ -145,6 +165,15 @@ class GaussianMixture(Prior):
         values = self.variances[0] if len(self.means) == 1 else self._spread()[0].clamp(min=0)
         return float((values * float(sigma) ** 2 / (values + float(sigma) ** 2)).mean())
 
+    def spectral_error(self, sigma: Tensor | float) -> Tensor:
+        """Exact for one component; for more, that of the best affine denoiser, an upper bound. The transform is made once."""
+        values, axes = (self.variances[0], None if self.axes is None else self.axes[0]) if len(self.means) == 1 else self._spread()
+        if "_powers" not in self.__dict__:
+            vectors = torch.eye(len(values)).to(values) if axes is None else axes.T
+            self.__dict__["_powers"] = cosine(vectors.reshape(-1, *self.image_shape)).square().flatten(1)
+        values = values.clamp(min=0)
+        return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ self.__dict__["_powers"]).view(self.image_shape)
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
         if len(self.means) == 1:
@@ -155,9 +184,11 @@ class GaussianMixture(Prior):
 
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
         """An exact draw of x0 given x = x0 + sigma z, row by row: (B, *E) -> (B, *E)."""
-        r, mu, _, _ = self._components(x.flatten(1), sigma)
+        flat, shared = x.flatten(1), self._shared()
+        r = shared.responsibilities(flat, sigma)[2] if shared else self._components(flat, sigma)[0]
         k = _choose(r, rng.uniform(1)[:, 0].to(r))
-        return self._scatter(mu[torch.arange(len(k)), k], k, sigma**2 / (self.variances + sigma**2), rng.normal(x))
+        mu = shared.component(flat, sigma, k) if shared else self._components(flat, sigma)[1][torch.arange(len(k)), k]
+        return self._scatter(mu, k, sigma**2 / (self.variances + sigma**2), rng.normal(x))
 
     def sample(self, n: int, seed: int) -> Tensor:
         """n exact draws (n, *E); draw k depends on (seed, k) alone."""
@@ -245,6 +276,9 @@ class Gaussian(Prior):
 
     def error(self, sigma: Tensor | float) -> float:
         return self.mixture.error(sigma)
+
+    def spectral_error(self, sigma: Tensor | float) -> Tensor:
+        return self.mixture.spectral_error(sigma)
 
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
         return self.mixture.draw_given(x, sigma, rng)

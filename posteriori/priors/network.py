@@ -28,7 +28,7 @@ from torch import Tensor
 
 from posteriori.priors import edm
 from posteriori.priors.base import Prior
-from posteriori.priors.schedule import Level, Schedule
+from posteriori.priors.schedule import DiscreteVP, Level, Schedule
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
 Precision = Literal["bfloat16", "float16"]
@@ -127,6 +127,25 @@ class Network(Prior):
         out = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return out.mul(gain).add(x, alpha=skip)
 
+    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """As for every prior, from a network with twice the channels under a ``DiscreteVP``. Raises ``TypeError`` for any other."""
+        self._check_size(tuple(x.shape[1:]))
+        if not isinstance(self.schedule, DiscreteVP):
+            raise TypeError("a learned variance belongs to a network trained with a DiscreteVP schedule; this one has another")
+        level = self.schedule.level(float(sigma))
+        skip, gain = coefficients(self.parametrization, level)
+        precision = getattr(torch, self.autocast) if self.autocast else None
+        means, logs = [], []
+        for label, weight in zip(level.labels, level.weights, strict=True):
+            with torch.autocast(x.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+                out = self._run(level.a * x, self._label(label, x), whole=True)
+            if out.shape[1] != 2 * x.shape[1]:
+                raise TypeError(f"the network returns {out.shape[1]} channels for {x.shape[1]}: it predicts no variance")
+            mean, v = out.split(x.shape[1], dim=1)
+            means.append(weight * mean)
+            logs.append(weight * self.schedule.learned_variance(v, label).log())
+        return torch.stack(means).sum(0).mul(gain).add(x, alpha=skip), torch.stack(logs).sum(0).exp()
+
     def error(self, sigma: Tensor | float) -> float:
         """As for every prior; interpolated in log-log between the measured ``errors`` where there are some."""
         if self.errors is None:
@@ -159,8 +178,8 @@ class Network(Prior):
         dtype = torch.int64 if isinstance(label, int) else torch.float64
         return torch.full((len(x),), label, dtype=dtype, device=x.device)
 
-    def _run(self, x: Tensor, label: Tensor) -> Tensor:
-        """F with everything around it that is not mathematics: dtype, padding, output container, learned variance."""
+    def _run(self, x: Tensor, label: Tensor, *, whole: bool = False) -> Tensor:
+        """F with everything around it that is not mathematics: dtype, padding, output container, learned variance (kept when ``whole``)."""
         kind = next((p.dtype for p in self.parameters()), x.dtype)
         inner = x.to(kind)
         if self.multiple > 1:
@@ -169,8 +188,9 @@ class Network(Prior):
         if label.is_floating_point():  # half precision cannot tell timestep 999 from 1000
             label = label.to(torch.float64 if kind == torch.float64 else torch.float32)
         out = self.net(inner, label)
-        out = self._image(out if isinstance(out, Tensor) else out.sample, inner)
-        if out.shape != x.shape:
+        out = out if isinstance(out, Tensor) else out.sample
+        out = out if whole else self._image(out, inner)
+        if out.shape[2:] != x.shape[2:]:
             out = out[..., : x.shape[-2], : x.shape[-1]]
         return out.to(x.dtype)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -184,6 +185,27 @@ class DiscreteVP(Schedule):
         if min(share, 1 - share) < 1e-6:
             return Level(a, sigma, (round(t),))
         return Level(a, sigma, (below, below + 1), (1 - share, share))
+
+    def learned_variance(self, v: Tensor, t: float) -> Tensor:
+        """Var[x0 | x_t] from a network's second output v at timestep t, a fraction of which mixes the logarithms of its two neighbours.
+
+        v tells the variance of the step t -> t - 1, log var = f log beta + (1 - f) log beta~ with f = (v + 1) / 2, beta~ the part of it
+        that a known x0 leaves. The rest is x0's: (var - beta~) / c^2, c = sqrt(abar_(t-1)) beta / (1 - abar_t); at least 1e-6.
+        Sources: Nichol and Dhariwal 2021, equation 15; Peng et al. 2024.
+        """
+        below, share = math.floor(t), t - math.floor(t)
+        if share > 0:
+            return self.learned_variance(v, below).pow(1 - share) * self.learned_variance(v, below + 1).pow(share)
+        f, now, before = (v + 1) / 2, self.alphas_cumprod[below], self.alphas_cumprod[below - 1] if below else 1.0
+        beta = 1 - now / before
+        if below == 0:  # beta~ is 0 there, and training puts that of timestep 1 in its place
+            after = self.alphas_cumprod[1]
+            floor = (1 - after / now) * (1 - now) / (1 - after)
+            return (f * math.log(beta) + (1 - f) * math.log(floor)).exp().clamp(min=1e-6)
+        rest = beta * (1 - before) / (1 - now)
+        # log(beta / beta~), written so that it does not cancel where the two are nearly equal.
+        ratio = math.log1p((before - now) / (1 - before))
+        return (torch.expm1(f * ratio) * (rest * ((1 - now) / beta) ** 2 / before)).clamp(min=1e-6)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ from typing import Annotated, Any, Union
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method
+from posteriori.methods.descent import Adam, Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import Transition
 from posteriori.problems.fields import Number, Whole, suggestion
 
 TRANSITIONS: dict[str, type] = {"DDIM": DDIM, "ConstantFraction": ConstantFraction, "Heun": Heun}
+DESCENTS: dict[str, type] = {"Conjugate": Conjugate, "Adam": Adam, "HeavyBall": HeavyBall}
 
 
 def method(raw: Any) -> Method[Any]:
@@ -60,6 +62,8 @@ def _preset(cls: type, name: Any) -> Any:
 def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is Transition:
         return _chosen(value, TRANSITIONS, "transition")
+    if hint is Descent:
+        return _chosen(value, DESCENTS, "descent")
     try:
         return TypeAdapter(_strict(hint)).validate_python(value)
     except ValidationError as error:

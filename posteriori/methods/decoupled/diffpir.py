@@ -1,17 +1,21 @@
 """DiffPIR: denoise, move the estimate towards the data by a proximal step, put noise back.
 
     D_y = argmin_u ||y - A u||^2 / sigma_y^2 + ||u - D||^2 / r2
-        = D + r2 A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)
+        = D + r2 A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)          "proximal", linear A
+    u  <- u + ( r2 A'^T (y - A(u)) + sigma_y^2 (D - u) ) / (r2 ||A'||^2 + sigma_y^2)     "gradient", any A: ``gradient_steps`` from u = D
     r2  = error(sigma) / lam    "matched": the denoiser's own mean squared error at this level (default)
         = sigma^2 / lam         "sigma": the paper's
     x'  = D_y + s ( sqrt(1 - zeta) (x - D_y) / sigma + sqrt(zeta) z )
 
 Reference: Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool, Denoising diffusion models for plug-and-play image restoration, 2023,
 algorithm 1.
-Cost per step: one denoiser, one solve; no back-propagation through the denoiser.
-Assumes: linear A, Gaussian noise.
-Exact when: a white Gaussian prior, r2 "matched", lam = 1 and DDIM transitions. The paper's r2 exceeds what is known of an image at large
-sigma and lets the data step amplify measurement noise; its constant share of fresh noise loses variance (see ConstantFraction).
+Cost per step: one denoiser, one solve (or ``gradient_steps`` gradients of A, and 16 to measure ||A'|| at D when A is not linear); no
+back-propagation through the denoiser.
+Assumes: Gaussian noise; A linear, or differentiable.
+Exact when: linear A, a white Gaussian prior, r2 "matched", lam = 1 and DDIM transitions. One gradient step is the proximal step where
+A' A'^T = ||A'||^2 I, and does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does unless lam is large). The paper's r2
+exceeds what is known of an image at large sigma and lets the data step amplify measurement noise; its constant share of fresh noise
+loses variance (see ConstantFraction).
 Departs from the authors' code: sigma_y and sigma are in the same unit (theirs differ by a factor 2, so that their lam = 1 is 1/4
 here), and the run ends with D_y rather than with an image that still holds the last noise.
 """
@@ -21,26 +25,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from posteriori.likelihood import Posterior
+from posteriori.likelihood import Likelihood, Posterior
+from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
+from posteriori.methods.misfit import misfit, ratio
+from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
 class DiffPIR(Method[Tensor]):
-    """Plug-and-play restoration with weight ``lam`` on the prior; see the module for ``width``."""
+    """Plug-and-play restoration with weight ``lam`` on the prior; see the module for ``width`` and ``data``.
+
+    data: "auto" is "proximal" for a linear operator, "gradient" otherwise.
+    """
 
     lam: float = 1.0
     width: Literal["matched", "sigma"] = "matched"
     transition: Transition = DDIM(eta=1.0)
+    data: Literal["auto", "proximal", "gradient"] = "auto"
+    gradient_steps: int = 1
 
     reference: ClassVar[str] = "zhu2023diffpir"
     family: ClassVar[str] = "decoupled"
-    needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
-    cost: ClassVar[str] = "1 denoiser, 1 solve"
+    needs: ClassVar[frozenset[str]] = frozenset({"gaussian"})
+    cost: ClassVar[str] = "1 denoiser, 1 solve or gradient"
     claims: ClassVar[frozenset[str]] = frozenset(
         {"flat likelihood gives the prior", "exact for a white Gaussian prior", "moves only in the range of A^T"}
     )
@@ -48,11 +61,17 @@ class DiffPIR(Method[Tensor]):
     def __post_init__(self) -> None:
         if not self.lam > 0:
             raise ValueError(f"DiffPIR: lam must be > 0, got {self.lam}")
+        if self.gradient_steps < 1:
+            raise ValueError(f"DiffPIR: gradient_steps must be >= 1, got {self.gradient_steps}")
 
     @classmethod
     def published(cls) -> DiffPIR:
         """The authors' deblurring setting (their lam = 1, zeta = 0.1), in consistent units; meant for 100 steps and ``grid="ddpm"``."""
         return cls(lam=0.25, width="sigma", transition=ConstantFraction(zeta=0.1))
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return self.needs | (frozenset({"linear"}) if self.data == "proximal" else frozenset())
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
@@ -61,4 +80,17 @@ class DiffPIR(Method[Tensor]):
         """D_y(x, sigma): (B, *E)."""
         x0 = post.prior.denoise(x, sigma)
         r2 = (post.prior.error(sigma) if self.width == "matched" else float(sigma) ** 2) / self.lam
-        return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)
+        linear = isinstance(post.likelihood.A, LinearOperator)
+        if self.data == "proximal" or (self.data == "auto" and linear):
+            return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)
+        return self._descend(post.likelihood, x0, r2)
+
+    def _descend(self, like: Likelihood, x0: Tensor, r2: float) -> Tensor:
+        s2, u = like.std**2, x0
+        fit = misfit(like)
+        weight = r2 * fit.curvature(x0) + s2
+        share = per_row(ratio(torch.ones_like(weight), weight), x0)
+        for _ in range(self.gradient_steps):
+            clean, pull, _ = fit.f(u)
+            u = u + share * (r2 * pull(like.y - clean) + s2 * (x0 - u))
+        return u

@@ -2,18 +2,22 @@
 
     p(y | x) ~ p(y | D(x)):     g = J^T A^T (y - A D),   J = dD/dx
 
-Four weightings of g, per row:
+Five weightings of g, per row:
 
     bounded     D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior   (default)
     likelihood  D_y = D + sigma^2 g / sigma_y^2                            the approximation as written; stiff, needs many steps
     norm        x' = transition(D) + scale g / (||y - A D|| a_sigma a_s)   the published step, a = 1 / sqrt(1 + sigma^2)
     squared     x' = transition(D) + 2 scale g / (a_sigma a_s)             the gradient of the squared norm
+    poisson     x' = transition(D) + 2 scale J^T A^T L (y - A D) / (a_sigma a_s), the gradient of ||y - A D||_L^2, L = diag(1 / (2 var)):
+                the paper's L = diag(1 / (2 y)) for y counted in photons. var is y / peak, the variance of the Poisson law in the units
+                of y, and at least that of one photon. Needs Poisson noise, and a scale far below 1 (a step of 2 scale ||A||^2 L)
 
 Reference: Chung, Kim, McCann, Klasky, Ye, Diffusion posterior sampling for general noisy inverse problems, 2023, algorithm 1.
 Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint.
 Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
 Exact when: never in general (the spread of x0 given x is ignored); ``bounded`` is exact for a white Gaussian prior and A A^T = ||A||^2 I.
-Departs from the authors' code: norms are per row, not over the batch; no gradient through a clamp; learned variances are not used.
+Departs from the authors' code: norms are per row, not over the batch; no gradient through a clamp; learned variances are not used. Its
+Poisson weight divides by |y| of data in [-1, 1], which is no variance and has no bound near 0; here y keeps the range it was counted in.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
+from posteriori.noise import Poisson
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
 
@@ -35,7 +40,7 @@ from posteriori.rng import Noise
 class DPS(Method[Tensor]):
     """Diffusion posterior sampling; see the module for ``weighting``. ``scale`` multiplies the guidance."""
 
-    weighting: Literal["bounded", "likelihood", "norm", "squared"] = "bounded"
+    weighting: Literal["bounded", "likelihood", "norm", "squared", "poisson"] = "bounded"
     scale: float = 1.0
     transition: Transition = DDIM(eta=1.0)
 
@@ -50,11 +55,18 @@ class DPS(Method[Tensor]):
         retrieval) for images in [-1, 1]. Meant for ``steps=1000, grid="ddpm"``: the sum of its steps depends on their number."""
         return cls("norm", scale, DDIM(eta=1.0))
 
+    def refuses(self, post: Posterior) -> str | None:
+        if self.weighting == "poisson" and not isinstance(post.given.noise, Poisson):
+            return f"DPS: the weighting 'poisson' needs Poisson noise, the likelihood has {type(post.given.noise).__name__} noise"
+        return super().refuses(post)
+
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         x0, pull = post.prior.linearize(state, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
         residual = post.likelihood.y - clean
-        if self.weighting in ("norm", "squared"):
+        if self.weighting in ("norm", "squared", "poisson"):
+            if self.weighting == "poisson":
+                residual = residual / (2 * post.likelihood.noise.variance(post.likelihood.y))
             # A zero residual has a zero gradient; its norm must not turn that into 0 / 0.
             size = dot(residual, residual).sqrt()
             weight = per_row((size > 0) / size.clamp(min=1e-30), x0) if self.weighting == "norm" else 2.0

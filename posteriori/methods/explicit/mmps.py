@@ -5,11 +5,14 @@
           preconditioned by (sigma_y^2 I + error(sigma) A A^T)^-1, the same matrix with a white guess of J
     D_y = D + sigma^2 J^T A^T v
 
+A non-linear A is replaced, once per step, by its tangent at D: A(x0) ~ A(D) + A'(x0 - D), so that A above becomes A' = dA/dx at D, the
+residual is y - A(D), and there is no preconditioner.
+
 Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by expectation maximization, 2024, section 4.
-Cost per step: one denoiser, and one vector-Jacobian product, operator and adjoint for each iteration and one more. GMRES keeps one
-measurement per iteration.
-Assumes: linear A, Gaussian noise; J symmetric, as it is for an exact denoiser.
-Exact when: the prior is Gaussian and the solve has converged (``iterations`` >= rank A is enough).
+Cost per step: one denoiser, and one vector-Jacobian product, operator and adjoint for each iteration and one more; one adjoint more for
+a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement per iteration.
+Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J symmetric, as for an exact denoiser.
+Exact when: the prior is Gaussian, A is linear and the solve has converged (``iterations`` >= rank A is enough).
 The J of a trained network is neither symmetric nor positive. GMRES then still lowers the residual with every iteration; preconditioned
 conjugate gradients may raise it (a photograph lost 10 dB after three). ``residual`` in the trace tells how far the solve came.
 """
@@ -17,6 +20,7 @@ conjugate gradients may raise it (a photograph lost 10 dB after three). ``residu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -25,13 +29,16 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, gmres
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
-from posteriori.operators.base import solve
+from posteriori.operators.base import LinearOperator, solve
 from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
 class MMPS(Method[Tensor]):
-    """Moment-matching posterior sampling with at most ``iterations`` steps of ``solver``, to the relative residual ``rtol``."""
+    """Moment-matching posterior sampling with at most ``iterations`` steps of ``solver``, to the relative residual ``rtol``.
+
+    ``precondition`` is for a linear A.
+    """
 
     iterations: int = 5
     rtol: float = 1e-4
@@ -41,7 +48,7 @@ class MMPS(Method[Tensor]):
 
     reference: ClassVar[str] = "rozet2024mmps"
     family: ClassVar[str] = "explicit"
-    needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "noisy"})
+    needs: ClassVar[frozenset[str]] = frozenset({"gaussian", "noisy"})
     cost: ClassVar[str] = "1 denoiser, iterations + 1 VJPs"
     claims: ClassVar[frozenset[str]] = frozenset(
         {"flat likelihood gives the prior", "exact for a white Gaussian prior", "exact for a Gaussian prior"}
@@ -58,15 +65,18 @@ class MMPS(Method[Tensor]):
 
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
-        A, sigma2, noise2 = post.likelihood.linear, float(sigma) ** 2, post.likelihood.std**2
+        A, sigma2, noise2 = post.likelihood.A, float(sigma) ** 2, post.likelihood.std**2
         x0, pull = post.prior.linearize(x, sigma)
+        clean, push, adjoint = A.differential(x0)
 
         def covariance(v: Tensor) -> Tensor:
-            return (noise2 * v).add(A(pull(A.adjoint(v))), alpha=sigma2)
+            return (noise2 * v).add(push(pull(adjoint(v))), alpha=sigma2)
 
-        white = (lambda r: solve(A, r, post.prior.error(sigma), noise2)) if self.precondition else None
+        white = None
+        if self.precondition and isinstance(A, LinearOperator):
+            white = partial(solve, A, r2=post.prior.error(sigma), s2=noise2)
         solver = gmres if self.solver == "gmres" else cg
-        solved = solver(covariance, post.likelihood.y - A(x0), max_iter=self.iterations, rtol=self.rtol, precondition=white)
+        solved = solver(covariance, post.likelihood.y - clean, max_iter=self.iterations, rtol=self.rtol, precondition=white)
         if info is not None:
             info["residual"] = solved.residual
-        return x0.add(pull(A.adjoint(solved.x)), alpha=sigma2)
+        return x0.add(pull(adjoint(solved.x)), alpha=sigma2)

@@ -1,0 +1,66 @@
+"""The problems of the scoreboard: how each is made, what is measured on it, and the setting in which the literature reports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from posteriori.evaluation.bed_scores import Score, bipsda_score, ksd_toy_score, mixture256_score
+from posteriori.evaluation.distances import sliced_wasserstein
+from posteriori.problems import beds, bipsda
+
+SLICES = 1000
+
+
+@dataclass(frozen=True)
+class Board:
+    """One bed of the scoreboard.
+
+    make: (cell, seed, schedule) -> Bed. score: (samples, bed, exact samples) -> numbers by name; None where the affine probe gives them.
+    metric: the number that ranks. n: samples of each run. grid: spacing of the levels.
+    """
+
+    cells: tuple[str, ...]
+    schedules: tuple[str, ...]
+    steps: tuple[int, ...]
+    seeds: int
+    n: int
+    metric: str
+    make: Callable[[str, int, str], beds.Bed]
+    score: Score | None
+    grid: Literal["log", "karras"] = "log"
+
+
+def _gmm25(cell: str, seed: int, schedule: str) -> beds.Bed:
+    d, measured = (int(number) for number in cell.split(","))
+    return beds.gmm25(d, measured, seed, schedule)
+
+
+def _sw1(samples: Tensor, bed: beds.Bed, reference: Tensor) -> dict[str, float]:
+    return {"SW1": sliced_wasserstein(samples, reference, slices=SLICES)}
+
+
+BOARDS = {
+    "gmm25": Board(
+        tuple(f"{d},{m}" for d in beds.DIMENSIONS for m in beds.MEASURED), tuple(beds.SCHEDULES), (20, 100), 20, 1000, "SW1", _gmm25, _sw1
+    ),
+    "gaussian": Board(
+        ("white", "diagonal", "general"),
+        ("karras",),
+        (20, 100),
+        1,
+        0,
+        "KL",
+        lambda cell, seed, schedule: beds.gaussian(cell, seed),
+        None,
+        "karras",
+    ),
+    "bipsda": Board(bipsda.PROBLEMS, tuple(bipsda.SCHEDULES), (200,), 5, 2000, "variance_error", bipsda.bipsda, bipsda_score),
+    "ksd": Board(
+        ("0.2", "0.5"), ("karras",), (100,), 5, 500, "ksd", lambda cell, seed, _: beds.ksd_toy(float(cell), seed), ksd_toy_score, "karras"
+    ),
+    "mixture256": Board(("256",), ("log",), (100,), 5, 256, "sw2", lambda cell, seed, schedule: beds.mixture256(seed), mixture256_score),
+}

@@ -1,0 +1,1 @@
+"""Methods that fit a distribution to the posterior by gradient steps."""

@@ -1,0 +1,120 @@
+"""RED-diff: stochastic gradient descent on one image per row, with the denoiser as regulariser, while the noise level falls.
+
+    x = mu + sigma z,   g = lam w(sigma) (mu - D(x, sigma)) / sigma - v A^T (y - A mu)
+    newton   mu <- mu - rate H^-1 g,  H = lam w / sigma + v A^T A   (v ||A||^2 where A is not linear or v not one number)   (default)
+    adam     mu <- mu - rate m1 / (sqrt(m2) + 1e-8), betas 0.9 and 0.99, bias corrected; rate in the prior's units
+
+    w: linear sigma, sqrt, square, power2over3, log ln(1 + sigma), trunc_linear min(sigma, 1), const 1: the published ones, and
+       kl 1 / sigma (default), with which the first term is the gradient of KL(N(mu, sigma^2 I) || p_sigma) itself
+    v: precision 1 / sigma_y^2 (default), one 1 (published)
+
+Reference: Mardani, Song, Kautz, Vahdat, A variational perspective on solving inverse problems with diffusion models, 2024, algorithm 1.
+Cost per step: one denoiser, one operator, one adjoint, one solve ("newton", linear A); nothing is differentiated through D.
+Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
+Exact when: never as a sampler: a row seeks the mode, most of the posterior's spread is lost. For a Gaussian prior N(m, C) its mean solves
+(v A^T A + R)(mu - m) = v A^T (y - A m), R = mean over levels of lam w sigma (C + sigma^2 I)^-1; with "kl" and sigma -> 0 that is the
+posterior's mean. What spread is left is the noise of the steps: about rate / 2 of the prior's variance where y tells nothing.
+Departs from the authors' code: both terms are sums, as in the paper (theirs are averages: their lam is lam n / m here, for n numbers of x
+and m of y); the start A^+ y is damped at 0.03 ||A||, theirs is cut there; an A that is not linear starts at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.linalg import dot, per_row
+from posteriori.methods.base import Info, Method
+from posteriori.methods.kernels import adam
+from posteriori.operators.base import LinearOperator, Map, Operator, norm2, solve
+from posteriori.rng import Noise
+
+POWERS = {"kl": -1.0, "linear": 1.0, "sqrt": 0.5, "square": 2.0, "power2over3": 2 / 3, "const": 0.0}
+
+
+class Fit(NamedTuple):
+    """mu (B, *E), Adam's moments (empty for "newton"), the number of steps taken ()."""
+
+    mu: Tensor
+    first: Tensor
+    second: Tensor
+    taken: Tensor
+
+
+@dataclass(frozen=True)
+class REDDiff(Method[Fit]):
+    """Regularisation by denoising diffusion; see the module for ``weighting`` (w), ``data`` (v) and ``optimiser``."""
+
+    weighting: Literal["kl", "linear", "sqrt", "square", "power2over3", "log", "trunc_linear", "const"] = "kl"
+    data: Literal["precision", "one"] = "precision"
+    optimiser: Literal["newton", "adam"] = "newton"
+    lam: float = 1.0
+    rate: float = 0.3
+    start: Literal["zero", "pseudo-inverse"] = "zero"
+
+    reference: ClassVar[str] = "mardani2024reddiff"
+    family: ClassVar[str] = "variational"
+    cost: ClassVar[str] = "1 denoiser"
+
+    def __post_init__(self) -> None:
+        if self.weighting not in (*POWERS, "log", "trunc_linear") or not self.lam > 0:
+            raise ValueError(f"REDDiff: expected lam > 0 and one of the listed weightings, got {self.lam} and {self.weighting!r}")
+        if not self.rate > 0 or (self.optimiser == "newton" and self.rate >= 2):
+            raise ValueError(f"REDDiff: rate must be > 0, and below 2 (where the descent is unstable) for 'newton'; got {self.rate}")
+
+    @classmethod
+    def published(cls, lam: float = 0.25, rate: float = 0.1) -> REDDiff:
+        """The paper's linear weight and Adam, which do not look at the noise of y; meant for 1000 steps, ``grid="ddpm"``, [-1, 1]."""
+        return cls("linear", "one", "adam", lam, rate, "pseudo-inverse")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"noisy"} if self.data == "precision" else ())
+
+    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Fit:
+        A, mu = post.likelihood.A, torch.zeros_like(x)
+        if self.start == "pseudo-inverse" and isinstance(A, LinearOperator):
+            mu = mu + A.adjoint(solve(A, post.likelihood.y[None], 1.0, max((0.03 * norm2(A)) ** 2, 1e-30)))
+        moments = torch.zeros_like(mu if self.optimiser == "adam" else mu.flatten(1)[:, :0])
+        return Fit(mu, moments, moments.abs(), torch.zeros((), dtype=torch.int64))
+
+    def rows(self, state: Fit) -> Tensor:
+        return state.mu
+
+    def step(self, post: Posterior, state: Fit, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Fit, Info]:
+        mu, first, second, count = state
+        A, y, level = post.likelihood.A, post.likelihood.y, float(sigma)
+        w = self.lam * self.weight(level) / level
+        variance = post.likelihood.noise.variance(y) if self.data == "precision" else y.real.new_ones(())
+        x0 = post.prior.denoise(mu.add(rng.normal(mu), alpha=level), sigma)
+        if self.optimiser == "newton" and isinstance(A, LinearOperator) and variance.ndim == 0:
+            # mu - H^-1 g, without subtracting large numbers
+            goal = x0 + A.adjoint(solve(A, y - A(x0), 1.0, w * variance))
+            return Fit(torch.lerp(mu, goal, self.rate), first, second, count + 1), {}
+        clean, adjoint = A.linearize(mu)
+        g = w * (mu - x0) - adjoint((y - clean) / variance)
+        if self.optimiser == "adam":
+            direction, first, second = adam(g, first, second, int(count) + 1, beta2=0.99)
+        else:
+            direction = g / per_row(w + squared_norm(A, mu, clean, adjoint, 0.1 * post.prior.variance**0.5) / variance.min(), g)
+        return Fit(mu - self.rate * direction, first, second, count + 1), {}
+
+    def weight(self, sigma: float) -> float:  # w
+        if self.weighting in POWERS:
+            return sigma ** POWERS[self.weighting]
+        return math.log1p(sigma) if self.weighting == "log" else min(sigma, 1.0)
+
+
+def squared_norm(A: Operator, x: Tensor, clean: Tensor, adjoint: Map, step: float) -> Tensor:
+    """||dA/dx||^2 at each row, (B,); where A is not linear by three power iterations on differences of ``step`` per number, from below."""
+    if isinstance(A, LinearOperator):
+        return x.real.new_full((len(x),), norm2(A) ** 2)
+    v, length = adjoint(clean), step * x[0].numel() ** 0.5
+    for _ in range(3):
+        v = adjoint(A(x + length * v / per_row(dot(v, v).sqrt().clamp(min=1e-30), v)) - clean) / length
+    return dot(v, v).sqrt()

@@ -1,0 +1,220 @@
+"""RED-diff and MGPS against their formulas, and RED-diff's fixed point on a Gaussian prior in closed form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import bed, picture
+
+import posteriori as po
+from posteriori import methods
+from posteriori.evaluation import affine_probe, exact_posterior
+from posteriori.noise import Gaussian
+from posteriori.operators import matrix
+from posteriori.priors.base import Prior
+from posteriori.rng import Streams
+
+F64 = torch.float64
+EYE = torch.eye(6, dtype=F64)
+ROOT = math.sqrt
+WEIGHTS = {
+    "kl": lambda s: 1 / s,
+    "linear": lambda s: s,
+    "sqrt": ROOT,
+    "square": lambda s: s * s,
+    "power2over3": lambda s: math.exp(2 / 3 * math.log(s)),
+    "log": lambda s: math.log(s + 1),
+    "trunc_linear": lambda s: min(s, 1),
+    "const": lambda s: 1,
+}
+
+
+class Fixed:
+    """Hands out prescribed normal draws, in turn."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def normal(self, like):
+        return self.draws.pop(0).expand(like.shape)
+
+
+def fixed_levels(post, method, sigma, mu, z):
+    level = torch.tensor(sigma, dtype=F64)
+    state = method.init(post, mu, None)._replace(mu=mu)
+    return method.step(post, state, level, level / 2, Fixed(z))[0].mu
+
+
+@pytest.mark.parametrize("weighting", WEIGHTS)
+def test_the_step_is_the_papers_gradient_for_every_weighting(weighting):
+    """g = w (eps_hat - e) + v A^T (A mu - y), in VP coordinates as printed; the Newton step is H^-1 g, Adam's first step sign(g)."""
+    post, lam = bed("general"), 0.7
+    A, y, std = matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std
+    for sigma in (0.4, 2.5):
+        mu, e = (torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+        a = 1 / ROOT(1 + sigma**2)
+        s = a * sigma
+        x0 = post.prior.denoise((a * mu + s * e) / a, torch.tensor(sigma, dtype=F64))
+        eps_hat = (a * mu + s * e - a * x0) / s
+        w = lam * WEIGHTS[weighting](s / a)
+        for data, v in (("precision", std**-2), ("one", 1.0)):
+            g = w * (eps_hat - e) + v * (mu @ A.T - y) @ A
+            newton = fixed_levels(post, methods.REDDiff(weighting, data, lam=lam, rate=0.4), sigma, mu, e)
+            H = w / sigma * EYE + v * A.T @ A
+            torch.testing.assert_close(newton, mu - 0.4 * torch.linalg.solve(H, g.T).T, rtol=1e-8, atol=1e-8)
+            adam = fixed_levels(post, methods.REDDiff(weighting, data, "adam", lam, 0.1), sigma, mu, e)
+            torch.testing.assert_close(adam, mu - 0.1 * g / (g.abs() + 1e-8), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("weighting", ["kl", "linear", "log"])
+def test_the_fixed_point_on_a_gaussian_prior(weighting):
+    """E_z[mu - D(mu + sigma z)] = sigma^2 (C + sigma^2)^-1 (mu - m), so E[g] = 0 at (v A^T A + R)(mu - m) = v A^T (y - A m)."""
+    post, sigma = bed("general"), 0.8
+    A, y, m, v = matrix(post.likelihood.A), post.likelihood.y, post.prior.mean, post.likelihood.std**-2
+    R = 0.7 * WEIGHTS[weighting](sigma) * sigma * torch.linalg.inv(post.prior.covariance + sigma**2 * EYE)
+    stated = m + torch.linalg.solve(v * A.T @ A + R, v * A.T @ (y - A @ m))
+    method = methods.REDDiff(weighting, lam=0.7)
+    zero = torch.zeros(1, 6, dtype=F64)
+    c = fixed_levels(post, method, sigma, zero, zero)
+    M = (fixed_levels(post, method, sigma, EYE, zero) - c).T
+    torch.testing.assert_close(torch.linalg.solve(EYE - M, c[0]), stated, rtol=1e-7, atol=1e-7)
+    # And by running it with fresh noise: the mean of many rows, within four standard errors.
+    mu, rng = torch.zeros(2000, 6, dtype=F64), Streams(0, range(2000))
+    for _ in range(80):
+        mu = fixed_levels(post, method, sigma, mu, rng.normal(mu))
+    assert float(((mu.mean(0) - stated).abs() / (mu.std(0) / 2000**0.5)).max()) < 4
+
+
+def test_the_mean_tends_to_the_posteriors_and_the_spread_collapses():
+    post = bed("general")
+    exact = exact_posterior(post)
+    gaps = []
+    for steps in (50, 300):
+        mean, covariance = affine_probe(post, methods.REDDiff(), steps)
+        gaps.append(float(((mean - exact.mean) / exact.std).abs().max()))
+        assert float(covariance.trace() / exact.covariance.trace()) < 0.2
+    assert gaps[1] < 0.25
+    assert gaps[1] < gaps[0] / 2
+    deaf = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e6)))
+    _, left = affine_probe(deaf, methods.REDDiff(rate=0.3), 300)
+    assert 0.08 < float(left.trace() / post.prior.covariance.trace()) < 0.17  # stated: about rate / 2
+
+
+class NoGraph(Prior):
+    """Refuses to be evaluated with autograd on, and to be differentiated."""
+
+    def __init__(self, inner):
+        super().__init__(inner.shape, variance=inner.variance, sigma_max=inner.sigma_max, sigma_min=inner.sigma_min)
+        self.inner = inner
+
+    def denoise(self, x, sigma):
+        assert not torch.is_grad_enabled()
+        return self.inner.denoise(x, sigma)
+
+    def linearize(self, x, sigma):
+        raise AssertionError("differentiated through the denoiser")
+
+
+def test_red_diff_builds_no_graph_and_its_rows_do_not_meet():
+    post = bed("general")
+    for method in (methods.REDDiff(), methods.REDDiff.published()):
+        run = po.sample(po.Posterior(NoGraph(post.prior), post.given), method, n=4, steps=6)
+        assert run.counts["vjp"] == 0
+        assert run.counts["denoiser"] == 6
+        alone = po.sample(post, method, n=4, steps=6, batch=1)
+        torch.testing.assert_close(run.samples, alone.samples, rtol=1e-9, atol=1e-9)
+
+
+def test_the_published_red_diff_does_not_look_at_the_noise_and_the_default_does():
+    post = bed("general")
+    louder = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1.0)))
+    for method, same in ((methods.REDDiff.published(), True), (methods.REDDiff(), False)):
+        one, other = (po.sample(p, method, n=1, steps=10).samples for p in (post, louder))
+        assert torch.equal(one, other) is same
+
+
+def test_refused_settings():
+    for wrong in ({"lam": 0.0}, {"rate": 2.0}, {"weighting": "cubic"}):
+        with pytest.raises(ValueError, match="REDDiff"):
+            methods.REDDiff(**wrong)
+    for wrong in ({"inner": 0}, {"midpoint": 0.0}, {"lr": 0.0}):
+        with pytest.raises(ValueError, match="MGPS"):
+            methods.MGPS(**wrong)
+    silent = po.Posterior(bed().prior, replace(bed().given, noise=Gaussian(0.0)))
+    assert "noise level is 0" in str(methods.REDDiff().refuses(silent))
+    assert "noise level is 0" in str(methods.MGPS.published().refuses(silent))
+
+
+# MGPS
+
+
+def test_without_a_measurement_mgps_takes_the_ancestral_step_whatever_the_midpoint():
+    post = bed("general")
+    deaf = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e9)))
+    theirs = affine_probe(deaf, methods.Unconditional(), 8)
+    for midpoint in (0.3, 0.9):
+        ours = affine_probe(deaf, methods.MGPS(inner=1, midpoint=midpoint, width="ddpm"), 8, rtol=1e-5)
+        torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
+
+
+def selecting():
+    prior = po.priors.Gaussian(torch.full((6,), 0.3, dtype=F64), 0.8)
+    A = po.operators.Dense(EYE[[0, 2, 3, 5]])
+    return po.Posterior(prior, po.Likelihood(torch.tensor([1.0, -0.5, 0.2, 2.0], dtype=F64), A, Gaussian(0.3)))
+
+
+@pytest.mark.parametrize("midpoint", [0.4, 1.0])
+def test_one_fitted_step_is_the_exact_conditional_for_a_white_prior(midpoint):
+    """x_s | x_sigma, y of the joint Gaussian of (x0, x_s, x_sigma), y seen through x0; mean and variance from 40000 draws."""
+    post, n = selecting(), 40000
+    sigma, s = torch.tensor(0.9, dtype=F64), torch.tensor(0.5, dtype=F64)
+    x = torch.tensor([1.2, 0.1, -0.4, 0.9, 2.0, -1.0], dtype=F64)
+    out, _ = methods.MGPS(inner=1, midpoint=midpoint).step(post, x.expand(n, -1).clone(), sigma, s, Streams(0, range(n)))
+    seen = torch.zeros(6, dtype=F64)
+    seen[[0, 2, 3, 5]] = 1.0
+    y = torch.zeros(6, dtype=F64).index_put((torch.tensor([0, 2, 3, 5]),), post.likelihood.y)
+    precision = 1 / 0.8 + seen / 0.09
+    mean0, c = (0.3 / 0.8 + y / 0.09 * seen) / precision, 1 / precision
+    gain = (c + s**2) / (c + sigma**2)
+    mean, variance = mean0 + gain * (x - mean0), (c + s**2) * (1 - gain)
+    assert float(((out.mean(0) - mean).abs() / (variance / n).sqrt()).max()) < 4
+    assert float((out.var(0) / variance - 1).abs().max()) < 4 * (2 / n) ** 0.5
+
+
+def test_one_adam_step_moves_by_the_learning_rate_along_the_gradient_of_the_elbo():
+    post = bed("general")
+    A, y, std = matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std
+    tau = torch.tensor(0.5, dtype=F64)
+    m, z = (torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    mu, log_std = m.clone().requires_grad_(), torch.full_like(m, 0.5 * math.log(0.2)).requires_grad_()
+    x0 = post.prior.denoise(mu + log_std.exp() * z, tau)
+    kl = ((mu - m) ** 2 + (2 * log_std).exp()).sum() / 0.4 - log_std.sum()
+    loss = kl + (y - x0 @ A.T).square().sum() / (2 * std**2)
+    g, h = torch.autograd.grad(loss, (mu, log_std))
+    ours, spread = methods.MGPS.published(inner=1, lr=0.03).by_adam(post, m, 0.2, tau, Fixed(z))
+    torch.testing.assert_close(ours, m - 0.03 * 1.25**0.5 * g / (g.abs() + 1e-8), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(spread.log(), log_std.detach() - 0.03 * h / (h.abs() + 1e-8), rtol=1e-6, atol=1e-6)
+
+
+def test_the_midpoint_in_level_and_in_time():
+    s = torch.tensor(1.7, dtype=F64)
+    assert float(methods.MGPS(midpoint=0.5).level(s)) == pytest.approx(0.85)
+    time = torch.tensor(0.6, dtype=F64)
+    levels = [(0.1 * t + 9.95 * t**2).expm1().sqrt() for t in (time, time / 2)]
+    assert float(methods.MGPS.published().level(levels[0])) == pytest.approx(float(levels[1]))
+
+
+def test_mgps_is_near_the_posterior_and_more_inner_steps_help():
+    post = bed("general")
+    exact = exact_posterior(post)
+    gaps = []
+    for method in (methods.MGPS(inner=1), methods.MGPS(inner=3)):
+        run = po.sample(post, method, n=800, steps=40)
+        gaps.append(float(po.evaluation.sliced_wasserstein(run.samples, exact.sample(800, seed=1))))
+    assert gaps[1] < gaps[0]
+    assert gaps[1] < 0.25
+    assert bool(po.sample(picture(), methods.MGPS(), n=3, steps=10).samples.isfinite().all())
