@@ -12,6 +12,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.operators.base import LinearOperator, Map, Operator, Spectrum
 from posteriori.priors.base import Prior, Pull
+from posteriori.priors.frequencies import Covariance
 from posteriori.rng import Noise
 
 KINDS = ("denoiser", "vjp", "operator", "adjoint")
@@ -60,6 +61,9 @@ class CountedPrior(Prior):
 
     def spectral_error(self, sigma: Tensor | float) -> Tensor:
         return self.inner.spectral_error(sigma)
+
+    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+        return self.inner.covariance_of_error(sigma, shape)
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         self.counter.calls["denoiser"] += len(x)

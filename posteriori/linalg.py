@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ def per_row(scalars: Tensor, like: Tensor) -> Tensor:
     return scalars.view(-1, *[1] * (like.ndim - 1))
 
 
+@lru_cache(maxsize=16)
 def cosines(n: int) -> Tensor:
     """The orthonormal cosine transform of n numbers (the second kind), (n, n) float64: row u is the frequency u."""
     k = torch.arange(n, dtype=torch.float64)
@@ -146,6 +148,39 @@ def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: M
     for k, v in enumerate(basis[:max_iter]):
         u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v
     return Solved(P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, torch.zeros_like(live))
+
+
+def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
+    """M^(1/2) b for a positive semi-definite M, row by row, by Lanczos's method: |b| V T^(1/2) e_1 with V orthonormal, T = V^T M V.
+
+    Exact once the Krylov space of b is exhausted; eigenvalues of T below 0, as the Jacobian of a trained network has, count as 0.
+    Memory: ``iterations`` tensors of the size of b. Source: Higham, Functions of matrices, 2008, section 13.2.1.
+    """
+    size = dot(b, b).sqrt()
+    basis = [b / per_row(torch.where(size > 0, size, 1.0), b).to(b.dtype)]
+    T = torch.zeros(len(b), iterations, iterations, dtype=torch.float64, device=b.device)
+    for k in range(iterations):
+        w = matvec(basis[k])
+        for again in (False, True):  # once more: what rounding left of the earlier vectors
+            for j, v in enumerate(basis):
+                part = dot(v, w)
+                T[:, j, k] = part.double() if not again else T[:, j, k]
+                w = w - per_row(part, w).to(w.dtype) * v
+        length = dot(w, w).sqrt()
+        # A row whose space is exhausted goes on with zeros, which change nothing.
+        live = length > 1e3 * torch.finfo(size.dtype).eps * T[:, : k + 1, : k + 1].abs().amax((1, 2)).to(size)
+        if not live.any():
+            iterations = k + 1
+            break
+        basis.append(torch.where(per_row(live, w), w / per_row(torch.where(live, length, 1.0), w).to(w.dtype), 0.0))
+    T = T[:, :iterations, :iterations]
+    # Only the upper triangle of the symmetric T has been filled in.
+    values, vectors = torch.linalg.eigh(T, UPLO="U")
+    weights = (vectors @ (values.clamp(min=0).sqrt() * vectors[:, 0])[..., None])[..., 0].to(size) * size[:, None]
+    out = torch.zeros_like(b)
+    for k, v in enumerate(basis[:iterations]):
+        out = out + per_row(weights[:, k], v).to(v.dtype) * v
+    return out
 
 
 def largest_eigenvalue(matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-4) -> float:

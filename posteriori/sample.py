@@ -51,7 +51,7 @@ def sample(
     n: int = 1,
     steps: int = 100,
     seed: int = 0,
-    grid: grids.Name | Tensor = "karras",
+    grid: grids.Name | Tensor | None = None,
     batch: int | None = None,
     watch: Sequence[Watch] = (),
     progress: bool = False,
@@ -66,7 +66,8 @@ def sample(
     post: prior and likelihood.
     method: any method of ``posteriori.methods``.
     n: samples returned, whatever the method does inside.
-    steps: noise levels visited; with ``grid`` "karras", "log" or "ddpm", or ``grid`` a tensor of levels that ends at 0.
+    steps: noise levels visited.
+    grid: "karras", "log" or "ddpm", or a tensor of levels that ends at 0; None for the method's own choice, "karras" when it has none.
     seed: integer >= 0; sample k depends on (seed, k).
     batch: rows worked on together; by default as many as keep a batch near a million numbers. Halved by itself when memory runs out.
     watch: functions (step, s, rows, info) called after each step of each batch.
@@ -86,9 +87,14 @@ def sample(
     refusal = method.refuses(post)
     if refusal:
         raise ValueError(refusal)
-    levels = grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min).to(post.likelihood.y.device)
+    counter = Counter()
+    own = None if grid is not None else method.levels(counted(post, counter), steps)
+    grid = "karras" if grid is None and own is None else grid
+    levels = own if grid is None else grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min)
+    assert levels is not None
+    levels = levels.to(post.likelihood.y.device)
     config = describe(post, method, n, levels, seed, grid)
-    job = Job(post, method, levels, seed, n, batch or _batch(post, method, n), tuple(watch), progress, config)
+    job = Job(post, method, levels, seed, n, batch or _batch(post, method, n), tuple(watch), progress, config, counter)
     if folder is None:
         return job.run(None, checkpoint_seconds)
     folder = Path(folder)
@@ -119,13 +125,14 @@ class Job:
     watch: tuple[Watch, ...]
     progress: bool
     config: dict[str, Any]
+    counter: Counter
 
     def __post_init__(self) -> None:
         centre = self.post.prior.start(self.blank(1)[:1], self.levels[0])
         self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
 
     def run(self, place: Path | None, every: float) -> Run:
-        began, counter, done, pending = time.perf_counter(), Counter(), Done(), None
+        began, counter, done, pending = time.perf_counter(), self.counter, Done(), None
         if place is not None and place.exists():
             done, pending, spent = self.restore(place, counter)
             began -= spent
@@ -225,7 +232,7 @@ class Job:
         return torch.zeros(groups * self.method.group, *self.post.shape, dtype=dtype, device=y.device)
 
 
-def describe(post: Posterior, method: Method[Any], n: int, levels: Tensor, seed: int, grid: grids.Name | Tensor) -> dict[str, Any]:
+def describe(post: Posterior, method: Method[Any], n: int, levels: Tensor, seed: int, grid: grids.Name | Tensor | None) -> dict[str, Any]:
     """Everything that tells two runs apart, as plain JSON values."""
     given, inner = post.given, post.likelihood
     levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
@@ -243,7 +250,7 @@ def describe(post: Posterior, method: Method[Any], n: int, levels: Tensor, seed:
         "fingerprint": f"{float(given.y.abs().double().sum()):.12g}",
         "n": n,
         "seed": seed,
-        "grid": grid if isinstance(grid, str) else "explicit",
+        "grid": grid if isinstance(grid, str) else "explicit" if grid is not None else "the method's own",
         "levels": levels.tolist(),
         "dtype": str(given.y.dtype).removeprefix("torch."),
         "device": str(given.y.device),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from runpy import run_path
 
 import pytest
 import torch
@@ -13,8 +15,8 @@ from posteriori import methods
 from posteriori.evaluation import affine_probe, exact_posterior
 from posteriori.methods import chains, draws
 from posteriori.methods.kernels import ConstantFraction
-from posteriori.methods.spectral_descent import minimise
-from posteriori.noise import Gaussian
+from posteriori.noise import Gaussian, Poisson
+from posteriori.problems.bipsda import bipsda
 from posteriori.rng import Streams
 
 F64 = torch.float64
@@ -182,25 +184,30 @@ def test_randomise_then_optimise_is_the_exact_draw_for_a_linear_operator():
     close(draws.rto(target, Given(z), 400), draws.exact(target, Given(z)), 1e-5)
 
 
-def test_the_minimisation_keeps_the_best_point_and_knows_no_neighbours():
-    def cost(x):  # a banana: Rosenbrock's valley
-        a, b = x[:, 0], x[:, 1]
-        slope = torch.stack([2 * (a - 1) - 400 * a * (b - a**2), 200 * (b - a**2)], 1)
-        return (a - 1) ** 2 + 100 * (b - a**2) ** 2, slope
-
-    start = torch.tensor([[-1.2, 1.0], [1.0, 1.0], [3.0, -2.0]], dtype=F64)
-    found = minimise(cost, start, 2000, rtol=1e-9)
-    close(found, torch.ones(3, 2, dtype=F64), 1e-4)
-    few = minimise(cost, start, 15)
-    assert bool((cost(few)[0] <= cost(start)[0]).all())
-    close(few[2:], minimise(cost, start[2:], 15))
+def test_randomise_then_optimise_minimises_for_a_curved_operator_and_other_noise():
+    """The objective, written out, has no slope where the draw ends, from the draw's own random numbers; noise of a law by its variance."""
+    post = phases()
+    poisson = replace(post.likelihood, noise=Poisson(50.0))
+    for like, spread in (
+        (post.likelihood, torch.tensor(post.likelihood.std, dtype=F64)),
+        (poisson, (poisson.y.clamp(min=0.02) / 50).sqrt()),
+    ):
+        m = post.prior.sample(3, 3)
+        target = draws.Product(like, m, 0.05, temperature=1.5)
+        z = torch.randn(3, m[0].numel() + like.y.numel(), dtype=F64, generator=torch.Generator().manual_seed(0))
+        x = draws.rto(target, Given(z), 400).requires_grad_()
+        goal = m + 0.05**0.5 * z[:, : m[0].numel()].view_as(m)
+        y = like.y + 1.5**0.5 * spread * z[:, m[0].numel() :].view(3, *like.y.shape)
+        cost = ((x - goal).square().sum() / 0.05 + ((like.A(x) - y) / spread).square().sum() / 1.5) / 2
+        slope = torch.autograd.grad(cost, x)[0]
+        assert float(slope.norm()) < 1e-3 * float((like.score(m)).norm())
 
 
 def test_the_langevin_chain_has_its_stated_stationary_covariance():
     post = bed("general", sigma=0.2)
     target, Q, mean = product_of(post)
     L = float(torch.linalg.eigvalsh(Q)[-1])
-    close(target.curvature(Streams(0, [0])), torch.tensor([L], dtype=F64), 1e-6)
+    close(target.curvature(target.m, Streams(0, [0])), torch.tensor([L], dtype=F64), 1e-6)
     for share in (0.5, 1.5):
         h = share / L
         found = stationary(*affine(lambda x, rng, h=h: chains.ula(target.slope, x, torch.full((len(x),), h, dtype=F64), 1, rng)))
@@ -214,7 +221,7 @@ def test_the_curvature_of_a_curved_operator_is_measured_per_row():
     post = phases()
     x = post.prior.sample(2, 5)
     target = draws.Product(post.likelihood, x, 0.02)
-    found = target.curvature(Streams(1, [0, 1]))
+    found = target.curvature(x, Streams(1, [0, 1]))
     for row in range(2):
         one = draws.Product(post.likelihood, x[row : row + 1], 0.02)
         H = torch.autograd.functional.hessian(lambda v, o=one: -log_density(post, o, v.view(1, 1, 3, 4)), x[row].flatten())
@@ -240,7 +247,7 @@ def test_metropolis_chains_keep_a_gaussian_and_the_unadjusted_does_not(name):
     target, Q, mean = product_of(post, rows=n)
     values, axes = torch.linalg.eigh(Q)
     rng = Streams(0, range(n))
-    x = CHAINS[name](target, draws.exact(target, rng), target.curvature(rng), rng)
+    x = CHAINS[name](target, draws.exact(target, rng), target.curvature(target.m, rng), rng)
     c = (x - mean) @ axes * values.sqrt()
     off = max(float((c.var(0) - 1).abs().max()) / (2 / n) ** 0.5, float(c.mean(0).abs().max()) * n**0.5)
     assert (off < 5) == (name != "ula"), off
@@ -264,6 +271,24 @@ def test_metropolis_chains_reach_a_curved_posterior(name):
         moment, second = float(w @ grid**power), float(w @ grid ** (2 * power))
         error = (second - moment**2) ** 0.5 / n**0.5
         assert abs(float((x**power).mean()) - moment) < 5 * error, power
+
+
+def test_other_noise_is_drawn_by_a_chain_with_the_right_law():
+    """x ~ N(1, 0.3), y = Poisson(12 x) / 12 = 0.5: the law by quadrature; and the two samplers accept what they once refused."""
+    A, n = po.operators.Identity((1,)), 6000
+    like = po.Likelihood(torch.full((1,), 0.5, dtype=F64), A, Poisson(12.0))
+    x, info = draws.draw("conditional", draws.Product(like, torch.ones(n, 1, dtype=F64), 0.3), Streams(4, range(n)), 60)
+    grid = torch.linspace(1e-6, 5, 8001, dtype=F64)
+    w = grid**6 * (-12 * grid - (grid - 1) ** 2 / 0.6).exp()
+    w = w / w.sum()
+    for power in (1, 2, 4):
+        moment, second = float(w @ grid**power), float(w @ grid ** (2 * power))
+        assert abs(float((x**power).mean()) - moment) < 5 * ((second - moment**2) / n) ** 0.5, power
+    # No row is stuck where it began.
+    assert float(info["acceptance"].min()) > 0
+    for method in (methods.DAPS(inner_steps=5), methods.PnPDM(prior="exact", inner_steps=5)):
+        found = po.sample(bipsda("ct", 0).posterior, method, n=4, grid=po.grid.log(20, 10.0, 0.1)).samples
+        assert float(bipsda("ct", 0).posterior.given.chi2(found).mean()) < 3
 
 
 @pytest.mark.parametrize("name", ["rto", "langevin", "mala", "hmc"])
@@ -320,27 +345,52 @@ def test_the_widths_of_daps():
     assert methods.DAPS()._r2(curved, sigma) == methods.DAPS(width="white")._r2(curved, sigma)
 
 
-def test_daps_retrieves_digits_from_magnitudes_and_its_residual_tells():
-    """Each of six short runs ends at the image, up to a shift and a half turn, or at a residual beyond the noise; some do the former."""
+PHASE = run_path(str(Path(__file__).parents[1] / "benchmarks" / "phase_digits.py"))
+SHORT = {
+    "DAPS": (methods.DAPS(inner_steps=20), po.grid.log(60, 5.0, 0.02)),
+    "PnPDM": (methods.PnPDM(prior_steps=4, inner_steps=20), methods.PnPDM.curved(0.45, 64)),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_digits_are_retrieved_from_magnitudes_and_the_residual_tells(name):
+    """Each of four short runs ends at the image, up to a shift and a half turn, or at a residual beyond the noise; some do the former."""
     prior, A = po.priors.digits(), po.operators.PhaseRetrieval((1, 32, 32), 2.0)
-    truth = prior_digit(prior)
+    truth = PHASE["drawn"](prior, 1, 3)
     y = A(truth)[0] + 0.01 * torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
     post = po.Posterior(prior, po.Likelihood(y, A, Gaussian(0.01), range=(0, 1)))
-    x = po.sample(post, methods.DAPS(inner_steps=20), n=6, grid=po.grid.log(60, 5.0, 0.05), seed=1).samples
-    spectrum = torch.fft.fft2(truth, s=(64, 64))
-    fits = post.given.chi2(x) < 1 + 4 * (2 / y.numel()) ** 0.5
-    for row in range(6):
-        ways = [torch.fft.ifft2(spectrum * torch.fft.fft2(v[None], s=(64, 64)).conj()).real.amax() for v in (x[row], x[row].flip(-1, -2))]
-        error = float(truth.square().sum() + x[row].square().sum() - 2 * max(ways)) / 1024
-        assert bool(fits[row]) == (error < 0.02), (row, error)
-    assert int(fits.sum()) >= 2
+    method, levels = SHORT[name]
+    x = po.sample(post, method, n=4, grid=levels, seed=1).samples
+    fits, psnr = post.given.chi2(x) < 1 + 4 * (2 / y.numel()) ** 0.5, PHASE["aligned_psnr"](x, truth)
+    # PnP-DM's last draw is the prior's own, at the last rho: it may miss y by more than the noise although the digit is right.
+    agree = fits <= (psnr > 25) if name == "PnPDM" else fits == (psnr > 25)
+    assert bool(agree.all()), (fits, psnr)
+    assert int((psnr > 25).sum()) >= 1
 
 
-def prior_digit(prior):
-    """A digit that the prior itself draws, in [0, 1]."""
-    blank = po.Likelihood(torch.zeros(1, 32, 32), po.operators.Identity((1, 32, 32)), Gaussian(1e4), range=(0, 1))
-    drawn = po.sample(po.Posterior(prior, blank), methods.Unconditional(), n=1, steps=20, seed=3)
-    return drawn.samples.clamp(0, 1)
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_both_samplers_retrieve_four_of_five_digits_and_dps_fewer():
+    """Twenty digits that the prior draws, one run each; what is lost is flagged by its residual."""
+    prior = po.priors.digits()
+    truths, found = PHASE["drawn"](prior, 20, 11), {}
+    for name, (method, levels) in PHASE["PLAN"].items():
+        rows = [PHASE["retrieve"](prior, truths[k : k + 1], method, levels, 11 + k)[:2] for k in range(20)]
+        found[name] = sum(psnr > 25 for psnr, _ in rows)
+        assert all(chi2 > 1 + 4 * (2 / 4096) ** 0.5 for psnr, chi2 in rows if psnr < 25), (name, rows)
+    assert min(found["DAPS"], found["PnPDM"]) >= 16, found
+    assert found["DPS"] < min(found["DAPS"], found["PnPDM"]), found
+
+
+def test_the_alignment_undoes_what_magnitudes_cannot_tell_and_nothing_else():
+    x = PHASE["drawn"](po.priors.digits(), 2, 5)
+    moved = torch.roll(x[:1], (2, -3), dims=(-2, -1))
+    frequency = torch.fft.fftfreq(32)
+    shifted = torch.fft.ifft2(torch.fft.fft2(x[:1]) * torch.exp(-2j * torch.pi * 0.5 * (frequency[:, None] + frequency))).real
+    for same, floor in ((moved, 60), (moved.flip(-1, -2), 60), (shifted, 35)):
+        assert float(PHASE["aligned_psnr"](same, x[:1])) > floor
+    for other in (x[1:], x[:1].flip(-1), x[:1] + 0.1 * torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0))):
+        assert float(PHASE["aligned_psnr"](other, x[:1])) < 22
 
 
 @pytest.mark.parametrize("width", ["matched", "sigma"])
@@ -364,11 +414,12 @@ def test_what_cannot_be_done_is_refused():
         assert "noise level is 0" in str(method.refuses(silent))
         assert method.refuses(phases()) is None
     for wrong in (
+        lambda: methods.PnPDM.curved(0.45, 8),
         lambda: methods.PnPDM(prior_steps=0),
         lambda: methods.PnPDM(floor=-1.0),
         lambda: methods.DAPS(inner_steps=0),
         lambda: methods.DAPS(temperature=0.0),
         lambda: product_of(bed(), r2=0.0),
     ):
-        with pytest.raises(ValueError, match="must be at least 1|needs r2"):
+        with pytest.raises(ValueError, match="must be at least 1|needs r2|needs spread"):
             wrong()

@@ -27,7 +27,7 @@ def coarse():
 def test_the_projected_part_is_that_of_the_noised_reference_at_the_new_level(make):
     post = make()
     x = post.prior.start(torch.randn(3, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), SIGMA)
-    out, _ = methods.ILVR().step(post, x, SIGMA, S, Streams(4, range(3)))
+    out, _ = methods.ILVR(noise="ignored").step(post, x, SIGMA, S, Streams(4, range(3)))
     rng = Streams(4, range(3))
     free, _ = methods.Unconditional().step(post, x, SIGMA, S, rng)
     z = rng.normal(x).flatten(1)

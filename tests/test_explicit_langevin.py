@@ -11,8 +11,10 @@ from cases import bed
 import posteriori as po
 from posteriori import methods
 from posteriori.evaluation import exact_posterior
+from posteriori.methods import DDIM
 from posteriori.noise import Gaussian
 from posteriori.operators import matrix
+from posteriori.rng import Streams
 
 F64 = torch.float64
 EYE = torch.eye(6, dtype=F64)
@@ -75,6 +77,35 @@ def test_without_a_measurement_the_inner_steps_know_the_prior_alone():
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(one, x + 0.5 * (post.prior.denoise(x, S) - x), rtol=1e-6, atol=1e-9)
     assert float((method.langevin(post, x, S, Fixed(z)) - one).abs().max()) > 1e-3
+
+
+def test_a_level_is_reached_by_an_ancestral_step_and_the_paper_stays_where_it_is():
+    post = bed("general")
+    x, sigma = post.prior.sample(3, 0), torch.tensor(0.8, dtype=F64)
+    for method in (methods.ScoreALD(), methods.ScoreALD.published()):
+        ours, _ = method.step(post, x, sigma, S, Streams(2, range(3)))
+        rng, expected = Streams(2, range(3)), x
+        if method.transition is not None:
+            w = float(S**2 / sigma**2)
+            expected = (1 - w) * post.prior.denoise(x, sigma) + w * x + 0.3 * (1 - w) ** 0.5 * rng.normal(x)
+        for _ in range(method.inner):
+            expected = method.langevin(post, expected, S, rng)
+        torch.testing.assert_close(ours, expected)
+
+
+def test_few_levels_leave_no_noise_of_the_level_above():
+    """An image that is known to be 0, and told so by nothing but the prior: what is left of it at the last level is the noise there."""
+    prior = po.priors.Gaussian(torch.zeros(40, dtype=F64), 1e-8)
+    post = po.Posterior(prior, po.Likelihood(torch.zeros(40, dtype=F64), po.operators.Identity((40,)), Gaussian(1e6)))
+    levels, sizes = po.grid.karras(8, 20.0, 0.002), {}
+    for name, transition in (("default", DDIM(1.0)), ("none", None)):
+        seen = []
+        watch = [lambda k, s, rows, info, seen=seen: seen.append((float(s), float(rows.std())))]
+        po.sample(post, methods.ScoreALD(transition=transition), n=100, grid=levels, seed=0, watch=watch)
+        sizes[name] = max(std / s for s, std in seen if s > 0)
+    # A rate of 0.5 alone leaves a variance of 4/3.
+    assert sizes["default"] < 1.25
+    assert sizes["none"] > 1.5
 
 
 def test_refused_settings():

@@ -68,8 +68,9 @@ def test_every_prior_has_a_case():
 @pytest.mark.parametrize("file", sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "methods").rglob("*.py")))
 def test_method_files_fit_a_screen_and_say_what_they_are(file):
     text = (ROOT / file).read_text()
-    assert text.count("\n") <= 120 or file == "methods/decoupled/daps.py"
+    # What several methods share lies beside the families and is bound by the limit for all files alone.
     if "/" in file.removeprefix("methods/") and not file.endswith("__init__.py"):
+        assert text.count("\n") <= 120
         for heading in ("Reference:", "Cost per step:", "Assumes:", "Exact when:"):
             assert heading in text or (heading == "Assumes:" and "daps" in file), f"{file} does not say '{heading}'"
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from posteriori.cli.machine import text as machine
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
-from posteriori.report import standings
+from posteriori.report import costs, standings
 from posteriori.run import replace_file
 
 SAVE_SECONDS = 10.0
@@ -60,7 +60,10 @@ class Selection:
 
 
 def run(selection: Selection, file: Path | None, progress: bool) -> None:
-    """Measure what ``file`` does not hold yet; print the tables; write ``file`` (JSON) and beside it the tables as Markdown and a page."""
+    """Measure what ``file`` does not hold yet, write it there as JSON, and beside it tables and a page of all that it then holds.
+
+    The tables of the selection are printed.
+    """
     plan = selection.plan()
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else []
     have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows}
@@ -74,7 +77,7 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
             if row is None:
                 refused.add((cell.bed, cell.method))
                 continue
-            have[tuple(cell)] = row
+            have[tuple(cell)] = {**row, "measured": date.today().isoformat()}
             # The whole file is written each time: not after every row of thousands.
             if file and time.monotonic() - saved > SAVE_SECONDS:
                 write(file, json.dumps(list(have.values()), indent=0))
@@ -83,15 +86,41 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
         if file:
             write(file, json.dumps(list(have.values()), indent=0))
     kept = [have[tuple(cell)] for cell in plan if tuple(cell) in have]
-    table = standings.markdown(kept)
-    print(table, end="")
+    print(standings.markdown(kept), end="")
     for bed, method in sorted(refused):
         print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
-        command, said = f"posteriori {shlex.join(sys.argv[1:])}", standings.plateau(kept)
-        head = f"`{command}`, {date.today().isoformat()}" + (f"\n\n{said}" if said else "")
-        write(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")
-        write(file.with_suffix(".html"), standings.page(kept, command, machine()))
+        _show(_ordered(list(have.values())), file)
+
+
+def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in the order of the boards, their cells and the methods, however many runs they come from."""
+    names = [*scoreboard.REFERENCES, *scoreboard.settings()]
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        board = BOARDS[row["bed"]]
+        method = names.index(row["method"]) if row["method"] in names else len(names)
+        where = (board.schedules.index(row["schedule"]), row["steps"], board.cells.index(row["cell"]), method)
+        return (list(BOARDS).index(row["bed"]), *where, row["method"], row["seed"])
+
+    return sorted(rows, key=place)
+
+
+def _show(rows: list[dict[str, Any]], file: Path) -> None:
+    """Tables as Markdown, the pictures and the page beside ``file``."""
+    command, said = f"posteriori {shlex.join(sys.argv[1:])}", standings.plateau(rows)
+    head = f"Last command: `{command}`, {date.today().isoformat()}" + (f"\n\n{said}" if said else "")
+    write(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{standings.markdown(rows)}\n```\n{machine()}\n```\n")
+    drawn = [_costs(rows, file, schedule) for schedule in dict.fromkeys(r["schedule"] for r in rows if r["bed"] == "gmm25")]
+    write(file.with_suffix(".html"), standings.page(rows, command, machine(), [p for p in drawn if p]))
+
+
+def _costs(rows: list[dict[str, Any]], file: Path, schedule: str) -> Path | None:
+    """The picture of error against cost beside ``file``; None where only references were run."""
+    families = scoreboard.families()
+    if not costs.chosen([r for r in rows if r["bed"] == "gmm25" and r["schedule"] == schedule], families):
+        return None
+    return costs.figure(rows, families, file.with_name(f"{file.stem}-{schedule}.png"), schedule)
 
 
 def write(file: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,14 +43,23 @@ class Cell(NamedTuple):
     seed: int
 
 
-def settings() -> dict[str, methods.Method[Any]]:
+def settings(n: int = 1000) -> dict[str, methods.Method[Any]]:
     """The methods of the scoreboard by name: each with its default, and the settings that the literature reports on these beds.
 
-    MMPS solves to convergence, which on these beds takes few products.
+    MMPS solves to convergence, which on these beds takes few products. Sequential Monte Carlo has one cloud of n particles, as many as
+    there are samples; "8 clouds" shares them out. "DPS norm 0.2" is the literature's zeta = 0.1, whose gradient is that of the square.
     """
     out = {name: make() for name, make in methods.ALL.items() if name != "Unconditional"}
     out["MMPS"] = methods.MMPS(iterations=16, rtol=1e-8)
-    return out | {"DPS norm 0.1": methods.DPS("norm", 0.1, methods.DDIM(0.85)), "PiGDM c=1": methods.PiGDM(variance=1.0)}
+    clouds: dict[str, Any] = {name: method for name, method in out.items() if "particles" in vars(method)}
+    out |= {name: replace(method, particles=n) for name, method in clouds.items()}
+    out |= {f"{name} 8 clouds": replace(method, particles=n // 8) for name, method in clouds.items()}
+    return out | {"DPS norm 0.2": methods.DPS("norm", 0.2, methods.DDIM(0.85)), "PiGDM c=1": methods.PiGDM(variance=1.0)}
+
+
+def families() -> dict[str, str]:
+    """The family of each of ``settings``, by its name on the scoreboard."""
+    return {name: method.family for name, method in settings().items()}
 
 
 def plan(bed: str, cells: list[str], schedules: list[str], steps: list[int], names: list[str], seeds: int) -> Iterator[Cell]:
@@ -73,7 +83,7 @@ def measure(cell: Cell) -> Row | None:
 
 
 def _method(cell: Cell) -> methods.Method[Any]:
-    return methods.Unconditional() if cell.method in REFERENCES else settings()[cell.method]
+    return methods.Unconditional() if cell.method in REFERENCES else settings(BOARDS[cell.bed].n or 8)[cell.method]
 
 
 @lru_cache(maxsize=2)
@@ -105,10 +115,20 @@ def _drawn(cell: Cell) -> Row | None:
     if method.refuses(target):
         return None
     began = time.perf_counter()
-    levels = getattr(grid, board.grid)(cell.steps, bed.sigma_max, bed.sigma_min)
+    # A method that chooses its own levels does so at its own cost; all others share the bed's.
+    own = type(method).levels is not methods.Method.levels
+    levels = None if own else getattr(grid, board.grid)(cell.steps, bed.sigma_max, bed.sigma_min)
     big = bed.posterior.shape[0] > 100
     try:
-        run = sample(target, method, n=board.n, grid=levels, seed=0, batch=max(250, method.group) if big else board.n * method.group)
+        run = sample(
+            target,
+            method,
+            n=board.n,
+            steps=cell.steps,
+            grid=levels,
+            seed=0,
+            batch=max(250, method.group) if big else board.n * method.group,
+        )
     except FloatingPointError:
         lost = {"value": None, "outcome": "diverged", "denoiser": None, "vjp": None}
         return row | lost | {"seconds": time.perf_counter() - began}

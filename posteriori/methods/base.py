@@ -28,8 +28,9 @@ class Method(ABC, Generic[S]):
     ----------------
     reference: BibTeX key in docs/references.bib.
     family: the room it lives in.
-    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0), "closed form",
-    "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the operator, linear or not).
+    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0),
+    "density" (noise of any law but a level of 0), "closed form", "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the
+    operator, linear or not).
     cost: calls per step, in words.
     claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
     """
@@ -67,6 +68,10 @@ class Method(ABC, Generic[S]):
         """Log-weights of the final rows, (B,); 0 for a method whose rows count alike."""
         return self.rows(state).new_zeros(len(self.rows(state)), dtype=torch.float64)
 
+    def levels(self, post: Posterior, steps: int) -> Tensor | None:
+        """The noise levels that this method asks for when the user names none: sigmas that fall and end at 0, or None to leave it."""
+        return None
+
     def finish(self, post: Posterior, state: S, rng: Noise) -> tuple[Tensor, Tensor]:
         """The samples, ``returned`` of each group in the order of the groups, and their log-weights. The rows themselves by default."""
         return self.rows(state), self.weights(post, state)
@@ -90,7 +95,9 @@ class Method(ABC, Generic[S]):
                 closed_spectrum(given.linear)
             if "pseudo-inverse" in needs:
                 given.A.pseudo_inverse(given.y[None])
-            if needs & {"gaussian", "noisy"} and given.std == 0 and "noisy" in needs:
+            if needs & {"gaussian", "noisy"}:
+                given.std  # noqa: B018
+            if needs & {"density", "noisy"} and given.noise.std == 0:
                 return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
             if "closed form" in needs:
                 post.prior.draw_given(given.A.probe(torch.zeros, dtype=given.y.real.dtype), torch.tensor(1.0), Streams(0, [0]))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from posteriori.rng import Noise
+
+if TYPE_CHECKING:
+    from posteriori.priors.frequencies import Covariance
 
 Pull = Callable[[Tensor], Tensor]
 
@@ -78,6 +82,10 @@ class Prior(nn.Module, ABC):
     def spectral_error(self, sigma: Tensor | float) -> Tensor:
         """E (F (x0 - D(x, sigma)))^2 of each frequency, F being ``linalg.cosine``: shape E. Raises ``TypeError`` where it is not known."""
         raise TypeError(f"a {type(self).__name__} prior does not know its error at each frequency; closed-form priors do")
+
+    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+        """E (x0 - D)(x0 - D)^T by colour and frequency for images of ``shape``; None where it has not been measured."""
+        return None
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """D(x, sigma), and the variance of each number of x0 given x that the prior predicts beside it: both (B, *E).

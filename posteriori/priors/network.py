@@ -28,6 +28,7 @@ from torch import Tensor
 
 from posteriori.priors import edm
 from posteriori.priors.base import Prior
+from posteriori.priors.frequencies import Covariance, ErrorSpectrum
 from posteriori.priors.schedule import DiscreteVP, Level, Schedule
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
@@ -72,6 +73,7 @@ class Network(Prior):
     autocast: the precision in which F runs; coefficients and skip connection keep that of x.
     train_size: (height, width) when F is only known to work at the size it was trained on: another size warns once. None: any size.
     errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma: what ``error`` interpolates between.
+    spectrum: the same by colour and frequency, as ``frequencies.measure`` finds it: what ``covariance_of_error`` interpolates between.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
     Raises ``ValueError`` when parts do not fit each other: an "eps" or "score" network with a schedule that ends in pure noise, "flow"
@@ -95,6 +97,7 @@ class Network(Prior):
         autocast: Precision | None = None,
         train_size: tuple[int, int] | None = None,
         errors: tuple[tuple[float, float], ...] | None = None,
+        spectrum: ErrorSpectrum | None = None,
     ) -> None:
         if not sigma_data > 0:
             raise ValueError(f"sigma_data must be > 0, got {sigma_data}")
@@ -110,6 +113,7 @@ class Network(Prior):
         self.errors = None if errors is None else tuple((float(level), float(value)) for level, value in errors)
         if self.errors is not None and (len(self.errors) < 2 or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))):
             raise ValueError(f"errors must be at least two pairs (sigma, error > 0) with increasing sigma, got {self.errors}")
+        self.spectrum = spectrum
         self._said: set[str] = set()
         self.eval().requires_grad_(False)
 
@@ -154,6 +158,10 @@ class Network(Prior):
         # Below the first level the error is nearly that of the noise itself: never above sigma^2.
         measured = math.exp(float(np.interp(math.log(float(sigma)), np.log(levels), np.log(values))))
         return min(measured, float(sigma) ** 2)
+
+    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+        """As for every prior, from the measured ``spectrum``."""
+        return None if self.spectrum is None else self.spectrum.at(sigma, shape)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F was not trained on."""

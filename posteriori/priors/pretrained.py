@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from posteriori.priors.base import Prior
+from posteriori.priors.frequencies import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
 from posteriori.priors.schedule import from_record, record
 from posteriori.priors.state_dicts import inspect, load_state_dict_file, load_weights
@@ -39,6 +40,7 @@ SHARED = (
     "pad",
     "train_size",
     "errors",
+    "spectrum",
 )
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -63,6 +65,7 @@ class Card(BaseModel):
     pad: Literal["reflect"] | None
     train_size: tuple[int, int] | None
     errors: tuple[tuple[Positive, Positive], ...] | None = None
+    spectrum: ErrorSpectrum | None = None
     sha256: str
     storage: Literal["float32", "float16"]
     description: str = ""

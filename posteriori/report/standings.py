@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,12 +45,15 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(out).strip() + "\n"
 
 
-def page(rows: list[Row], command: str, machine: str) -> str:
-    """One self-contained page: what was run, why explicit methods plateau, the tables."""
+def page(rows: list[Row], command: str, machine: str, pictures: list[Path]) -> str:
+    """One self-contained page: what was run, why explicit methods plateau, pictures (PNG files, taken in), the tables."""
     parts = ["<h1>Scoreboard</h1>", f'<p class="lead">Methods on posteriori known in closed form. <code>{html.escape(command)}</code></p>']
     said = plateau(rows)
     if said:
         parts += ["<h2>Why explicit methods plateau</h2>", f"<p>{html.escape(said)}</p>"]
+    for picture in pictures:
+        data = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(f'<h2>Error against cost, {picture.stem}</h2><img style="width:100%" alt="" src="data:image/png;base64,{data}">')
     parts.append(f"<p>{html.escape(USES)}. Smaller is better; every table has its own floor and oracle.</p>")
     for title, head, lines in tables(rows):
         cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in line) + "</tr>" for line in lines)

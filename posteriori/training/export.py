@@ -16,6 +16,7 @@ from posteriori.methods.kernels import Heun
 from posteriori.methods.unconditional import Unconditional
 from posteriori.noise import Gaussian
 from posteriori.operators.nothing import Nothing
+from posteriori.priors.frequencies import measure
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.priors.state_dicts import load_weights
@@ -61,6 +62,7 @@ def export(
         train_size=None if isinstance(data, Images) else (data.crop, data.crop),
     )
     prior.errors = errors(prior, config)
+    prior.spectrum = measure(prior, crops(config).batch(64, config.seed, 1), seed=config.seed)
     save_pretrained(
         prior,
         target,

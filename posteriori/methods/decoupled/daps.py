@@ -9,14 +9,15 @@ Because x' depends on x only through x0, errors of earlier levels are forgotten 
 Reference: Zhang, Chu, Berner, Meng, Anandkumar, Song, Improving diffusion inverse problem solving with decoupled noise annealing,
 2025, algorithm 1. Draws by "rto" as in Crafts and Villa, Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025.
 Cost per step: one denoiser (``ode_steps`` with the ODE centre) and one solve, or ``inner_steps`` operator gradients (times 10 for
-"hmc"); no back-propagation through the denoiser.
-Assumes: a differentiable A, Gaussian noise.
-Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw = "conditional" for a white Gaussian prior.
+"hmc"; an operator, a derivative along a direction and an adjoint each for "rto"); no back-propagation through the denoiser.
+Assumes: a differentiable A, noise with a density.
+Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw = "conditional" for a white Gaussian prior, or for one
+whose measured error by frequency is its own.
 The published choices (ODE centre, r = sigma) double the variance of a Gaussian posterior: the end of the ODE already has the prior's
 full spread, and r2 is added to it. Departs from the authors' code: the Langevin step comes from the measured curvature, and the
 noise level is the true one (theirs is 0.01 whatever the noise), set by ``temperature`` if wanted.
-For a non-linear A spend the levels where shapes are decided: of 20 digits from Fourier magnitudes 19 are found by 200 levels of
-``grid.log`` from 5 to 0.02, 14 by 200 levels of the default grid (which used r2 "widest"; on the first grid it finds 19 as well).
+For a non-linear A spend the levels where shapes are decided: of 20 MNIST digits (test, 2000 to 2019) all are found from Fourier magnitudes
+with ``inner_steps=20, grid=grid.log(200, 5.0, 0.02)``, one run each (the problem of ``benchmarks/phase_digits.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import draws
+from posteriori.methods import draws, proximal
 from posteriori.methods.base import Info, Method
 from posteriori.operators.base import LinearOperator, matrix
 from posteriori.rng import Noise
@@ -41,7 +42,8 @@ class DAPS(Method[Tensor]):
 
     width: r2 of the Gaussian around the centre. "matched" is error(sigma), the denoiser's mean squared error per number; "white" is
     c sigma^2 / (c + sigma^2) for the prior's variance c; "unit" the same with c = 1; "widest" the largest variance along any direction;
-    "sigma" sigma^2. "auto" is "matched" for a linear A and "white" otherwise: never more than the spread of images, and at small sigma
+    "sigma" sigma^2. "auto" is for a linear A "matched", or for draw "conditional" in place of r2 I the error by frequency where the prior
+    has measured it (see ``proximal``), and "white" otherwise: never more than the spread of images, and at small sigma
     as much as their edges and strokes may move, so that the measurement can be met.
     draw: a rule of ``posteriori.methods.draws``, or "exact": from p(x0 | x, y) itself.
     """
@@ -55,7 +57,7 @@ class DAPS(Method[Tensor]):
 
     reference: ClassVar[str] = "zhang2025daps"
     family: ClassVar[str] = "decoupled"
-    needs: ClassVar[frozenset[str]] = frozenset({"gaussian", "noisy"})
+    needs: ClassVar[frozenset[str]] = frozenset({"density"})
     cost: ClassVar[str] = "1 denoiser, 1 solve"
     claims: ClassVar[frozenset[str]] = frozenset({"exact for a white Gaussian prior"})
 
@@ -71,7 +73,7 @@ class DAPS(Method[Tensor]):
 
     @property
     def requires(self) -> frozenset[str]:
-        return self.needs | (frozenset({"linear", "closed form"}) if self.draw == "exact" else frozenset())
+        return self.needs | (frozenset({"linear", "gaussian", "closed form"}) if self.draw == "exact" else frozenset())
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         if self.draw == "exact":
@@ -79,8 +81,13 @@ class DAPS(Method[Tensor]):
             exact, _ = post.prior.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)
             x0, info = exact.draw_given(state, sigma, rng), Info()
         else:
-            target = draws.Product(post.likelihood, self._centre(post, state, sigma), self._r2(post, sigma), self.temperature)
-            x0, info = draws.draw(self.draw, target, rng, self.inner_steps)
+            centre = self._centre(post, state, sigma)
+            C = proximal.measured(post, sigma) if self.width == "auto" and self.draw == "conditional" else None
+            if C is not None:
+                x0, info = proximal.draw(post, centre, C, rng, self.temperature), Info()
+            else:
+                target = draws.Product(post.likelihood, centre, self._r2(post, sigma), self.temperature)
+                x0, info = draws.draw(self.draw, target, rng, self.inner_steps)
         return (x0.add(rng.normal(x0), alpha=float(s)) if float(s) > 0 else x0), info
 
     def _r2(self, post: Posterior, sigma: Tensor) -> float:

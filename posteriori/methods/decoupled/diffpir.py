@@ -3,8 +3,9 @@
     D_y = argmin_u ||y - A u||^2 / sigma_y^2 + ||u - D||^2 / r2
         = D + r2 A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)          "proximal", linear A
     u  <- u + ( r2 A'^T (y - A(u)) + sigma_y^2 (D - u) ) / (r2 ||A'||^2 + sigma_y^2)     "gradient", any A: ``gradient_steps`` from u = D
-    r2  = error(sigma) / lam    "matched": the denoiser's own mean squared error at this level (default)
+    r2  = error(sigma) / lam    "matched": the denoiser's own mean squared error at this level
         = sigma^2 / lam         "sigma": the paper's
+        = C(sigma) / lam        "auto": its error by frequency where the prior has measured it (see ``proximal``); else matched
     x'  = D_y + s ( sqrt(1 - zeta) (x - D_y) / sigma + sqrt(zeta) z )
 
 Reference: Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool, Denoising diffusion models for plug-and-play image restoration, 2023,
@@ -12,10 +13,11 @@ algorithm 1.
 Cost per step: one denoiser, one solve (or ``gradient_steps`` gradients of A, and 16 to measure ||A'|| at D when A is not linear); no
 back-propagation through the denoiser.
 Assumes: Gaussian noise; A linear, or differentiable.
-Exact when: linear A, a white Gaussian prior, r2 "matched", lam = 1 and DDIM transitions. One gradient step is the proximal step where
-A' A'^T = ||A'||^2 I, and does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does unless lam is large). The paper's r2
-exceeds what is known of an image at large sigma and lets the data step amplify measurement noise; its constant share of fresh noise
-loses variance (see ConstantFraction).
+Exact when: linear A, lam = 1, DDIM transitions and a white Gaussian prior with r2 "matched", or one of the measured C; "auto" is either.
+With r2 I it moves only in the range of A^T, with C in that of C A^T: what is measured then corrects what is not. One gradient step is
+the proximal step where A' A'^T = ||A'||^2 I, and does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does unless
+lam is large). The paper's r2 exceeds what is known of an image at large sigma and lets the data step amplify measurement noise; its
+constant share of fresh noise loses variance (see ConstantFraction).
 Departs from the authors' code: sigma_y and sigma are in the same unit (theirs differ by a factor 2, so that their lam = 1 is 1/4
 here), and the run ends with D_y rather than with an image that still holds the last noise.
 """
@@ -30,6 +32,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import per_row
+from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
 from posteriori.methods.misfit import misfit, ratio
@@ -45,7 +48,7 @@ class DiffPIR(Method[Tensor]):
     """
 
     lam: float = 1.0
-    width: Literal["matched", "sigma"] = "matched"
+    width: Literal["auto", "matched", "sigma"] = "auto"
     transition: Transition = DDIM(eta=1.0)
     data: Literal["auto", "proximal", "gradient"] = "auto"
     gradient_steps: int = 1
@@ -74,12 +77,16 @@ class DiffPIR(Method[Tensor]):
         return self.needs | (frozenset({"linear"}) if self.data == "proximal" else frozenset())
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
+        info: Info = {}
+        return self.transition(lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng), info
 
-    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
         """D_y(x, sigma): (B, *E)."""
         x0 = post.prior.denoise(x, sigma)
-        r2 = (post.prior.error(sigma) if self.width == "matched" else float(sigma) ** 2) / self.lam
+        C = proximal.measured(post, sigma, 1 / self.lam) if self.width == "auto" and self.data != "gradient" else None
+        if C is not None:
+            return x0 + proximal.shift(post, post.likelihood.residual(x0), C, info=info)
+        r2 = (float(sigma) ** 2 if self.width == "sigma" else post.prior.error(sigma)) / self.lam
         linear = isinstance(post.likelihood.A, LinearOperator)
         if self.data == "proximal" or (self.data == "auto" and linear):
             return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)

@@ -61,7 +61,7 @@ class ReSample(Method[State]):
 
     reference: ClassVar[str] = "song2024resample"
     family: ClassVar[str] = "decoupled"
-    cost: ClassVar[str] = "1 denoiser, inner operators"
+    cost: ClassVar[str] = "1 denoiser, inner operators (1 VJP with guide)"
 
     def __post_init__(self) -> None:
         if not (self.gamma >= 0 and self.every >= 1 and self.ahead >= 0 and self.guide >= 0 and self.inner >= 0):

@@ -2,7 +2,9 @@
 
     D' ~ argmin_u gamma ||y - A u||^2 + ||u - D||^2,   (I + gamma A^T A) D' = D + gamma A^T y, started at D
 
-    matched     gamma = scale error(sigma) / sigma_y^2, error the denoiser's own mean squared error; noiseless for sigma_y = 0  (default)
+    auto        gamma = scale C(sigma) / sigma_y^2, C the denoiser's error by frequency where the prior has measured it: see ``proximal``;
+                matched where it has not, and for sigma_y = 0  (default)
+    matched     gamma = scale error(sigma) / sigma_y^2, error the denoiser's own mean squared error; noiseless for sigma_y = 0
     fixed       gamma = scale, whatever the level of the image and of the measurement
     noiseless   gamma = infinity: A^T A D' = A^T y
 
@@ -12,7 +14,8 @@
 Reference: Chung, Lee, Ye, Decomposed diffusion sampler for accelerating large-scale inverse problems, 2024, algorithm 1.
 Cost per step: one denoiser, one operator and adjoint, and one of each for every iteration; no derivative of the denoiser.
 Assumes: linear A, Gaussian noise, possibly of level 0; no spectrum is needed.
-Exact when: the prior is N(m, c I), "matched" with scale 1, "implied", and the solve has converged (``iterations`` >= rank A is enough).
+Exact when: the prior is N(m, c I) with "matched", or has the measured C; "auto" is either. With scale 1, "implied", and a solve that has
+converged (``iterations`` >= rank A is enough). It moves only in the range of A^T, under a measured C in that of C A^T.
 "network" moves the image by all of D' - D at every step, however small: the more steps, the more it fits the noise of y.
 Departs from the authors' code: inner products of complex images are Hermitian and each row has its own scalars; noise enters y as given.
 """
@@ -27,6 +30,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.linalg import cg
+from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, ConstantFraction, Heun, Transition
 from posteriori.rng import Noise
@@ -36,7 +40,7 @@ from posteriori.rng import Noise
 class DDS(Method[Tensor]):
     """The decomposed diffusion sampler; see the module. Conjugate gradients stop early at the relative residual ``rtol``."""
 
-    weighting: Literal["matched", "fixed", "noiseless"] = "matched"
+    weighting: Literal["auto", "matched", "fixed", "noiseless"] = "auto"
     scale: float = 1.0
     direction: Literal["implied", "network"] = "implied"
     iterations: int = 5
@@ -79,9 +83,12 @@ class DDS(Method[Tensor]):
 
     def shift(self, post: Posterior, x0: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
         """D' - D: conjugate gradients on (w I + A^T A) d = A^T (y - A D), w = 1 / gamma; the same iterates, D subtracted."""
+        C = proximal.measured(post, sigma, self.scale) if self.weighting == "auto" else None
+        if C is not None:
+            return proximal.shift(post, post.likelihood.residual(x0), C, iterations=self.iterations, rtol=self.rtol, info=info)
         A = post.likelihood.linear
         w = 1 / self.scale if self.weighting == "fixed" else 0.0
-        if self.weighting == "matched":
+        if self.weighting in ("auto", "matched"):
             w = post.likelihood.std**2 / (self.scale * post.prior.error(sigma))
         # Divided by 1 + w, so that neither a flat nor a noiseless likelihood leaves the range of single precision.
         unit = 1 / (1 + w)

@@ -9,6 +9,9 @@ Reference: Meng, Kabashima, Diffusion model based posterior sampling for noisy l
 Cost per step: one denoiser, one operator and adjoint, one solve; no derivative of the denoiser.
 Assumes: linear A, Gaussian noise, possibly of level 0.
 Exact when: the prior is flat on the scale of sigma in the directions that A sees, that is at the end of a run; at large sigma it is not.
+x is compared although its noise is still in it: D and the guidance both remove that noise where A sees it, a third of s^2 is left there in
+the limit of many steps, and D, told s, smooths too much. Two photographs (noise .05) with 70 % of the pixels hidden come back at 16.8 and
+17.9 dB in 30 steps, the first no better in 100. A step with s^2 < sigma^2 / 3 leaves more than s^2 there: take 30 steps or more.
 Departs from the authors' code: the gradient is that at x, as in the paper; the code takes it at x' with the level of x.
 """
 

@@ -3,12 +3,14 @@
     x' = transition(D, x)
     x' = x' - phi(x') + phi(ref + s z),   phi = A^+ A (downsample, then upsample), z fresh, while s > until
 
-The reference enters through y = A ref alone: phi(ref + s z) = A^+ (y + s A z). Below ``until`` the sampler is free, so that the result
-shares the reference's coarse content and need not reproduce it; ``until`` = 0 conditions every level but the last image.
+The reference enters through y = A ref alone: phi(ref + s z) = A^+ (y + s A z). With noise "known" (default) and y noisy, the replacement
+is the damped one of ScoreSDE, which leaves alone what y tells less of than x' does; "ignored" is the paper's. Below ``until`` the sampler
+is free, so that the result shares the reference's coarse content and need not reproduce it; ``until`` = 0 conditions every level but the
+last image.
 
 Reference: Choi, Kim, Jeong, Gwon, Yoon, ILVR: conditioning method for denoising diffusion probabilistic models, 2021, algorithm 1.
-Cost per step: one denoiser, one operator, one pseudo-inverse.
-Assumes: linear A, usually a downsampling; no noise on y (the noise level is not used).
+Cost per step: one denoiser, one operator, one solve or pseudo-inverse.
+Assumes: linear A, usually a downsampling; "ignored" also that y has no noise.
 Exact when: as ScoreSDE, for until = 0 up to the last image.
 Departs from the authors' code: the reference is noised to the level s that x' has (theirs to sigma, one level too many); phi is the
 orthogonal projector A^+ A, where a pair of bicubic resizings is one only approximately.
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.explicit.scoresde import replace_measured
+from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
 
@@ -34,11 +36,12 @@ class ILVR(Method[Tensor]):
 
     until: float = 0.0
     transition: Transition = DDIM(eta=1.0)
+    noise: Treatment = "known"
 
     reference: ClassVar[str] = "choi2021ilvr"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
-    cost: ClassVar[str] = "1 denoiser, 1 pseudo-inverse"
+    cost: ClassVar[str] = "1 denoiser, 1 solve or pseudo-inverse"
 
     def __post_init__(self) -> None:
         if not self.until >= 0:
@@ -46,9 +49,9 @@ class ILVR(Method[Tensor]):
 
     @classmethod
     def published(cls) -> ILVR:
-        """The authors' setting: every level, ancestral sampling; meant for 250 to 1000 steps and ``grid="ddpm"``."""
-        return cls(until=0.0, transition=DDIM(eta=1.0))
+        """The authors' setting: every level, the reference taken as noiseless; for 250 to 1000 steps and ``grid="ddpm"``."""
+        return cls(until=0.0, transition=DDIM(eta=1.0), noise="ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         x = self.transition(post.prior.denoise, state, sigma, s, rng)
-        return (replace_measured(post, x, s, rng) if float(s) > self.until else x), {}
+        return (replace_measured(post, x, sigma, s, rng, self.noise) if float(s) > self.until else x), {}

@@ -1,17 +1,17 @@
 """MCG: the guided step of DPS, then the measured part of the image is replaced as in ScoreSDE.
 
     x' = guided transition,    along J^T A^T (y - A D),   J = dD/dx
-    x' = (I - P) x' + A^+ (y + s A z),   P = A^+ A, z fresh
+    x' = x' + M (y + s A z + sqrt(2 / c - 1) v n - A x'),   z and n fresh, M, c, v and ``noise`` as in ScoreSDE
 
     bounded   D_y = D + scale sigma^2 J^T A^T (y - A D) / (sigma_y^2 + r2 ||A||^2), r2 as in DPS                 (default)
     norm      x' = transition(D) + scale J^T A^T (y - A D) / (||y - A D|| a_sigma a_s), a = 1 / sqrt(1 + sigma^2)    the authors' code
     squared   x' = transition(D) + 2 scale J^T A^T (y - A D) / (a_sigma a_s)                                        the paper
 
-The replacement leaves of the guidance only its part in the null space of A, which reaches there through J.
+Where M = A^+ the replacement leaves of the guidance only its part in the null space of A, which reaches there through J.
 
 Reference: Chung, Sim, Ryu, Ye, Improving diffusion models for inverse problems using manifold constraints, 2022, algorithm 1.
-Cost per step: one denoiser, one vector-Jacobian product, one pseudo-inverse, two operators, one adjoint.
-Assumes: linear A, no noise on y: the replacement fits the noise of y. The images leave the noisy manifold as that noise grows.
+Cost per step: one denoiser, one vector-Jacobian product, one solve or pseudo-inverse, two operators, one adjoint.
+Assumes: linear A; noise "ignored" also no noise on y, which is fitted: the images leave the noisy manifold as it grows.
 Exact when: no noise, and P x independent of (I - P) x under the prior; the guidance then has no part in the null space.
 Departs from the authors' code: the replacement is noised to the level s that x' has (theirs to sigma, one level too many); norms are
 per row; the paper's weight matrix W is the identity.
@@ -28,7 +28,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.explicit.dps import DPS
-from posteriori.methods.explicit.scoresde import replace_measured
+from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
 
@@ -43,11 +43,12 @@ class MCG(Method[Tensor]):
     weighting: Literal["bounded", "norm", "squared"] = "bounded"
     scale: float = 1.0
     transition: Transition = DDIM(eta=1.0)
+    noise: Treatment = "known"
 
     reference: ClassVar[str] = "chung2022mcg"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
-    cost: ClassVar[str] = "1 denoiser, 1 VJP, 1 pseudo-inverse"
+    cost: ClassVar[str] = "1 denoiser, 1 VJP, 1 solve or pseudo-inverse"
 
     def __post_init__(self) -> None:
         if not 0 <= self.scale < math.inf:
@@ -55,9 +56,9 @@ class MCG(Method[Tensor]):
 
     @classmethod
     def published(cls) -> MCG:
-        """The authors' inpainting setting: the norm, not squared, scale 1, ancestral; meant for ``steps=1000, grid="ddpm"``."""
-        return cls("norm", 1.0, DDIM(eta=1.0))
+        """The authors' inpainting setting: the norm, not squared, scale 1, y taken as noiseless; for ``steps=1000, grid="ddpm"``."""
+        return cls("norm", 1.0, DDIM(eta=1.0), "ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         guided, info = DPS(self.weighting, self.scale, self.transition).step(post, state, sigma, s, rng)
-        return replace_measured(post, guided, s, rng), info
+        return replace_measured(post, guided, sigma, s, rng, self.noise), info

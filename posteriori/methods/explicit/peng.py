@@ -5,7 +5,8 @@
     I   D_y = D + sigma^2 J^T v       through the denoiser, J = dD/dx
     II  D_y = D + C v                 J replaced by what C says of it, C / sigma^2: the posterior mean of x0 under N(D, C)
 
-    analytic  C = r2 I,  r2 = E ||x0 - D||^2 / d, the mean squared error at this level: the maximum-likelihood choice (default)
+    auto      C by colour and frequency, as ``proximal`` has it, where the prior has measured it; else analytic (default)
+    analytic  C = r2 I,  r2 = E ||x0 - D||^2 / d, the mean squared error at this level: the maximum-likelihood choice among these
     dct       C = F^T diag(r2_f) F,  F the orthonormal cosine transform of the last two axes, r2_f the mean squared error of frequency f
     learned   C = diag(r2_i),  r2_i the variance of pixel i that the network predicts beside D
 
@@ -13,12 +14,12 @@ Reference: Peng, Zheng, Dai, Xiao, Li, Zou, Xiong, Improving diffusion models fo
 2024, equations 10 and 13 (analytic); dct is the same choice in another orthonormal basis.
 Cost per step: I one denoiser, one vector-Jacobian product, one solve; II no vector-Jacobian product. Heun doubles both. dct and learned
 solve by conjugate gradients, one operator and adjoint an iteration; learned with type I takes one more denoiser.
-Assumes: linear A, Gaussian noise, of level 0 for analytic only; r2 is the prior's ``error``, for a network the one measured and kept in
-its card. dct needs a prior that knows its ``spectral_error`` (Gaussian, GaussianMixture), learned one with ``moments``.
+Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto then returns); r2 is the prior's ``error``, for a network
+that of its card. dct needs a prior that knows its ``spectral_error`` (Gaussian, GaussianMixture), learned one with ``moments``.
 Exact when: the prior is Gaussian with a covariance of the form of C; both types then agree.
 Differs from PiGDM: r2 is a mean over directions, not a bound. Type I can overshoot along directions that vary more than the mean, so
 that an image prior (low frequencies far above the mean) needs type II. Departs from the authors' code: the same C at every level (theirs
-is PiGDM's above sigma = 0.2), no clipping of D.
+is PiGDM's above 0.2), no clipping of D.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, cosine
+from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Heun, Transition
 from posteriori.operators.base import Map, solve
@@ -47,7 +49,7 @@ class Peng(Method[Tensor]):
 
     type: Literal["I", "II"] = "II"
     transition: Transition = DDIM(eta=1.0)
-    covariance: Literal["analytic", "dct", "learned"] = "analytic"
+    covariance: Literal["auto", "analytic", "dct", "learned"] = "auto"
     rtol: float = 1e-4
 
     reference: ClassVar[str] = "peng2024covariance"
@@ -59,17 +61,17 @@ class Peng(Method[Tensor]):
     def __post_init__(self) -> None:
         if self.type not in ("I", "II"):
             raise ValueError(f"Peng: type must be 'I' or 'II', got {self.type!r}")
-        if self.covariance not in ("analytic", "dct", "learned"):
-            raise ValueError(f"Peng: covariance must be 'analytic', 'dct' or 'learned', got {self.covariance!r}")
+        if self.covariance not in ("auto", "analytic", "dct", "learned"):
+            raise ValueError(f"Peng: covariance must be 'auto', 'analytic', 'dct' or 'learned', got {self.covariance!r}")
 
     @classmethod
     def published(cls) -> Peng:
         """The authors' sampler: type I along the probability-flow ODE by Heun's rule; meant for 50 steps."""
-        return cls("I", Heun())
+        return cls("I", Heun(), "analytic")
 
     @property
     def requires(self) -> frozenset[str]:
-        return self.needs if self.covariance == "analytic" else self.needs | {"noisy"}
+        return self.needs if self.covariance in ("auto", "analytic") else self.needs | {"noisy"}
 
     def refuses(self, post: Posterior) -> str | None:
         A, sigma = post.likelihood.A, torch.tensor((post.prior.sigma_min * post.prior.sigma_max) ** 0.5, dtype=torch.float64)
@@ -89,30 +91,30 @@ class Peng(Method[Tensor]):
 
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
-        x0, C = self._moments(post, x, sigma)
+        known = proximal.measured(post, sigma) if self.covariance == "auto" else None
+        x0, C = self._moments(post, x, sigma, known)
         if self.type == "I":
             x0, pull = post.prior.linearize(x, sigma)
-        if self.covariance == "analytic":
+        if known is None and self.covariance in ("auto", "analytic"):
             v = post.likelihood.widen(post.prior.error(sigma)).score(x0)
         else:
             A, noise2 = post.likelihood.linear, post.likelihood.std**2
             white = partial(solve, A, r2=post.prior.error(sigma), s2=noise2)
-            solved = cg(
-                lambda u: A(C(A.adjoint(u))) + noise2 * u, post.likelihood.y - A(x0), max_iter=1000, rtol=self.rtol, precondition=white
-            )
+            gap = post.likelihood.y - A(x0)
+            solved = cg(lambda u: A(C(A.adjoint(u))) + noise2 * u, gap, max_iter=1000, rtol=self.rtol, precondition=white)
             v = A.adjoint(solved.x)
             if info is not None:
                 info["residual"] = solved.residual
         return x0.add(pull(v), alpha=float(sigma) ** 2) if self.type == "I" else x0 + C(v)
 
-    def _moments(self, post: Posterior, x: Tensor, sigma: Tensor) -> tuple[Tensor, Map]:
+    def _moments(self, post: Posterior, x: Tensor, sigma: Tensor, known: Map | None) -> tuple[Tensor, Map]:
         """D (x itself for type I, which finds D with its derivative), and the map u -> C u."""
         if self.covariance == "learned":
             x0, r2 = post.prior.moments(x, sigma)
             return x0, lambda u: r2 * u
         x0 = x if self.type == "I" else post.prior.denoise(x, sigma)
-        if self.covariance == "analytic":
+        if self.covariance in ("auto", "analytic"):
             error = post.prior.error(sigma)
-            return x0, lambda u: error * u
+            return x0, known or (lambda u: error * u)
         spectrum = post.prior.spectral_error(sigma).to(x)
         return x0, lambda u: cosine(spectrum * cosine(u), inverse=True)

@@ -2,7 +2,7 @@
 
     ``repeats`` times:
         x' = transition(D, x)
-        x' = (I - P) x' + A^+ (y + s A z),   P = A^+ A, z fresh
+        x' = x' + M (y + s A z + sqrt(2 / c - 1) v n - A x'),   z and n fresh, M, c, v and ``noise`` as in ScoreSDE
         x  = x' + sqrt(sigma^2 - s^2) z      between two walks, not at s = 0
 
 The walks up and down are a Markov chain at each level, in which the two parts of the image come to agree: the bias of a single
@@ -10,8 +10,8 @@ replacement falls as the walks are repeated.
 
 Reference: Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool, RePaint: inpainting using denoising diffusion probabilistic models, 2022,
 algorithm 1.
-Cost per step: ``repeats`` denoisers, operators and pseudo-inverses; one of each in the last step.
-Assumes: linear A (the paper: a mask), no noise on y: the replacement fits the noise of y.
+Cost per step: ``repeats`` denoisers, operators and solves or pseudo-inverses; one of each in the last step.
+Assumes: linear A (the paper: a mask); noise "ignored" also that y has no noise, which is fitted.
 Exact when: no noise, and P x independent of (I - P) x under the prior, with one walk; in the limit of many walks and many steps, down
 to a small last level, for any prior (tested).
 Departs from the authors' code: a walk up spans one level, as in the paper's algorithm (theirs 10, with the same number of walks of
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.explicit.scoresde import replace_measured
+from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
 
@@ -38,11 +38,12 @@ class RePaint(Method[Tensor]):
 
     repeats: int = 10
     transition: Transition = DDIM(eta=1.0)
+    noise: Treatment = "known"
 
     reference: ClassVar[str] = "lugmayr2022repaint"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
-    cost: ClassVar[str] = "repeats denoisers and pseudo-inverses"
+    cost: ClassVar[str] = "repeats denoisers and solves or pseudo-inverses"
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -50,12 +51,12 @@ class RePaint(Method[Tensor]):
 
     @classmethod
     def published(cls) -> RePaint:
-        """The paper's setting, which is the default: each level walked 10 times; meant for 250 steps and ``grid="ddpm"``."""
-        return cls(repeats=10, transition=DDIM(eta=1.0))
+        """The paper's setting: each level walked 10 times, y taken as noiseless; meant for 250 steps and ``grid="ddpm"``."""
+        return cls(repeats=10, transition=DDIM(eta=1.0), noise="ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        x = replace_measured(post, self.transition(post.prior.denoise, state, sigma, s, rng), s, rng)
+        x = replace_measured(post, self.transition(post.prior.denoise, state, sigma, s, rng), sigma, s, rng, self.noise)
         for _ in range(self.repeats - 1 if bool(s > 0) else 0):
             up = x.add(rng.normal(x), alpha=float((sigma**2 - s**2).sqrt()))
-            x = replace_measured(post, self.transition(post.prior.denoise, up, sigma, s, rng), s, rng)
+            x = replace_measured(post, self.transition(post.prior.denoise, up, sigma, s, rng), sigma, s, rng, self.noise)
         return x, {}

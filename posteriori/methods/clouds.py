@@ -1,0 +1,211 @@
+"""Clouds of weighted particles: weighing, resampling, evidence. Rows of a batch are G clouds of N particles, cloud by cloud.
+
+    W_i += log increment,      ESS = (sum w)^2 / sum w^2,      when ESS < share N:  log Z += log mean w, resample, W = 0
+    log p(y) ~ log Z + log mean w at the end; its exponential is unbiased whatever N, as every scheme here has E[count_i] = N w_i
+
+Log-weights are float64: increments of images are large and their differences small.
+
+Reference: Chopin and Papaspiliopoulos, An introduction to sequential Monte Carlo, 2020, chapters 9 and 10.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.linalg import per_row
+from posteriori.methods.base import Info
+from posteriori.operators.base import LinearOperator
+from posteriori.rng import Noise
+
+Scheme = Literal["systematic", "stratified", "residual", "multinomial"]
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """x (B, *E); log_w (B,) since the last resampling; log_z (G,) up to it; first (B,), the index at the start of each one's ancestor."""
+
+    x: Tensor
+    log_w: Tensor
+    log_z: Tensor
+    first: Tensor
+
+    @property
+    def clouds(self) -> Tensor:
+        """log_w as (G, N)."""
+        return self.log_w.view(len(self.log_z), -1)
+
+
+def start(x: Tensor, particles: int) -> Cloud:
+    """Clouds of equal weights at x (G * particles, *E)."""
+    groups = len(x) // particles
+    log_w = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    first = torch.arange(particles, device=x.device).repeat(groups)
+    return Cloud(x, log_w, log_w.new_zeros(groups), first)
+
+
+def effective_share(log_w: Tensor) -> Tensor:
+    """ESS / N of log-weights (G, N): (G,); 0 for a cloud without weight."""
+    w = (log_w - log_w.amax(1, keepdim=True)).exp().nan_to_num(0.0)
+    return w.sum(1).square() / w.square().sum(1).clamp(min=1e-300) / w.shape[1]
+
+
+def weigh(cloud: Cloud, increment: Tensor) -> Cloud:
+    """Add log-increments (B,). NaN counts as no weight at all, so that one particle cannot poison its cloud."""
+    return replace(cloud, log_w=(cloud.log_w + increment.double()).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf))
+
+
+def resample(cloud: Cloud, rng: Noise, share: float, scheme: Scheme, along: Tensor | None = None) -> tuple[Cloud, Tensor, Info]:
+    """Resample the clouds whose ESS is below ``share`` N; share 1 resamples always. The cloud, the row each one was copied from (B,), info.
+
+    along: (B,), order the particles by it first: neighbours then share their counts, and a mode's count hardly varies.
+    The info holds for each row its cloud's ESS as a share of N before, and the number of distinct ancestors since the start after it.
+    A cloud without any weight gets images that are NaN: it has lost the posterior, and the driver says so.
+    """
+    W, groups = cloud.clouds, len(cloud.log_z)
+    size = effective_share(W)
+    due = (size < share) | (share >= 1.0)
+    order = torch.arange(W.shape[1], device=W.device).expand_as(W) if along is None else along.view_as(W).argsort(dim=1, stable=True)
+    chosen = order.gather(1, indices(W.gather(1, order).softmax(1).nan_to_num(0.0), rng, scheme).clamp(max=W.shape[1] - 1))
+    stay = torch.arange(W.shape[1], device=W.device).expand_as(W)
+    source = (torch.where(due[:, None], chosen, stay) + W.shape[1] * torch.arange(groups, device=W.device)[:, None]).flatten()
+    level = W.logsumexp(1) - math.log(W.shape[1])
+    dead = per_row((size == 0).repeat_interleave(W.shape[1]), cloud.x)
+    first = cloud.first[source]
+    out = Cloud(
+        torch.where(dead, torch.nan, cloud.x[source]),
+        torch.where(due[:, None], torch.zeros_like(W), W).flatten(),
+        cloud.log_z + torch.where(due, level, torch.zeros_like(level)),
+        first,
+    )
+    distinct = torch.tensor([len(row.unique()) for row in first.view_as(W)], dtype=torch.float64)
+    return out, source, {"ess": size.repeat_interleave(W.shape[1]), "ancestors": distinct.repeat_interleave(W.shape[1])}
+
+
+def indices(w: Tensor, rng: Noise, scheme: Scheme) -> Tensor:
+    """Ancestors (G, N) for weights w (G, N) that sum to 1: E[count_i] = N w_i for every scheme."""
+    n = w.shape[1]
+    if scheme == "residual":
+        return _residual(w, rng)
+    u = rng.uniform(1 if scheme == "systematic" else n).to(w)
+    grid = torch.arange(n, dtype=w.dtype, device=w.device)
+    places = u.sort(1).values if scheme == "multinomial" else (grid + u) / n
+    return _at(w, places)
+
+
+def _at(w: Tensor, places: Tensor) -> Tensor:
+    """The index at which the cumulative weight passes each place in [0, 1)."""
+    edges = w.cumsum(1)
+    # Rounding leaves the last edge a little off 1; a place beyond it would have no ancestor.
+    edges = edges / edges[:, -1:].clamp(min=1e-300)
+    last = (w > 0).long().mul(torch.arange(w.shape[1], device=w.device)).amax(1, keepdim=True)
+    return torch.searchsorted(edges, places.contiguous(), right=True).minimum(last)
+
+
+def _residual(w: Tensor, rng: Noise) -> Tensor:
+    """floor(N w_i) copies of each, the rest drawn from what is left."""
+    groups, n = w.shape
+    u, whole = rng.uniform(n).to(w), (n * w * (1 + 1e-12)).floor()
+    left = (n * w - whole).clamp(min=0)
+    out = []
+    for g in range(groups):
+        sure = torch.arange(n, device=w.device).repeat_interleave(whole[g].long())[:n]
+        rest = left[g] / left[g].sum().clamp(min=1e-300)
+        out.append(torch.cat([sure, _at(rest[None], u[g : g + 1, : n - len(sure)].sort(1).values)[0]]))
+    return torch.stack(out)
+
+
+def collect(cloud: Cloud, rng: Noise, returned: int, scheme: Scheme, along: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``returned`` samples of each cloud, all of weight 1, in random order: the cloud resampled once more if its weights differ."""
+    # Equal weights up to rounding are left alone: drawing among them again would only double some of them.
+    even, _, _ = resample(cloud, rng, 1.0 - 1e-9, scheme, along)
+    groups = len(cloud.log_z)
+    n = len(cloud.x) // groups
+    shuffled = rng.uniform(n).argsort(1)[:, :returned].to(cloud.x.device)
+    rows = even.x[(shuffled + n * torch.arange(groups, device=cloud.x.device)[:, None]).flatten()]
+    return rows, torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+
+
+def log_evidence(cloud: Cloud) -> Tensor:
+    """(G,) log of the unbiased estimate of p(y), in the prior's coordinates: ``units`` is what is left to the user's."""
+    return cloud.log_z + cloud.clouds.logsumexp(1) - math.log(cloud.clouds.shape[1])
+
+
+def units(post: Posterior) -> float:
+    """What makes log p(y) in the prior's coordinates a density of y as it was measured: -log|a| for each real number of y."""
+    y = post.likelihood.y
+    linear = isinstance(post.given.A, LinearOperator) and post.given.noise.std is not None
+    return -y.numel() * (2 if y.is_complex() else 1) * math.log(abs(post.scaling[0])) if linear else 0.0
+
+
+def in_chunks(look: Callable[..., tuple[Tensor, ...]], rows: int | None, *parts: Tensor) -> tuple[Tensor, ...]:
+    """``look`` applied to at most ``rows`` rows at a time: the same numbers in less memory. None: all at once."""
+    if rows is None or len(parts[0]) <= rows:
+        return look(*parts)
+    pieces = [look(*chunk) for chunk in zip(*(part.split(rows) for part in parts), strict=True)]
+    return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """Random numbers for each of the ``particles`` of a cloud, where ``rng`` has uniform ones for a cloud as a whole."""
+
+    rng: Noise
+    particles: int
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self.rng.normal(like)
+
+    def uniform(self, count: int) -> Tensor:
+        return self.rng.uniform(count * self.particles).view(-1, count)
+
+
+def moved(cloud: Cloud, x: Tensor) -> Cloud:
+    """The same weights at new places."""
+    return replace(cloud, x=x)
+
+
+def leading(x: Tensor, particles: int) -> tuple[Tensor, Tensor]:
+    """The unit direction (G, d) in which the images of each cloud differ most, by a few power iterations, and coordinates (B,) along it."""
+    v = x.flatten(1).view(-1, particles, x[0].numel())
+    v = v - v.mean(1, keepdim=True)
+    far = v.square().sum(2).argmax(1)
+    axis = v[torch.arange(len(v), device=v.device), far][..., None]
+    for _ in range(8):
+        axis = v.mT @ (v @ axis)
+        axis = axis / axis.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return axis[..., 0], (v @ axis).flatten()
+
+
+def spread_evenly(z: Tensor, axis: Tensor, along: Tensor, base: int, rng: Noise) -> Tensor:
+    """Normal numbers z (B, *E) whose part along each cloud's unit ``axis`` (G, d) is even over the particles in the order ``along`` (B,).
+
+    The k-th particle takes Phi^-1 of the k-th number of van der Corput's sequence in ``base``, shifted by one uniform number for the
+    cloud: each particle's numbers are normal as before, so that means over the cloud stay unbiased, but neighbours draw different ones.
+    Source: L'Ecuyer, Lecot, Tuffin, A randomized quasi-Monte Carlo simulation method for Markov chains, 2008.
+    """
+    order = along.view(len(axis), -1).argsort(dim=1, stable=True)
+    points = _van_der_corput(order.shape[1], base).to(order.device).expand(order.shape)
+    u = torch.empty_like(points).scatter(1, order, points)
+    u = ((u + rng.uniform(1).to(u)) % 1.0).clamp(1e-12, 1 - 1e-12)
+    flat = z.flatten(1).view(len(axis), -1, axis.shape[1])
+    part = (flat @ axis[..., None])[..., 0]
+    even = torch.special.ndtri(u).to(z)
+    # An axis of length 0, of a cloud in one point, changes nothing.
+    return (flat + (even - part)[..., None] * axis[:, None]).view(z.shape)
+
+
+def _van_der_corput(n: int, base: int) -> Tensor:
+    """The first n numbers of the radical inverse in ``base``, float64."""
+    k, out, scale = torch.arange(n), torch.zeros(n, dtype=torch.float64), 1.0
+    while bool((k > 0).any()):
+        scale /= base
+        out += scale * (k % base)
+        k = k // base
+    return out

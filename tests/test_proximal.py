@@ -1,0 +1,250 @@
+"""The data step with a measured error by colour and frequency: its closed form, its limits, and what it repairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import bed, toy_unet
+
+import posteriori as po
+from posteriori import methods
+from posteriori.evaluation import affine_probe, gaussian_kl, oracle
+from posteriori.linalg import cosine
+from posteriori.methods import proximal
+from posteriori.noise import Gaussian, Poisson
+from posteriori.priors.frequencies import Covariance, ErrorSpectrum, measure, radius
+from posteriori.priors.network import Network
+from posteriori.priors.pretrained import from_pretrained, save_pretrained
+from posteriori.rng import Streams
+
+F64 = torch.float64
+SHAPE = (2, 6, 6)
+Q = torch.tensor([[0.8, 0.6], [-0.6, 0.8]], dtype=F64)
+CONVERGED = {
+    "DiffPIR": methods.DiffPIR(),
+    "DDS": methods.DDS(iterations=200, rtol=1e-12),
+    "Peng": methods.Peng(rtol=1e-12),
+    "DAPS": methods.DAPS(),
+}
+OLD = {
+    "DiffPIR": methods.DiffPIR(width="matched"),
+    "DDS": methods.DDS("matched"),
+    "Peng": methods.Peng(covariance="analytic"),
+    "DAPS": methods.DAPS(width="matched"),
+}
+
+
+def level(sigma):
+    return torch.tensor(sigma, dtype=F64)
+
+
+class Measured(po.priors.Gaussian):
+    """A Gaussian prior, diagonal in colours and frequencies, that offers the error of its denoiser as a measured one."""
+
+    def __init__(self, variances, mean=0.2):
+        d = math.prod(SHAPE)
+        self_C = Covariance(variances, Q)
+        basis = torch.eye(d, dtype=F64).view(d, *SHAPE)
+        super().__init__(torch.full(SHAPE, mean, dtype=F64), self_C(basis).flatten(1))
+        self.variances = variances
+
+    def covariance_of_error(self, sigma, shape):
+        s2 = float(sigma) ** 2
+        return Covariance(self.variances * s2 / (self.variances + s2), Q)
+
+
+def steep():
+    """Variances that fall from 30 to 0.003 with the frequency, as those of photographs do, the second colour a tenth of the first."""
+    r = radius(*SHAPE[1:])
+    fall = 30 * (r / r.min()) ** -3.0
+    return torch.stack([fall, 0.1 * fall])
+
+
+def correlated(variances=None, A=None, sigma=0.1):
+    prior = Measured(steep() if variances is None else variances)
+    A = A or po.operators.Downsample(SHAPE, 2, "box")
+    x = prior.sample(1, 3)
+    y = A(x)[0] + sigma * torch.randn(A.out_shape, dtype=F64, generator=torch.Generator().manual_seed(0))
+    return po.Posterior(prior, po.Likelihood(y, A, Gaussian(sigma)))
+
+
+def images(post, sigma, rows=3):
+    return post.prior.start(Streams(1, range(rows)).normal(torch.zeros(rows, *post.shape, dtype=F64)), level(sigma))
+
+
+def test_the_covariance_is_the_dense_matrix_and_its_root():
+    C = Covariance(steep(), Q)
+    basis = torch.eye(72, dtype=F64).view(72, *SHAPE)
+    dense, root = C(basis).flatten(1), C.root(basis).flatten(1)
+    torch.testing.assert_close(root @ root, dense)
+    torch.testing.assert_close(dense, dense.T)
+    u = torch.zeros(1, *SHAPE, dtype=F64)
+    u[0, 1, 2, 3] = 1  # the second new colour at the frequency (2, 3) is an eigenvector
+    wave = cosine(torch.einsum("ci,bc...->bi...", Q, u), inverse=True)
+    torch.testing.assert_close(C(wave), steep()[1, 2, 3] * wave)
+    plain = Covariance(steep())
+    torch.testing.assert_close(plain(u), cosine(steep() * cosine(u), inverse=True))
+
+
+@pytest.mark.parametrize("operator", ["downsample", "mask", "blur"])
+def test_the_shift_is_its_formula_and_with_the_true_covariance_the_exact_conditional_mean(operator):
+    A = {
+        "downsample": po.operators.Downsample(SHAPE, 2, "box"),
+        "mask": po.operators.Mask(po.operators.random_mask((6, 6), 0.4, 0), SHAPE),
+        "blur": po.operators.Blur(po.operators.gaussian_kernel(0.7).to(F64), SHAPE, boundary="reflect"),
+    }[operator]
+    post = correlated(A=A)
+    exact = po.evaluation.oracle(post).prior
+    for sigma in (20.0, 0.7, 0.05):
+        x = images(post, sigma)
+        x0, C = post.prior.denoise(x, level(sigma)), proximal.measured(post, level(sigma))
+        M, gap = po.operators.matrix(A), post.likelihood.residual(x0)
+        dense = C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1)
+        wanted = gap.flatten(1) @ torch.linalg.solve(M @ dense @ M.T + 0.01 * torch.eye(len(M), dtype=F64), M @ dense)
+        ours = proximal.shift(post, gap, C, rtol=1e-12)
+        torch.testing.assert_close(ours.flatten(1), wanted, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(x0 + ours, exact.denoise(x, level(sigma)), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(proximal.shift(post, gap[1:2], C, rtol=1e-12), ours[1:2], rtol=1e-9, atol=1e-10)  # each row by itself
+
+
+@pytest.mark.parametrize("name", ["DiffPIR", "DDS", "Peng"])
+def test_the_methods_agree_on_it(name):
+    post = correlated()
+    x = images(post, 0.7)
+    exact = po.evaluation.oracle(post).prior.denoise(x, level(0.7))
+    gaps = [float((m[name].denoise(post, x, level(0.7)) - exact).abs().max()) for m in (CONVERGED, OLD)]
+    assert gaps[0] < 1e-6 < 0.05 < gaps[1]
+
+
+def test_limits():
+    post, white = correlated(), correlated(torch.full(SHAPE, 0.4, dtype=F64))
+    x = images(post, 0.7)
+    x0 = post.prior.denoise(x, level(0.7))
+    flat = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e7)))
+    torch.testing.assert_close(methods.DiffPIR().denoise(flat, x, level(0.7)), x0)
+    # A white error is r2 I: the step of before, to solver precision.
+    for name, method in CONVERGED.items():
+        if name != "DAPS":
+            torch.testing.assert_close(
+                method.denoise(white, x, level(0.7)), OLD["DiffPIR"].denoise(white, x, level(0.7)), rtol=1e-6, atol=1e-8
+            )
+    # Weight on the prior is a smaller covariance.
+    half = proximal.measured(post, level(0.7), 0.5)
+    torch.testing.assert_close(half.variances, 0.5 * proximal.measured(post, level(0.7)).variances)
+    ours = methods.DiffPIR(lam=2.0).denoise(post, x, level(0.7))
+    torch.testing.assert_close(ours, x0 + proximal.shift(post, post.likelihood.residual(x0), half))
+    torch.testing.assert_close(methods.DDS(scale=0.5, iterations=200, rtol=1e-12).denoise(post, x, level(0.7)), ours)
+
+
+def test_where_nothing_is_measured_or_the_step_is_not_of_this_form_there_is_none():
+    assert proximal.measured(bed("general"), level(0.7)) is None
+    post = correlated()
+    silent = po.Posterior(post.prior, replace(post.given, noise=Gaussian(0.0)))
+    photons = po.Posterior(post.prior, replace(post.given, y=post.given.y.abs(), noise=Poisson(50.0)))
+    assert proximal.measured(silent, level(0.7)) is None
+    assert proximal.measured(photons, level(0.7)) is None
+    x = images(post, 0.7)
+    for name in ("DiffPIR", "DDS", "Peng"):
+        torch.testing.assert_close(CONVERGED[name].denoise(silent, x, level(0.7)), OLD["DiffPIR"].denoise(silent, x, level(0.7)))
+
+
+def test_with_the_true_covariance_a_run_has_the_law_of_the_exact_score_and_without_it_misfits():
+    """The covariance is diagonal in frequencies, so that the data step is the exact conditional mean: at every step, hence in law."""
+    post, steps = correlated(), 30
+    M, y = po.operators.matrix(post.likelihood.A), post.likelihood.y.flatten()
+
+    def chi2(mean, covariance):
+        """||y - A x||^2 / (m sigma_y^2), averaged over draws."""
+        gap = y - M @ mean
+        return float(gap @ gap + (M @ covariance @ M.T).trace()) / (len(y) * 0.01)
+
+    best = affine_probe(oracle(post), methods.Unconditional(), steps)
+    new = affine_probe(post, CONVERGED["DiffPIR"], steps)
+    assert float(gaussian_kl(*new, *best)) < 1e-6
+    old = affine_probe(post, OLD["DiffPIR"], steps)
+    assert chi2(*old) > 1.5 * chi2(*best)
+    assert float(gaussian_kl(*old, *best)) > 1.0
+
+
+def test_a_draw_has_the_law_of_the_product():
+    post = correlated()
+    C = proximal.measured(post, level(0.7))
+    m = torch.zeros(1, *SHAPE, dtype=F64) + 0.1
+    x = proximal.draw(post, m.expand(20000, *SHAPE), C, Streams(0, range(20000)))
+    M = po.operators.matrix(post.likelihood.A)
+    dense = C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1)
+    covariance = torch.linalg.inv(torch.linalg.inv(dense) + M.T @ M / 0.01)
+    mean = m.flatten() + covariance @ M.T @ (post.likelihood.y.flatten() - M @ m.flatten()) / 0.01
+    assert float(((x.flatten(1).mean(0) - mean) / covariance.diagonal().sqrt()).abs().max()) < 5 / 20000**0.5
+    ratio = x.flatten(1).var(0) / covariance.diagonal()
+    assert float((ratio - 1).abs().max()) < 5 * (2 / 20000) ** 0.5
+
+
+def test_measuring_finds_the_error_of_a_known_denoiser():
+    prior = Measured(steep(), mean=0.0)
+    table = measure(prior, prior.sample(4000, 1), levels=3)
+    s2 = table.levels[1] ** 2
+    v = steep() * s2 / (steep() + s2)
+    assert torch.tensor(table.colours, dtype=F64).abs().flip(0).allclose(Q.abs(), atol=0.03)
+    assert table.frequencies[0] == pytest.approx(0.25 / 6)
+    assert table.variances[1][0][1] == pytest.approx(float(v[0, 0, 0]), rel=0.1)
+    assert table.variances[1][0][0] == pytest.approx(float(v[1, 0, 0]), rel=0.1)
+    at = table.at(table.levels[1], (2, 6, 6)).variances
+    assert float((at.flip(0) / v - 1).abs().max()) < 0.5  # half octaves of a cubic fall
+    assert bool((table.at(1e-6, (2, 6, 6)).variances <= 1e-12).all())
+    # Other sizes: the same curve at their own frequencies.
+    torch.testing.assert_close(table.at(0.5, (2, 12, 12)).variances[:, 0, 2], table.at(0.5, (2, 6, 6)).variances[:, 0, 1])
+
+
+GOOD = {"colours": ((1.0,),), "levels": (0.1, 1.0), "frequencies": (0.1, 0.4), "variances": (((0.01,), (0.001,)), ((0.5,), (0.1,)))}
+
+
+def test_interpolation_is_in_the_logarithms():
+    table = ErrorSpectrum(**GOOD)
+    v = table.at(0.1**0.5, (1, 5, 5)).variances[0]
+    near = torch.tensor([0.01 * 0.5, 0.001 * 0.1], dtype=F64).sqrt()
+    torch.testing.assert_close(v[0, 1], near[0])
+    torch.testing.assert_close(v[4, 4], near[1])  # beyond the last frequency
+    torch.testing.assert_close(v[0, 2], (near[0] * near[1]).sqrt())  # 0.2 lies half way from 0.1 to 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colours": ((0.5,),)}, "orthonormal"),
+        ({"levels": (1.0, 0.1)}, "levels must be"),
+        ({"frequencies": (0.1,)}, "frequencies must be"),
+        ({"variances": (((0.01,), (0.001,)),)}, "of shape"),
+        ({"variances": (((0.01,), (0.0,)), ((0.5,), (0.1,)))}, "numbers > 0"),
+    ],
+)
+def test_bad_tables_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        ErrorSpectrum(**(GOOD | change))
+
+
+def test_other_images_are_refused():
+    with pytest.raises(ValueError, match="1 colours belong to"):
+        ErrorSpectrum(**GOOD).at(0.5, (3, 5, 5))
+    with pytest.raises(ValueError, match="at least 2 x 2"):
+        measure(correlated().prior, torch.zeros(3, 8))
+
+
+def test_a_card_keeps_it_and_a_network_offers_it(tmp_path):
+    prior = Network(toy_unet(), shape=(1, None, None), multiple=4, spectrum=ErrorSpectrum(**GOOD))
+    save_pretrained(prior, tmp_path / "p")
+    back = from_pretrained(tmp_path / "p")
+    assert back.spectrum == prior.spectrum == ErrorSpectrum(**GOOD)
+    want = prior.spectrum.at(0.5, (1, 8, 8)).variances
+    assert torch.equal(back.covariance_of_error(0.5, (1, 8, 8)).variances, want)
+    assert Network(toy_unet(), shape=(1, None, None)).covariance_of_error(0.5, (1, 8, 8)) is None
+
+
+def test_the_shipped_photo_prior_knows_its_error():
+    prior = po.priors.photos()
+    low = prior.covariance_of_error(1.0, (3, 64, 64)).variances
+    assert float(low[:, 0, 0].max()) > 50 * prior.error(1.0)
+    assert float(low.mean()) == pytest.approx(prior.error(1.0), rel=0.5)
