@@ -24,12 +24,12 @@ def chosen(rows: list[Row], families: dict[str, str]) -> list[str]:
     for row in rows:
         if row["method"] in families and row["value"] is not None:
             totals.setdefault(row["method"], []).append(row["value"] / max(row["floor"], 1e-12))
-    longest = max((len(v) for v in totals.values()), default=0)
-    means = {name: sum(v) / len(v) for name, v in totals.items() if len(v) == longest}
     out = [name for name in totals if families[name] == "smc"]
     for family in COLOURS:
-        mine = {name: value for name, value in means.items() if families[name] == family != "smc"}
-        out += [min(mine, key=mine.__getitem__)] if mine else []
+        mine = {name: v for name, v in totals.items() if families[name] == family != "smc"}
+        longest = max(map(len, mine.values()), default=0)
+        means = {name: sum(v) / len(v) for name, v in mine.items() if len(v) == longest}
+        out += [min(means, key=means.__getitem__)] if means else []
     return out
 
 
