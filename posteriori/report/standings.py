@@ -47,7 +47,7 @@ def markdown(rows: list[Row]) -> str:
 
 def page(rows: list[Row], command: str, machine: str, pictures: list[Path]) -> str:
     """One self-contained page: what was run, why explicit methods plateau, pictures (PNG files, taken in), the tables."""
-    parts = ["<h1>Scoreboard</h1>", f'<p class="lead">Methods on posteriori known in closed form. <code>{html.escape(command)}</code></p>']
+    parts = ["<h1>Scoreboard</h1>", f'<p class="lead">Methods on posteriors known in closed form. <code>{html.escape(command)}</code></p>']
     said = plateau(rows)
     if said:
         parts += ["<h2>Why explicit methods plateau</h2>", f"<p>{html.escape(said)}</p>"]
