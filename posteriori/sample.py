@@ -88,12 +88,8 @@ def sample(
     if refusal:
         raise ValueError(refusal)
     counter = Counter()
-    own = None if grid is not None else method.levels(counted(post, counter), steps)
-    grid = "karras" if grid is None and own is None else grid
-    levels = own if grid is None else grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min)
-    assert levels is not None
-    levels = levels.to(post.likelihood.y.device)
-    config = describe(post, method, n, levels, seed, grid)
+    levels, spacing = _levels(counted(post, counter), method, steps, grid)
+    config = describe(post, method, n, levels, seed, spacing)
     job = Job(post, method, levels, seed, n, batch or _batch(post, method, n), tuple(watch), progress, config, counter)
     if folder is None:
         return job.run(None, checkpoint_seconds)
@@ -266,6 +262,19 @@ def _same_run(record: dict[str, Any], config: dict[str, Any], folder: Path) -> N
     if names:
         changes = "; ".join(f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in names)
         raise ValueError(f"the run in {folder} was started with other settings, so it cannot be resumed ({changes[:600]})")
+
+
+def _levels(
+    post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor | None
+) -> tuple[Tensor, grids.Name | Tensor | None]:
+    """The levels of a run, and what they were made from: None when they are the method's own."""
+    device = post.likelihood.y.device
+    if grid is None:
+        own = method.levels(post, steps)
+        if own is not None:
+            return own.to(device), None
+        grid = "karras"
+    return grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min).to(device), grid
 
 
 def _batch(post: Posterior, method: Method[Any], n: int) -> int:

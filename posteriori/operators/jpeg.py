@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from posteriori.linalg import cosines
 from posteriori.operators.base import Operator
 from posteriori.operators.grey import REC601
 
@@ -81,7 +81,7 @@ class JPEG(Operator):
             raise ValueError(f"JPEG: the sides of {H}x{W} images must be multiples of {unit}; crop them, or pad them to {larger}")
         self.register_buffer("luminance", _scaled(LUMINANCE, self.quality))
         self.register_buffer("chrominance", _scaled(CHROMINANCE, self.quality))
-        self.register_buffer("cosines", _cosines())
+        self.register_buffer("cosines", cosines(8))
         self.register_buffer("colours", _colours())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,14 +141,6 @@ class JPEG(Operator):
 def _scaled(table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return ((scale * torch.tensor(table) + 50) // 100).clamp(1, 255).double()
-
-
-def _cosines() -> Tensor:
-    """The orthonormal cosine transform of 8 numbers: row u is the frequency u."""
-    n = torch.arange(8, dtype=torch.float64)
-    D = torch.cos(math.pi / 8 * torch.outer(n, n + 0.5)) / 2
-    D[0] /= math.sqrt(2)
-    return D
 
 
 def _colours() -> Tensor:

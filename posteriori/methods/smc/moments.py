@@ -83,16 +83,17 @@ class MomentSMC(Method[Cloud]):
         x0, pull = post.prior.linearize(state.x, sigma)
         K = columns(A, lambda u: s2 * pull(u), state.x, y)
         V = spread(A, K, noise2)
-        log_p = gaussian((y - A(x0)).flatten(1), V)[1]
+        clean = A(x0)
+        log_p = gaussian((y - clean).flatten(1), V)[1]
         axis, along = clouds.leading(x0, self.particles)
         cloud, source, info = clouds.resample(clouds.weigh(state, log_p), rng, self.share, self.scheme, along)
         x = cloud.x
         if not bool((source == torch.arange(len(x), device=source.device)).all()):
-            x0, K, V = x0[source], K[:, source], V[source]
+            x0, clean, K, V = x0[source], clean[source], K[:, source], V[source]
             _, pull = post.prior.linearize(x, sigma)
         even = partial(clouds.spread_evenly, axis=axis, along=along[source], rng=rng)
         u = x0 + float(sigma) * root_product(pull, even(rng.normal(x), base=2), iterations=self.roots)
-        miss = y + noise2**0.5 * rng.normal(A(x0)) - A(u)
+        miss = y + noise2**0.5 * rng.normal(clean) - A(u)
         gain = gaussian(miss.flatten(1), V)[0].to(x)
         drawn = u + torch.einsum("bm,mb...->b...", gain, K)
         if not bool(s > 0):
@@ -103,7 +104,7 @@ class MomentSMC(Method[Cloud]):
         tau2 = float(s) ** 2 / a
         R = torch.stack([cg(lambda v: s2 * pull(v) + tau2 * v, k, max_iter=self.solves, rtol=1e-6).x for k in K])
         seen = drawn + (tau2**0.5) * z - x0
-        expected = A(x0).flatten(1) + torch.stack([(r * seen).flatten(1).sum(1) for r in R], 1)
+        expected = clean.flatten(1) + torch.stack([(r * seen).flatten(1).sum(1) for r in R], 1)
         past = gaussian(y.flatten() - expected, spread(A, tau2 * R, noise2))[1]
         return clouds.weigh(clouds.moved(cloud, ahead), -past), info
 
