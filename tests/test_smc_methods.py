@@ -326,12 +326,23 @@ def test_modes_of_a_mixture_get_their_masses():
         assert run.log_evidence == pytest.approx(exact.log_evidence, abs=0.25), type(method).__name__
 
 
+@pytest.mark.parametrize(("m", "same"), [(3, "moments"), (600, "pigdm")])
+def test_the_twist_is_chosen_by_what_can_be_held(m, same):
+    A = po.operators.Dense(torch.linspace(-1, 1, 6 * m, dtype=F64).reshape(m, 6))
+    post = po.Posterior(full_gaussian(), po.Likelihood(torch.ones(m, dtype=F64), A, Gaussian(0.5)))
+    twists = ("auto", "moments", "pigdm") if m == 3 else ("auto", "pigdm")
+    draws = {twist: drive(post, TDS(4, twist), 8, po.grid.log(6, 20.0, 0.02))[0].x for twist in twists}
+    for twist in draws.keys() - {"auto"}:
+        assert torch.equal(draws["auto"], draws[twist]) == (twist == same)
+
+
 def test_they_refuse_what_they_cannot_weigh():
-    assert "'moments' is for real numbers" in TDS().refuses(complex_picture())
+    assert "'moments' is for real numbers" in TDS(twist="moments").refuses(complex_picture())
     assert TDS(twist="pigdm").refuses(complex_picture()) is None
     many = po.operators.Dense(torch.zeros(600, 6, dtype=F64))
     big = po.Posterior(full_gaussian(), po.Likelihood(torch.zeros(600, dtype=F64), many, Gaussian(0.1)))
-    assert "got 600" in TDS().refuses(big)
+    assert "got 600" in TDS(twist="moments").refuses(big)
+    assert TDS().refuses(big) is None
     for method in (TDS(), Bootstrap(), DDSMC()):
         assert "noise level is 0" in method.refuses(pair())
     assert SMCDiff().refuses(pair()) is None

@@ -17,7 +17,7 @@ theirs is sigma_y^2 I + r2 A A^T and gives weights with heavy tails; nothing is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,10 +36,11 @@ class TDS(Method[Cloud]):
     """Twisted diffusion sampler with ``particles`` in a cloud, resampled when their ESS falls below ``share``.
 
     ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds the rows worked on at a time.
+    ``twist`` "auto" is "moments" where that can be held (real numbers, at most 512 of them in y), else "pigdm".
     """
 
     particles: int = 64
-    twist: Twist = "moments"
+    twist: Twist | Literal["auto"] = "auto"
     share: float = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
@@ -72,11 +73,17 @@ class TDS(Method[Cloud]):
             return f"TDS: the twist 'moments' keeps a covariance of at most {MOST} numbers of y, got {y.numel()}; use twist='pigdm'"
         return super().refuses(post)
 
+    def _twist(self, post: Posterior) -> Twist:
+        if self.twist != "auto":
+            return self.twist
+        y = post.likelihood.y
+        return "pigdm" if y.is_complex() or post.prior.complex or y.numel() > MOST else "moments"
+
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
         return clouds.start(x, self.particles)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
-        x0, log_phi, g = in_chunks(lambda x: tuple(view(post, x, sigma, self.twist)), self.chunk, state.x)
+        x0, log_phi, g = in_chunks(lambda x: tuple(view(post, x, sigma, self._twist(post))), self.chunk, state.x)
         cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme)
         x0, log_phi, g = x0[source], log_phi[source], g[source]
         if not bool(s > 0):

@@ -1,0 +1,17 @@
+"""Studies: questions of the field, each answered by one command. A file of this folder that has a ``STUDY`` is one."""
+
+import pkgutil
+from importlib import import_module
+
+from posteriori.studies.base import Study
+
+
+def _found() -> dict[str, Study]:
+    names = [info.name for info in pkgutil.iter_modules(__path__, f"{__name__}.")]
+    studies = [getattr(import_module(name), "STUDY", None) for name in names]
+    return {study.name: study for study in studies if study is not None}
+
+
+ALL: dict[str, Study] = _found()
+
+__all__ = ["ALL", "Study"]
