@@ -123,10 +123,16 @@ def replace_file(beside: Path, place: Path) -> None:
     beside.replace(place)
 
 
-def write_json(place: Path, record: dict[str, Any]) -> None:
+def write_text(place: Path, text: str) -> None:
+    """A text file, in a folder that is made if need be."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(place.name + ".partial")
-    beside.write_text(json.dumps(record, indent=1))
+    beside.write_text(text)
     replace_file(beside, place)
+
+
+def write_json(place: Path, record: dict[str, Any]) -> None:
+    write_text(place, json.dumps(record, indent=1))
 
 
 def read_json(place: Path) -> dict[str, Any]:
@@ -159,10 +165,10 @@ def read_arrays(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process. Raises ``RuntimeError`` naming the owner when another process holds it."""
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold a folder, or in it what ``name`` stands for, for this process. Raises ``RuntimeError`` naming the owner when another does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as handle:
+    with (folder / name).open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

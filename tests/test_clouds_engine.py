@@ -77,6 +77,23 @@ def test_a_constant_in_all_weights_moves_the_evidence_alone():
     torch.testing.assert_close(outs[0][1].view(2, 6)[:, 0], w.sum(1) ** 2 / w.square().sum(1) / 6)
 
 
+@pytest.mark.parametrize("power", [1.0, 0.5, 0.2])
+def test_a_power_of_the_weights_keeps_every_weighted_mean(power):
+    """E of sum w' f over the children is sum w f, whatever the power; with 0.5 the largest weights shrink to their root."""
+    groups, n = 4000, 6
+    one = torch.tensor([0.0, 3.0, -1.0, 1.0, -math.inf, 0.5], dtype=F64)
+    cloud = cloud_of(one.repeat(groups), groups)
+    out, source, _ = clouds.resample(cloud, Streams(5, range(groups), n), 1.0, "systematic", power=power)
+    torch.testing.assert_close(out.log_z, cloud.clouds.logsumexp(1) - math.log(n))
+    weights = (out.clouds + out.log_z[:, None]).exp()
+    counts = torch.zeros(groups, n, dtype=F64).scatter_add(1, source.view(groups, n) % n, weights)
+    error = counts.std(0) / groups**0.5
+    assert bool(((counts.mean(0) - one.exp()).abs() <= 4 * error + 1e-9).all())
+    assert bool((out.clouds == 0).all()) == (power == 1)
+    children = (source.view(groups, n) % n == 1).double().sum(1).mean()
+    assert float(children) == pytest.approx(n * float((power * one).softmax(0)[1]), rel=0.02)
+
+
 def test_no_particle_poisons_its_cloud_and_a_dead_cloud_is_marked():
     nan, inf = math.nan, math.inf
     log_w = torch.tensor([0.0, nan, -inf, 0.0, nan, -inf, nan, -inf, 1.0, 1.0, 1.0, 1.0], dtype=F64)

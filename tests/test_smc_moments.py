@@ -84,10 +84,19 @@ def test_the_pilot_sees_nothing_in_a_gaussian_and_finds_where_modes_part():
     assert bool((levels[1:] < levels[:-1]).all())
     inside = (levels > 2) & (levels < 40)
     assert int(inside.sum()) >= 12
-    # Far below the distance of the modes p(x0 | x) is Gaussian; hardly a level is spent there.
-    assert int((levels < 0.5).sum()) <= 2
+    # Far below the distance of the modes p(x0 | x) is Gaussian: the last draw starts from there.
+    assert float(levels[-1]) > 2
     wide = MomentSMC().levels(two_modes(400.0), 20)[:-1]
     assert float(wide.log().median() - levels.log().median()) == pytest.approx(torch.tensor(10.0).log().item(), abs=0.5)
+
+
+def test_all_samples_are_distinct_and_as_wide_as_the_posterior():
+    """The last draw starts where it parts the copies of a particle, after the last resampling."""
+    post = two_modes(20.0)
+    run = po.sample(post, MomentSMC(particles=500), n=500, steps=20)
+    assert len(run.samples.unique(dim=0)) == 500
+    across = run.samples[:, 0] - 10 * run.samples[:, 0].sign()
+    assert abs(float(across.var()) - 1) < 4 * (2 / 500) ** 0.5
 
 
 def test_a_run_uses_its_own_levels_counts_the_pilot_and_repeats_it():

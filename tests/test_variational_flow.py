@@ -326,12 +326,12 @@ def mass(draws):
     return (draws[..., 0] > 0).double().mean(-1)
 
 
-def fitted(separation, G=5, steps=40, **settings):
+def fitted(separation, G=5, steps=40, seed=0, **settings):
     """Masses of the second mode in the draws of q and in the weighted draws, (G,), the exact one, log p(y), and what the fit says."""
     post = two_modes(separation)
     exact = exact_posterior(post)
     method = methods.ScorePriorVI(**{"draws": 128, "polish": 300, "hidden": 24, **settings})
-    state, info, draws = drive(post, method, steps, G)
+    state, info, draws = drive(post, method, steps, G, seed)
     frame = fits.Frame(torch.zeros(1, 2), 1.0, draws.shape[1])
     centred = fits.Frame(densities.centre(post.prior, draws[0]), math.sqrt(post.prior.variance + post.prior.sigma_min**2), draws.shape[1])
     x = frame.images(draws)

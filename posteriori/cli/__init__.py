@@ -193,6 +193,34 @@ def images(
 
 
 @app.command
+def study(
+    name: str | None = None,
+    /,
+    *,
+    quick: bool = False,
+    out: Path = Path("studies"),
+    list_: Annotated[bool, Parameter(name="--list")] = False,
+    quiet: bool = False,
+) -> None:
+    """Answer a question of the field: data, figure and a page, with all that is needed to repeat it.
+
+    Parameters
+    ----------
+    name: the study; see --list.
+    quick: fewer cells, under a minute, to see how it works; never in the same files as a full run.
+    out: folder for NAME.json, .csv, .png, .md and .html; cells that NAME.json holds already are not measured again.
+    list_: print the name and the question of every study.
+    quiet: no progress bar.
+    """
+    from posteriori.cli.study import listing, run
+
+    if list_:
+        print(listing())
+        return
+    run(name, out, quick, not quiet and sys.stderr.isatty())
+
+
+@app.command
 def env() -> None:
     """Versions and hardware, for a bug report."""
     from posteriori.cli.machine import text

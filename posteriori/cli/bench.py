@@ -17,7 +17,7 @@ from posteriori.cli.machine import text as machine
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
 from posteriori.report import costs, standings
-from posteriori.run import replace_file
+from posteriori.run import write_text
 
 SAVE_SECONDS = 10.0
 
@@ -80,11 +80,11 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
             have[tuple(cell)] = {**row, "measured": date.today().isoformat()}
             # The whole file is written each time: not after every row of thousands.
             if file and time.monotonic() - saved > SAVE_SECONDS:
-                write(file, json.dumps(list(have.values()), indent=0))
+                write_text(file, json.dumps(list(have.values()), indent=0))
                 saved = time.monotonic()
     finally:
         if file:
-            write(file, json.dumps(list(have.values()), indent=0))
+            write_text(file, json.dumps(list(have.values()), indent=0))
     kept = [have[tuple(cell)] for cell in plan if tuple(cell) in have]
     print(standings.markdown(kept), end="")
     for bed, method in sorted(refused):
@@ -110,9 +110,9 @@ def _show(rows: list[dict[str, Any]], file: Path) -> None:
     """Tables as Markdown, the pictures and the page beside ``file``."""
     command, said = f"posteriori {shlex.join(sys.argv[1:])}", standings.plateau(rows)
     head = f"Last command: `{command}`, {date.today().isoformat()}" + (f"\n\n{said}" if said else "")
-    write(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{standings.markdown(rows)}\n```\n{machine()}\n```\n")
+    write_text(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{standings.markdown(rows)}\n```\n{machine()}\n```\n")
     drawn = [_costs(rows, file, schedule) for schedule in dict.fromkeys(r["schedule"] for r in rows if r["bed"] == "gmm25")]
-    write(file.with_suffix(".html"), standings.page(rows, command, machine(), [p for p in drawn if p]))
+    write_text(file.with_suffix(".html"), standings.page(rows, command, machine(), [p for p in drawn if p]))
 
 
 def _costs(rows: list[dict[str, Any]], file: Path, schedule: str) -> Path | None:
@@ -121,11 +121,3 @@ def _costs(rows: list[dict[str, Any]], file: Path, schedule: str) -> Path | None
     if not costs.chosen([r for r in rows if r["bed"] == "gmm25" and r["schedule"] == schedule], families):
         return None
     return costs.figure(rows, families, file.with_name(f"{file.stem}-{schedule}.png"), schedule)
-
-
-def write(file: Path, text: str) -> None:
-    """A text file, in a folder that is made if need be; written beside its place and renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".partial")
-    beside.write_text(text)
-    replace_file(beside, file)

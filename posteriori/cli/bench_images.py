@@ -15,11 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from posteriori import methods, priors
-from posteriori.cli.bench import SAVE_SECONDS, write
+from posteriori.cli.bench import SAVE_SECONDS
 from posteriori.cli.machine import text as machine
 from posteriori.evaluation import gallery
 from posteriori.report.sheet import Entry, contact_sheet
-from posteriori.run import read_arrays, write_arrays
+from posteriori.run import read_arrays, write_arrays, write_text
 
 Kept = dict[gallery.Cell, gallery.Row]
 
@@ -72,7 +72,7 @@ def run(selection: Selection, file: Path | None, out: Path, progress: bool) -> N
     print(f"\nContact sheet: {out} ({width} x {height})")
     if file:
         head = f"`posteriori {shlex.join(sys.argv[1:])}`, {date.today().isoformat()}"
-        write(file.with_suffix(".md"), f"# Methods on photographs\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")
+        write_text(file.with_suffix(".md"), f"# Methods on photographs\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")
 
 
 def _stored(file: Path | None) -> tuple[Kept, dict[str, Tensor]]:
@@ -88,7 +88,7 @@ def _stored(file: Path | None) -> tuple[Kept, dict[str, Tensor]]:
 
 
 def _save(file: Path, have: Kept, pictures: dict[str, Tensor]) -> None:
-    write(file, json.dumps(list(have.values()), indent=0))
+    write_text(file, json.dumps(list(have.values()), indent=0))
     write_arrays(file.with_suffix(".safetensors"), pictures)
 
 

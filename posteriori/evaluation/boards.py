@@ -58,7 +58,7 @@ BOARDS = {
         None,
         "karras",
     ),
-    "bipsda": Board(bipsda.PROBLEMS, tuple(bipsda.SCHEDULES), (200,), 5, 2000, "variance_error", bipsda.bipsda, bipsda_score),
+    "bipsda": Board(bipsda.PROBLEMS, tuple(bipsda.SCHEDULES), (200,), 5, 10000, "variance_error", bipsda.bipsda, bipsda_score),
     "ksd": Board(
         ("0.2", "0.5"), ("karras",), (100,), 5, 500, "ksd", lambda cell, seed, _: beds.ksd_toy(float(cell), seed), ksd_toy_score, "karras"
     ),

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from posteriori.methods.evidence import GAP
+
 SPECKLE = 0.002
+# Clouds that are resampled at half of their particles keep more lines than this for as long as the weights are sound.
+LINES = 0.25
 
 
 def flags(record: dict[str, Any], measured: int, numbers: int) -> list[str]:
@@ -13,7 +17,7 @@ def flags(record: dict[str, Any], measured: int, numbers: int) -> list[str]:
 
     measured: real numbers in y. numbers: real numbers in one image.
     """
-    found = [*_ended(record), *_fit(record, measured), *_looks(record), *_spread(record, numbers)]
+    found = [*_ended(record), *_lines(record), *_lost(record), *_fit(record, measured), *_looks(record), *_spread(record, numbers)]
     return [sentence for sentence in found if sentence]
 
 
@@ -27,6 +31,28 @@ def _ended(record: dict[str, Any]) -> list[str]:
             "use more particles, or a larger noise level."
         )
     return out
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    """A cloud has degenerated when its samples descend from at most a quarter as many ancestors."""
+    cloud = record["cloud"]
+    if cloud is None or cloud["ancestors"] > LINES * cloud["samples"]:
+        return []
+    n, k = cloud["samples"], cloud["ancestors"]
+    return [
+        f"{n} samples descend from {k} distinct ancestor{'s' if k > 1 else ''} at step {cloud['step']} (noise level {cloud['level']:.3g}): "
+        f"treat them as {k} sample{'s' if k > 1 else ''}; their spread is too small. Use more particles, or several clouds (single=True)."
+    ]
+
+
+def _lost(record: dict[str, Any]) -> list[str]:
+    gap = record["evidence_gap"]
+    if gap is None or gap <= GAP:
+        return []
+    return [
+        f"The evidence bound of the fit lies {gap:.2f} below the evidence, as if modes of {100 * (1 - math.exp(-gap)):.0f} % of "
+        "the posterior were lost: use more updates, annealing or a wider family; weights do not bring back what the fit has lost."
+    ]
 
 
 def _fit(record: dict[str, Any], measured: int) -> list[str]:

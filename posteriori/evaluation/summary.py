@@ -13,6 +13,7 @@ from posteriori.evaluation.calibration import coverage
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.flags import flags
 from posteriori.evaluation.images import psnr, speckle, ssim
+from posteriori.evaluation.lineage import lineage
 from posteriori.likelihood import Posterior
 from posteriori.run import Run
 
@@ -30,6 +31,8 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
     coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
     which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
+    cloud: for methods with particles, how many of them the samples descend from, see ``evaluation.lineage``; else None.
+    evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several fits), see ``methods.evidence``.
     flags: sentences for a person.
 
     Raises ``ValueError`` when samples or reference do not belong to the posterior.
@@ -46,6 +49,8 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
         "diverged": len(failed),
         "first_failure": str(failed[0]) if failed else None,
         "effective_samples": effective_size(run.log_w),
+        "cloud": lineage(run, post),
+        "evidence_gap": float(run.trace["gap"][-1].max()) if "gap" in run.trace else None,
         "range": list(post.given.range) if post.given.range else None,
         "counts": run.counts,
         "seconds": run.seconds,

@@ -26,10 +26,14 @@ from posteriori.rng import Noise
 
 Scheme = Literal["systematic", "stratified", "residual", "multinomial"]
 
+# Numbers of images that pass through a prior together unless a method's ``chunk`` says otherwise: 21 rows of 3x64x64. A network keeps
+# some hundred numbers for each of them until a vector-Jacobian product is done, and gains no speed from more.
+AT_ONCE = 2**18
+
 
 @dataclass(frozen=True)
 class Cloud:
-    """x (B, *E); log_w (B,) since the last resampling; log_z (G,) up to it; first (B,), the index at the start of each one's ancestor."""
+    """x (B, *E); log_w (B,) since the last resampling; log_z (G,) up to it; first (B,), the index of each one's ancestor: see ``near``."""
 
     x: Tensor
     log_w: Tensor
@@ -61,31 +65,61 @@ def weigh(cloud: Cloud, increment: Tensor) -> Cloud:
     return replace(cloud, log_w=(cloud.log_w + increment.double()).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf))
 
 
-def resample(cloud: Cloud, rng: Noise, share: float, scheme: Scheme, along: Tensor | None = None) -> tuple[Cloud, Tensor, Info]:
+def width(post: Posterior) -> float:
+    """The standard deviation of the prior's images along the direction in which they differ most, or a bound of it."""
+    return min(post.prior.spread, math.sqrt(post.prior.variance * math.prod(post.shape)))
+
+
+def near(post: Posterior, sigma: Tensor | float) -> bool:
+    """Whether particles that are copies of one another at the level sigma are bound to be alike in the end. Far above the prior's width
+    they are not, the noise having drowned the image: ancestors are counted from the first level at or below it."""
+    return float(sigma) <= width(post)
+
+
+def resample(
+    cloud: Cloud, rng: Noise, share: float, scheme: Scheme, along: Tensor | None = None, near: bool = True, power: float = 1.0
+) -> tuple[Cloud, Tensor, Info]:
     """Resample the clouds whose ESS is below ``share`` N; share 1 resamples always. The cloud, the row each one was copied from (B,), info.
 
     along: (B,), order the particles by it first: neighbours then share their counts, and a mode's count hardly varies.
-    The info holds for each row its cloud's ESS as a share of N before, and the number of distinct ancestors since the start after it.
+    power: in (0, 1]; children are drawn in proportion to w^power and keep w^(1 - power): below 1 a weight that is about to be taken back, as
+    approximate twists do, costs less, and E of every weighted sum stays.
+    near: whether copies share an ancestor; see ``near``. The info holds for each row its cloud's ESS as a share of N before, and the
+    number of distinct ancestors after it.
     A cloud without any weight gets images that are NaN: it has lost the posterior, and the driver says so.
     """
     W, groups = cloud.clouds, len(cloud.log_z)
     size = effective_share(W)
     due = (size < share) | (share >= 1.0)
     order = torch.arange(W.shape[1], device=W.device).expand_as(W) if along is None else along.view_as(W).argsort(dim=1, stable=True)
-    chosen = order.gather(1, indices(W.gather(1, order).softmax(1).nan_to_num(0.0), rng, scheme).clamp(max=W.shape[1] - 1))
+    chosen = order.gather(1, indices((power * W).gather(1, order).softmax(1).nan_to_num(0.0), rng, scheme).clamp(max=W.shape[1] - 1))
     stay = torch.arange(W.shape[1], device=W.device).expand_as(W)
     source = (torch.where(due[:, None], chosen, stay) + W.shape[1] * torch.arange(groups, device=W.device)[:, None]).flatten()
-    level = W.logsumexp(1) - math.log(W.shape[1])
+    level = _mean(W)[:, 0]
+    # What is kept, so that sums over the cloud stay what they were: the mean weight itself goes into log Z.
+    kept = ((1 - power) * W.gather(1, chosen) if power < 1 else torch.zeros_like(W)) + _mean(power * W) - level[:, None]
+    kept = kept.nan_to_num(nan=0.0, neginf=-math.inf)
     dead = per_row((size == 0).repeat_interleave(W.shape[1]), cloud.x)
-    first = cloud.first[source]
+    first = cloud.first[source] if near else stay.flatten()
     out = Cloud(
         torch.where(dead, torch.nan, cloud.x[source]),
-        torch.where(due[:, None], torch.zeros_like(W), W).flatten(),
+        torch.where(due[:, None], kept, W).flatten(),
         cloud.log_z + torch.where(due, level, torch.zeros_like(level)),
         first,
     )
     distinct = torch.tensor([len(row.unique()) for row in first.view_as(W)], dtype=torch.float64)
     return out, source, {"ess": size.repeat_interleave(W.shape[1]), "ancestors": distinct.repeat_interleave(W.shape[1])}
+
+
+def _mean(W: Tensor) -> Tensor:
+    """log of the mean weight of each cloud: (G, N) to (G, 1)."""
+    return W.logsumexp(1, keepdim=True) - math.log(W.shape[1])
+
+
+def ended(cloud: Cloud, info: Info) -> tuple[Cloud, Info]:
+    """The end of a last step that weighs after its resampling: ESS is then the lower of the two, or a collapse there would not be seen."""
+    size = effective_share(cloud.clouds).repeat_interleave(cloud.clouds.shape[1])
+    return cloud, info | {"ess": torch.minimum(info["ess"], size)}
 
 
 def indices(w: Tensor, rng: Noise, scheme: Scheme) -> Tensor:
@@ -134,7 +168,7 @@ def collect(cloud: Cloud, rng: Noise, returned: int, scheme: Scheme, along: Tens
 
 def log_evidence(cloud: Cloud) -> Tensor:
     """(G,) log of the unbiased estimate of p(y), in the prior's coordinates: ``units`` is what is left to the user's."""
-    return cloud.log_z + cloud.clouds.logsumexp(1) - math.log(cloud.clouds.shape[1])
+    return cloud.log_z + _mean(cloud.clouds)[:, 0]
 
 
 def units(post: Posterior) -> float:
@@ -145,8 +179,14 @@ def units(post: Posterior) -> float:
 
 
 def in_chunks(look: Callable[..., tuple[Tensor, ...]], rows: int | None, *parts: Tensor) -> tuple[Tensor, ...]:
-    """``look`` applied to at most ``rows`` rows at a time: the same numbers in less memory. None: all at once."""
-    if rows is None or len(parts[0]) <= rows:
+    """``look`` applied to at most ``rows`` rows at a time: the same numbers in less memory, up to the rounding of batched arithmetic.
+
+    None: as many rows as hold ``AT_ONCE`` numbers of the first part, at least one. Raises ``ValueError`` for less than one row.
+    """
+    rows = max(1, AT_ONCE // max(parts[0][0].numel(), 1)) if rows is None else rows
+    if rows < 1:
+        raise ValueError(f"chunk is the number of rows worked on at a time: expected at least 1, got {rows}")
+    if len(parts[0]) <= rows:
         return look(*parts)
     pieces = [look(*chunk) for chunk in zip(*(part.split(rows) for part in parts), strict=True)]
     return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
@@ -164,6 +204,37 @@ class PerRow:
 
     def uniform(self, count: int) -> Tensor:
         return self.rng.uniform(count * self.particles).view(-1, count)
+
+
+class Pieces:
+    """Random numbers of a batch of ``rows`` rows for a function that sees it piece by piece: ``take`` gives the next piece its own rows of
+    what the whole batch would have drawn, so that no number depends on where it is cut. ``rng`` must have uniform numbers for each row."""
+
+    def __init__(self, rng: Noise, rows: int) -> None:
+        self.rng, self.rows, self.taken = rng, rows, 0
+        self.drawn: list[Tensor] = []
+
+    def take(self, count: int) -> Noise:
+        self.taken += count
+        return _Piece(self, slice(self.taken - count, self.taken))
+
+
+class _Piece:
+    def __init__(self, whole: Pieces, place: slice) -> None:
+        self.whole, self.place, self.calls = whole, place, 0
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self._next(lambda: self.whole.rng.normal(like.new_zeros(self.whole.rows, *like.shape[1:])))
+
+    def uniform(self, count: int) -> Tensor:
+        return self._next(lambda: self.whole.rng.uniform(count))
+
+    def _next(self, draw: Callable[[], Tensor]) -> Tensor:
+        """The first piece draws for all; the others take their rows of the same draws in the same order."""
+        if self.calls == len(self.whole.drawn):
+            self.whole.drawn.append(draw())
+        self.calls += 1
+        return self.whole.drawn[self.calls - 1][self.place]
 
 
 def moved(cloud: Cloud, x: Tensor) -> Cloud:

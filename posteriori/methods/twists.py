@@ -10,6 +10,7 @@ Too wide a twist costs particles, too narrow a one the finite variance of the we
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -52,17 +53,16 @@ def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> View:
     return View(x0, log_p, pull(A.adjoint(v)))
 
 
-def columns(A: LinearOperator, S: object, x: Tensor, y: Tensor) -> Tensor:
-    """S A^T e_i for every number of y: (m, B, *E)."""
-    assert callable(S)
+def columns(A: LinearOperator, S: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """S A^T e_i (B, *E) for every number of y, one after the other: m of them together may be too many to hold."""
     eye = torch.eye(y.numel(), dtype=y.dtype, device=y.device).view(-1, *y.shape)
-    return torch.stack([S(A.adjoint(e[None]).expand(x.shape)) for e in eye])
+    return (S(A.adjoint(e[None]).expand(x.shape)) for e in eye)
 
 
-def spread(A: LinearOperator, K: Tensor, noise2: float) -> Tensor:
-    """sigma_y^2 I + A K, (B, m, m) float64, made symmetric: K = S A^T (m, B, *E)."""
+def spread(A: LinearOperator, K: Iterable[Tensor], noise2: float) -> Tensor:
+    """sigma_y^2 I + A K, (B, m, m) float64, made symmetric: K = S A^T, m times (B, *E)."""
     V = torch.stack([A(k).flatten(1) for k in K], dim=2).double()
-    return 0.5 * (V + V.mT) + noise2 * torch.eye(len(K), dtype=torch.float64, device=V.device)
+    return 0.5 * (V + V.mT) + noise2 * torch.eye(V.shape[1], dtype=torch.float64, device=V.device)
 
 
 def gaussian(r: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,11 @@ class DiffPIR(Method[Tensor]):
     needs: ClassVar[frozenset[str]] = frozenset({"gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 solve or gradient"
     claims: ClassVar[frozenset[str]] = frozenset(
-        {"flat likelihood gives the prior", "exact for a white Gaussian prior", "moves only in the range of A^T"}
+        {
+            "flat likelihood gives the prior",
+            "exact for a white Gaussian prior",
+            "of C A^T where C is measured, else of A^T: moves only in that range",
+        }
     )
 
     def __post_init__(self) -> None:

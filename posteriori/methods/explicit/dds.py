@@ -52,7 +52,11 @@ class DDS(Method[Tensor]):
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, iterations + 1 operators and adjoints"
     claims: ClassVar[frozenset[str]] = frozenset(
-        {"flat likelihood gives the prior", "exact for a white Gaussian prior", "moves only in the range of A^T"}
+        {
+            "flat likelihood gives the prior",
+            "exact for a white Gaussian prior",
+            "of C A^T where C is measured, else of A^T: moves only in that range",
+        }
     )
 
     def __post_init__(self) -> None:

@@ -78,10 +78,10 @@ class DDSMC(Method[Cloud]):
         (m,) = in_chunks(lambda x: (self._centre(post, x, sigma),), self.chunk, state.x)
         r2 = post.prior.widest_error(sigma) if self.rho is None else (self.rho * float(sigma)) ** 2
         log_phi = post.likelihood.widen(r2).log_prob(m).double()
-        cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme)
+        cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         m, log_phi = m[source], log_phi[source]
         if not bool(s > 0):
-            return clouds.weigh(clouds.moved(cloud, m), post.likelihood.log_prob(m).double() - log_phi), info
+            return clouds.ended(clouds.weigh(clouds.moved(cloud, m), post.likelihood.log_prob(m).double() - log_phi), info)
         f = singular.frame(post)
         m, c, seen = f.spectrum.Vh(m), f.spectrum.Vh(cloud.x), f.tau.isfinite()
         a, v = self.chain(float(sigma), float(s))

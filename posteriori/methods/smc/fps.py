@@ -88,7 +88,7 @@ class FPS(Method[Filtered]):
             if self.form == "consistent":
                 x0, said = singular.last(f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x)))
                 cloud = clouds.weigh(cloud, said + f.closing(x0, f.tau >= top / 2))
-            cloud, source, info = clouds.resample(cloud, rng, self.share, self.scheme)
+            cloud, source, info = clouds.resample(cloud, rng, self.share, self.scheme, near=clouds.near(post, sigma))
             return (clouds.moved(cloud, f.spectrum.V(x0[source])), e, top), info
         if self.form == "consistent":
             looked, t = f.reach(sigma, s, top)
@@ -106,7 +106,7 @@ class FPS(Method[Filtered]):
         seen = f.u + length.to(x.real) * e
         new = length.square() * (1 - kept.square())
         said = f.log_density(seen - mean, v + h, looked) - f.log_density(new.sqrt().to(x.real) * z, new, looked & (length > 0))
-        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme)
+        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         x = singular.move(mean[source], v, seen, h, looked, f.spectrum.Vh(rng.normal(cloud.x)))
         return (clouds.moved(cloud, f.spectrum.V(singular.onwards(x0[source], x, t, s, f, cloud.x, rng))), e, top), info
 

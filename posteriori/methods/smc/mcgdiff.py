@@ -94,14 +94,14 @@ class MCGDiff(Method[Guided]):
         if not bool(s > 0):
             drawn, said = singular.last(f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x)))
             said = said + f.closing(drawn, f.tau >= (torch.minimum(top / 2, sigma) if self.last == "kept" else top / 2)) - owed
-            cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme)
+            cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
             return (clouds.moved(cloud, f.spectrum.V(drawn[source])), torch.zeros_like(owed), top), info
         looked, t = f.reach(sigma, s, top)
         width = self.kappa + self.ratio * torch.where(looked, f.tau, 1.0).square()
         h = torch.where(looked, (t - f.tau) * (t + f.tau), 0.0) + width
         mean, v = singular.bridge(x0, f.spectrum.Vh(cloud.x), sigma, t)
         said = f.log_density(f.u - mean, v + h, looked)
-        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme)
+        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         x0, owed = x0[source], owed[source]
         x = singular.move(mean[source], v, f.u, h, looked, f.spectrum.Vh(rng.normal(cloud.x)))
         met = looked & (f.tau >= float(s))

@@ -7,11 +7,12 @@ With S = sigma^2 J, a = 1 - s^2 / sigma^2, tau^2 = s^2 / a, K = S A^T, V = sigma
     weight  w' = w N(y; A D', V') / N(y; m, V2)                                    what x' says of y, over what (x, x') said of it:
             m = A D + R^T ((x' - (1 - a) x) / a - D),  V2 = sigma_y^2 I + tau^2 A R,   R = (S + tau^2 I)^-1 K
 
-All densities live among the numbers of y. The last step, to s = 0, is the draw of x0 itself and needs no weight.
+All densities live among the numbers of y. The last step, to s = 0, is the draw of x0 itself and needs no weight. Children are drawn by
+w^``power`` and keep the rest: what N(y; A D, V) says of a particle that is changing modes is too much or too little for a few steps only.
 
 Reference: this library's own; twisted diffusion sampling (Wu et al. 2023) with second-order kernels, and the moments of Rozet et al. 2024.
-Cost per step: one denoiser, two when it resamples; at most m (1 + ``solves``) + ``roots`` vector-Jacobian products for m numbers of y,
-fewer where the solves converge. Before the first step a pilot of 64 particles and 64 levels, which is counted.
+Cost per step: one denoiser, two when it resamples or works in chunks; at most m (1 + ``solves``) + ``roots`` vector-Jacobian products
+for m numbers of y (m more in chunks), fewer where the solves converge. First a pilot of 64 particles and 64 levels, which is counted.
 Assumes: linear A, Gaussian noise, few numbers of y; J symmetric, as it is for an exact denoiser.
 Exact when: the prior is Gaussian, for any number of steps and particles; else for many particles, up to the chain's own kernels, which
 err only by the third moments of x0 given x. ``levels`` puts the steps where these matter (see ``pilots``) and ends above the rest.
@@ -27,28 +28,29 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import cg, root_product
-from posteriori.methods import clouds
+from posteriori.linalg import root_product
+from posteriori.methods import clouds, looks
 from posteriori.methods.base import Info, Method
-from posteriori.methods.clouds import Cloud, Scheme
+from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.looks import Look
 from posteriori.methods.pilots import adapted
-from posteriori.methods.twists import columns, gaussian, spread
+from posteriori.methods.twists import MOST, gaussian
 from posteriori.rng import Noise
-
-MOST = 512
 
 
 @dataclass(frozen=True)
 class MomentSMC(Method[Cloud]):
-    """See the module. ``single`` returns one sample of each cloud of ``particles``, so that samples are independent."""
+    """See the module. ``single`` returns one sample of each cloud, independent ones; ``chunk`` bounds the rows worked on at a time."""
 
     particles: int = 256
     share: float = 0.5
+    power: float = 0.5
     scheme: Scheme = "systematic"
     solves: int = 8
     roots: int = 8
     pilot: int = 64
     single: bool = False
+    chunk: int | None = None
 
     reference: ClassVar[str] = "wu2023tds"
     family: ClassVar[str] = "smc"
@@ -73,46 +75,45 @@ class MomentSMC(Method[Cloud]):
 
     def levels(self, post: Posterior, steps: int) -> Tensor:
         # A few times the prior's width: the start, Gaussian with the prior's mean and covariance, is then as good as exact.
-        return adapted(post, replace(self, particles=self.pilot, share=0.0), steps, 4 * post.prior.spread)
+        return adapted(post, replace(self, particles=self.pilot, share=0.0), steps, 4 * post.prior.spread, rows=self.chunk)
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
         return clouds.start(x, self.particles)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
-        A, y, noise2, s2 = post.likelihood.linear, post.likelihood.y, post.likelihood.std**2, float(sigma) ** 2
-        x0, pull = post.prior.linearize(state.x, sigma)
-        K = columns(A, lambda u: s2 * pull(u), state.x, y)
-        V = spread(A, K, noise2)
-        clean = A(x0)
-        log_p = gaussian((y - clean).flatten(1), V)[1]
+        rows = looks.rows(post) if self.chunk is None else self.chunk
+        kept, last = looks.look(post, state.x, sigma) if len(state.x) <= rows else None, not bool(s > 0)
+        x0, log_p = in_chunks(lambda x: (kept or looks.look(post, x, sigma)).told, rows, state.x)
         axis, along = clouds.leading(x0, self.particles)
-        cloud, source, info = clouds.resample(clouds.weigh(state, log_p), rng, self.share, self.scheme, along)
-        x = cloud.x
-        if not bool((source == torch.arange(len(x), device=source.device)).all()):
-            x0, clean, K, V = x0[source], clean[source], K[:, source], V[source]
-            _, pull = post.prior.linearize(x, sigma)
+        # The last draw parts the copies of a particle, so that resampling before it costs no distinct samples.
+        share, power = (1.0, 1.0) if last else (self.share, self.power)
+        cloud = clouds.weigh(state, log_p)
+        cloud, source, info = clouds.resample(cloud, rng, share, self.scheme, along, clouds.near(post, sigma), power)
         even = partial(clouds.spread_evenly, axis=axis, along=along[source], rng=rng)
-        u = x0 + float(sigma) * root_product(pull, even(rng.normal(x), base=2), iterations=self.roots)
-        miss = y + noise2**0.5 * rng.normal(clean) - A(u)
-        gain = gaussian(miss.flatten(1), V)[0].to(x)
-        drawn = u + torch.einsum("bm,mb...->b...", gain, K)
-        if not bool(s > 0):
-            return clouds.moved(cloud, drawn), info
+        z = [even(rng.normal(cloud.x), base=2), rng.normal(post.likelihood.y.expand(len(x0), *post.likelihood.y.shape))]
+        z += [] if last else [even(rng.normal(cloud.x), base=3)]
+        again = kept.at(source) if kept else None
+        x, past = in_chunks(lambda x, *z: self._move(again or looks.look(post, x, sigma), s, *z), rows, cloud.x, *z)
+        return clouds.weigh(clouds.moved(cloud, x), -past), info
+
+    def _move(self, at: Look, s: Tensor, z: Tensor, noise: Tensor, fresh: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x' (B, *E) from the normal numbers z, noise, fresh, and log N(y; m, V2) (B,): 0 at the last step, which is x0 itself."""
+        like, s2 = at.post.likelihood, float(at.sigma) ** 2
+        u = at.x0 + float(at.sigma) * root_product(at.pull, z, iterations=self.roots)
+        miss = like.y + like.std * noise - like.linear(u)
+        drawn = u + torch.einsum("bm,mb...->b...", gaussian(miss.flatten(1), at.V)[0].to(u), at.K)
+        if fresh is None:
+            return drawn, at.V.new_zeros(len(u))
         a = 1 - float(s) ** 2 / s2
-        z = even(rng.normal(x), base=3)
-        ahead = a * drawn + (1 - a) * x + a**0.5 * float(s) * z
         tau2 = float(s) ** 2 / a
-        R = torch.stack([cg(lambda v: s2 * pull(v) + tau2 * v, k, max_iter=self.solves, rtol=1e-6).x for k in K])
-        seen = drawn + (tau2**0.5) * z - x0
-        expected = clean.flatten(1) + torch.stack([(r * seen).flatten(1).sum(1) for r in R], 1)
-        past = gaussian(y.flatten() - expected, spread(A, tau2 * R, noise2))[1]
-        return clouds.weigh(clouds.moved(cloud, ahead), -past), info
+        ahead = a * drawn + (1 - a) * at.x + a**0.5 * float(s) * fresh
+        return ahead, at.step_says(drawn + tau2**0.5 * fresh, tau2, self.solves)
 
     def rows(self, state: Cloud) -> Tensor:
         return state.x
 
     def finish(self, post: Posterior, state: Cloud, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state, rng, self.returned, self.scheme, clouds.leading(state.x, self.particles)[1])
+        return clouds.collect(state, rng, self.returned, self.scheme)
 
     def log_evidence(self, post: Posterior, state: Cloud) -> Tensor:
         return clouds.log_evidence(state) + clouds.units(post)

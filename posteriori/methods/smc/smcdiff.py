@@ -7,7 +7,8 @@ In the singular coordinates of A, with u = U^H y / a (see ``methods.singular``),
     weight  w <- w N(o'; m, v) over the measured coordinates,   m = D + s^2 / sigma^2 (x - D),  v = s^2 (1 - s^2 / sigma^2)
     move    x' = o' there, x' ~ N(m, v) elsewhere; at s = 0: u, and D elsewhere, without a weight (v is 0)
 
-kernel "ancestral" (default) has D the denoised image; "exact" a draw of x0 given x, for priors in closed form: no error of the steps.
+kernel "ancestral" (default) has D the denoised image; "exact" a draw of x0 given x, for priors in closed form: no error of the steps
+but that of the last level, where the draw is made before x0 is known to meet u.
 
 Reference: Trippe, Yim, Tischer, Baker, Broderick, Barzilay, Jaakkola, Diffusion probabilistic modeling of protein backbones in 3D for
 the motif-scaffolding problem, 2023, algorithm 1.
@@ -31,7 +32,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info, Method
-from posteriori.methods.clouds import Cloud, PerRow, Scheme, in_chunks
+from posteriori.methods.clouds import Cloud, PerRow, Pieces, Scheme, in_chunks
 from posteriori.rng import Noise
 
 
@@ -45,7 +46,7 @@ class Followed:
 
 @dataclass(frozen=True)
 class SMCDiff(Method[Followed]):
-    """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised at a time."""
+    """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised, or drawn, at a time."""
 
     particles: int = 64
     kernel: Literal["ancestral", "exact"] = "ancestral"
@@ -88,11 +89,12 @@ class SMCDiff(Method[Followed]):
         seen = f.tau.isfinite()
         c = torch.where(seen, f.u + float(sigma) * state.e, f.spectrum.Vh(cloud.x))
         if self.kernel == "exact":
-            x0 = f.spectrum.Vh(post.prior.draw_given(f.spectrum.V(c), sigma, PerRow(rng, self.particles)))
+            draws = Pieces(PerRow(rng, self.particles), len(c))
+            (x0,) = in_chunks(lambda c: (f.spectrum.Vh(post.prior.draw_given(f.spectrum.V(c), sigma, draws.take(len(c)))),), self.chunk, c)
         else:
             (x0,) = in_chunks(lambda c: (f.spectrum.Vh(post.prior.denoise(f.spectrum.V(c), sigma)),), self.chunk, c)
         if not bool(s > 0):
-            cloud, source, info = clouds.resample(cloud, rng, self.share, self.scheme)
+            cloud, source, info = clouds.resample(cloud, rng, self.share, self.scheme, near=clouds.near(post, sigma))
             return Followed(clouds.moved(cloud, f.spectrum.V(torch.where(seen, f.u, x0[source]))), state.e), info
         kept = float(s / sigma) ** 2
         mean, v = torch.lerp(x0, c, kept), float(s) ** 2 * (1 - kept)
@@ -100,7 +102,7 @@ class SMCDiff(Method[Followed]):
         e = kept**0.5 * state.e + (1 - kept) ** 0.5 * self._shared(z)
         o = f.u + float(s) * e
         said = f.log_density(o - mean, torch.full_like(f.tau, v), seen)
-        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme)
+        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         # o is alike within a cloud; the first particle's own part of z among the measured coordinates is not used twice.
         x = torch.where(seen, o, mean[source] + v**0.5 * z)
         return Followed(clouds.moved(cloud, f.spectrum.V(x)), e), info

@@ -84,10 +84,10 @@ class TDS(Method[Cloud]):
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         x0, log_phi, g = in_chunks(lambda x: tuple(view(post, x, sigma, self._twist(post))), self.chunk, state.x)
-        cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme)
+        cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         x0, log_phi, g = x0[source], log_phi[source], g[source]
         if not bool(s > 0):
-            return clouds.weigh(clouds.moved(cloud, x0), post.likelihood.log_prob(x0).double() - log_phi), info
+            return clouds.ended(clouds.weigh(clouds.moved(cloud, x0), post.likelihood.log_prob(x0).double() - log_phi), info)
         kept = float(s) ** 2 / float(sigma) ** 2
         std, shift = float(s) * (1 - kept) ** 0.5, (float(sigma) ** 2 - float(s) ** 2) * g
         z = rng.normal(cloud.x)

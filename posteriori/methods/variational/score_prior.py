@@ -14,6 +14,8 @@ Cost per step: ``updates`` (the last: ``polish``) times one denoiser, two vector
 Assumes: A differentiable, Gaussian noise of a level > 0.
 Exact when: p(x | y) is of the family. Otherwise log_w corrects q, but for modes of mass w that q has lost: the bound of log p(y) then falls
 short by -log(1 - w). ``gap`` in the trace compares it with importance sampling from q and the prior together; a large one is warned of.
+Meant for up to some hundred numbers. An update moves q by ``rate`` of the prior's spread at most, and images need 3 of it: 250 updates of
+"diagonal" on a blurred 3x32x32 photograph give 10 dB at rate 3e-3, 22 dB at 3e-2, still 4 below y itself.
 Departs from the authors' code: annealing; path gradients; no batch norm (q would have no density); starts as the prior's Gaussian.
 """
 
@@ -112,9 +114,7 @@ class ScorePriorVI(Method[Fit]):
             done = int(state.updates)
             rate = self.rate * min(1.0, (done + 1) / max(self.warmup, 1)) * (1 - k / count if last else 1.0)
             z = rng.normal(frame.numbers(state.x).flatten(0, 1)).view(len(state.params), self.draws, -1)
-            z = torch.cat(
-                [z[:, : self.draws - self.draws // 2], -z[:, : self.draws // 2]], 1
-            )  # pairs: the share of a batch in each mode hardly fluctuates
+            z = torch.cat([z[:, : self.draws - self.draws // 2], -z[:, : self.draws // 2]], 1)  # pairs: shares of modes hardly vary
             slope = partial(target.slope, m=frame.m, turn=done, plain=last or not self.anneal, rows=self.draws, rng=rng)
             state = fits.ascend(self.members(), state, frame, slope, z, rate, self.clip)
         return evidence.finish(post, self.members(), state, frame, rng, self.weigh_up_to) if last else (state, {})

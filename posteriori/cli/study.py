@@ -1,0 +1,24 @@
+"""``posteriori study``: a question of the field, answered by one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from posteriori.cli.machine import text as machine
+from posteriori.studies import ALL, runner
+
+
+def listing() -> str:
+    """Name and question of every study, one per line."""
+    return "\n".join(f"{name}: {ALL[name].question}" for name in sorted(ALL))
+
+
+def run(name: str | None, out: Path, quick: bool, progress: bool) -> None:
+    """Run a study and print what it found. Raises ``ValueError`` for a name that is none of the known ones."""
+    if name not in ALL:
+        asked = "give the name of a study" if name is None else f"unknown study {name!r}"
+        raise ValueError(f"{asked}; known: {', '.join(sorted(ALL))}")
+    study = ALL[name]
+    found = runner.run(study, out, quick=quick, machine=machine(), progress=progress)
+    print(study.question, *(f"{k}. {text}" for k, text in enumerate(found, 1)), sep="\n")
+    print(f"Written: {', '.join(str(out / f'{name}.{suffix}') for suffix in runner.SUFFIXES)}")

@@ -1,0 +1,73 @@
+"""What a noisy image says of x0 and of y up to second moments, kept so that it need not be computed again:
+
+    x0 | x ~ N(D, S),  S = sigma^2 J;   y | x ~ N(A D, V),  V = sigma_y^2 I + A K,  K = S A^T
+
+For a linear A and Gaussian noise. K holds as many images as y has numbers, and ``pull`` the denoiser's graph: a cloud of images is looked
+at in pieces of ``rows`` rows, and looked at again where it is needed again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.linalg import cg
+from posteriori.methods.clouds import AT_ONCE
+from posteriori.methods.twists import columns, gaussian, spread
+from posteriori.priors.base import Pull
+
+# Numbers of K that are held together: 64 MiB in single precision.
+HELD = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """x (B, *E) at sigma; x0 = D and K (m, B, *E); clean = A D (B, *O); V (B, m, m) float64; ``pull`` is u -> J u."""
+
+    post: Posterior
+    sigma: Tensor
+    x: Tensor
+    x0: Tensor
+    clean: Tensor
+    K: Tensor
+    V: Tensor
+    pull: Pull
+
+    @property
+    def told(self) -> tuple[Tensor, Tensor]:
+        """D (B, *E) and log N(y; A D, V) (B,) float64."""
+        return self.x0, gaussian((self.post.likelihood.y - self.clean).flatten(1), self.V)[1]
+
+    def step_says(self, seen: Tensor, tau2: float, solves: int) -> Tensor:
+        """log N(y; A D + R^T (v - D), sigma_y^2 I + tau^2 A R), R = (S + tau^2 I)^-1 K: of y given x and ``seen`` = v (B, *E), a look at
+        x0 through noise of variance tau^2; (B,) float64. At most ``solves`` iterations for each number of y."""
+        like, s2 = self.post.likelihood, float(self.sigma) ** 2
+        R = torch.stack([cg(lambda v: s2 * self.pull(v) + tau2 * v, k, max_iter=solves, rtol=1e-6).x for k in self.K])
+        gap = seen - self.x0
+        expected = self.clean.flatten(1) + torch.stack([(r * gap).flatten(1).sum(1) for r in R], 1)
+        return gaussian(like.y.flatten() - expected, spread(like.linear, tau2 * R, like.std**2))[1]
+
+    def at(self, source: Tensor) -> Look:
+        """The looks at the rows ``source`` (B,); the graph belongs to its rows, so that one more denoiser is called where they change."""
+        if bool((source == torch.arange(len(source), device=source.device)).all()):
+            return self
+        x = self.x[source]
+        pull = self.post.prior.linearize(x, self.sigma)[1]
+        return replace(self, x=x, x0=self.x0[source], clean=self.clean[source], K=self.K[:, source], V=self.V[source], pull=pull)
+
+
+def look(post: Posterior, x: Tensor, sigma: Tensor) -> Look:
+    A, s2 = post.likelihood.linear, float(sigma) ** 2
+    x0, pull = post.prior.linearize(x, sigma)
+    K = torch.stack(list(columns(A, lambda u: s2 * pull(u), x, post.likelihood.y)))
+    return Look(post, sigma, x, x0, A(x0), K, spread(A, K, post.likelihood.std**2), pull)
+
+
+def rows(post: Posterior) -> int:
+    """How many images are looked at together unless a method's ``chunk`` says otherwise."""
+    size = math.prod(post.shape)
+    return max(1, min(AT_ONCE // size, HELD // (size * post.likelihood.y.numel())))
