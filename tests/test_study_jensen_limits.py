@@ -44,7 +44,7 @@ def row(method, condition, ratio, outcome="finished"):
 
 
 def test_a_method_breaks_at_the_first_condition_number_above_the_threshold_or_with_losses():
-    rows = [row("DPS", k, v) for k, v in ((1.0, 1.0), (10.0, 2.9), (100.0, 8.0), (1000.0, 1.0))]
+    rows = [row("DPS", k, v) for k, v in ((1.0, 1.0), (10.0, 2.9), (100.0, 3.1), (1000.0, 1.0))]
     rows += [row("TDS", 1.0, 2.0), row("TDS", 10.0, None, "diverged"), row("TDS", 100.0, 1.0), row("TDS", 1000.0, 1.0)]
     rows += [row("DAPS", k, v) for k in (1.0, 10.0, 100.0, 1000.0) for v in (1.0, 4.0)]
     assert figure.breaks(rows, "DPS") == 100.0

@@ -181,6 +181,7 @@ def test_a_method_that_diverges_has_rows_that_say_so(monkeypatch):
 def test_findings_say_which_methods_diverged_and_never_quote_what_is_not_there():
     def row(bed, method, group, verdict="no fault found", cover=0.8):
         values = {"cover_80": cover, "se_80": 0.02, "width": 1.0, "outcome": "diverged" if verdict is None else "finished"}
+        values |= {f"bin_{k}": 10 for k in range(1, 11)}
         return {**dict.fromkeys(study.COLUMNS), "bed": bed, "method": method, "group": group, "verdict": verdict, **values}
 
     kept = [row(bed, name, g) for bed in problems.SETUPS for name in ("exact", "prior", "DAPS") for g in problems.GROUPS]
@@ -189,7 +190,7 @@ def test_findings_say_which_methods_diverged_and_never_quote_what_is_not_there()
     first, second, third = study.findings(kept + lost + narrow)
     assert "over-confident: 1 of 3, TDS (fit 31 %);" in first
     assert "diverged: 1 of 3, DPS (seen, unseen, norm, fit)." in first
-    assert "no fault is found in 1 methods (DAPS)" in second
+    assert "no fault is found in 1 (DAPS)" in second
     assert "over-confident: 0 of 1;" in third
     assert "None" not in first + second + third
-    assert study.draw(kept + lost + narrow).axes
+    assert [text.get_text() for text in study.draw(kept + lost + narrow).axes[0].texts] == ["diverged"]

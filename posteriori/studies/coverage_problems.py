@@ -77,7 +77,7 @@ the length of the residual y - A x, which depends on y as well. Without the last
 
 Methods: the defaults of this library, which use the noise level and differ from the published settings, on Karras' levels from the prior's
 largest to its smallest (MCGDiff, FPS and MomentSMC choose their own); steps and problems are columns. DDRM and DDNM+ are one rule with
-their usual settings (eta 0.85, eta_b 1), hence one row. MMPS solves to 1e-8 in at most three products. PnPDM has 20 prior levels, 8 on the
+their usual settings (eta 0.85, eta_b 1), hence one row. MMPS solves to 1e-8 in up to three iterations. PnPDM has 20 prior levels, 8 on the
 digits. ScorePriorVI fits a RealNVP of 4 couplings with 16 hidden units for each problem, in 5 updates for each of 20 levels and 200 at the
 end, with batches of 64; its draws are used without their weights. On the mixture clouds have 32 particles and give one sample each, so that
 samples are independent; on the digits one cloud of 19 gives all 19, copies included. TDS has the twist with the denoiser's Jacobian on the

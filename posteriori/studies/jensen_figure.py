@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from posteriori.report.costs import COLOURS
 from posteriori.studies.base import Row
@@ -56,7 +58,7 @@ def look(method: str) -> dict[str, object]:
 
 
 def draw(rows: list[Row]) -> Figure:
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure = Figure(figsize=(10, 5.4), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.85))
     for place, column in zip(axes[:2], ("ratio", "ksd_ratio"), strict=True):
         for method in names(rows, "linear"):
@@ -74,7 +76,16 @@ def draw(rows: list[Row]) -> Figure:
         place.spines[["top", "right"]].set_visible(False)
     for place in axes[:2]:
         place.axhline(1.0, color="#555555", ls="--", lw=1)
+        _plain_ticks(place.yaxis)
+    _plain_ticks(axes[2].xaxis)
     return figure
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10 and so on in place of powers of ten, as far as the data go."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _phases(place: Axes, rows: list[Row]) -> None:

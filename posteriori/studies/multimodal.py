@@ -79,8 +79,8 @@ def build(name: str, part: str) -> methods.Method[Any] | None:
     return made.get(name)
 
 
-NAMES: tuple[str, ...] = ("exact draws", "prior draws", "FPS, one cloud", "FPS, clouds", "TDS, one cloud", "TDS, clouds", "MomentSMC, one cloud")
-NAMES += ("MomentSMC, clouds", "VI, RealNVP", "VI, low-rank Gaussian", "VI, diagonal Gaussian", "DPS", "DAPS")
+CLOUDS = tuple(f"{name}, {how}" for name in ("FPS", "TDS", "MomentSMC") for how in ("one cloud", "clouds"))
+NAMES = ("exact draws", "prior draws", *CLOUDS, "VI, RealNVP", "VI, low-rank Gaussian", "VI, diagonal Gaussian", "DPS", "DAPS")
 
 
 def plan(quick: bool) -> list[Cell]:

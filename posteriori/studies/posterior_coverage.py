@@ -160,6 +160,8 @@ def _intervals(place: Axes, rows: list[Row], bed: str, names: Sequence[str]) -> 
                 place.errorbar(*at, xerr=STRICT * row["se_80"], fmt="o", ms=5, color=colour, lw=1.4, zorder=3)
             else:
                 place.plot(*at, marker, ms=5, mfc="none", color=colour, mew=0.9)
+    for lost in {r["method"] for r in rows if r["bed"] == bed and r["cover_80"] is None}:
+        place.text(0.02, names.index(lost), "diverged", fontsize=8, va="center", color=_colour(lost))
     place.axvline(0.8, color="#222222", lw=0.8)
     place.set(xlim=(-0.04, 1.04), xlabel="share of truths inside")
     place.grid(axis="y", color="#eeeeee")
@@ -206,7 +208,7 @@ def findings(rows: list[Row]) -> tuple[str, str, str]:
     sound = {bed: [m for m, r in pooled(rows, bed).items() if r["verdict"] == SOUND and m not in REFERENCES] for bed in SETUPS}
     wide, exact = pooled(rows, "mixture", "unseen")["prior"], pooled(rows, "mixture", "unseen")["exact"]
     second = (
-        f"On the mixture no fault is found in {len(sound['mixture'])} methods ({', '.join(sound['mixture'])}). Coverage is not sharpness: "
+        f"On the mixture no fault is found in {len(sound['mixture'])} ({', '.join(sound['mixture'])}). Coverage is not sharpness: "
         f"samples of the prior, which ignore the measurement, hold {shares(wide)} in the unseen directions, by intervals "
         f"{wide['width'] / exact['width']:.1f} times as wide as exact ones (which hold {shares(exact)}); in the fit they hold "
         f"{shares(pooled(rows, 'mixture', 'fit')['prior'])}."
