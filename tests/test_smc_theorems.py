@@ -6,7 +6,6 @@ enters: the references are exact to about 1e-6.
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -127,6 +126,10 @@ CASES = {
     "FPS": (FPS(4), through_the_data, ancestral),
     "MomentSMC": (MomentSMC(4), of_the_chain, second_order),
 }
+# A method that is not named above is held to the ancestral sampler's chain.
+CLAIM = {name: cls for name, cls in methods.ALL.items() if cls.family == "smc" and cls.log_evidence is not Method.log_evidence}
+NAMED = {type(method) for method, _, _ in CASES.values()}
+CASES |= {name: (cls(particles=4), of_the_chain, ancestral) for name, cls in CLAIM.items() if cls not in NAMED}
 
 
 def weighed(post, method, groups, levels=LEVELS, seed=0):
@@ -148,19 +151,22 @@ def test_evidence_and_unnormalised_means_of_four_particles_are_unbiased(name):
     post, groups = one_bump() if name in ("TDS pigdm", "TDS published") else two_bumps(), 4000
     z, mean = oracle(post, kernel)
     estimates, means = weighed(post, method, groups)
+    # Sharp enough that the law without steps would be told apart, or a tenth more.
+    for seed in range(1, 8):
+        if float(estimates.std()) / len(estimates) ** 0.5 < 0.03 * z:
+            break
+        more = weighed(post, method, groups, seed=seed)
+        estimates, means = torch.cat([estimates, more[0]]), torch.cat([means, more[1]])
     assert method.particles == 4
     assert off(estimates, z) < 4
     assert off(estimates * means, z * mean) < 4
-    # Sharp enough that the law without steps would be told apart, or a tenth more.
-    assert float(estimates.std()) / groups**0.5 < 0.03 * z
+    assert float(estimates.std()) / len(estimates) ** 0.5 < 0.03 * z
     assert float(estimates.log().mean()) < math.log(z)
 
 
 def test_every_method_that_claims_an_evidence_is_tested_for_it():
-    found = [cls for _, cls in inspect.getmembers(methods, inspect.isclass) if cls.__module__.startswith("posteriori.methods.smc.")]
-    claim = {cls for cls in found if cls.log_evidence is not Method.log_evidence}
-    assert len(found) == 7
-    assert claim == {type(method) for method, _, _ in CASES.values()} == set(found) - {SMCDiff}
+    found = {cls for cls in methods.ALL.values() if cls.__module__.startswith("posteriori.methods.smc.")}
+    assert set(CLAIM.values()) == {type(method) for method, _, _ in CASES.values()} == found - {SMCDiff}
     assert FPS.published().log_evidence(two_bumps(), drive(two_bumps(), FPS.published(), 1, LEVELS)[0]) is None
 
 

@@ -82,8 +82,8 @@ def resample(
     """Resample the clouds whose ESS is below ``share`` N; share 1 resamples always. The cloud, the row each one was copied from (B,), info.
 
     along: (B,), order the particles by it first: neighbours then share their counts, and a mode's count hardly varies.
-    power: in (0, 1]; children are drawn in proportion to w^power and keep w^(1 - power): below 1 a weight that is about to be taken back, as
-    approximate twists do, costs less, and E of every weighted sum stays.
+    power: in (0, 1]; children are drawn in proportion to w^power and keep w^(1 - power): below 1 a weight that is about to be taken back,
+    as approximate twists do, costs less, and E of every weighted sum stays.
     near: whether copies share an ancestor; see ``near``. The info holds for each row its cloud's ESS as a share of N before, and the
     number of distinct ancestors after it.
     A cloud without any weight gets images that are NaN: it has lost the posterior, and the driver says so.
