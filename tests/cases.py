@@ -334,6 +334,7 @@ METHODS = {
     "SMCDiff": methods.SMCDiff(particles=4),
     "SMCDiff published": methods.SMCDiff.published(),
     "SMCDiff exact": methods.SMCDiff(particles=4, kernel="exact"),
+    "AFDPS": methods.AFDPS(particles=4),
     "DDSMC": methods.DDSMC(particles=4),
     "DDSMC published": methods.DDSMC.published(),
     "DDSMC ode": methods.DDSMC(particles=4, eta=0.0, centre="ode", ode_steps=3),
