@@ -88,15 +88,8 @@ def plan(quick: bool) -> list[Cell]:
     for condition in conditions:
         for seed in range(seeds):
             for name in NAMES[:-1]:
-                cells.append(
-                    {
-                        "problem": "linear",
-                        "condition": condition,
-                        "seed": seed,
-                        "method": name,
-                        "steps": 1000 if name == "DPS plain" else 100,
-                    }
-                )
+                steps = LEVELS.get(name, 100)
+                cells.append({"problem": "linear", "condition": condition, "seed": seed, "method": name, "steps": steps})
     names = [n for n in NAMES if n not in ("PiGDM c=1", *(("PnPDM", "DPS plain") if quick else ()))]
     for seed in range(phase_seeds):
         for name in names:
@@ -210,7 +203,7 @@ opposite Gaussians, means m and -m with m drawn once from 1.5 N(0, I), eigenvalu
 about a million draws of the prior, resampled by their likelihood; their effective number is a column.
 
 Methods. Noise levels from ten times the prior's spread down (Karras spacing): 300 for DPS, PiGDM and DAPS, which cost a denoiser (and at
-most a vector-Jacobian product) a level, 100 for the others and for all on the phases; MomentSMC chooses its own. 500 samples (phase: 300);
+most a vector-Jacobian product) a level, 100 for the others and on the phases; MomentSMC chooses its own. 500 samples (phase: 300);
 TDS, MomentSMC and Bootstrap as one cloud of as many particles. DPS plain: the Jensen approximation as written,
 D + s^2 J^T A^T (y - A D) / sigma_y^2 at noise level s, with 1000 levels since it is stiff. DPS: the bounded default of this library, which
 divides by sigma_y^2 + r2 ||A||^2 instead. PiGDM: (r2 A A^T + sigma_y^2 I)^-1 in its place, r2 from the prior's largest variance along any
