@@ -118,7 +118,7 @@ def where(rows: list[Row]) -> str:
         at.setdefault(breaks(rows, method) or math.inf, []).append(method)
     parts = [f"{f'at {k:g}' if k < math.inf else f'not up to {conditions(rows)[-1]:g}'}: {', '.join(who)}" for k, who in sorted(at.items())]
     said = "; ".join(parts)
-    return f"First condition number at which the distance to the posterior exceeds {BROKEN:g} times that of exact draws: {said}."
+    return f"First condition number at which the distance exceeds {BROKEN:g} times that of exact draws, or samples are lost: {said}."
 
 
 def worst(rows: list[Row]) -> str:
