@@ -27,14 +27,15 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot
 from posteriori.methods import clouds
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.ensemble import Ensemble
 from posteriori.operators.base import solve
 from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
-class AFDPS(Method[Cloud]):
+class AFDPS(Ensemble[Cloud]):
     """The approximation-free ensemble; ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised at a time."""
 
     particles: int = 64
@@ -48,17 +49,6 @@ class AFDPS(Method[Cloud]):
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "noisy"})
     cost: ClassVar[str] = "1 denoiser, 1 solve per particle"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
-
-    @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
-        return clouds.start(x, self.particles)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         like = post.likelihood
@@ -76,12 +66,3 @@ class AFDPS(Method[Cloud]):
         shift, z = (v.to(torch.promote_types(v.dtype, torch.float64)) for v in (shift, z))
         ratio = -(dot(shift, z) / std + dot(shift, shift) / (2 * std**2))
         return clouds.weigh(clouds.moved(cloud, ahead), ratio - log_phi), info
-
-    def rows(self, state: Cloud) -> Tensor:
-        return state.x
-
-    def finish(self, post: Posterior, state: Cloud, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state, rng, self.returned, self.scheme)
-
-    def log_evidence(self, post: Posterior, state: Cloud) -> Tensor:
-        return clouds.log_evidence(state) + clouds.units(post)

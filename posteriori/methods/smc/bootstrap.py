@@ -26,16 +26,17 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods import clouds
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.curved import log_says
+from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.kernels import DDIM
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
-class Bootstrap(Method[Cloud]):
+class Bootstrap(Ensemble[Cloud]):
     """The prior's chain in clouds of ``particles``, resampled when their ESS falls below ``share``; see the module for ``look``, ``draws``.
 
     ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds the rows denoised at a time.
@@ -59,17 +60,6 @@ class Bootstrap(Method[Cloud]):
         if self.draws < 2 or self.draws % 2:
             raise ValueError(f"Bootstrap: draws come in pairs, expected an even number >= 2, got {self.draws}")
 
-    @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
-        return clouds.start(x, self.particles)
-
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         x0, log_phi = in_chunks(lambda x: self._look(post, x, sigma), self.chunk, state.x)
         cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
@@ -88,12 +78,3 @@ class Bootstrap(Method[Cloud]):
         if isinstance(like.A, LinearOperator) and like.noise.std is not None:
             return x0, like.widen(post.prior.widest_error(sigma)).log_prob(x0).double()
         return x0, log_says(post, x0, sigma, self.draws)
-
-    def rows(self, state: Cloud) -> Tensor:
-        return state.x
-
-    def finish(self, post: Posterior, state: Cloud, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state, rng, self.returned, self.scheme)
-
-    def log_evidence(self, post: Posterior, state: Cloud) -> Tensor:
-        return clouds.log_evidence(state) + clouds.units(post)

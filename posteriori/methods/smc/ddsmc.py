@@ -29,13 +29,14 @@ from torch import Tensor
 from posteriori import grid
 from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
-class DDSMC(Method[Cloud]):
+class DDSMC(Ensemble[Cloud]):
     """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised at a time."""
 
     particles: int = 64
@@ -62,17 +63,6 @@ class DDSMC(Method[Cloud]):
     def published(cls) -> DDSMC:
         """The authors' setting: 16 particles, eta 0.5, resampling at every step; meant for 200 steps."""
         return cls(16, 0.5, rho=0.47, share=1.0, scheme="multinomial")
-
-    @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
-        return clouds.start(x, self.particles)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         (m,) = in_chunks(lambda x: (self._centre(post, x, sigma),), self.chunk, state.x)
@@ -109,12 +99,3 @@ class DDSMC(Method[Cloud]):
         for level, lower in pairwise(grid.karras(steps, float(sigma), low).to(sigma)):
             x = torch.lerp(post.prior.denoise(x, level), x, float(lower / level))
         return x
-
-    def rows(self, state: Cloud) -> Tensor:
-        return state.x
-
-    def finish(self, post: Posterior, state: Cloud, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state, rng, self.returned, self.scheme)
-
-    def log_evidence(self, post: Posterior, state: Cloud) -> Tensor:
-        return clouds.log_evidence(state) + clouds.units(post)

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme
+from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 
 # The cloud, the path's normal numbers e (B, n), alike within a cloud, and the first level of the run (0-d; 0 before it).
@@ -36,7 +37,7 @@ Filtered = tuple[Cloud, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class FPS(Method[Filtered]):
+class FPS(Ensemble[Filtered]):
     """See the module. ``fresh`` is c, for the published form alone; None is the ancestral 1 - s^2 / sigma^2, which keeps the prior.
     ``single``: one sample of each cloud; ``chunk``: rows denoised at a time. ``ValueError`` for a ``fresh`` outside (0, 1] or unused."""
 
@@ -63,16 +64,11 @@ class FPS(Method[Filtered]):
         """The authors' setting: five particles, c = 0.95, resampling at every step; meant for 1000 steps and ``grid="ddpm"``."""
         return cls(5, "published", 0.95, share=1.0, scheme="multinomial")
 
-    @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
     def levels(self, post: Posterior, steps: int) -> Tensor | None:
         return singular.levels(post, steps) if self.form == "consistent" else None
+
+    def cloud(self, state: Filtered) -> Cloud:
+        return state[0]
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Filtered:
         c = (f := singular.frame(post)).spectrum.Vh(x)
@@ -109,12 +105,6 @@ class FPS(Method[Filtered]):
         cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         x = singular.move(mean[source], v, seen, h, looked, f.spectrum.Vh(rng.normal(cloud.x)))
         return (clouds.moved(cloud, f.spectrum.V(singular.onwards(x0[source], x, t, s, f, cloud.x, rng))), e, top), info
-
-    def rows(self, state: Filtered) -> Tensor:
-        return state[0].x
-
-    def finish(self, post: Posterior, state: Filtered, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state[0], rng, self.returned, self.scheme)
 
     def log_evidence(self, post: Posterior, state: Filtered) -> Tensor | None:
         return clouds.log_evidence(state[0]) + clouds.units(post) if self.form == "consistent" else None

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme
+from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 
 # The cloud, log g(x(tau)) of the coordinates met so far (B,), and the first level of the run (0-d; 0 before it).
@@ -37,7 +38,7 @@ Guided = tuple[Cloud, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class MCGDiff(Method[Guided]):
+class MCGDiff(Ensemble[Guided]):
     """See the module. ``single``: one sample of each cloud; ``chunk``: rows denoised at a time.
 
     Raises ``ValueError`` for a negative width, and for a width of 0 that is to be "kept"."""
@@ -69,19 +70,14 @@ class MCGDiff(Method[Guided]):
         return cls(64, kappa=1e-4, last="kept", share=1.0, scheme="multinomial", single=True)
 
     @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
-    @property
     def requires(self) -> frozenset[str]:
         return self.needs | {"noisy"} if self.last == "kept" else self.needs
 
     def levels(self, post: Posterior, steps: int) -> Tensor:
         return singular.levels(post, steps)
+
+    def cloud(self, state: Guided) -> Cloud:
+        return state[0]
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Guided:
         cloud = clouds.start(x, self.particles)
@@ -109,12 +105,3 @@ class MCGDiff(Method[Guided]):
         x = singular.onwards(x0, x, t, s, f, cloud.x, rng)
         cloud = clouds.weigh(clouds.moved(cloud, f.spectrum.V(x)), -f.log_density(f.u - x, h, looked & ~met))
         return (cloud, owed, top), info
-
-    def rows(self, state: Guided) -> Tensor:
-        return state[0].x
-
-    def finish(self, post: Posterior, state: Guided, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state[0], rng, self.returned, self.scheme)
-
-    def log_evidence(self, post: Posterior, state: Guided) -> Tensor:
-        return clouds.log_evidence(state[0]) + clouds.units(post)

@@ -30,8 +30,9 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import root_product
 from posteriori.methods import clouds, looks
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.looks import Look
 from posteriori.methods.pilots import adapted
 from posteriori.methods.twists import MOST, gaussian
@@ -39,7 +40,7 @@ from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
-class MomentSMC(Method[Cloud]):
+class MomentSMC(Ensemble[Cloud]):
     """See the module. ``single`` returns one sample of each cloud, independent ones; ``chunk`` bounds the rows worked on at a time."""
 
     particles: int = 256
@@ -58,14 +59,6 @@ class MomentSMC(Method[Cloud]):
     cost: ClassVar[str] = "1 or 2 denoisers, about 5 VJPs per number of y and 5 more, per particle"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
-    @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
     def refuses(self, post: Posterior) -> str | None:
         y = post.likelihood.y
         if y.is_complex() or post.prior.complex or y.numel() > MOST:
@@ -76,9 +69,6 @@ class MomentSMC(Method[Cloud]):
     def levels(self, post: Posterior, steps: int) -> Tensor:
         # A few times the prior's width: the start, Gaussian with the prior's mean and covariance, is then as good as exact.
         return adapted(post, replace(self, particles=self.pilot, share=0.0), steps, 4 * post.prior.spread, rows=self.chunk)
-
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
-        return clouds.start(x, self.particles)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         rows = looks.rows(post) if self.chunk is None else self.chunk
@@ -108,12 +98,3 @@ class MomentSMC(Method[Cloud]):
         tau2 = float(s) ** 2 / a
         ahead = a * drawn + (1 - a) * at.x + a**0.5 * float(s) * fresh
         return ahead, at.step_says(drawn + tau2**0.5 * fresh, tau2, self.solves)
-
-    def rows(self, state: Cloud) -> Tensor:
-        return state.x
-
-    def finish(self, post: Posterior, state: Cloud, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state, rng, self.returned, self.scheme)
-
-    def log_evidence(self, post: Posterior, state: Cloud) -> Tensor:
-        return clouds.log_evidence(state) + clouds.units(post)

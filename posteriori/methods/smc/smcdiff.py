@@ -33,6 +33,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info, Method
 from posteriori.methods.clouds import Cloud, PerRow, Pieces, Scheme, in_chunks
+from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 
 
@@ -45,7 +46,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class SMCDiff(Method[Followed]):
+class SMCDiff(Ensemble[Followed]):
     """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised, or drawn, at a time."""
 
     particles: int = 64
@@ -66,16 +67,14 @@ class SMCDiff(Method[Followed]):
         return cls(4, share=1.0)
 
     @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
-    @property
     def requires(self) -> frozenset[str]:
         return self.needs | {"closed form"} if self.kernel == "exact" else self.needs
+
+    # The weights are those given one noised path of y: their mean is no estimate of p(y).
+    log_evidence = Method.log_evidence
+
+    def cloud(self, state: Followed) -> Cloud:
+        return state.cloud
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Followed:
         return Followed(clouds.start(x, self.particles), self._shared(singular.frame(post).spectrum.Vh(rng.normal(x))))
@@ -106,9 +105,3 @@ class SMCDiff(Method[Followed]):
         # o is alike within a cloud; the first particle's own part of z among the measured coordinates is not used twice.
         x = torch.where(seen, o, mean[source] + v**0.5 * z)
         return Followed(clouds.moved(cloud, f.spectrum.V(x)), e), info
-
-    def rows(self, state: Followed) -> Tensor:
-        return state.cloud.x
-
-    def finish(self, post: Posterior, state: Followed, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state.cloud, rng, self.returned, self.scheme)

@@ -25,14 +25,15 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot
 from posteriori.methods import clouds
-from posteriori.methods.base import Info, Method
+from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.twists import MOST, Twist, view
 from posteriori.rng import Noise
 
 
 @dataclass(frozen=True)
-class TDS(Method[Cloud]):
+class TDS(Ensemble[Cloud]):
     """Twisted diffusion sampler with ``particles`` in a cloud, resampled when their ESS falls below ``share``.
 
     ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds the rows worked on at a time.
@@ -57,14 +58,6 @@ class TDS(Method[Cloud]):
         """The authors' setting: four particles, PiGDM's twist, resampling at every step; meant for 100 steps."""
         return cls(4, "pigdm", 1.0)
 
-    @property
-    def group(self) -> int:
-        return self.particles
-
-    @property
-    def returned(self) -> int:
-        return 1 if self.single else self.particles
-
     def refuses(self, post: Posterior) -> str | None:
         y, exact = post.likelihood.y, self.twist in ("moments", "row sums")
         if exact and (y.is_complex() or post.prior.complex):
@@ -79,9 +72,6 @@ class TDS(Method[Cloud]):
         y = post.likelihood.y
         return "pigdm" if y.is_complex() or post.prior.complex or y.numel() > MOST else "moments"
 
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Cloud:
-        return clouds.start(x, self.particles)
-
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         x0, log_phi, g = in_chunks(lambda x: tuple(view(post, x, sigma, self._twist(post))), self.chunk, state.x)
         cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
@@ -95,12 +85,3 @@ class TDS(Method[Cloud]):
         shift, z = (v.to(torch.promote_types(v.dtype, torch.float64)) for v in (shift, z))
         ratio = -(dot(shift, z) / std + dot(shift, shift) / (2 * std**2))
         return clouds.weigh(clouds.moved(cloud, x), ratio - log_phi), info
-
-    def rows(self, state: Cloud) -> Tensor:
-        return state.x
-
-    def finish(self, post: Posterior, state: Cloud, rng: Noise) -> tuple[Tensor, Tensor]:
-        return clouds.collect(state, rng, self.returned, self.scheme)
-
-    def log_evidence(self, post: Posterior, state: Cloud) -> Tensor:
-        return clouds.log_evidence(state) + clouds.units(post)
