@@ -240,7 +240,8 @@ STUDY = Study(
         "The mixture has four dimensions and modes of equal shape. How many particles an image needs is another matter.",
         "The digit has no reference posterior: its rows tell diversity and fit, not whether shares of completions are right, and shares "
         "of eight samples move in steps of an eighth.",
-        "Variational inference has few updates on the digit for reasons of time; with many more, or another step size, it may fit better.",
+        "Variational inference has few updates on the digit for reasons of time; with many more, or another step size, it may fit better. "
+        "Its step sizes on the digit, and the digit itself, were chosen in a short trial.",
         "An enclosed region is a rule of thumb for what a digit is: a broken 9 counts as open, a 4 whose strokes touch as closed.",
     ),
 )
