@@ -28,15 +28,15 @@ def seen(sigma):
 
 @pytest.mark.parametrize("method", ALL, ids=lambda m: type(m).__name__)
 def test_every_particle_method_records_ess_and_ancestors(method):
-    run = po.sample(seen(0.3), method, n=32, grid=GRID)
+    run = po.sample(seen(0.1), method, n=32, grid=GRID)
     assert run.trace["ess"].shape == run.trace["ancestors"].shape == (8, 32)
     assert bool(((run.trace["ess"] > 0) & (run.trace["ess"] <= 1)).all())
     assert bool((run.trace["ancestors"].diff(dim=0) <= 0).all())
-    cloud = lineage(run, seen(0.3))
+    cloud = lineage(run, seen(0.1))
     assert cloud["samples"] == 32
     assert cloud["lowest_ess"] == float(run.trace["ess"].min())
     assert cloud["ancestors"] <= int(run.trace["ancestors"][-1, 0] + run.trace["ancestors"][-1, 16])
-    assert lineage(po.sample(seen(0.3), replace(method, single=True), n=2, grid=GRID), seen(0.3)) is None
+    assert lineage(po.sample(seen(0.1), replace(method, single=True), n=2, grid=GRID), seen(0.1)) is None
 
 
 def test_a_degenerate_cloud_is_said_to_be_one_and_a_healthy_one_is_not(tmp_path):
@@ -85,6 +85,6 @@ def test_ancestors_are_counted_from_the_priors_width_on():
     for near, left in ((True, 1), (False, 6)):
         out, _, info = clouds.resample(cloud, Streams(0, [0], 6), 1.0, "systematic", near=near)
         assert float(info["ancestors"][0]) == left == len(out.first.unique())
-    post = seen(0.3)
+    post = seen(0.1)
     assert clouds.near(post, clouds.width(post))
     assert not clouds.near(post, 1.01 * clouds.width(post))

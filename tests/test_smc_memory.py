@@ -130,7 +130,7 @@ SMALL = [TDS(16), Bootstrap(16), DDSMC(16), MCGDiff(16), FPS(16), SMCDiff(16), S
 @pytest.mark.parametrize("method", SMALL, ids=str)
 def test_chunks_give_the_same_samples_for_every_method(method):
     """To rounding, not to the bit: sums of batched products depend on the batch. MomentSMC's solves stop at 1e-6 and magnify it."""
-    plain, post = full_gaussian(), bed("general", sigma=0.3)
+    plain, post = full_gaussian(), bed("general", sigma=0.1)
     post = po.Posterior(Recorded(plain.mean, plain.covariance), post.likelihood)
     whole = po.sample(post, method, n=32, steps=6)
     Recorded.sizes.clear()

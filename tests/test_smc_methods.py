@@ -11,7 +11,7 @@ from cases import bed, complex_picture, full_gaussian, mixture, picture
 
 import posteriori as po
 from posteriori.evaluation import affine_probe, exact_posterior, sliced_wasserstein
-from posteriori.methods import DDSMC, TDS, Bootstrap, SMCDiff, Unconditional, singular
+from posteriori.methods import DDSMC, FPS, TDS, Bootstrap, SMCDiff, Unconditional, singular
 from posteriori.methods.base import Method
 from posteriori.methods.kernels import DDIM
 from posteriori.noise import Gaussian
@@ -346,3 +346,14 @@ def test_they_refuse_what_they_cannot_weigh():
     for method in (TDS(), Bootstrap(), DDSMC()):
         assert "noise level is 0" in method.refuses(pair())
     assert SMCDiff().refuses(pair()) is None
+
+
+def test_smcdiff_refuses_noise_stronger_than_the_image_it_would_be_fitted_as():
+    """A number seen with gain 0.1 through noise v is fitted with noise 10 v; its mean over six numbers against the prior's variance."""
+    prior, gain = full_gaussian(), torch.zeros(1, 6, dtype=F64)
+    gain[0, 2] = 0.1
+    edge = 0.1 * (6 * prior.variance) ** 0.5
+    for v, refused in ((0.99 * edge, False), (1.01 * edge, True)):
+        post = po.Posterior(prior, po.Likelihood(torch.ones(1, dtype=F64), po.operators.Dense(gain), Gaussian(v)))
+        assert ("use FPS" in (SMCDiff().refuses(post) or "")) is refused
+        assert FPS().refuses(post) is None

@@ -14,7 +14,8 @@ Reference: Trippe, Yim, Tischer, Baker, Broderick, Barzilay, Jaakkola, Diffusion
 the motif-scaffolding problem, 2023, algorithm 1.
 Cost per step: one denoiser for each particle.
 Assumes: linear A with a spectrum. y is taken as noiseless and its noise is fitted, magnified where a is small: for a mask and little
-noise; FPS is the same filter knowing the noise. Singular values below 1e-6 of the largest count as 0.
+noise. It refuses a y whose noise, so magnified, is stronger than the images themselves; FPS is the same filter knowing the noise.
+Singular values below 1e-6 of the largest count as 0.
 Exact when: particles go to infinity, without noise, for every single path; "ancestral" up to an error that falls as 1 / steps and differs
 from path to path. Without the weights (ScoreSDE, replacement) the error stays however many steps are made.
 The path is drawn before a particle is seen: in many dimensions weights degenerate. No evidence: the last step has no density.
@@ -69,6 +70,15 @@ class SMCDiff(Ensemble[Followed]):
     @property
     def requires(self) -> frozenset[str]:
         return self.needs | {"closed form"} if self.kernel == "exact" else self.needs
+
+    def refuses(self, post: Posterior) -> str | None:
+        if refusal := super().refuses(post):
+            return refusal
+        tau, own = singular.frame(post).tau, post.prior.variance
+        fitted = float(torch.where(tau.isfinite(), tau, 0.0).square().mean())
+        if fitted <= own:
+            return None
+        return f"SMCDiff: would fit noise of variance {fitted:.3g} per number, where the prior's own is {own:.3g}; use FPS, which knows it"
 
     # The weights are those given one noised path of y: their mean is no estimate of p(y).
     log_evidence = Method.log_evidence
