@@ -300,7 +300,7 @@ def test_resampling_copies_each_particle_n_w_times_on_average(scheme, ordered):
     along = torch.tensor([3.0, -1.0, 2.0, 0.5, -2.0], dtype=F64).repeat(groups) if ordered else None
     cloud = clouds.weigh(clouds.start(torch.arange(5, dtype=F64).repeat(groups)[:, None], 5), w.log().repeat(groups))
     copied = clouds.resample(cloud, Streams(1, range(groups), 5), 1.0, scheme, along)[0].x
-    taken = clouds.collect(cloud, Streams(2, range(groups), 5), returned, scheme, along)[0]
+    taken = clouds.collect(cloud, Streams(2, range(groups), 5), returned, scheme)[0]
     for x, count in ((copied, 5), (taken, returned)):
         got = torch.nn.functional.one_hot(x.view(groups, count).long(), 5).sum(1).double()
         error = got.std(0) / groups**0.5

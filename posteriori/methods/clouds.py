@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import per_row
+from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
@@ -116,6 +116,17 @@ def _mean(W: Tensor) -> Tensor:
     return W.logsumexp(1, keepdim=True) - math.log(W.shape[1])
 
 
+def pulled(x0: Tensor, x: Tensor, g: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
+    """x' at s > 0 from x at sigma: the ancestral step to x0, its mean moved by (sigma^2 - s^2) g, all (B, *E); and log of what the step
+    without g gives x' over what this one gives it, (B,) float64."""
+    kept = float(s) ** 2 / float(sigma) ** 2
+    std, shift = float(s) * (1 - kept) ** 0.5, (float(sigma) ** 2 - float(s) ** 2) * g
+    z = rng.normal(x)
+    ahead = x0.lerp(x, kept) + shift + std * z
+    shift, z = (v.to(torch.promote_types(v.dtype, torch.float64)) for v in (shift, z))
+    return ahead, -(dot(shift, z) / std + dot(shift, shift) / (2 * std**2))
+
+
 def ended(cloud: Cloud, info: Info) -> tuple[Cloud, Info]:
     """The end of a last step that weighs after its resampling: ESS is then the lower of the two, or a collapse there would not be seen."""
     size = effective_share(cloud.clouds).repeat_interleave(cloud.clouds.shape[1])
@@ -155,10 +166,10 @@ def _residual(w: Tensor, rng: Noise) -> Tensor:
     return torch.stack(out)
 
 
-def collect(cloud: Cloud, rng: Noise, returned: int, scheme: Scheme, along: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def collect(cloud: Cloud, rng: Noise, returned: int, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """``returned`` samples of each cloud, all of weight 1, in random order: the cloud resampled once more if its weights differ."""
     # Equal weights up to rounding are left alone: drawing among them again would only double some of them.
-    even, _, _ = resample(cloud, rng, 1.0 - 1e-9, scheme, along)
+    even, _, _ = resample(cloud, rng, 1.0 - 1e-9, scheme)
     groups = len(cloud.log_z)
     n = len(cloud.x) // groups
     shuffled = rng.uniform(n).argsort(1)[:, :returned].to(cloud.x.device)

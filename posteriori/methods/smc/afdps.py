@@ -21,11 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import dot
 from posteriori.methods import clouds
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
@@ -58,11 +56,6 @@ class AFDPS(Ensemble[Cloud]):
         (x0,) = in_chunks(lambda x: (post.prior.denoise(x, sigma),), self.chunk, x)
         if not bool(s > 0):
             return clouds.ended(clouds.weigh(clouds.moved(cloud, x0), like.log_prob(x0).double() - log_phi), info)
-        kept = float(s) ** 2 / float(sigma) ** 2
-        std = float(s) * (1 - kept) ** 0.5
         g = like.linear.adjoint(solve(like.linear, like.y - like.linear(x), float(sigma) ** 2, like.std**2))
-        shift, z = (float(sigma) ** 2 - float(s) ** 2) * g, rng.normal(x)
-        ahead = x0.lerp(x, kept) + shift + std * z
-        shift, z = (v.to(torch.promote_types(v.dtype, torch.float64)) for v in (shift, z))
-        ratio = -(dot(shift, z) / std + dot(shift, shift) / (2 * std**2))
+        ahead, ratio = clouds.pulled(x0, x, g, sigma, s, rng)
         return clouds.weigh(clouds.moved(cloud, ahead), ratio - log_phi), info

@@ -19,11 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import dot
 from posteriori.methods import clouds
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
@@ -78,10 +76,5 @@ class TDS(Ensemble[Cloud]):
         x0, log_phi, g = x0[source], log_phi[source], g[source]
         if not bool(s > 0):
             return clouds.ended(clouds.weigh(clouds.moved(cloud, x0), post.likelihood.log_prob(x0).double() - log_phi), info)
-        kept = float(s) ** 2 / float(sigma) ** 2
-        std, shift = float(s) * (1 - kept) ** 0.5, (float(sigma) ** 2 - float(s) ** 2) * g
-        z = rng.normal(cloud.x)
-        x = x0.lerp(cloud.x, kept) + shift + std * z
-        shift, z = (v.to(torch.promote_types(v.dtype, torch.float64)) for v in (shift, z))
-        ratio = -(dot(shift, z) / std + dot(shift, shift) / (2 * std**2))
+        x, ratio = clouds.pulled(x0, cloud.x, g, sigma, s, rng)
         return clouds.weigh(clouds.moved(cloud, x), ratio - log_phi), info
