@@ -94,6 +94,13 @@ class CountedOperator(Operator):
         self.counter.calls["operator"] += len(x)
         return self.inner(x)
 
+    @property
+    def label(self) -> str:
+        return self.inner.label
+
+    def surrogate(self) -> Operator | None:
+        return self.inner.surrogate()
+
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         return self.inner.pseudo_inverse(y)
 
@@ -132,6 +139,10 @@ class CountedLinearOperator(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         self.counter.calls["adjoint"] += len(y)
         return self.inner.adjoint(y)
+
+    @property
+    def label(self) -> str:
+        return self.inner.label
 
     def spectrum(self) -> Spectrum | None:
         return self.inner.spectrum()

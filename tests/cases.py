@@ -57,6 +57,7 @@ OPERATORS = {
     "JPEG": lambda dtype: ops.JPEG((3, 16, 32), 75).to(dtype),
     "JPEG unrounded": lambda dtype: ops.JPEG((3, 16, 16), 20, rounding="none").to(dtype),
     "JPEG colours kept": lambda dtype: ops.JPEG((3, 8, 16), 90, subsampling="4:4:4").to(dtype),
+    "Chain rounding": lambda dtype: ops.JPEG((1, 8, 8), 60).to(dtype) @ ops.Downsample((1, 16, 16), 2).to(dtype),
     "JPEG grey": lambda dtype: ops.Affine(ops.JPEG((1, 16, 8), 50).to(dtype), 0.5, 0.5),
     "Mask": lambda dtype: ops.Mask(ops.random_mask((5, 7), 0.4, 3), (3, 5, 7)),
     "Mask box": lambda dtype: ops.Mask(ops.box_mask((2, 6, 9), 4)),

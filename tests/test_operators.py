@@ -17,9 +17,10 @@ from skimage.transform import radon
 
 import posteriori as po
 from posteriori import operators as ops
+from posteriori.counting import Counter, counted
 from posteriori.linalg import cg
 from posteriori.noise import Gaussian
-from posteriori.operators.base import LinearOperator, Operator, Spectrum
+from posteriori.operators.base import LinearOperator, Operator, Spectrum, closed_spectrum
 from posteriori.rng import Streams
 from posteriori.testing import check_operator
 
@@ -241,6 +242,22 @@ def test_a_solve_that_cannot_finish_says_so():
     A = Wrapped((60,), lambda x: x @ M.T.to(x))
     with pytest.raises(ops.SolveError, match=r"Wrapped \(r2=1, s2=0\) stopped in row 0 after 20 iterations .* no convergence"):
         ops.solve(A, torch.ones(1, 60, dtype=torch.float64), 1.0, 0.0, max_iter=20)
+
+
+def test_errors_in_a_run_name_the_operator_that_the_user_gave():
+    """A run counts calls through a wrapper; neither refusals nor solves speak of it."""
+    M = torch.diag(torch.logspace(0, -8, 60, dtype=torch.float64))
+    A, prior = Wrapped((60,), lambda x: x @ M.T.to(x)), po.priors.Gaussian(torch.zeros(60, dtype=torch.float64), 1.0)
+    post = po.Posterior(prior, po.Likelihood(torch.ones(60, dtype=torch.float64), A, Gaussian(1e-9)))
+    twin = counted(post, Counter())
+    assert twin.likelihood.A.label == A.label == "Wrapped"
+    for call in (lambda A: A.check_input(torch.zeros(1, 59)), lambda A: A.check_measurement(torch.zeros(1, 59)), closed_spectrum):
+        with pytest.raises((ValueError, TypeError)) as found:
+            call(twin.likelihood.A)
+        assert "Wrapped" in str(found.value)
+        assert "Counted" not in str(found.value)
+    with pytest.raises(ops.SolveError, match="on Wrapped"):
+        ops.solve(twin.likelihood.linear, torch.ones(1, 60, dtype=torch.float64), 1.0, 0.0, max_iter=20)
 
 
 def test_a_solve_near_a_minimum_does_not_cry_wolf():

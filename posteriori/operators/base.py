@@ -115,35 +115,40 @@ class Operator(nn.Module, ABC):
         y, pull = self.linearize(x)
         return y, transposed(pull, y), pull
 
+    @property
+    def label(self) -> str:
+        """What errors call this operator: its class, or that of the operator it only watches."""
+        return type(self).__name__
+
     def surrogate(self) -> Operator | None:
         """The smooth operator whose derivative ``linearize`` gives in place of A's own, for an A that rounds; None when it is A's own."""
         return None
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """h^+(y): (B, *O) -> (B, *E), an image with h(h^+(h(x))) = h(x). Raises ``TypeError`` for an operator that knows none."""
-        raise TypeError(f"this needs an operator with a pseudo-inverse, {type(self).__name__} has none")
+        raise TypeError(f"this needs an operator with a pseudo-inverse, {self.label} has none")
 
     def check_input(self, x: Tensor) -> None:
         """Raise ``ValueError`` naming both shapes, or both kinds of number, when x is not a batch of this operator's images."""
         if tuple(x.shape[1:]) != self.in_shape:
             raise ValueError(
-                f"{type(self).__name__} takes images of shape {self.in_shape} in a batch (B, ...), got {tuple(x.shape)}; "
+                f"{self.label} takes images of shape {self.in_shape} in a batch (B, ...), got {tuple(x.shape)}; "
                 "make an operator for this size, or add the batch axis with x[None]"
             )
         if x.is_complex() != self.complex_in:
             want, got = ("complex", "real") if self.complex_in else ("real", "complex")
-            raise ValueError(f"{type(self).__name__} takes {want} images, got {got} numbers ({x.dtype})")
+            raise ValueError(f"{self.label} takes {want} images, got {got} numbers ({x.dtype})")
 
     def check_measurement(self, y: Tensor) -> None:
         """Raise ``ValueError`` naming both shapes, or both kinds of number, when y is not a batch of this operator's measurements."""
         if tuple(y.shape[1:]) != self.out_shape:
             raise ValueError(
-                f"{type(self).__name__} makes measurements of shape {self.out_shape} in a batch (B, ...), got {tuple(y.shape)}; "
+                f"{self.label} makes measurements of shape {self.out_shape} in a batch (B, ...), got {tuple(y.shape)}; "
                 "add the batch axis with y[None] if it is missing"
             )
         if y.is_complex() != self.complex_out:
             want, got = ("complex", "real") if self.complex_out else ("real", "complex")
-            raise ValueError(f"{type(self).__name__} makes {want} measurements, got {got} numbers ({y.dtype})")
+            raise ValueError(f"{self.label} makes {want} measurements, got {got} numbers ({y.dtype})")
 
 
 class LinearOperator(Operator):
@@ -236,9 +241,7 @@ def norm2(A: LinearOperator) -> float:
         with torch.no_grad():
             square = largest_eigenvalue(lambda v: A.adjoint(A(v)), start)
         if not square >= 0:
-            raise ArithmeticError(
-                f"norm2: ||A x||^2 / ||x||^2 of {type(A).__name__} is {square:.3g}, not a number >= 0; run check_operator on it"
-            )
+            raise ArithmeticError(f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; run check_operator on it")
         A.__dict__["_norm2"] = math.sqrt(square)
     return A.__dict__["_norm2"]
 
@@ -250,9 +253,9 @@ def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
     """
     n = math.prod(A.in_shape)
     if n > 20_000:
-        raise ValueError(f"matrix: an image of {n} numbers is too large to write {type(A).__name__} as a dense matrix (limit 20000)")
+        raise ValueError(f"matrix: an image of {n} numbers is too large to write {A.label} as a dense matrix (limit 20000)")
     if A.complex_in and not A.complex_out:
-        raise ValueError(f"matrix: {type(A).__name__} makes real measurements of complex images; no complex matrix does that")
+        raise ValueError(f"matrix: {A.label} makes real measurements of complex images; no complex matrix does that")
     real, device = dtype.to_real(), A.probe(torch.zeros).device
     basis = torch.eye(n, dtype=real.to_complex() if A.complex_in else real, device=device).view(n, *A.in_shape)
     with torch.no_grad():
@@ -263,7 +266,7 @@ def closed_spectrum(A: LinearOperator) -> Spectrum:
     """The spectrum of A. Raises ``TypeError`` for an operator that offers none."""
     spectrum = A.spectrum()
     if spectrum is None:
-        raise TypeError(f"this needs an operator with a closed-form spectrum, {type(A).__name__} has none here; DDS or DiffPIR need none")
+        raise TypeError(f"this needs an operator with a closed-form spectrum, {A.label} has none here; DDS or DiffPIR need none")
     return spectrum
 
 

@@ -58,6 +58,11 @@ class Chain(Operator):
         y, pull_A = self.A.linearize(middle)
         return y, lambda u: pull_B(pull_A(u))
 
+    def surrogate(self) -> Operator | None:
+        # Where a curved A follows a B that rounds, the two derivatives differ by the rounding: A's is taken at another image.
+        smooth = self.A.surrogate(), self.B.surrogate()
+        return None if smooth == (None, None) else Chain(smooth[0] or self.A, smooth[1] or self.B)
+
 
 def _fits(A: Operator, B: Operator) -> None:
     if A.in_shape != B.out_shape or A.complex_in != B.complex_out:

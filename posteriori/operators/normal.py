@@ -41,7 +41,7 @@ def normal_solve(
         return r * q + s * v
 
     result = cg(normal, b, max_iter=max_iter, rtol=rtol)
-    name, problem = type(A).__name__, f"r2={float(weights[0]):.3g}, s2={float(weights[1]):.3g}"
+    name, problem = A.label, f"r2={float(weights[0]):.3g}, s2={float(weights[1]):.3g}"
     if energies:
         # <v, A A^H v> = ||A^H v||^2 costs nothing here, and betrays a wrong adjoint that conjugate gradients may survive by accident.
         left, right, rounding = energies[0]

@@ -75,7 +75,8 @@ class Prior(nn.Module, ABC):
         return self.variance * s2 / (self.variance + s2)
 
     def widest_error(self, sigma: Tensor | float) -> float:
-        """An upper bound c sigma^2 / (c + sigma^2), c = spread^2, of the variance of x0 given x along any direction."""
+        """c sigma^2 / (c + sigma^2), c = spread^2: the variance of x0 given x along the direction in which images differ most, as if the
+        prior were Gaussian. A bound of its mean over x; between the modes of a mixture it may be exceeded at single x."""
         c, s2 = self.spread**2, float(sigma) ** 2
         return c * s2 / (c + s2)
 
