@@ -1,6 +1,6 @@
 """Whether many calls of the denoiser buy anything: DAPS and PnP-DM with about 100 and with about 1000 of them on photographs.
 
-    python benchmarks/calls.py [--methods DAPS PnPDM] [--problems blur downsample box random] [--n 16] [--side 64] [--autocast bfloat16]
+    python benchmarks/calls.py [--methods DAPS "DAPS ode" PnPDM] [--problems blur downsample box random] [--n 16] [--autocast bfloat16]
 
 The two photographs and the problems are those of ``posteriori bench images``; PnP-DM has four levels for its prior's run, so that a hundred
 calls are 33 rounds. Printed are, for each, the PSNR of one sample as the mean over n with its standard error, the PSNR of the mean of the
@@ -15,7 +15,11 @@ import posteriori as po
 from posteriori.evaluation import psnr
 from posteriori.evaluation.gallery import PHOTOGRAPHS, PROBLEMS, scene
 
-PLAN = {"DAPS": (po.methods.DAPS(), (100, 1000)), "PnPDM": (po.methods.PnPDM(prior_steps=4), (33, 333))}
+PLAN = {
+    "DAPS": (po.methods.DAPS(), (100, 1000)),
+    "DAPS ode": (po.methods.DAPS("ode", ode_steps=5), (20, 200)),
+    "PnPDM": (po.methods.PnPDM(prior_steps=4), (33, 333)),
+}
 HEADS = ("method", "problem", "photograph", "calls", "PSNR of a sample", "its standard error", "PSNR of the mean", "chi2", "s")
 
 
