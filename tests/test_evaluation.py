@@ -13,6 +13,7 @@ import torch
 
 import posteriori as po
 from posteriori import evaluation as ev
+from posteriori.evaluation import rank_tests
 from posteriori.methods.kernels import DDIM
 from posteriori.operators.base import LinearOperator
 from posteriori.run import Run, Status
@@ -256,6 +257,46 @@ class TestCalibration:
         counts = torch.stack([ev.rank_counts(random(9, 50, seed=k), random(50, seed=1000 + k)) for k in range(60)]).sum(0)
         expected = 60 * 50 / 10
         assert float(((counts - expected) ** 2 / expected).sum()) < 28  # 99.9 % of chi-square with 9 degrees of freedom
+
+    @pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+    def test_equal_numbers_bias_neither_ranks_nor_coverage(self, known):
+        """Truth and samples of one law are exchangeable: ranks with ties broken at random are uniform, also for clipped and known numbers."""
+        problems, d, n, level = 50, 200, 9, 80
+        counts, covered, shares = torch.zeros(n + 1), 0.0, []
+        for k in range(problems):
+            x = random(n + 1, d, seed=k).clamp(-0.5, 1.0)
+            x[:, : int(known * d)] = 0.3
+            seed = k if known == 1 else 0  # where whole problems are the same numbers again
+            (found,) = ev.coverage(x[:n], x[n], (level / 100,), seed=seed)
+            places = ev.ranks(x[:n], x[n], seed=seed)
+            shares.append(float(rank_tests.inside(places, n, level)))
+            # One definition: what lies inside is said by the rank.
+            assert found.covered == pytest.approx(shares[-1], abs=1e-12)
+            covered += found.covered / problems
+            counts += ev.rank_counts(x[:n], x[n], seed=seed)
+        se = math.sqrt(0.8 * 0.2 / (problems * d))
+        assert covered == pytest.approx(0.8, abs=4 * se)
+        expected = problems * d / (n + 1)
+        assert float(((counts - expected) ** 2 / expected).sum()) < 28
+        # Problems are independent: known numbers of different problems do not fall to the same places.
+        assert torch.tensor(shares).std() == pytest.approx(math.sqrt(0.16 / d), rel=0.5)
+
+    def test_places_among_equal_numbers_are_seeded_and_of_one_image(self):
+        x = torch.zeros(19, 40, dtype=F64)
+        x[0] = 1.0
+        truth = torch.zeros(3, 40, dtype=F64)
+        truth[1], truth[2] = 1.0, -1.0
+        places = ev.ranks(x, truth)
+        assert torch.equal(places, ev.ranks(x, truth))
+        assert not torch.equal(places[:2], ev.ranks(x, truth, seed=1)[:2])
+        assert torch.equal(places[1:2], ev.ranks(x, truth[1]))
+        assert (int(places[0].min()), int(places[0].max())) == (0, 18)  # 18 equal, none below: 0 to 18
+        assert set(places[1].tolist()) == {18, 19}
+        assert set(places[2].tolist()) == {0}
+
+    def test_a_number_known_to_both_is_equal_whatever_its_precision(self):
+        x, truth = torch.full((9, 500), 0.1), torch.full((500,), 0.1, dtype=F64)
+        assert ev.coverage(x, truth, (0.8,))[0].covered == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / 500))
 
 
 class TestImages:

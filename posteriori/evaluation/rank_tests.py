@@ -1,7 +1,8 @@
 """Are the ranks of truths among posterior samples uniform, and if not, are the intervals too short or too long?
 
 Simulation-based calibration: x* ~ p(x), y ~ p(y | x*), x_1..x_n ~ p(x | y) independent. Then for any function f of x and y the rank of
-f(x*) among f(x_1)..f(x_n) is uniform on 0..n. Ranks here are (N, K): K functions for each of N independent problems.
+f(x*) among f(x_1)..f(x_n) is uniform on 0..n, where equal values are ordered at random, as ``calibration.ranks`` does. Ranks here are
+(N, K): K functions for each of N independent problems.
 
 Source: Talts, Betancourt, Simpson, Vehtari, Gelman, Validating Bayesian inference algorithms with simulation-based calibration, 2018;
 that functions of y as well are needed to find samples which ignore it: Modrak et al., Simulation-based calibration checking for Bayesian

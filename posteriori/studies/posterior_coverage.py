@@ -81,7 +81,7 @@ def measure(cell: Cell) -> list[Row]:
         if found is None:
             continue
         values = functions(bed, post, found[0])
-        ranks.append(calibration.ranks(values, functions(bed, post, truth[None]))[0])
+        ranks.append(calibration.ranks(values, functions(bed, post, truth[None]), seed=index)[0])
         ordered, i = values.sort(0).values, order(n, 80) or 1
         widths.append(ordered[n - i] - ordered[i - 1])
         calls.append(found[1:])
