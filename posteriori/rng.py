@@ -60,7 +60,7 @@ class Streams:
 
     def poisson(self, rate: Tensor) -> Tensor:
         """Poisson counts with the given rates (B, *E), as floating point numbers."""
-        rows = rate.detach().cpu().double().view(len(self.streams), -1)
+        rows = rate.detach().cpu().double().reshape(len(self.streams), -1)
         counts = [torch.poisson(row, generator=stream) for row, stream in zip(rows, self.streams, strict=True)]
         return torch.stack(counts).view(rate.shape).to(rate)
 

@@ -230,3 +230,24 @@ def test_no_file_is_ever_executed(tmp_path):
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ValueError, match="arrays are read from"):
         read_array(COFFEE)
+
+
+def test_every_reader_returns_contiguous_numbers(tmp_path):
+    """Axes are moved while reading: by strides alone, a later ``view`` would fail."""
+    colour = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    for name in ("c.png", "c.jpg"):
+        Image.fromarray(colour).save(tmp_path / name)
+    write_image(tmp_path / "c16.png", torch.from_numpy(colour / 255).permute(2, 0, 1), range=(0, 1), bits=16)
+    tifffile.imwrite(tmp_path / "c.tif", colour, photometric="rgb")
+    np.save(tmp_path / "c.npy", colour)
+    np.save(tmp_path / "f.npy", np.asfortranarray(colour.astype(np.float32).transpose(2, 0, 1)))
+    for name in ("c.png", "c.jpg", "c16.png", "c.tif", "c.npy", "f.npy"):
+        image, _ = read_image(tmp_path / name)
+        assert image.shape == (3, 5, 4)
+        assert image.is_contiguous(), name
+    x = torch.randn(3, 4, dtype=torch.complex64)
+    torch.save(x.mT.conj().requires_grad_(), tmp_path / "x.pt")
+    back = read_array(tmp_path / "x.pt")
+    assert back.is_contiguous()
+    assert not back.requires_grad
+    np.testing.assert_array_equal(back.numpy(), x.numpy().T.conj())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import posteriori as po
 from posteriori import problems
@@ -329,3 +330,62 @@ def test_the_example_with_an_exact_answer_finds_it():
     error = (run.mean - exact.mean).flatten() / exact.covariance.diagonal().sqrt()
     assert float(error.square().mean()) < 2 / 64
     assert float(run.std.square().mean()) == pytest.approx(float(exact.covariance.diagonal().mean()), rel=0.02)
+
+
+def test_a_method_with_levels_of_its_own_keeps_them(write):
+    """The front door asks ``sample`` for what it asks for in Python; a stated grid is taken for every method."""
+    methods = ({"name": "MCGDiff"}, {"name": "FPS"}, {"name": "MomentSMC", "particles": 8, "pilot": 8}, {"name": "MMPS"})
+    for method, own in zip(methods, (True, True, True, False), strict=True):
+        for changes in ({}, {"grid": None}):
+            place = write(method=method, operator={"name": "mask", "keep": 0.05, "seed": 0}, **changes)
+            place.write_text(place.read_text() + ("grid: null\n" if changes else ""))
+            task = problems.load(place).build()
+            assert task.settings["grid"] is None
+        run = po.sample(task.posterior, task.method, n=1, steps=3, seed=0, grid=task.settings["grid"])
+        assert run.config["grid"] == ("the method's own" if own else "karras")
+        if own:
+            assert run.config["levels"] == task.method.levels(task.posterior, 3).tolist()
+    assert problems.load(write(method="MCGDiff", grid="log")).grid == "log"
+
+
+STORED = {
+    "grey8.png": (1, lambda x, f: write_image(f, x, range=(0, 1))),
+    "colour8.png": (3, lambda x, f: write_image(f, x, range=(0, 1))),
+    "grey16.png": (1, lambda x, f: write_image(f, x, range=(0, 1), bits=16)),
+    "colour16.png": (3, lambda x, f: write_image(f, x, range=(0, 1), bits=16)),
+    "grey16.tif": (1, lambda x, f: write_image(f, x, range=(0, 1), bits=16)),
+    "colour8.tif": (3, lambda x, f: write_image(f, x, range=(0, 1))),
+    "colour.jpg": (3, lambda x, f: Image.fromarray((255 * x).byte().permute(1, 2, 0).numpy()).save(f)),
+    "grey.npy": (1, lambda x, f: np.save(f, x[0].numpy())),
+    "colour.npy": (3, lambda x, f: np.save(f, np.asfortranarray(x.numpy()))),
+    "colour.pt": (3, lambda x, f: torch.save(x.permute(1, 2, 0).contiguous().permute(2, 0, 1), f)),
+}
+LAWS = [{"law": "gaussian", "sigma": 0.1, "range": [0, 1]}, {"law": "poisson", "peak": 50, "range": [0, 1]}]
+SEEN = [
+    "identity",
+    {"name": "blur", "std": 1},
+    {"name": "blur", "std": 1, "size": 3, "boundary": "reflect"},
+    {"name": "downsample", "factor": 2, "kind": "box"},
+    {"name": "mask", "box": 4},
+    {"name": "radon", "angles": 3, "pixel_mm": 0.2},
+    {"name": "clip", "gain": 1.5},
+    {"name": "jpeg", "quality": 40, "subsampling": "4:4:4"},
+]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("name", STORED)
+def test_every_kind_of_file_meets_every_law_and_operator(write, tmp_path, name):
+    """A measurement is simulated from the file, and a step of a method made on it."""
+    channels, store = STORED[name]
+    store(0.1 + 0.8 * torch.rand(channels, 8, 8, generator=torch.Generator().manual_seed(0)), tmp_path / name)
+    for law in LAWS:
+        for operator in SEEN + (["grey"] if channels == 3 else []):
+            if law["law"] == "poisson" and "jpeg" in str(operator):
+                continue  # coefficients of a code are no counts
+            problem = problems.load(
+                write(prior=gaussian(channels, 8, 8), operator=operator, noise=law, measurement={"image": name}, method="DPS")
+            )
+            task = problem.build()
+            run = po.sample(task.posterior, task.method, n=1, steps=1, seed=0)
+            assert bool(run.samples.isfinite().all()), (law, operator)

@@ -16,7 +16,7 @@ SUFFIXES = (".npy", ".safetensors", ".pt")
 
 
 def read_array(path: str | Path, key: str | None = None) -> Tensor:
-    """The array in a file, with the numbers and the dtype it was stored with.
+    """The array in a file, with the numbers and the dtype it was stored with; contiguous, without gradient or pending conjugation.
 
     key: which tensor of a .safetensors or .pt file that holds several.
     Raises ``FileNotFoundError``, and ``ValueError`` naming the file for another suffix, pickled objects, a damaged file, or an unknown key.
@@ -55,7 +55,7 @@ def _npy(path: Path) -> Tensor:
 
 def _pick(content: object, key: str | None, path: Path) -> Tensor:
     if isinstance(content, Tensor) and key is None:
-        return content
+        return _plain(content)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a tensor or named tensors")
     if key is None and len(content) == 1:
@@ -63,4 +63,9 @@ def _pick(content: object, key: str | None, path: Path) -> Tensor:
     if key is None or not isinstance(content.get(key), Tensor):
         asked = "choose one by key" if key is None else f"there is no tensor {key!r}"
         raise ValueError(f"{path} holds {', '.join(sorted(map(str, content)))}: {asked}")
-    return content[key]
+    return _plain(content[key])
+
+
+def _plain(x: Tensor) -> Tensor:
+    """torch.save keeps strides, the gradient's flag and lazy conjugation; whoever reads numbers expects none of them."""
+    return x.detach().resolve_conj().resolve_neg().contiguous()

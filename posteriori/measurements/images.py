@@ -45,7 +45,7 @@ class ImageInfo:
 
 
 def read_image(path: str | Path, channels: int | None = None) -> tuple[Tensor, ImageInfo]:
-    """A picture as (C, H, W) float32, C = 1 or 3; integers are scaled to [0, 1].
+    """A picture as (C, H, W) float32, contiguous, C = 1 or 3; integers are scaled to [0, 1].
 
     channels: the number wanted; None accepts both.
 
@@ -66,7 +66,8 @@ def read_image(path: str | Path, channels: int | None = None) -> tuple[Tensor, I
     if array.dtype.name not in WHITE and array.dtype.kind != "f":
         raise ValueError(f"{path} holds {array.dtype} values, whose white is unknown; convert to uint8, uint16, or float in your own unit")
     white = WHITE.get(array.dtype.name)
-    image = torch.from_numpy((array.astype(np.float64) / (white or 1)).astype(np.float32))
+    # Axes were moved by views: a C-ordered copy is what every later ``view`` may count on.
+    image = torch.from_numpy(np.ascontiguousarray(array.astype(np.float64) / (white or 1), dtype=np.float32))
     if not bool(image.isfinite().all()):
         raise ValueError(f"{path} holds {int((~image.isfinite()).sum())} values that are not finite; mask them out with an operator")
     if len(image) not in (1, 3) or channels not in (None, len(image)):

@@ -65,6 +65,7 @@ class Problem(Part):
     reference: the true image, if it is known, for comparison only.
     image_shape: (C, H, W) of the image, where the measurement has another shape.
     precision: of a network's inner arithmetic. batch: rows worked on together; sample k does not depend on it.
+    grid: where the noise levels lie; without it, or with null, the method's own choice, which is "karras" for a method that has none.
     """
 
     prior: Belief
@@ -77,7 +78,7 @@ class Problem(Part):
     n: Count = 4
     steps: Count = 50
     seed: Seed = 0
-    grid: Literal["karras", "log", "ddpm"] = "karras"
+    grid: Literal["karras", "log", "ddpm"] | None = None
     batch: Count | None = None
     precision: Precision = "float32"
     device: str = "cpu"

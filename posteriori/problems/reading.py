@@ -93,7 +93,7 @@ def _like(y: Tensor) -> Shape:
 
 def _fitted(section: Instrument, A: Operator, y: Tensor) -> Tensor | None:
     """y in the shape that A makes; None when it has no such reading."""
-    readings = [y, y[None], y[0] if y.ndim and len(y) == 1 else y, y.movedim(-1, 0) if y.ndim == 3 else y]
+    readings = [y, y[None], y[0] if y.ndim and len(y) == 1 else y, y.movedim(-1, 0).contiguous() if y.ndim == 3 else y]
     fitting = (reading for reading in readings if tuple(reading.shape) == A.out_shape)
     return next(fitting, next((picked for r in readings if (picked := section.pick(A, r)) is not None), None))
 
