@@ -1,6 +1,7 @@
 """Where a run visits the noise levels: a decreasing list of sigmas that ends at 0.
 
-A step always goes from level i to level i + 1 of the list; nothing is computed from strides.
+A step always goes from level i to level i + 1 of the list; nothing is computed from strides. Levels that were computed in different ways
+are the same level when they agree within ``SLACK`` of their size: which of the two is larger is a matter of the processor's rounding.
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ import torch
 from torch import Tensor
 
 Name = Literal["karras", "log", "ddpm"]
+# Relative. Levels may come from a singular value decomposition, a power of a root, or single precision.
+SLACK = 1e-6
+
+
+def above(level: Tensor | float, bound: Tensor | float) -> bool:
+    """Whether a level exceeds a bound by more than rounding."""
+    return float(level) > float(bound) * (1 + SLACK)
+
+
+def distinct(levels: Tensor) -> Tensor:
+    """The levels in rising order, those that agree up to rounding once."""
+    levels = levels.sort().values
+    return levels[levels.diff(prepend=levels.new_full((1,), -1.0)) > SLACK * levels]
 
 
 def karras(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Tensor:

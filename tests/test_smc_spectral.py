@@ -171,13 +171,13 @@ def test_weights_of_different_images_differ_as_the_dense_formula_says():
     dense = MultivariateNormal(mu @ A.T, 0.5 * s**2 * A @ A.T + 0.16 * torch.eye(4, dtype=F64)).log_prob(y)
     torch.testing.assert_close(after.log_w - after.log_w[0], dense - dense[0])
     # MCGDiff: the same with y itself, seen from level s through s^2 A A^T less the noise that y has of its own.
-    post = bed("general", sigma=0.02)
+    post = bed("general", sigma=0.01)
     guided = MCGDiff(particles=8, share=0.0)
     (after, _, _), _ = guided.step(post, guided.init(post, x, Streams(1, [0], 8)), sigma, s, Streams(1, [0], 8))
     kept = float(s / sigma) ** 2
     m, v = x0 + kept * (x - x0), float(s) ** 2 * (1 - kept)
-    past = MultivariateNormal(after.x @ A.T, float(s) ** 2 * A @ A.T - 0.02**2 * torch.eye(4, dtype=F64)).log_prob(post.likelihood.y)
-    says = MultivariateNormal(m @ A.T, (v + float(s) ** 2) * A @ A.T - 0.02**2 * torch.eye(4, dtype=F64)).log_prob(post.likelihood.y)
+    past = MultivariateNormal(after.x @ A.T, float(s) ** 2 * A @ A.T - 0.01**2 * torch.eye(4, dtype=F64)).log_prob(post.likelihood.y)
+    says = MultivariateNormal(m @ A.T, (v + float(s) ** 2) * A @ A.T - 0.01**2 * torch.eye(4, dtype=F64)).log_prob(post.likelihood.y)
     torch.testing.assert_close(after.log_w - after.log_w[0], says - past - (says - past)[0])
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info
@@ -73,7 +74,7 @@ def width(post: Posterior) -> float:
 def near(post: Posterior, sigma: Tensor | float) -> bool:
     """Whether particles that are copies of one another at the level sigma are bound to be alike in the end. Far above the prior's width
     they are not, the noise having drowned the image: ancestors are counted from the first level at or below it."""
-    return float(sigma) <= width(post)
+    return not above(sigma, width(post))
 
 
 def resample(

@@ -63,7 +63,9 @@ class Frame:
         return turned + self.log_density(r, torch.full_like(which, self.noise**2, dtype=torch.float64), which)
 
 
-def frame(post: Posterior) -> Frame:
+def frame(post: Posterior, *levels: Tensor) -> Frame:
+    """The frame of a posterior. A tau that is one of ``levels`` up to rounding is that level exactly, so that comparing the two says the
+    same on every processor; a small singular value is known to the rounding of the largest."""
     like, spectrum = post.likelihood, closed_spectrum(post.likelihood.linear)
     n, k = like.linear.coordinates, spectrum.s.numel()
     a = pad(spectrum.s.double(), (0, n - k))
@@ -71,7 +73,11 @@ def frame(post: Posterior) -> Frame:
     divisor = torch.where(seen, a, 1.0)
     y = spectrum.Uh(like.y[None])
     u = torch.where(seen, pad(y[:, :k], (0, n - k)) / divisor.to(y.real), 0.0)
-    return Frame(spectrum, a, torch.where(seen, like.std / divisor, math.inf), u, y, like.std)
+    tau = torch.where(seen, like.std / divisor, math.inf)
+    slack = (16 * torch.finfo(spectrum.s.dtype).eps * a.max() / divisor).clamp(grid.SLACK, 1e-3)
+    for level in levels:
+        tau = torch.where((tau - float(level)).abs() <= slack * float(level), float(level), tau)
+    return Frame(spectrum, a, tau, u, y, like.std)
 
 
 def bridge(x0: Tensor, x: Tensor, sigma: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,11 +116,16 @@ def last(f: Frame, x0: Tensor, sigma: Tensor, top: Tensor, z: Tensor) -> tuple[T
 
 
 def levels(post: Posterior, steps: int) -> Tensor:
-    """(steps + 1,) float64: geometric levels and the tau among them, at most half of the steps, evenly by rank."""
+    """(steps + 1,) float64: geometric levels and the tau among them, at most half of the steps, evenly by rank. Where a tau is one of the
+    geometric levels, the widest step is cut in two instead."""
     high, low = post.prior.sigma_max, post.prior.sigma_min
-    tau = frame(post).tau.cpu()
-    tau = tau[(tau > low) & (tau < high)].unique()
+    ends = torch.tensor([low, high], dtype=torch.float64)
+    tau = frame(post, *ends).tau.cpu()
+    tau = grid.distinct(tau[(tau > low) & (tau < high)])
     if len(tau) > (most := steps // 2):
         tau = tau[torch.linspace(0, len(tau) - 1, most).round().long()]
-    plain = grid.log(steps - len(tau), high, low)
-    return torch.cat([plain, tau]).unique().flip(0)
+    out = grid.distinct(torch.cat([grid.log(steps - len(tau), high, low), tau]))
+    while len(out) <= steps:
+        k = int(out[1:].log().diff().argmax()) + 1
+        out = torch.cat([out[: k + 1], (out[k] * out[k + 1]).sqrt()[None], out[k + 1 :]])
+    return out.flip(0)

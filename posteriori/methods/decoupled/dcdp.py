@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from posteriori.grid import karras
+from posteriori.grid import above, karras
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.descent import Conjugate, Descent, HeavyBall
@@ -74,7 +74,7 @@ class DCDP(Method[Tensor]):
         if self.purify == 0:
             return u
         x, bottom = u.add(rng.normal(u), alpha=float(sigma)), post.prior.sigma_min
-        levels = karras(self.purify if float(sigma) > bottom else 1, float(sigma), bottom)
+        levels = karras(self.purify if above(sigma, bottom) else 1, float(sigma), bottom)
         levels[0] = sigma
         for level, lower in pairwise(levels):
             x = renoise(post.prior.denoise(x, level), x, level, lower, 0.0, rng)

@@ -102,6 +102,6 @@ class PnPDM(Method[Tensor]):
             return post.prior.draw_given(x, rho, rng)
         levels = grid.karras(self.prior_steps, post.prior.sigma_max, post.prior.sigma_min).to(rho)
         step = DDIM(eta=1.0)
-        for level, lower in itertools.pairwise(torch.cat([rho[None], levels[levels < rho]])):
+        for level, lower in itertools.pairwise(torch.cat([rho[None], levels[levels < rho * (1 - grid.SLACK)]])):
             x = step(post.prior.denoise, x, level, lower, rng)
         return x

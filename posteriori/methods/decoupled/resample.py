@@ -25,6 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
@@ -84,7 +85,7 @@ class ReSample(Method[State]):
         if not bool(s > 0):
             return (self.consistent(post, x0), count), {}
         moved = renoise(x0, x, sigma, s, 0.0, rng) + steer * float((1 + s**2).sqrt())
-        if int(count) % self.every == 0 and (self.below is None or float(s) <= self.below):
+        if int(count) % self.every == 0 and not (self.below is not None and above(s, self.below)):
             level, beyond = s, moved
             for _ in range(self.ahead):
                 x0 = post.prior.denoise(beyond, level)

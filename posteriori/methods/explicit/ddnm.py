@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from posteriori.likelihood import Posterior
+from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
-from posteriori.operators.base import closed_spectrum
 from posteriori.rng import Noise
 
 
@@ -57,13 +57,11 @@ class DDNM(Method[Tensor]):
         return cls(eta=0.85, noise="known")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        A, x0, level = post.likelihood.linear, post.prior.denoise(state, sigma), float(s)
-        spectrum = closed_spectrum(A)
-        a = pad(spectrum.s.double(), (0, A.coordinates - spectrum.s.numel()))
-        seen = a > 1e-6 * a.max()
+        x0, level, f = post.prior.denoise(state, sigma), float(s), singular.frame(post, s)
+        spectrum, a, seen = f.spectrum, f.a, f.tau.isfinite()
         v = post.likelihood.std if self.noise == "known" else 0.0
         reach, kept = a * level, (1 - self.eta**2) ** 0.5
-        clear = seen & (reach >= v)
+        clear = f.tau <= level if v > 0 else seen
         share = torch.where(clear, 1.0, kept * reach / v if v > 0 else 0.0) * seen
         fresh, old = torch.full_like(a, self.eta * level), torch.full_like(a, kept * level)
         if v > 0:

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from posteriori.likelihood import Posterior
+from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
-from posteriori.operators.base import closed_spectrum
 from posteriori.rng import Noise
 
 
@@ -54,15 +54,13 @@ class DDRM(Method[Tensor]):
         return cls(eta=0.85, eta_b=1.0)
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        A, v, level, real = post.likelihood.linear, post.likelihood.std, float(s), state.real.dtype
-        spectrum = closed_spectrum(A)
-        k, kept = spectrum.s.numel(), (1 - self.eta**2) ** 0.5 * level
-        a = pad(spectrum.s.double(), (0, A.coordinates - k))
-        seen = a > 1e-6 * a.max()
-        clear = seen & (a * level >= v)
+        v, level, real = post.likelihood.std, float(s), state.real.dtype
+        f = singular.frame(post, s)
+        spectrum, a, kept = f.spectrum, f.a, (1 - self.eta**2) ** 0.5 * level
+        seen, clear, k = f.tau.isfinite(), f.tau <= level, spectrum.s.numel()
         divisor = torch.where(clear, a, 1.0)
         x, x0 = spectrum.Vh(state), spectrum.Vh(post.prior.denoise(state, sigma))
-        u = pad(spectrum.Uh(post.likelihood.y[None])[:, :k], (0, len(a) - k))
+        u = pad(f.y[:, :k], (0, len(a) - k))
         unseen = x0 + (x - x0) * (kept / float(sigma))
         poor = x0 + (u - a.to(real) * x0) * (kept / v if v > 0 else 0.0)
         well = (1 - self.eta_b) * x0 + self.eta_b * u / divisor.to(real)

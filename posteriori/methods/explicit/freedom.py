@@ -25,6 +25,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
@@ -74,7 +75,7 @@ class FreeDoM(Method[Tensor]):
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         low, high = self.window or (0.1 * post.prior.spread, post.prior.spread)
-        walks = self.repeats if bool(s > 0) and low <= float(sigma) <= high else 1
+        walks = self.repeats if bool(s > 0) and not (above(low, sigma) or above(sigma, high)) else 1
         x = self.walk(post, state, sigma, s, rng)
         for _ in range(walks - 1):
             up = x.add(rng.normal(x), alpha=float((sigma**2 - s**2).sqrt()))
@@ -83,7 +84,7 @@ class FreeDoM(Method[Tensor]):
 
     def walk(self, post: Posterior, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor:
         """One guided step from x (B, *E) at sigma to s."""
-        if not float(sigma) > self.until or self.scale == 0:
+        if not above(sigma, self.until) or self.scale == 0:
             return self.transition(post.prior.denoise, x, sigma, s, rng)
         x0, pull = post.prior.linearize(x, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)

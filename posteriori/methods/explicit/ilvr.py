@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
@@ -54,4 +55,4 @@ class ILVR(Method[Tensor]):
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         x = self.transition(post.prior.denoise, state, sigma, s, rng)
-        return (replace_measured(post, x, sigma, s, rng, self.noise) if float(s) > self.until else x), {}
+        return (replace_measured(post, x, sigma, s, rng, self.noise) if above(s, self.until) else x), {}

@@ -29,11 +29,11 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from posteriori.likelihood import Posterior
+from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
-from posteriori.operators.base import Spectrum, closed_spectrum
+from posteriori.operators.base import Spectrum
 from posteriori.rng import Noise
 
 
@@ -69,20 +69,16 @@ class SNIPS(Method[Tensor]):
         return cls(n_steps=5, rate=0.033, noise="langevin")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        A, spectrum = post.likelihood.linear, closed_spectrum(post.likelihood.linear)
-        a = pad(spectrum.s.double(), (0, A.coordinates - spectrum.s.numel()))
-        seen = a > 1e-6 * a.max()
-        u = pad(spectrum.Uh(post.likelihood.y[None])[:, : spectrum.s.numel()], (0, len(a) - spectrum.s.numel()))
-        centre = torch.where(seen, u / torch.where(seen, a, 1.0).to(state.real), 0.0)
+        f = singular.frame(post, sigma, s)
+        spectrum = f.spectrum
         if not bool(s > 0):
             x0 = spectrum.Vh(post.prior.denoise(state, sigma))
-            known = seen & (a * float(sigma) > post.likelihood.std)
-            return spectrum.V(torch.where(known, centre, x0)), {}
+            return spectrum.V(torch.where(f.tau < float(sigma), f.u, x0)), {}
         # v^2 / (a s)^2, kept as 1 / q: it is finite at v = 0, and infinite where nothing is seen.
-        inverse = torch.where(seen, (post.likelihood.std / (torch.where(seen, a, 1.0) * float(s))) ** 2, torch.inf)
+        inverse = (f.tau / float(s)) ** 2
         x = state
         for _ in range(self.n_steps):
-            x = self.langevin(post, spectrum, x, s, centre, inverse, rng)
+            x = self.langevin(post, spectrum, x, s, f.u, inverse, rng)
         return x, {}
 
     def langevin(self, post: Posterior, spectrum: Spectrum, x: Tensor, s: Tensor, centre: Tensor, inverse: Tensor, rng: Noise) -> Tensor:

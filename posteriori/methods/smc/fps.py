@@ -78,7 +78,8 @@ class FPS(Ensemble[Filtered]):
         return cloud, torch.zeros_like(c), cloud.log_w.new_zeros(())
 
     def step(self, post: Posterior, state: Filtered, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Filtered, Info]:
-        f, (cloud, e, _), top = singular.frame(post), state, torch.maximum(state[2], sigma.to(state[2]))
+        (cloud, e, _), top = state, torch.maximum(state[2], sigma.to(state[2]))
+        f = singular.frame(post, sigma, s, top / 2)
         x, x0 = f.spectrum.Vh(cloud.x), singular.denoised(post, f, cloud.x, sigma, self.chunk)
         if not bool(s > 0):
             if self.form == "consistent":

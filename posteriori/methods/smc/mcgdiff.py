@@ -84,8 +84,9 @@ class MCGDiff(Ensemble[Guided]):
         return cloud, cloud.log_w, cloud.log_w.new_zeros(())
 
     def step(self, post: Posterior, state: Guided, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Guided, Info]:
-        f, (cloud, owed, top) = singular.frame(post), state
+        cloud, owed, top = state
         top = torch.maximum(top, sigma.to(top))
+        f = singular.frame(post, sigma, s, top / 2)
         x0 = singular.denoised(post, f, cloud.x, sigma, self.chunk)
         if not bool(s > 0):
             drawn, said = singular.last(f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x)))

@@ -30,6 +30,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info, Method
@@ -76,7 +77,7 @@ class SMCDiff(Ensemble[Followed]):
             return refusal
         tau, own = singular.frame(post).tau, post.prior.variance
         fitted = float(torch.where(tau.isfinite(), tau, 0.0).square().mean())
-        if fitted <= own:
+        if not above(fitted, own):
             return None
         return f"SMCDiff: would fit noise of variance {fitted:.3g} per number, where the prior's own is {own:.3g}; use FPS, which knows it"
 
