@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from posteriori.linalg import dot
+from posteriori.linalg import dot, real_view
 from posteriori.noise import Noise
 from posteriori.operators.affine import Affine
 from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, solve
@@ -53,6 +53,8 @@ class Likelihood:
         if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(f"y must be a floating point or complex tensor in physical units, got {kind}; convert it, e.g. y.float() / 255")
+        y = y.resolve_conj().resolve_neg()
+        object.__setattr__(self, "y", y)
         if tuple(y.shape) == (1, *wanted):
             object.__setattr__(self, "y", y[0])
         elif tuple(y.shape) != wanted:
@@ -110,7 +112,7 @@ class Likelihood:
     def chi2(self, x0: Tensor) -> Tensor:
         """Mean squared residual over the noise variance, (B,): about 1 for the truth, and for a posterior sample."""
         residual = self.residual(x0)
-        real = torch.view_as_real(residual) if residual.is_complex() else residual
+        real = real_view(residual)
         variance = self.noise.variance(self.y)
         return (real.square() / (variance[..., None] if residual.is_complex() and variance.ndim else variance)).flatten(1).mean(1)
 

@@ -24,6 +24,15 @@ def dot(u: Tensor, v: Tensor) -> Tensor:
     return torch.linalg.vecdot(u.flatten(1), v.flatten(1))
 
 
+def real_view(x: Tensor) -> Tensor:
+    """The real numbers of x: a complex tensor (*E) as (*E, 2), a real one as it is.
+
+    What ``x.conj()`` and ``x.conj().imag`` return is conjugated or negated only when it is read. torch views, numpy and files read past
+    that: it is done here.
+    """
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
+
+
 def per_row(scalars: Tensor, like: Tensor) -> Tensor:
     """View (B,) as (B, 1, ..., 1), to multiply the rows of ``like``."""
     return scalars.view(-1, *[1] * (like.ndim - 1))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from posteriori.linalg import real_view
 from posteriori.rng import Streams
 
 
@@ -62,7 +63,7 @@ def _check_complex(y: Tensor, wanted: bool, law: str) -> None:
 
 
 def _gaussian_log_prob(difference: Tensor, sigma: float) -> Tensor:
-    real = torch.view_as_real(difference) if difference.is_complex() else difference
+    real = real_view(difference)
     count = real[0].numel()
     return -0.5 * real.flatten(1).square().sum(1) / sigma**2 - count * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
 

@@ -48,11 +48,11 @@ class Streams:
     def normal(self, like: Tensor) -> Tensor:
         if like.shape[0] != len(self.streams) * self.rows:
             raise ValueError(f"{len(self.streams)} streams of {self.rows} rows cannot fill a batch of {like.shape[0]} rows")
-        real = torch.view_as_real(like) if like.is_complex() else like
-        z = torch.empty(real.shape, dtype=torch.float64 if real.dtype == torch.float64 else torch.float32)
+        shape = (*like.shape, 2) if like.is_complex() else like.shape
+        z = torch.empty(shape, dtype=torch.float64 if like.real.dtype == torch.float64 else torch.float32)
         for row, stream in zip(z.view(len(self.streams), -1).unbind(0), self.streams, strict=True):
             row.normal_(generator=stream)
-        z = z.to(device=like.device, dtype=real.dtype)
+        z = z.to(device=like.device, dtype=like.real.dtype)
         return torch.view_as_complex(z) if like.is_complex() else z
 
     def uniform(self, count: int) -> Tensor:

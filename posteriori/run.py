@@ -23,6 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from posteriori.linalg import real_view
+
 
 @dataclass(frozen=True)
 class Status:
@@ -146,8 +148,8 @@ def write_arrays(place: Path, arrays: dict[str, Tensor], notes: dict[str, str] |
     flat = {}
     for name, tensor in arrays.items():
         tensor = tensor.detach().cpu()
-        key, value = (f"{name}!complex", torch.view_as_real(tensor)) if tensor.is_complex() else (name, tensor)
-        flat[key] = value.contiguous().clone()
+        # Files hold what is in memory, where a lazily conjugated or negated tensor has the wrong sign.
+        flat[f"{name}!complex" if tensor.is_complex() else name] = real_view(tensor).contiguous().clone()
     beside = place.with_name(place.name + ".partial")
     save_file(flat, str(beside), metadata=notes)
     replace_file(beside, place)

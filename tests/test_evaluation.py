@@ -260,7 +260,7 @@ class TestCalibration:
 
     @pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
     def test_equal_numbers_bias_neither_ranks_nor_coverage(self, known):
-        """Truth and samples of one law are exchangeable: ranks with ties broken at random are uniform, also for clipped and known numbers."""
+        """Truth and samples of one law are exchangeable: with ties broken at random their ranks are uniform whatever the law."""
         problems, d, n, level = 50, 200, 9, 80
         counts, covered, shares = torch.zeros(n + 1), 0.0, []
         for k in range(problems):

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from posteriori.linalg import real_view
+
 
 class Samplable(Protocol):
     def sample(self, n: int, seed: int) -> Tensor: ...
@@ -26,7 +28,7 @@ class Moments(Protocol):
 
 def flat(x: Tensor) -> Tensor:
     """(n, *E) -> (n, d) float64. Raises ``ValueError`` when there is no sample, or one is not finite."""
-    real = torch.view_as_real(x) if x.is_complex() else x
+    real = real_view(x)
     rows = real.detach().double().flatten(1) if real.ndim > 1 else real.detach().double()[:, None]
     if len(rows) == 0:
         raise ValueError("a set of samples is empty")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from posteriori import grid as grids
 from posteriori.likelihood import Posterior
+from posteriori.linalg import real_view
 from posteriori.methods.base import Method
 
 
@@ -32,7 +33,7 @@ class Injected:
         self.columns, self.level, self.used = columns, level, 0
 
     def normal(self, like: Tensor) -> Tensor:
-        real = torch.view_as_real(like) if like.is_complex() else like
+        real = real_view(like)
         size = real[0].numel()
         z = self.columns(self.used, size).to(real).view(real.shape)
         self.used += size
@@ -109,4 +110,4 @@ def _drive(post: Posterior, method: Method[Any], levels: Tensor, rows: int, nois
         raise ValueError(f"affine_probe needs unweighted samples, {type(method).__name__} weighs them")
     if not bool(x.abs().isfinite().all()):
         raise FloatingPointError(f"{type(method).__name__} diverged on this grid of {len(levels) - 1} steps")
-    return (torch.view_as_real(x) if x.is_complex() else x).flatten(1).cpu()
+    return real_view(x).flatten(1).cpu()

@@ -15,6 +15,7 @@ from posteriori.evaluation.flags import flags
 from posteriori.evaluation.images import psnr, speckle, ssim
 from posteriori.evaluation.lineage import lineage
 from posteriori.likelihood import Posterior
+from posteriori.linalg import real_view
 from posteriori.run import Run
 
 REFERENCED = ("psnr_sample", "psnr_sample_std", "psnr_mean", "ssim_sample", "ssim_mean", "rmse_sample", "rmse_mean", "rmse_expected")
@@ -94,7 +95,7 @@ def _misfit(run: Run, post: Posterior) -> dict[str, Any]:
 
 def _mean_square(x: Tensor) -> Tensor:
     """Mean square of each row's real numbers."""
-    return (torch.view_as_real(x) if x.is_complex() else x).square().flatten(1).mean(1)
+    return real_view(x).square().flatten(1).mean(1)
 
 
 def _texture(run: Run, post: Posterior) -> dict[str, Any]:

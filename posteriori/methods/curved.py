@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
+from posteriori.linalg import real_view
 from posteriori.rng import Streams
 
 SEED = 2**40
@@ -41,4 +42,4 @@ def log_says(post: Posterior, x0: Tensor, sigma: Tensor, draws: int) -> Tensor:
 
 def _numbers(y: Tensor) -> Tensor:
     """(B, *O) as rows of real numbers, float64."""
-    return (torch.view_as_real(y) if y.is_complex() else y).flatten(1).double()
+    return real_view(y).flatten(1).double()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Likelihood
-from posteriori.linalg import dot, per_row
+from posteriori.linalg import dot, per_row, real_view
 from posteriori.methods.chains import hmc, mala, ula
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
@@ -143,7 +143,7 @@ def rto(target: Product, rng: Noise, iterations: int) -> Tensor:
 
 def _real(x: Tensor) -> Tensor:
     """(B, *E), complex numbers as pairs, as (B, n)."""
-    return (torch.view_as_real(x) if x.is_complex() else x).flatten(1)
+    return real_view(x).flatten(1)
 
 
 def _like(flat: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from posteriori import flows
 from posteriori.flows import Family
 from posteriori.likelihood import Posterior
-from posteriori.linalg import dot, per_row
+from posteriori.linalg import dot, per_row, real_view
 from posteriori.methods.kernels import adam
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.priors import log_density as densities
@@ -60,7 +60,7 @@ class Frame:
 
     def numbers(self, x: Tensor) -> Tensor:
         """Images as rows of real numbers, neither shifted nor scaled: a gradient is such a thing."""
-        return (torch.view_as_real(x) if x.is_complex() else x).reshape(-1, self.rows, densities.numbers(x))
+        return real_view(x).reshape(-1, self.rows, densities.numbers(x))
 
     def inside(self, x: Tensor) -> Tensor:
         return self.numbers(x - self.m) / self.scale

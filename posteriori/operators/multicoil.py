@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from posteriori.linalg import real_view
 from posteriori.operators.base import LinearOperator
 from posteriori.operators.fourier import MaskedFourier
 
@@ -22,10 +22,10 @@ class MultiCoilFourier(LinearOperator):
         if sensitivities.ndim != 3 or not sensitivities.is_complex():
             kind = f"{sensitivities.dtype} of shape {tuple(sensitivities.shape)}"
             raise ValueError(f"MultiCoilFourier needs complex sensitivities (coils, H, W), got {kind}")
-        if not bool(torch.view_as_real(sensitivities).isfinite().all()):
+        if not bool(real_view(sensitivities).isfinite().all()):
             raise ValueError("MultiCoilFourier: the sensitivities hold values that are not finite; set them to 0 outside the object")
         super().__init__(tuple(sensitivities.shape[1:]), complex_in=True, complex_out=True)
-        self.register_buffer("sensitivities", sensitivities)
+        self.register_buffer("sensitivities", sensitivities.resolve_conj())
         self.fourier = MaskedFourier(mask, self.in_shape, centred)
 
     def select(self, kspace: Tensor) -> Tensor:

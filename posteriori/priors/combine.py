@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.linalg import real_view
 from posteriori.priors.base import Prior, Pull
 from posteriori.rng import Noise
 
@@ -70,7 +71,7 @@ class ComplexImages(Prior):
 
 def split(x: Tensor) -> Tensor:
     """(B, *E) complex -> (B, 2, *E) real."""
-    return torch.view_as_real(x).movedim(-1, 1).contiguous()
+    return real_view(x).movedim(-1, 1).contiguous()
 
 
 def join(u: Tensor) -> Tensor:

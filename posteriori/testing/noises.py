@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from posteriori.linalg import real_view
 from posteriori.noise import Noise
 from posteriori.rng import Streams
 
@@ -27,7 +28,7 @@ def check_noise(noise: Noise, *, complex: bool = False, level: float = 1.0, dtyp
     alone = noise.sample(clean[1:2], Streams(0, [1]))
     assert torch.equal(alone[0], y[1]), f"{name}: row 1 depends on the rows sampled beside it"
     variance = float(noise.variance(clean).expand(clean.shape).mean())
-    channels = torch.view_as_real(y - clean) if complex else (y - clean)[..., None]
+    channels = real_view(y - clean) if complex else (y - clean)[..., None]
     # Five standard errors of a mean and of a variance over 20,000 numbers (kurtosis of a law near a Gaussian).
     mean_error = float(channels.mean((1, 2)).abs().max())
     assert mean_error < 5 * math.sqrt(variance / 20_000), f"{name}: mean of y - clean is {mean_error:.3g}"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from posteriori.linalg import dot
+from posteriori.linalg import dot, real_view
 from posteriori.operators.base import AdjointError, LinearOperator, Operator, Spectrum, dot_test, matrix, norm2, pinv, solve
 
 
@@ -114,8 +114,7 @@ def _check_derivative(A: Operator, probes: _Probes) -> None:
     assert gap <= limit * size, f"{probes.name}: pull gives the slope {exact.tolist()}, finite differences {slope.tolist()}"
     leaf = torch.zeros_like(x).requires_grad_()
     gradient = torch.autograd.grad(A(leaf), leaf, u)[0]
-    finite = torch.view_as_real(gradient).isfinite() if gradient.is_complex() else gradient.isfinite()
-    assert bool(finite.all()), f"{probes.name}: the gradient at x = 0 is not finite"
+    assert bool(real_view(gradient).isfinite().all()), f"{probes.name}: the gradient at x = 0 is not finite"
 
 
 def _check_linear(A: LinearOperator, probes: _Probes) -> None:

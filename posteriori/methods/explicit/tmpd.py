@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import dot
+from posteriori.linalg import dot, real_view
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import LinearOperator, norm2
@@ -71,7 +71,7 @@ class TMPD(Method[Tensor]):
 
 
 def _reals(y: Tensor) -> Tensor:
-    return torch.view_as_real(y) if y.is_complex() else y
+    return real_view(y)
 
 
 def _back(A: LinearOperator, reals: Tensor) -> Tensor:
