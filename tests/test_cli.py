@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from posteriori import problems
@@ -65,6 +66,19 @@ def test_a_clean_image_is_degraded_and_compared(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert "PSNR" in said.out
     assert "If it is the measurement, write `file: clean.png`" in said.err
+
+
+def test_what_is_doubtful_in_the_files_is_said_first(tmp_path, monkeypatch, capsys):
+    stored = (4000 * np.random.default_rng(0).random((16, 16))).astype(np.uint16)
+    Image.fromarray(stored).save(tmp_path / "y.png")
+    k = np.zeros((3, 3))
+    k[1, 2] = 1.7
+    np.save(tmp_path / "k.npy", k)
+    file = problem(tmp_path, "{file: y.png}", operator="{name: blur, kernel: k.npy, normalize: true}")
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet") == 0
+    first, second = capsys.readouterr().err.splitlines()[:2]
+    assert "centre of mass (+0.00, +1.00)" in first
+    assert f"brightest value is {stored.max()} of 65535" in second
 
 
 def test_an_image_given_as_the_measurement_of_another_shape_gets_a_hint(tmp_path, monkeypatch, capsys):

@@ -88,7 +88,7 @@ def test_arrays_with_colour_last_are_turned_and_said(tmp_path):
     assert image.shape == (3, 5, 6)
     assert "(height, width, colour)" in info.notes[0]
     tifffile.imwrite(tmp_path / "x.tif", np.arange(90, dtype=np.uint16).reshape(3, 5, 6), photometric="rgb", planarconfig="separate")
-    planes, _ = read_image(tmp_path / "x.tif")
+    planes, _ = read_image(tmp_path / "x.tif", channels=3)
     assert planes.shape == (3, 5, 6)
     assert float(planes[1, 0, 1]) == pytest.approx(31 / 65_535)
 
@@ -251,3 +251,123 @@ def test_every_reader_returns_contiguous_numbers(tmp_path):
     assert back.is_contiguous()
     assert not back.requires_grad
     np.testing.assert_array_equal(back.numpy(), x.numpy().T.conj())
+
+
+def test_a_picture_of_fewer_bits_than_its_file_is_said_and_read_by_its_stated_white(tmp_path):
+    """12 bits in a file of 16: mean 0.035 for 0.56 by the type's white, exact by the stated one."""
+    stored = np.random.default_rng(0).integers(600, 3988, (16, 16)).astype(np.uint16)
+    stored[0, 0] = 3987
+    tifffile.imwrite(tmp_path / "x.tif", stored)
+    Image.fromarray(stored).save(tmp_path / "x.png")
+    for name in ("x.tif", "x.png"):
+        dark, info = read_image(tmp_path / name)
+        np.testing.assert_allclose(dark[0].numpy(), stored / 65_535, rtol=1e-6)  # never rescaled by guess
+        (note,) = info.notes
+        assert "3987 of 65535" in note
+        assert "4095 for 12 bits, 16383 for 14 bits" in note
+        right, info = read_image(tmp_path / name, white=4095)
+        np.testing.assert_allclose(right[0].numpy(), stored / 4095, rtol=1e-6)
+        assert info.white == 4095
+        assert info.notes == (f"{name}: stored numbers from {stored.min()} to 3987; white is 4095 as stated",)
+        with pytest.raises(ValueError, match="brightest value is 3987, above the stated white of 2000"):
+            read_image(tmp_path / name, white=2000)
+    np.save(tmp_path / "f.npy", stored.astype(np.float32))
+    np.testing.assert_allclose(read_image(tmp_path / "f.npy", white=4095)[0][0].numpy(), stored / 4095, rtol=1e-6)
+    np.testing.assert_allclose(read_image(tmp_path / "x.png", scale=0.5)[0][0].numpy(), stored / 2, rtol=1e-6)
+    for wrong in ({"white": 0}, {"white": -1}, {"scale": np.inf}, {"white": 9, "scale": 9}):
+        with pytest.raises(ValueError, match="one of white and scale, a finite number > 0"):
+            read_image(tmp_path / "x.png", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "said"),
+    [
+        ("uint8", 255, None),
+        ("uint8", 64, None),
+        ("uint8", 63, "63 of 255"),
+        ("uint8", 1, "state white, for example 1 for a picture of zeros and ones"),
+        ("uint8", 0, "0 of 255"),
+        ("uint16", 16_384, None),
+        ("uint16", 16_383, "16383 for 14 bits"),
+        ("uint16", 200, "255 for 8 bits, 1023 for 10 bits"),
+    ],
+)
+def test_a_brightest_value_below_a_quarter_of_white_is_said(tmp_path, dtype, top, said):
+    np.save(tmp_path / "x.npy", np.array([[0, top]], dtype=dtype))
+    _, info = read_image(tmp_path / "x.npy")
+    assert len(info.notes) == (said is not None)
+    assert said is None or said in info.notes[0]
+
+
+def planes(*shape, dtype=np.uint16):
+    return np.linspace(100, 40_000, int(np.prod(shape))).reshape(shape).astype(dtype)
+
+
+RGB, GREY = {"photometric": "rgb"}, {"photometric": "minisblack"}
+LAYOUTS = [
+    # what is stored, how, channels read without a word, what is said otherwise, what reads it
+    (planes(5, 6, 3), RGB, 3, None, 3),
+    (planes(5, 6, 3), GREY | {"planarconfig": "contig"}, None, "holds 3 samples for grey, 2 of unspecified meaning", 3),
+    (planes(3, 5, 6), {}, None, "3 samples one after another, as a stack of slices is stored too", 3),
+    (planes(3, 5, 6), {"imagej": True}, None, "holds 3 channels", 3),
+    (planes(3, 5, 6), {"ome": True}, None, "holds 3 channels", 3),
+    (planes(3, 5, 6), GREY, None, "holds 3 pages", 3),
+    (planes(3, 5, 6), {"imagej": True, "metadata": {"axes": "ZYX"}}, None, "holds 3 pages .axes Z", None),
+    (planes(4, 5, 6), {}, None, "holds 4 samples one after another.* channels: 4 .* channels: 3 if the last is transparency", 4),
+    (planes(5, 6, 4), RGB | {"extrasamples": ["unspecified"]}, None, "holds 4 samples for RGB, 1 of unspecified meaning", 4),
+    (planes(5, 6, 4), GREY | {"planarconfig": "contig"}, None, "holds 4 samples for grey, 3 of unspecified", 4),
+    (planes(5, 6, 4), RGB | {"extrasamples": ["unassalpha"]}, None, "has transparent pixels", 4),
+    (planes(5, 6, 4, dtype=np.uint8), {"photometric": "separated"}, None, "stores colours as SEPARATED", None),
+]
+
+
+@pytest.mark.filterwarnings("ignore:<tifffile")
+@pytest.mark.parametrize(("array", "how", "read", "said", "stated"), LAYOUTS)
+def test_planes_are_what_the_file_says_or_the_user_states(tmp_path, array, how, read, said, stated):
+    tifffile.imwrite(tmp_path / "x.tif", array, **how)
+    if read is not None:
+        assert read_image(tmp_path / "x.tif")[0].shape[0] == read
+    else:
+        with pytest.raises(ValueError, match=said):
+            read_image(tmp_path / "x.tif")
+    if stated is not None:
+        image, _ = read_image(tmp_path / "x.tif", channels=stated)
+        want = array if array.shape[0] == stated else np.moveaxis(array, 2, 0)
+        np.testing.assert_allclose(image.numpy(), want / 65_535, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:<tifffile")
+def test_a_constant_fourth_slice_is_no_transparency(tmp_path):
+    stack = planes(4, 5, 6)
+    stack[3] = 65_535
+    tifffile.imwrite(tmp_path / "stack.tif", stack)
+    with pytest.raises(ValueError, match="does not say what they are"):
+        read_image(tmp_path / "stack.tif")
+    assert read_image(tmp_path / "stack.tif", channels=4)[0].shape == (4, 5, 6)
+    image, info = read_image(tmp_path / "stack.tif", channels=3)
+    assert image.shape == (3, 5, 6)
+    assert "alpha channel that is opaque everywhere" in info.notes[0]
+    np.save(tmp_path / "bands.npy", stack)
+    with pytest.raises(ValueError, match=r"shape \(4, 5, 6\)"):
+        read_image(tmp_path / "bands.npy")
+    assert read_image(tmp_path / "bands.npy", channels=4)[0].shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"), [(np.float32, -9999.0), (np.float32, np.nan), (np.uint16, 65_535), (np.float32, -3.4028234663852886e38)]
+)
+def test_a_stated_number_for_no_data_is_no_pixel(tmp_path, dtype, number):
+    """GDAL's tag: compared in the file's precision, refused or returned as NaN, and never part of minimum and maximum."""
+    x = np.linspace(20_000, 60_000, 30).reshape(5, 6).astype(dtype)
+    x[1, 2:4] = number
+    tifffile.imwrite(tmp_path / "x.tif", x, extratags=[(42113, "s", 0, str(number), True)])
+    with pytest.raises(ValueError, match="2 of 30 values are .* which means no data there"):
+        read_image(tmp_path / "x.tif")
+    image, info = read_image(tmp_path / "x.tif", keep_missing=True)
+    assert info.missing == int(image.isnan().sum()) == 2
+    assert info.maximum == pytest.approx(60_000 / (info.white or 1))
+    assert any("2 of 30 values hold no data" in note for note in info.notes)
+    if np.isfinite(number):
+        assert bool(read_image(tmp_path / "x.tif", nodata="none")[0].isfinite().all())
+        tifffile.imwrite(tmp_path / "y.tif", x)
+        assert read_image(tmp_path / "y.tif", nodata=number, keep_missing=True)[1].missing == 2

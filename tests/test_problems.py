@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from PIL import Image
@@ -269,6 +270,11 @@ MISTAKES = [
     ({"measurement": {"file": "y.npy", "seed": 1}}, "a measured file has no seed"),
     ({"measurement": {"image": "y.npy"}, "reference": "y.npy"}, "the clean image is the reference"),
     ({"noise": None}, "noise: this setting is required"),
+    ({"measurement": {"file": "y.npy", "whit": 4095}}, "unknown setting 'whit'; did you mean 'white'"),
+    ({"measurement": {"file": "y.npy", "nodata": "nan"}}, "measurement.nodata"),
+    ({"operator": {"name": "blur", "std": 1, "normalize": True}}, "normalize belongs to a kernel"),
+    ({"operator": {"name": "mask", "box": 4, "threshold": 0.5}}, "a threshold belongs to a mask from a file"),
+    ({"operator": {"name": "mask", "file": "m.png", "threshold": 1}}, "operator.threshold: input should be less than 1"),
 ]
 
 
@@ -389,3 +395,136 @@ def test_every_kind_of_file_meets_every_law_and_operator(write, tmp_path, name):
             task = problem.build()
             run = po.sample(task.posterior, task.method, n=1, steps=1, seed=0)
             assert bool(run.samples.isfinite().all()), (law, operator)
+
+
+def built(write, **changes):
+    return problems.load(write(**changes)).build()
+
+
+def test_twelve_bits_in_a_file_of_sixteen(write, tmp_path):
+    stored = np.random.default_rng(0).integers(0, 3900, (8, 8)).astype(np.uint16)
+    Image.fromarray(stored).save(tmp_path / "y.png")
+    task = built(write, measurement={"file": "y.png"})
+    assert any(f"brightest value is {stored.max()} of 65535" in note and "4095 for 12 bits" in note for note in task.notes)
+    np.testing.assert_allclose(task.posterior.given.y[0].numpy(), stored / 65_535, rtol=1e-6)
+    stated = {"file": "y.png", "white": 4095}
+    noise = {"law": "gaussian", "sigma": 1e-4, "range": [-1, 1]}
+    task = built(write, measurement=stated, reference=stated, noise=noise)
+    np.testing.assert_allclose(task.posterior.given.y[0].numpy(), 2 * stored / 4095 - 1, atol=1e-6)
+    np.testing.assert_allclose(task.reference[0].numpy(), 2 * stored / 4095 - 1, atol=1e-6)
+    assert any("white is 4095 as stated" in note for note in task.notes)
+    # Steps of 2 / 4095, not of 2 / 65535: their rounding is coarser than the stated noise.
+    assert any("rounding alone has a standard deviation of 0.000141" in note for note in task.notes)
+    np.save(tmp_path / "counts.npy", stored)
+    task = built(write, measurement={"file": "counts.npy", "white": 4095})
+    np.testing.assert_allclose(task.posterior.given.y[0].numpy(), stored / 4095, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "normalize", "message"),
+    [
+        (np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]), False, "kernel of sum 0, not 1"),
+        (np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]), True, "sum 0, its absolute values of 8: no blur has that"),
+        (-np.ones((3, 3)), True, "sum -9"),
+        (np.full((3, 3), 1.7 / 9), False, "kernel of sum 1.7, not 1: a grey of 0.5 would become 0.85. State normalize: true"),
+        (np.full((3, 3), 83, dtype=np.uint8), False, "kernel of sum 747, not 1"),
+        (np.ones((3, 3), dtype=np.complex64) / 9, False, "complex64 values of shape .3, 3., a kernel is"),
+        (np.array([[np.nan, 1.0]]), True, "finite real numbers"),
+        (np.ones((2, 3, 3)) / 18, False, r"shape \(2, 3, 3\)"),
+    ],
+)
+def test_kernels_that_change_the_brightness_are_refused(write, tmp_path, kernel, normalize, message):
+    np.save(tmp_path / "k.npy", kernel)
+    with pytest.raises(ValueError, match=message):
+        built(write, operator={"name": "blur", "kernel": "k.npy", "normalize": normalize})
+
+
+def test_a_kernel_is_normalised_on_request_and_its_shift_is_said(write, tmp_path):
+    """An 8-bit picture of a kernel with one bright pixel below and right of the middle: the blur is a shift by that much."""
+    stored = np.zeros((5, 5), dtype=np.uint8)
+    stored[3, 4] = 249
+    Image.fromarray(stored).save(tmp_path / "k.png")
+    np.save(tmp_path / "k.npy", stored)
+    for name in ("k.png", "k.npy"):
+        task = built(write, operator={"name": "blur", "kernel": name, "normalize": True})
+        x = torch.rand(1, 1, 8, 8)
+        torch.testing.assert_close(task.posterior.given.A(x), x.roll((1, 2), (-2, -1)))
+        (note,) = (note for note in task.notes if note.startswith(name))
+        assert "centre of mass (+1.00, +2.00)" in note
+        assert "moves down 1.00 and right 2.00" in note
+        assert "divided by its sum of" in note
+    np.save(tmp_path / "k.npy", po.operators.gaussian_kernel(1.0).numpy())
+    notes = built(write, operator={"name": "compose", "parts": ["identity", {"name": "blur", "kernel": "k.npy"}]}).notes
+    assert any("sum 1, centre of mass" in note and "moves" not in note for note in notes)
+
+
+def test_a_graded_mask_needs_a_threshold(write, tmp_path):
+    grades = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+    Image.fromarray(grades).save(tmp_path / "m.png")
+    np.save(tmp_path / "m.npy", grades / 255)
+    for name in ("m.png", "m.npy"):
+        with pytest.raises(ValueError, match="62 of 64 pixels lie between 0 and 1. State threshold.*0.5 observes 32 of 64"):
+            built(write, operator={"name": "mask", "file": name})
+        task = built(write, operator={"name": "mask", "file": name, "threshold": 0.25})
+        assert task.posterior.given.y.shape == ((grades > 255 / 4).sum(),)
+        assert any("48 of 64 pixels are bright" in n and "62 between dark and bright were cut at 0.25" in n for n in task.notes)
+    noise = {"law": "complex-gaussian", "sigma_complex": 0.1, "range": [-1, 1]}
+    np.save(tmp_path / "k.npy", np.ones((8, 8), dtype=np.complex64))
+    fourier = {"prior": gaussian(2, 8, 8, range=[-1, 1]), "noise": noise, "measurement": {"file": "k.npy"}}
+    with pytest.raises(ValueError, match="State threshold"):
+        built(write, operator={"name": "masked-fourier", "file": "m.png"}, **fourier)
+    assert built(write, operator={"name": "masked-fourier", "file": "m.png", "threshold": 0.5}, **fourier).posterior.given.y.shape == (32,)
+
+
+@pytest.mark.parametrize("zero_one", [np.uint8, np.int64, bool, np.float64])
+def test_masks_of_two_values_are_taken_in_every_number_type(write, tmp_path, zero_one):
+    np.save(tmp_path / "m.npy", (np.arange(64).reshape(8, 8) % 3 == 0).astype(zero_one))
+    task = built(write, operator={"name": "mask", "file": "m.npy"})
+    assert task.posterior.given.y.shape == (22,)
+    assert any("22 of 64 pixels are bright, which means observed" in note for note in task.notes)
+
+
+def test_whole_numbers_that_are_no_picture_need_a_scale(write, tmp_path):
+    """A sinogram in a picture file: line integrals, which are not grey levels between the ends of ``range``."""
+    stored = np.random.default_rng(0).integers(0, 40_000, (3, 12)).astype(np.uint16)
+    Image.fromarray(stored).save(tmp_path / "y.png")
+    np.save(tmp_path / "y.npy", stored)
+    radon = {"name": "radon", "angles": 3, "pixel_mm": 0.2, "detectors": 12}
+    for operator in (radon, {"name": "compose", "parts": [{"name": "blur", "std": 1}, radon]}):
+        with pytest.raises(ValueError, match=f"whole numbers up to {stored.max()}, and the operator makes no picture: state scale"):
+            built(write, operator=operator, measurement={"file": "y.png"})
+        for name in ("y.png", "y.npy"):
+            task = built(write, operator=operator, measurement={"file": name, "scale": 2.5e-4})
+            np.testing.assert_allclose(task.posterior.given.y[0].numpy(), 2.5e-4 * stored, rtol=1e-6)
+            assert any(note.startswith(name) and "0.00025 times the stored ones" in note for note in task.notes)
+    with pytest.raises(ValueError, match="white belongs to a picture, and the operator makes none; state scale"):
+        built(write, operator=radon, measurement={"file": "y.png", "white": 4095})
+    with pytest.raises(ValueError, match="give either white .* or scale"):
+        built(write, operator=radon, measurement={"file": "y.png", "white": 4095, "scale": 1})
+
+
+def test_values_without_data_may_be_hidden_and_nothing_else(write, tmp_path):
+    y = np.random.default_rng(0).random((8, 8), dtype=np.float32)
+    seen = np.ones((8, 8), dtype=bool)
+    seen[2:4, 5:] = False
+    y[~seen] = -9999
+    tifffile.imwrite(tmp_path / "y.tif", y, extratags=[(42113, "s", 0, "-9999", True)])
+    np.save(tmp_path / "plain.npy", y)
+    np.save(tmp_path / "seen.npy", seen)
+    for given in ({"file": "y.tif"}, {"file": "plain.npy", "nodata": -9999}):
+        with pytest.raises(ValueError, match="6 of 64 values hold no data or are not finite. Hide them with a mask"):
+            built(write, measurement=given)
+        task = built(write, measurement=given, operator={"name": "mask", "file": "seen.npy"})
+        np.testing.assert_array_equal(task.posterior.given.y.numpy(), y[seen])
+    with pytest.raises(ValueError, match="6 of 64 values hold no data, so that it is no clean image"):
+        built(write, measurement={"image": "y.tif"})
+    assert float(built(write, measurement={"file": "y.tif", "nodata": "none"}).posterior.given.y.min()) == -9999
+
+
+def test_planes_are_stated_where_the_file_does_not_say(write, tmp_path):
+    bands = np.random.default_rng(0).integers(0, 65_536, (4, 8, 8)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "y.tif", bands, photometric="minisblack")
+    with pytest.raises(ValueError, match="holds 4 pages, and does not say what they are. State channels: 4"):
+        built(write, prior=gaussian(4, 8, 8), measurement={"file": "y.tif"})
+    task = built(write, prior=gaussian(4, 8, 8), measurement={"file": "y.tif", "channels": 4})
+    np.testing.assert_allclose(task.posterior.given.y.numpy(), bands / 65_535, rtol=1e-6)

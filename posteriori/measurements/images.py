@@ -1,10 +1,11 @@
 """Pictures in, pictures out: PNG, JPEG, TIFF and .npy, 8 bits, 16 bits or floating point.
 
-    stored integer v  ->  v / (2^bits - 1), so that black is 0 and white is 1
+    stored integer v  ->  v / white, so that black is 0 and white is 1; white is stated, or 2^bits - 1
     stored float      ->  itself; its minimum and maximum are reported, for only the user knows the unit
 
-Nothing is resized, turned grey or stretched. Pillow alone is not trusted with 16 bits: its conversion of a 16-bit grey picture to 8 bits
-clips everything above 255, and it drops the low byte of 16-bit colour.
+Nothing is resized, turned grey or stretched, and no white is guessed: a picture much darker than its type allows is said to be.
+Pillow alone is not trusted with 16 bits: its conversion of a 16-bit grey picture to 8 bits clips everything above 255, and it drops the
+low byte of 16-bit colour.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tifffile
@@ -20,60 +22,151 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from posteriori.measurements import png
+from posteriori.measurements import png, tiff
 from posteriori.measurements.arrays import read_array
 from posteriori.measurements.files import checked, write_bytes
+from posteriori.measurements.tiff import Stored
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 WHITE = {"uint8": 255, "uint16": 65535, "bool": 1}
+DEPTHS = (8, 10, 12, 14)  # bits per pixel of cameras and scanners, kept in files of 16
 
 
 @dataclass(frozen=True)
 class ImageInfo:
     """What was found in a file.
 
-    stored: the dtype on disk. white: the stored number that became 1; None for floating point numbers, which are taken as they are.
-    minimum, maximum: of the returned tensor. notes: sentences about what was done to the picture, to be shown to the user.
+    stored: the dtype on disk. white: the stored number that became 1; None for floating point numbers taken as they are.
+    minimum, maximum: of the returned tensor. missing: how many of its values hold no data.
+    notes: sentences about what was done to the picture, to be shown to the user.
     """
 
     path: Path
     stored: str
-    white: int | None
+    white: float | None
     minimum: float
     maximum: float
     notes: tuple[str, ...]
+    missing: int = 0
 
 
-def read_image(path: str | Path, channels: int | None = None) -> tuple[Tensor, ImageInfo]:
-    """A picture as (C, H, W) float32, contiguous, C = 1 or 3; integers are scaled to [0, 1].
+def read_image(
+    path: str | Path,
+    channels: int | None = None,
+    *,
+    white: float | None = None,
+    scale: float | None = None,
+    nodata: float | Literal["none"] | None = None,
+    keep_missing: bool = False,
+) -> tuple[Tensor, ImageInfo]:
+    """A picture as (C, H, W) float32, contiguous; integers are divided by ``white``.
 
-    channels: the number wanted; None accepts both.
+    channels: how many the picture has; None for what the file itself says, grey or RGB.
+    white: the stored number that stands for white, black being 0, such as 4095 for 12 bits in a file of 16; None for 2^bits - 1, and
+        for floating point numbers as they are.
+    nodata: the stored number of pixels without data; None for what the file states (GDAL's tag), "none" for no such number.
+    keep_missing: return NaN where there is no data or no finite number, instead of refusing the picture.
 
-    The orientation that a camera recorded is applied, and an alpha channel that hides nothing is left out; both are said in ``notes``.
-    Raises ``FileNotFoundError``, and ``ValueError`` naming the file: other formats, transparent pixels, CMYK, several pages, values that
-    are not finite, another number of channels. A picture beyond Pillow's limit of pixels raises ``PIL.Image.DecompressionBombError``.
+    The orientation that a camera recorded is applied, and an alpha channel that hides nothing is left out; both are said in ``notes``,
+    and so is a brightest value below a quarter of white.
+    Raises ``FileNotFoundError``, and ``ValueError`` naming the file: other formats, transparent pixels, CMYK, several pages, planes whose
+    meaning the file does not say while ``channels`` is None, missing data, values that are not finite or above a stated white, another
+    number of channels. A picture beyond Pillow's limit of pixels raises ``PIL.Image.DecompressionBombError``.
     """
-    path = checked(path)
+    path, notes = checked(path), list[str]()
+    given = [unit for unit in (white, scale) if unit is not None]
+    if len(given) > 1 or not all(0 < unit < math.inf for unit in given):
+        raise ValueError(f"give one of white and scale, a finite number > 0, got white={white}, scale={scale}")
+    found = _stored(path, channels, notes)
+    planes = _channels(found, channels, path, notes)
+    if planes.dtype.kind not in "uibf":
+        raise ValueError(f"{path} holds {planes.dtype} values, a picture has real ones")
+    missing = _missing(planes, found.nodata if nodata is None else None if nodata == "none" else nodata)
+    if missing.any() and not keep_missing:
+        raise ValueError(
+            f"{path}: {int(missing.sum())} of {missing.size} values are {planes[missing][0]:g}, which means no data there. Fill them and "
+            'hide them from the operator by a mask, or state nodata "none" if the number means itself'
+        )
+    level = 1 / scale if scale else _white(planes[~missing], white, found.white, path, notes)
+    image = np.ascontiguousarray(planes.astype(np.float64) / (level or 1), dtype=np.float32)
+    image[missing] = np.nan
+    lost = ~np.isfinite(image)
+    if lost.any() and not keep_missing:
+        raise ValueError(f"{path} holds {int(lost.sum())} values that are not finite; mask them out with an operator")
+    if lost.any():
+        notes.append(f"{path.name}: {int(lost.sum())} of {lost.size} values hold no data; the operator has to hide them")
+        image[lost] = np.nan
+    seen = image[~lost] if not lost.all() else image
+    info = ImageInfo(path, planes.dtype.name, level, float(seen.min()), float(seen.max()), tuple(notes), int(lost.sum()))
+    return torch.from_numpy(image), info
+
+
+def _stored(path: Path, channels: int | None, notes: list[str]) -> Stored:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: pictures are read from {', '.join(SUFFIXES)}, not from {suffix or 'a file without suffix'!r}")
-    notes: list[str] = []
     if suffix == ".npy":
-        array = _planes(read_array(path).numpy(), path, notes)
-    else:
-        array = _tiff(path) if suffix in (".tif", ".tiff") else _pillow(path, notes)
-        array = _without_alpha(array, path, notes)
-    if array.dtype.name not in WHITE and array.dtype.kind != "f":
-        raise ValueError(f"{path} holds {array.dtype} values, whose white is unknown; convert to uint8, uint16, or float in your own unit")
-    white = WHITE.get(array.dtype.name)
-    # Axes were moved by views: a C-ordered copy is what every later ``view`` may count on.
-    image = torch.from_numpy(np.ascontiguousarray(array.astype(np.float64) / (white or 1), dtype=np.float32))
-    if not bool(image.isfinite().all()):
-        raise ValueError(f"{path} holds {int((~image.isfinite()).sum())} values that are not finite; mask them out with an operator")
-    if len(image) not in (1, 3) or channels not in (None, len(image)):
-        raise ValueError(f"{path} has {len(image)} channels, {channels or '1 or 3'} expected")
-    info = ImageInfo(path, array.dtype.name, white, float(image.min()), float(image.max()), tuple(notes))
-    return image, info
+        return Stored(_planes(read_array(path).numpy(), path, channels, notes), None)
+    return tiff.read(path, notes) if suffix in (".tif", ".tiff") else _pillow(path, notes)
+
+
+def _channels(found: Stored, channels: int | None, path: Path, notes: list[str]) -> np.ndarray:
+    """The planes of the picture itself: those that are stated, or those that the file says are no transparency."""
+    count, mode = len(found.planes), found.mode
+    if path.suffix.lower() == ".npy" or channels == count:
+        return found.planes
+    if mode is None and channels is None:
+        clear = f", channels: {count - 1} if the last is transparency" if count in (2, 4) else ""
+        raise ValueError(
+            f"{path} holds {found.doubt}, and does not say what they are. State channels: {count} if they are the channels of one "
+            f"picture{clear}; a slice of a stack belongs into a file of its own"
+        )
+    alpha = mode in ("LA", "RGBA") or (mode is None and channels == count - 1)
+    kept = count - 1 if alpha else count
+    if channels not in (None, kept):
+        raise ValueError(f"{path} has {kept} channels, {channels} expected")
+    return _opaque(found.planes, path, notes) if alpha else found.planes
+
+
+def _opaque(planes: np.ndarray, path: Path, notes: list[str]) -> np.ndarray:
+    """The planes without the last one, which says that nothing is transparent. Raises ``ValueError`` where something is."""
+    clear = planes[-1] != WHITE.get(planes.dtype.name, 1)
+    if clear.any():
+        raise ValueError(f"{path} has transparent pixels ({float(clear.mean()):.1%}); flatten it on a background first")
+    notes.append(f"{path.name} has an alpha channel that is opaque everywhere; it was left out")
+    return planes[:-1]
+
+
+def _white(seen: np.ndarray, stated: float | None, own: int | None, path: Path, notes: list[str]) -> float | None:
+    """The stored number that becomes 1. Whole numbers much below it are said; nothing is guessed from them."""
+    name, floating = seen.dtype.name, seen.dtype.kind == "f"
+    low, top = (float(np.nanmin(seen)), float(np.nanmax(seen))) if seen.size else (0.0, 0.0)
+    if stated is not None:
+        if top > stated and not floating:
+            raise ValueError(f"{path}: its brightest value is {top:g}, above the stated white of {stated:g}")
+        notes.append(f"{path.name}: stored numbers from {low:g} to {top:g}; white is {stated:g} as stated")
+        return stated
+    white = own if own is not None else WHITE.get(name)
+    if white is None and not floating:
+        raise ValueError(f"{path} holds {name} values, whose white is unknown; state white, or convert to uint8, uint16 or float")
+    if white is not None and name != "bool" and 4 * (top + 1) <= white + 1:
+        depths = [f"{2**bits - 1} for {bits} bits" for bits in DEPTHS if top < 2**bits < white]
+        depths = ["1 for a picture of zeros and ones"] if top == 1 else depths
+        choice = f", for example {', '.join(depths)}" if depths else ""
+        notes.append(
+            f"{path.name}: its brightest value is {top:g} of {white:g}, so that it reads as dark, at most {top / white:.3g}. If another "
+            f"number stands for white, state white{choice}"
+        )
+    return white
+
+
+def _missing(planes: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Where a value is the number that means no data, compared in the precision of the file."""
+    if nodata is None:
+        return np.zeros(planes.shape, dtype=bool)
+    if math.isnan(nodata):
+        return np.isnan(planes)
+    return planes == (np.asarray(nodata).astype(planes.dtype) if planes.dtype.kind == "f" else nodata)
 
 
 def write_image(path: str | Path, image: Tensor, *, range: tuple[float, float], bits: int = 8) -> int:
@@ -107,13 +200,13 @@ def write_image(path: str | Path, image: Tensor, *, range: tuple[float, float], 
     return outside
 
 
-def _pillow(path: Path, notes: list[str]) -> np.ndarray:
+def _pillow(path: Path, notes: list[str]) -> Stored:
     """(C, H, W), with alpha as the last channel, in the depth of the file."""
     try:
         with Image.open(path) as picture:
             deep = png.deep_colour(path, picture)
             if deep is not None:
-                return deep
+                return Stored(deep, "RGB" if len(deep) == 3 else "RGBA")
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
             upright = ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
@@ -127,58 +220,29 @@ def _pillow(path: Path, notes: list[str]) -> np.ndarray:
     if upright.mode == "1":
         upright = upright.convert("L")
     if upright.mode.startswith("I"):
-        return np.asarray(upright)[None].astype(np.uint16)  # Pillow's modes for 16-bit grey
-    if upright.mode not in ("L", "LA", "RGB", "RGBA"):
+        return Stored(np.asarray(upright)[None].astype(np.uint16), "L")  # Pillow's modes for 16-bit grey
+    mode = next((mode for mode in tiff.MODES if mode == upright.mode), None)
+    if mode is None:
         raise ValueError(f"{path} is a {upright.mode} picture; save it as grey or RGB")
     array = np.asarray(upright)
-    return array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
+    return Stored(array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0), mode)
 
 
-def _tiff(path: Path) -> np.ndarray:
-    try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            axes, shape = series.axes, series.shape
-            pages = math.prod(n for axis, n in zip(axes, shape, strict=True) if axis not in "YXSC")
-            if pages != 1 or len(file.series) != 1:
-                raise ValueError(f"it holds {max(pages, len(file.series))} pages; save the one you mean in a file of its own")
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit and math.prod(shape) > 2 * 4 * limit:
-                raise Image.DecompressionBombError(f"{path} holds {math.prod(shape)} values, beyond twice Pillow's limit of {limit} pixels")
-            array = series.asarray()
-            inverted = getattr(series.pages[0], "photometric", None) == tifffile.PHOTOMETRIC.MINISWHITE
-    except Image.DecompressionBombError:
-        raise
-    except Exception as error:  # a damaged TIFF meets errors of every class on its way through the decoder
-        raise ValueError(f"{path} cannot be read as one TIFF picture: {error}") from error
-    if inverted:
-        raise ValueError(f"{path} stores white as 0; save it with black as 0")
-    names = [axis for axis in axes if axis in "YXSC"]
-    array = array.reshape([n for axis, n in zip(axes, shape, strict=True) if axis in "YXSC"])
-    if names in (["S", "Y", "X"], ["C", "Y", "X"]) or names == ["Y", "X"]:
-        return array[None] if len(names) == 2 else array
-    if names == ["Y", "X", "S"]:
-        return np.moveaxis(array, 2, 0)
-    raise ValueError(f"{path} has axes {axes} of lengths {shape}; a picture has (Y, X) and colour")
-
-
-def _planes(array: np.ndarray, path: Path, notes: list[str]) -> np.ndarray:
+def _planes(array: np.ndarray, path: Path, channels: int | None, notes: list[str]) -> np.ndarray:
     """(H, W), (C, H, W) or (H, W, C) -> (C, H, W)."""
-    if array.ndim == 2:
+    wanted = (1, 3) if channels is None else (channels,)
+    if array.ndim == 2 and 1 in wanted:
         return array[None]
-    if array.ndim == 3 and array.shape[0] in (1, 3):
+    first, last = array.ndim == 3 and array.shape[0] in wanted, array.ndim == 3 and array.shape[-1] in wanted
+    if first:
+        if channels is None and array.shape[0] == 3:
+            notes.append(f"{path.name} of shape {array.shape} was read as 3 colours of one picture")
         return array
-    if array.ndim == 3 and array.shape[2] in (1, 3):
+    if last:
         notes.append(f"{path.name} of shape {array.shape} was read as (height, width, colour)")
         return np.moveaxis(array, 2, 0)
-    raise ValueError(f"{path} has shape {array.shape}; a picture is (H, W), (C, H, W) or (H, W, C) with C = 1 or 3")
-
-
-def _without_alpha(array: np.ndarray, path: Path, notes: list[str]) -> np.ndarray:
-    if len(array) not in (2, 4):
-        return array
-    if int((array[-1] != WHITE.get(array.dtype.name, 1)).sum()):
-        hidden = float((array[-1] != WHITE.get(array.dtype.name, 1)).mean())
-        raise ValueError(f"{path} has transparent pixels ({hidden:.1%}); flatten it on a background first")
-    notes.append(f"{path.name} has an alpha channel that is opaque everywhere; it was left out")
-    return array[:-1]
+    if array.ndim in (2, 3) and channels is not None:
+        raise ValueError(f"{path} has shape {array.shape}, a picture of {channels} channels expected")
+    raise ValueError(
+        f"{path} has shape {array.shape}; a picture is (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, or as stated by channels"
+    )

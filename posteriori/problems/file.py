@@ -9,7 +9,9 @@
     steps: 25
 
 Pictures with whole numbers of 8 or 16 bits are put into ``range``: black is its lower, white its upper end. Arrays of floating point
-numbers are taken as they are. Relative paths start at the folder of the file.
+numbers are taken as they are. What a file does not say is stated beside it: ``{file: y.tif, white: 4095}`` for 12 bits,
+``{file: y.png, scale: 0.001}`` for whole numbers that are no picture (``posteriori.problems.reading.Reading``). Relative paths start at
+the folder of the file.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import yaml
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Posterior
@@ -27,26 +29,13 @@ from posteriori.measurements.files import checked
 from posteriori.methods import Method
 from posteriori.problems import instruments, noises
 from posteriori.problems.beliefs import Belief, Precision
-from posteriori.problems.fields import Count, File, Part, Seed, told
-from posteriori.problems.reading import as_image, degrade, measured
+from posteriori.problems.fields import Count, Part, Seed, told
+from posteriori.problems.reading import Measurement, Reference, as_image, degrade, measured
 from posteriori.problems.solvers import Solver
 
 
-class Measurement(Part):
-    """``file``: what was measured (``key``: which tensor of the file). ``image``: a clean image to simulate a measurement from."""
-
-    file: File | None = None
-    key: str | None = None
-    image: File | None = None
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def one(self) -> Measurement:
-        if (self.file is None) == (self.image is None):
-            raise ValueError("give either `file` (a real measurement, used as it is) or `image` (a clean image, to be degraded first)")
-        if self.file is not None and "seed" in self.model_fields_set:
-            raise ValueError("a measured file has no seed: no noise is added to it. Did you mean `image`?")
-        return self
+def _file_alone(raw: Any) -> Any:
+    return {"file": raw} if isinstance(raw, str) else raw
 
 
 class Task(NamedTuple):
@@ -72,7 +61,7 @@ class Problem(Part):
     operator: instruments.Section
     noise: noises.Section
     measurement: Measurement
-    reference: File | None = None
+    reference: Annotated[Reference | None, BeforeValidator(_file_alone)] = None
     image_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     method: Solver
     n: Count = 4
@@ -104,19 +93,21 @@ class Problem(Part):
         prior, range = self.prior.build(self.precision), self.noise.range
         law, fixed = self.noise.build(), self._fixed_shape(prior.shape)
         if self.measurement.image is not None:
-            reference, notes = as_image(self.measurement.image, range)
+            reference, notes = as_image(self.measurement.image, range, self.measurement)
             A, y = degrade(self.operator, reference, law, self.measurement, fixed)
             name = self.measurement.image.name
             notes += (f"{name} is taken as the clean image: y was simulated from it. If it is the measurement, write `file: {name}`",)
         else:
             assert self.measurement.file is not None  # one of the two is given
-            A, y, notes = measured(self.operator, self.measurement.file, self.measurement.key, law, range, fixed)
+            A, y, notes = measured(self.operator, self.measurement.file, self.measurement, law, range, fixed)
             reference = None
             if self.reference is not None:
-                reference, more = as_image(self.reference, range)
+                reference, more = as_image(self.reference.file, range, self.reference)
                 notes += more
         if reference is not None and tuple(reference.shape) != A.in_shape:
-            raise ValueError(f"the reference {self.reference} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")
+            place = self.reference.file if self.reference else self.measurement.image
+            raise ValueError(f"the reference {place} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")
+        notes = (*self.operator.notes(), *notes)
         device = _device(self.device)
         posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
         names = ("n", "steps", "seed", "grid", "batch")

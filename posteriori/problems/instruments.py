@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from posteriori import operators as ops
-from posteriori.measurements import read_array, read_image
 from posteriori.operators.base import Operator
 from posteriori.operators.blur import Boundary
 from posteriori.operators.downsample import Kind
 from posteriori.operators.jpeg import Subsampling
+from posteriori.problems import patterns
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed, Whole
 
 Shape = tuple[int, ...]
+Notes = tuple[str, ...]
+Share = Annotated[Number, Field(gt=0, lt=1)]
 
 
 class Instrument(Part):
-    """A section of the file that describes an operator."""
+    """A section of the file that describes an operator.
+
+    pictures: whether it makes pictures, black and white being those of the image; whole numbers in a file are then read as grey levels.
+    """
+
+    pictures: ClassVar[bool] = False
 
     def build(self, shape: Shape) -> Operator:
         """The operator for images of a shape. Raises ``ValueError`` when it cannot take them."""
@@ -29,10 +36,20 @@ class Instrument(Part):
         """The observed numbers of a picture with holes (or a whole k-space) y; None when y is no such thing."""
         return None
 
+    def notes(self) -> Notes:
+        """Sentences about the files that the operator was made from."""
+        return ()
+
+    @property
+    def pictorial(self) -> bool:
+        """Whether this section makes pictures of pictures."""
+        return self.pictures
+
 
 class Identity(Instrument):
     """Denoising: the image itself is measured."""
 
+    pictures = True
     name: Literal["identity"]
 
     def build(self, shape: Shape) -> Operator:
@@ -49,35 +66,45 @@ class Nothing(Instrument):
 
 
 class Blur(Instrument):
-    """A Gaussian of ``std`` pixels, or the kernel in a file of numbers (kh, kw)."""
+    """A Gaussian of ``std`` pixels, or the ``kernel`` in a file, (kh, kw) numbers of sum 1; ``normalize`` divides by their sum."""
 
+    pictures = True
     name: Literal["blur"]
     std: Positive | None = None
     size: Count | None = None
     kernel: File | None = None
+    normalize: Annotated[bool, Field(strict=True)] = False
     boundary: Boundary = "circular"
 
     @model_validator(mode="after")
     def one(self) -> Blur:
         if (self.std is None) == (self.kernel is None) or (self.kernel and self.size):
             raise ValueError("give either std (with size, if wanted) or kernel")
+        if self.normalize and self.kernel is None:
+            raise ValueError("normalize belongs to a kernel from a file; a Gaussian of std has sum 1")
         return self
 
     def build(self, shape: Shape) -> Operator:
-        kernel = read_array(self.kernel).float() if self.kernel else ops.gaussian_kernel(self.std or 1.0, self.size)
-        return ops.Blur(kernel, shape, self.boundary)
+        k = patterns.kernel(self.kernel, self.normalize)[0] if self.kernel else ops.gaussian_kernel(self.std or 1.0, self.size)
+        return ops.Blur(k, shape, self.boundary)
+
+    def notes(self) -> Notes:
+        return patterns.kernel(self.kernel, self.normalize)[1] if self.kernel else ()
 
 
 class Mask(Instrument):
     """Inpainting. ``box``: a square of that side is hidden, in the ``centre`` or from the pixel [row, column] on. ``keep``: that share of
-    the pixels is observed, drawn with ``seed``. ``file``: a picture or array, bright (above half) where observed."""
+    the pixels is observed, drawn with ``seed``. ``file``: a picture or array of two values, the bright one where observed; one of more
+    values needs a ``threshold``, a share of the way from dark to bright."""
 
+    pictures = True
     name: Literal["mask"]
     box: Count | None = None
     where: Literal["centre"] | tuple[Whole, Whole] = "centre"
     keep: Annotated[Number, Field(gt=0, le=1)] | None = None
     seed: Seed | None = None
     file: File | None = None
+    threshold: Share | None = None
 
     @model_validator(mode="after")
     def one(self) -> Mask:
@@ -85,6 +112,8 @@ class Mask(Instrument):
             raise ValueError("give exactly one of box, keep and file")
         if (self.keep is None) != (self.seed is None):
             raise ValueError("keep needs a seed, and nothing else takes one")
+        if self.file is None and self.threshold is not None:
+            raise ValueError("a threshold belongs to a mask from a file")
         return self
 
     def build(self, shape: Shape) -> Operator:
@@ -93,7 +122,10 @@ class Mask(Instrument):
         if self.box is not None:
             return ops.Mask(ops.box_mask(shape[-2:], self.box, self.where), shape)
         assert self.file is not None  # one of the three is given
-        return ops.Mask(_bright(read_image(self.file, channels=1)[0][0]), shape)
+        return ops.Mask(patterns.mask(self.file, self.threshold)[0], shape)
+
+    def notes(self) -> Notes:
+        return patterns.mask(self.file, self.threshold)[1] if self.file else ()
 
     def pick(self, A: Operator, y: Tensor) -> Tensor | None:
         return A(y[None])[0] if tuple(y.shape) == A.in_shape else None
@@ -102,6 +134,7 @@ class Mask(Instrument):
 class Downsample(Instrument):
     """Super-resolution; ``kind`` has to be said because the four differ by more than 10 dB."""
 
+    pictures = True
     name: Literal["downsample"]
     factor: Count
     kind: Kind
@@ -113,6 +146,7 @@ class Downsample(Instrument):
 class Grey(Instrument):
     """Colourisation."""
 
+    pictures = True
     name: Literal["grey"]
 
     def build(self, shape: Shape) -> Operator:
@@ -146,6 +180,7 @@ class PhaseRetrieval(Instrument):
 class Clip(Instrument):
     """An over-exposed picture: ``gain`` times the image, cut off at ``low`` and ``high``."""
 
+    pictures = True
     name: Literal["clip"]
     gain: Positive = 2.0
     low: Number = 0.0
@@ -158,6 +193,7 @@ class Clip(Instrument):
 class JPEG(Instrument):
     """The integers of a JPEG file. A picture in the place of the measurement is coded first."""
 
+    pictures = True
     name: Literal["jpeg"]
     quality: Annotated[Count, Field(le=100)]
     subsampling: Subsampling = "4:2:0"
@@ -170,10 +206,12 @@ class JPEG(Instrument):
 
 
 class MaskedFourier(Instrument):
-    """k-space of a complex image that a prior of two real channels models. ``file``: the sampling pattern, bright where sampled."""
+    """k-space of a complex image that a prior of two real channels models. ``file``: the sampling pattern, bright where sampled, with a
+    ``threshold`` as for a mask."""
 
     name: Literal["masked-fourier"]
     file: File
+    threshold: Share | None = None
     centred: bool = True
 
     def build(self, shape: Shape) -> Operator:
@@ -182,8 +220,11 @@ class MaskedFourier(Instrument):
     def pick(self, A: Operator, y: Tensor) -> Tensor | None:
         return self._sampled(A.in_shape).select(y) if y.is_complex() and tuple(y.shape) == A.in_shape[1:] else None
 
+    def notes(self) -> Notes:
+        return patterns.mask(self.file, self.threshold)[1]
+
     def _sampled(self, shape: Shape) -> ops.MaskedFourier:
-        return ops.MaskedFourier(_bright(read_image(self.file, channels=1)[0][0]), shape[1:], self.centred)
+        return ops.MaskedFourier(patterns.mask(self.file, self.threshold)[0], shape[1:], self.centred)
 
 
 class Compose(Instrument):
@@ -198,6 +239,13 @@ class Compose(Instrument):
             A = part.build(A.out_shape) @ A
         return A
 
+    def notes(self) -> Notes:
+        return tuple(note for part in self.parts for note in part.notes())
+
+    @property
+    def pictorial(self) -> bool:
+        return all(part.pictorial for part in self.parts)
+
 
 def _named(raw: Any) -> Any:
     return {"name": raw} if isinstance(raw, str) else raw
@@ -209,11 +257,3 @@ Section = Annotated[
     BeforeValidator(_named),
 ]
 Compose.model_rebuild()
-
-
-def _bright(picture: Tensor) -> Tensor:
-    """True where a picture is above the middle of its values. Raises ``ValueError`` when it has one value only."""
-    low, high = float(picture.min()), float(picture.max())
-    if low == high:
-        raise ValueError(f"a mask needs dark and bright pixels, all of this one are {low:g}")
-    return picture > (low + high) / 2

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from posteriori.measurements import read_array, read_image
 from posteriori.measurements.arrays import SUFFIXES as ARRAYS
 from posteriori.noise import Noise
 from posteriori.operators.base import LinearOperator, Operator
+from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed
 from posteriori.problems.instruments import Instrument, Shape
 from posteriori.rng import Streams
-
-if TYPE_CHECKING:
-    from posteriori.problems.file import Measurement
 
 Range = tuple[float, float]
 Notes = tuple[str, ...]
@@ -24,34 +23,105 @@ Notes = tuple[str, ...]
 NOISE_STREAM = 2**32 - 1
 
 
-def as_numbers(path: Path, range: Range, key: str | None = None) -> tuple[Tensor, float, Notes]:
+class Reading(Part):
+    """How the numbers in a file are meant, where the file does not say it.
+
+    key: which tensor of a file that holds several. white: the stored number that stands for white, black being 0. channels: how many a
+    picture has. nodata: the stored number that means no data; "none" where the file's own such number means itself. scale: the value of
+    one stored unit, y = scale x stored, for what is no picture.
+    """
+
+    key: str | None = None
+    white: Positive | None = None
+    channels: Count | None = None
+    nodata: Number | Literal["none"] | None = None
+    scale: Positive | None = None
+
+    @model_validator(mode="after")
+    def unit(self) -> Self:
+        if self.white is not None and self.scale is not None:
+            raise ValueError("give either white (of a picture) or scale (of any other measurement)")
+        return self
+
+
+class Measurement(Reading):
+    """``file``: what was measured. ``image``: a clean image to simulate a measurement from, with noise that depends on ``seed``."""
+
+    file: File | None = None
+    image: File | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def one(self) -> Self:
+        if (self.file is None) == (self.image is None):
+            raise ValueError("give either `file` (a real measurement, used as it is) or `image` (a clean image, to be degraded first)")
+        if self.file is not None and "seed" in self.model_fields_set:
+            raise ValueError("a measured file has no seed: no noise is added to it. Did you mean `image`?")
+        return self
+
+
+class Reference(Reading):
+    """The true image, if it is known: a file alone, or with how it is to be read."""
+
+    file: File
+
+
+def as_numbers(path: Path, range: Range, how: Reading, pictorial: bool = True) -> tuple[Tensor, float, Notes]:
     """What a file holds in ``range``, the step between two stored levels (0 for floating point), and sentences about the reading.
 
-    Raises ``ValueError`` for an array of whole numbers: they have no unit.
+    pictorial: whether whole numbers are grey levels; otherwise they need a scale. Values without data are NaN.
+    Raises ``ValueError`` for whole numbers without a unit.
     """
+    if not pictorial and how.white is not None:
+        raise ValueError(f"{path}: white belongs to a picture, and the operator makes none; state scale, the value of one stored unit")
     if path.suffix in ARRAYS:
-        array = read_array(path, key)
-        if not (array.is_floating_point() or array.is_complex()):
-            raise ValueError(
-                f"{path} holds {str(array.dtype).removeprefix('torch.')} values; store physical units as float, or a picture as PNG"
-            )
-        kind = torch.complex64 if array.is_complex() else torch.float32
-        shown = (
-            f"its values, {_span(array)}, are taken as they are" if not array.is_complex() else "its complex values are taken as they are"
+        x, whole, notes = _array(path, how)
+        white = how.white
+    else:
+        if how.key is not None:
+            raise ValueError(f"{path}: `key` chooses a tensor of a .safetensors or .pt file, a picture has none")
+        x, info = read_image(path, how.channels, white=how.white, scale=how.scale, nodata=how.nodata, keep_missing=True)
+        white, whole, notes = (None if how.scale else info.white), not info.stored.startswith("float"), info.notes
+    if not pictorial and whole and how.scale is None:
+        top = float(x.nan_to_num(0).max()) * (white or 1)
+        raise ValueError(
+            f"{path} stores whole numbers up to {top:.6g}, and the operator makes no picture: state scale, the value of one stored unit "
+            "(y = scale x stored), or store y as floating point numbers in its own unit"
         )
-        return array.to(kind), 0.0, (f"{path.name}: {shown}",)
-    if key is not None:
-        raise ValueError(f"{path}: `key` chooses a tensor of a .safetensors or .pt file, a picture has none")
-    image, info = read_image(path)
-    if info.white is None:
-        return image, 0.0, (*info.notes, f"{path.name}: its values, {_span(image)}, are taken as they are")
-    low, high = range
-    return low + (high - low) * image, (high - low) / info.white, info.notes
+    if white is not None:
+        low, high = range
+        return low + (high - low) * x, (high - low) / white if whole else 0.0, notes
+    times = f", {how.scale:g} times the stored ones," if how.scale else ""
+    shown = "its complex values" if x.is_complex() else f"its values, {_span(x)},"
+    return x, (how.scale or 0.0) if whole else 0.0, (*notes, f"{path.name}: {shown}{times} are taken as they are")
 
 
-def as_image(path: Path, range: Range) -> tuple[Tensor, Notes]:
-    """A clean image (C, H, W) in ``range``."""
-    image, _, notes = as_numbers(path, range)
+def _array(path: Path, how: Reading) -> tuple[Tensor, bool, Notes]:
+    """The numbers of an array over white or times scale, and whether they are stored as whole numbers."""
+    array = read_array(path, how.key)
+    whole, name = not (array.is_floating_point() or array.is_complex()), str(array.dtype).removeprefix("torch.")
+    if how.channels is not None:
+        raise ValueError(f"{path} is an array of shape {tuple(array.shape)}, whose axes are as they are: leave channels out")
+    if whole and how.white is None and how.scale is None:
+        raise ValueError(f"{path} holds {name} values; store physical units as float, or a picture as PNG, or state white or scale")
+    x = array.to(torch.complex128 if array.is_complex() else torch.float64)  # some whole numbers of torch know no arithmetic
+    if isinstance(how.nodata, float):
+        x = torch.where(x == how.nodata, torch.nan, x)
+    if how.white is None:
+        return (x * (how.scale or 1.0)).to(torch.complex64 if x.is_complex() else torch.float32), whole, ()
+    if x.is_complex() or bool((x > how.white).any()):
+        raise ValueError(
+            f"{path}: its {name} values, {'complex' if x.is_complex() else _span(x)}, exceed the stated white of {how.white:g}"
+        )
+    return (x / how.white).float(), whole, (f"{path.name}: stored numbers {_span(x)}; white is {how.white:g} as stated",)
+
+
+def as_image(path: Path, range: Range, how: Reading) -> tuple[Tensor, Notes]:
+    """A clean image (C, H, W) in ``range``. Raises ``ValueError`` where it has no data."""
+    image, _, notes = as_numbers(path, range, how)
+    lost = int((~image.isfinite()).sum())
+    if lost:
+        raise ValueError(f"{path}: {lost} of {image.numel()} values hold no data, so that it is no clean image; crop it")
     return (image[None] if image.ndim == 2 else image), notes
 
 
@@ -75,15 +145,21 @@ def simulate(A: Operator, x: Tensor, law: Noise, seed: int) -> Tensor:
 
 
 def measured(
-    section: Instrument, path: Path, key: str | None, law: Noise, range: Range, fixed: Shape | None
+    section: Instrument, path: Path, how: Reading, law: Noise, range: Range, fixed: Shape | None
 ) -> tuple[Operator, Tensor, Notes]:
     """The operator and the measurement in a file. Without a fixed image shape the image has that of the measurement."""
-    y, level, notes = as_numbers(path, range, key)
+    y, level, notes = as_numbers(path, range, how, section.pictorial)
     with torch.no_grad():
         A = section.build(fixed or _like(y))
         fitted = _fitted(section, A, y)
         if fitted is None:
             raise ValueError(_misplaced(path, A, y, fixed))
+        lost = int((~fitted.isfinite()).sum())
+        if lost:
+            raise ValueError(
+                f"{path}: {lost} of {fitted.numel()} values hold no data or are not finite. Hide them with a mask as the operator's last "
+                "part, operator: {name: compose, parts: [..., {name: mask, file: ...}]}"
+            )
         return A, fitted, (*notes, *_doubts(path, A, fitted, law, level))
 
 
@@ -137,4 +213,5 @@ def _doubts(path: Path, A: Operator, y: Tensor, law: Noise, level: float) -> Not
 
 
 def _span(array: Tensor) -> str:
-    return f"from {float(array.min()):.4g} to {float(array.max()):.4g}"
+    finite = array[array.isfinite()]
+    return f"from {float(finite.min()):.4g} to {float(finite.max()):.4g}" if finite.numel() else "none of them finite"
