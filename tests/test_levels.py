@@ -88,7 +88,8 @@ def test_directions_measured_alike_share_a_level_and_none_is_lost(change):
     """Six singular values, of which four are one up to rounding, and one meets the first geometric level below the top."""
     prior = po.priors.Gaussian(torch.zeros(6, dtype=F64), 1.0)
     plain = grid.log(10, prior.sigma_max, prior.sigma_min)
-    s = 0.1 / torch.tensor([1.0, 1.0 + change, 1.0 - change, 1.0, float(plain[3]) * (1 + change), prior.sigma_max * (1 + change)], dtype=F64)
+    top = prior.sigma_max * (1 + change)
+    s = 0.1 / torch.tensor([1.0, 1.0 + change, 1.0 - change, 1.0, float(plain[3]) * (1 + change), top], dtype=F64)
     post = po.Posterior(prior, po.Likelihood(torch.ones(6, dtype=F64), Dense(torch.diag(s)), po.noise.Gaussian(0.1)))
     for steps in (4, 11, 12, 30):
         levels = singular.levels(post, steps)
