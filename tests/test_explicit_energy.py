@@ -297,6 +297,19 @@ def test_below_all_noise_a_level_is_stationary_at_the_stated_law():
     assert errors[0.4] / errors[0.2] == pytest.approx(2.0, rel=0.3)
 
 
+def test_the_last_step_keeps_what_is_known_better_than_its_level_and_denoises_the_rest():
+    """q = (a sigma / v)^2: 9, 0.81, 0.04 and 0. Only where q > 1 is x about u / a, whatever the prior says there."""
+    prior = po.priors.Gaussian(torch.full((4,), 0.3, dtype=F64), torch.tensor([0.5, 1.0, 2.0, 0.8], dtype=F64))
+    a, y = torch.tensor([3.0, 0.9, 0.2], dtype=F64), torch.tensor([1.5, -2.0, 0.7], dtype=F64)
+    A = Dense(torch.cat([torch.diag(a), torch.zeros(3, 1, dtype=F64)], 1))
+    post = po.Posterior(prior, po.Likelihood(y, A, Gaussian(0.9)))
+    x = images(post)
+    last, _ = methods.SNIPS().step(post, x, SIGMA, torch.zeros((), dtype=F64), None)
+    want = prior.denoise(x, SIGMA)
+    want[:, 0] = y[0] / a[0]
+    torch.testing.assert_close(last, want, rtol=1e-12, atol=1e-12)
+
+
 def test_where_signal_and_noise_tie_the_step_has_no_singularity():
     """a s = v exactly and around it: x moves to u / a, and the noise vanishes continuously."""
     prior, v, a = po.priors.Gaussian(torch.ones(1, dtype=F64), 1.0), 0.5, 2.0

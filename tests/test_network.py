@@ -308,6 +308,15 @@ def test_limits_come_from_the_schedule_or_the_user():
     assert Network(zeros, shape=(2,), parametrization="eps", schedule=LINEAR, sigma_max=20.0, variance=2.0).sigma_max == 20.0
 
 
+def test_measured_errors_are_read_in_logarithms_and_never_exceed_that_of_the_noisy_image_itself():
+    """x itself is off by sigma^2: below the first level, where the table says no more, no denoiser is worse than that."""
+    prior = Network(zeros, shape=(2,), errors=((0.1, 0.008), (1.0, 0.2), (10.0, 0.24)))
+    for sigma, error in ((0.1, 0.008), (1.0, 0.2), (10.0, 0.24), (0.1**0.5, 0.04), (10**0.5, 0.048**0.5), (40.0, 0.24)):
+        assert prior.error(sigma) == pytest.approx(error, rel=1e-12)
+    for sigma in (0.05, 0.002):
+        assert prior.error(torch.tensor(sigma, dtype=F64)) == pytest.approx(sigma**2, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -73,6 +73,23 @@ def test_the_decoded_picture_is_the_one_of_pillow(quality, mode, subsampling):
         assert table.flatten().tolist() == reopened.quantization[plane]
 
 
+@pytest.mark.parametrize("rgb", [(255, 0, 0), (0, 0, 255), (20, 200, 90)])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_the_planes_of_a_file_are_brightness_then_blue_then_red(rgb, subsampling):
+    """Both colour differences have one table, so that a picture decodes alike in either order; a file holds Cb before Cr (JFIF)."""
+    A = ops.JPEG((3, 16, 16), 90, subsampling, rounding="none")
+    planes = A.split(A(torch.tensor(rgb, dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 255))
+    # Of a plane of one value v the first coefficient of a block is 8 v, and all others are 0.
+    steps = (A.luminance[0, 0], A.chrominance[0, 0], A.chrominance[0, 0])
+    shown = [float(plane[0, 0, 0] * step) / 8 for plane, step in zip(planes, steps, strict=True)]
+    pillow = Image.new("RGB", (1, 1), rgb).convert("YCbCr").getpixel((0, 0))
+    # Pillow gives whole numbers, and cannot show 128 + 127.5.
+    assert [v + 128 for v in shown] == pytest.approx(pillow, abs=1.01)
+    red, green, blue = rgb
+    cb, cr = -0.168736 * red - 0.331264 * green + 0.5 * blue, 0.5 * red - 0.418688 * green - 0.081312 * blue
+    assert shown[1:] == pytest.approx([cb, cr], abs=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 @pytest.mark.parametrize("quality", [1, 30, 100])
 @pytest.mark.parametrize(("channels", "subsampling"), [(3, "4:4:4"), (3, "4:2:0"), (1, "4:2:0")])

@@ -211,6 +211,15 @@ def test_interpolation_is_in_the_logarithms():
     torch.testing.assert_close(v[0, 2], (near[0] * near[1]).sqrt())  # 0.2 lies half way from 0.1 to 0.4
 
 
+def test_no_frequency_has_a_larger_error_than_the_noisy_image_itself():
+    """Below the table its first row stays, but where that exceeds sigma^2: x itself is off by as much."""
+    table = ErrorSpectrum(**GOOD)
+    for sigma, first, last in ((0.05, 0.0025, 0.001), (0.02, 0.0004, 0.0004), (1e-3, 1e-6, 1e-6)):
+        v = table.at(sigma, (1, 5, 5)).variances[0]
+        assert float(v[0, 0]) == pytest.approx(first, rel=1e-12)
+        assert float(v[4, 4]) == pytest.approx(last, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -11,6 +11,7 @@ from cases import bed, phases
 import posteriori as po
 from posteriori import methods
 from posteriori.noise import Gaussian
+from posteriori.rng import Streams
 
 F64 = torch.float64
 METHOD = methods.PiGDM(weighting="pseudo-inverse")
@@ -56,6 +57,23 @@ def test_jpeg_samples_are_closer_to_the_photograph_than_its_decoded_file():
     error = {"decoded": decoded, "mean": run.mean[None], "prior": torch.full_like(x, 0.5)}
     error = {name: float((image - x).square().mean()) for name, image in error.items()}
     assert error["mean"] < error["decoded"] < error["prior"], error
+
+
+def test_the_published_step_is_the_papers_in_its_own_coordinates():
+    """x'_vp = DDPM(x_vp) + sqrt(abar) r^2 g, g = (y - A D)^T (r^2 A A^T + sigma_y^2 I)^-1 A dD/dx_vp, r^2 = 1 - abar."""
+    post = bed()
+    A, y, std = po.operators.matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std
+    for level, lower in ((2.0, 0.7), (0.5, 0.4)):
+        sigma, s = torch.tensor(level, dtype=F64), torch.tensor(lower, dtype=F64)
+        a, a_s = ((1 + v**2).rsqrt() for v in (sigma, s))
+        x = post.prior.start(torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(0)), sigma)
+        leaf, r2 = (a * x).requires_grad_(), 1 - a**2
+        x0 = post.prior.denoise(leaf / a, sigma)
+        weighed = torch.linalg.solve(r2 * A @ A.T + std**2 * torch.eye(len(y), dtype=F64), (y - x0 @ A.T).detach().T).T
+        (g,) = torch.autograd.grad((x0 @ A.T * weighed).sum(), leaf)
+        ours, _ = methods.PiGDM.published().step(post, x, sigma, s, Streams(4, range(3)))
+        free, _ = methods.Unconditional(methods.DDIM(1.0)).step(post, x, sigma, s, Streams(4, range(3)))
+        torch.testing.assert_close(a_s * ours, a_s * free + a * r2 * g, rtol=1e-9, atol=1e-9)
 
 
 def test_an_operator_without_a_pseudo_inverse_is_refused():

@@ -127,6 +127,84 @@ def test_the_loss_falls_and_the_prior_knows_its_images(config, tmp_path):
     assert after < 0.6 * before, f"loss {before:.3f} before, {after:.3f} after"
 
 
+class Recorder(torch.nn.Module):
+    """A raw network that returns the square of its input and keeps what it was asked."""
+
+    def forward(self, x, label):
+        self.x, self.level = x, (4 * label).exp().view(-1, 1, 1, 1)
+        return x.square()
+
+
+def asked(config, x0, step):
+    """What a batch was turned into: loss, network input in unit variance, noise level and noise of each image."""
+    network = Recorder()
+    value = score_matching.loss(network, x0, config, step)
+    noisy = network.x * (network.level**2 + config.sigma_data**2).sqrt()
+    return float(value), network.x, network.level, (noisy - x0) / network.level
+
+
+def test_the_weight_makes_every_noise_level_a_regression_of_unit_variance(config):
+    """w = 1 / c_out^2, so that the loss is the plain mean of (F - (x0 - c_skip x) / c_out)^2, whatever the levels."""
+    plan, x0 = config(), 0.5 * torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    value, inner, level, z = asked(plan, x0, 3)
+    total2 = level**2 + 0.25
+    target = (x0 - 0.25 / total2 * (x0 + level * z)) / (0.5 * level / total2.sqrt())
+    assert value == pytest.approx(float((inner.square() - target).square().mean()), rel=1e-4)
+    assert float(level.max() / level.min()) > 20
+
+
+def test_noise_and_its_level_are_fresh_for_every_image_and_step(config):
+    """ln(sigma) ~ N(-0.5, 0.7^2) and z ~ N(0, 1), independent between images and between steps: five standard errors."""
+    plan, n = config(noise={"log_mean": -0.5, "log_std": 0.7}), 4000
+    x0 = torch.zeros(n, 1, 2, 2)
+    (_, _, level, z), (_, _, other, fresh) = asked(plan, x0, 3), asked(plan, x0, 4)
+    logs = level.flatten().log()
+    assert abs(float(logs.mean()) + 0.5) < 5 * 0.7 / n**0.5
+    assert abs(float(logs.std()) / 0.7 - 1) < 5 / (2 * n) ** 0.5
+    assert float((z.flatten(1).T @ z.flatten(1) / n - torch.eye(4)).abs().max()) < 5 * (2 / n) ** 0.5
+    rows = z.flatten(1)
+    for a, b in ((rows[: n // 2], rows[n // 2 :]), (rows, fresh.flatten(1)), (logs + 0.5, other.flatten().log() + 0.5)):
+        assert abs(float((a * b).mean())) < 5 / a.numel() ** 0.5
+    again = asked(plan, x0, 3)
+    assert torch.equal(again[2], level)
+    assert torch.equal(again[3], z)
+
+
+def test_the_average_keeps_its_share_of_itself_and_rates_rise_and_fall(config, tmp_path, monkeypatch):
+    """average <- keep average + (1 - keep) network, keep = min(ema, (1 + k) / (10 + k)); rates k / warmup, 1, and to 0 over ``decay``."""
+    plan = config(steps=6, ema=0.3, optimizer={"rate": 0.01, "warmup": 2, "decay": 3, "clip": 0.05})
+    seen, rates, norms, batches = [], [], [], []
+    step, loss = score_matching.Rates.step, score_matching.loss
+
+    def watched(self, fraction):
+        step(self, fraction)
+        rates.append(self.parts[0].param_groups[0]["lr"])
+        seen.append([p.detach().clone() for p in self.network.parameters()])
+        assert all(p.grad is None or not bool(p.grad.any()) for p in self.network.parameters())
+
+    def clipped(optimiser, closure=None):
+        grads = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+        return plain(optimiser)
+
+    plain = torch.optim.AdamW.step
+    monkeypatch.setattr(score_matching.Rates, "step", watched)
+    monkeypatch.setattr(torch.optim.AdamW, "step", clipped)
+    monkeypatch.setattr(score_matching, "loss", lambda net, x0, *rest: (batches.append(x0), loss(net, x0, *rest))[1])
+    average = score_matching.train(plan, tmp_path / "run", progress=False)
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.01, 0.02 / 3, 0.01 / 3])
+    assert norms == pytest.approx([0.05] * 6, rel=1e-3)
+    source = score_matching.crops(plan)
+    assert all(torch.equal(x0, source.batch(4, 0, k)) for k, x0 in enumerate(batches))
+    torch.manual_seed(plan.seed)
+    want = [p.detach().clone() for p in score_matching.UNet(**plan.network.model_dump()).parameters()]
+    for k, now in enumerate(seen):
+        keep = min(0.3, (1 + k) / (10 + k))
+        want = [keep * old + (1 - keep) * new for old, new in zip(want, now, strict=True)]
+    for ours, theirs in zip(average.parameters(), want, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
     monkeypatch.setattr(score_matching, "loss", lambda *a: torch.tensor(math.nan, requires_grad=True))
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 0; lower optimizer\.rate"):

@@ -136,6 +136,24 @@ def test_the_published_red_diff_does_not_look_at_the_noise_and_the_default_does(
         assert torch.equal(one, other) is same
 
 
+def test_the_published_optimiser_is_adam_with_the_papers_decays():
+    """Several steps against torch's Adam of betas 0.9 and 0.99: the first one alone is the sign of the gradient for any of them."""
+    post, method = bed("general"), methods.REDDiff("linear", "one", "adam", 0.7, 0.1)
+    A, y = matrix(post.likelihood.A), post.likelihood.y
+    mu = torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(1))
+    state = method.init(post, mu, None)._replace(mu=mu)
+    theirs = mu.clone().requires_grad_()
+    adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
+    for k, sigma in enumerate((3.0, 1.0, 0.4, 0.2, 0.1)):
+        level, e = torch.tensor(sigma, dtype=F64), torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k))
+        with torch.no_grad():
+            x0 = post.prior.denoise(theirs + sigma * e, level)
+            theirs.grad = 0.7 * (theirs - x0) + (theirs @ A.T - y) @ A
+        adam.step()
+        state, _ = method.step(post, state, level, level / 2, Fixed(e))
+        torch.testing.assert_close(state.mu, theirs.detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_refused_settings():
     for wrong in ({"lam": 0.0}, {"rate": 2.0}, {"weighting": "cubic"}):
         with pytest.raises(ValueError, match="REDDiff"):
