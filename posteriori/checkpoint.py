@@ -30,6 +30,10 @@ class Pending:
     status: list[Status]
     trace: dict[str, list[Tensor]] = field(default_factory=dict)
 
+    def first(self, returned: int) -> Tensor:
+        """The rows in whose places the samples of each group are returned: (groups * returned,)."""
+        return (torch.arange(self.groups)[:, None] * (len(self.status) // self.groups) + torch.arange(returned)).flatten()
+
 
 @dataclass
 class Done:
@@ -42,24 +46,24 @@ class Done:
     status: list[Status] = field(default_factory=list)
     trace: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, batch: Pending, rows: Tensor, log_w: Tensor, evidence: Tensor | None) -> None:
-        """Take over a finished batch, which returns the samples ``rows``, as many of each group.
+    def add(self, batch: Pending, rows: Tensor, log_w: Tensor, evidence: Tensor | None, ended: list[Status]) -> None:
+        """Take over a finished batch, which returns the samples ``rows``, as many of each group, and how each of them ``ended``.
 
         Rows of a group influence each other: one that diverged makes all samples of its group suspect. The trace of a returned sample is
-        that of the row in its place.
+        that of the row in its place. The evidence of a group that diverged is left out, unless it is an estimate of 0: a cloud without
+        weight found no image that agrees with y, which counts; numbers that are not finite say nothing.
         """
         group, returned = len(batch.status) // batch.groups, len(rows) // batch.groups
-        first = torch.arange(batch.groups)[:, None] * group + torch.arange(returned)
         self.groups += batch.groups
         self.rows.append(rows)
         self.log_w.append(log_w)
-        ends = [batch.status[g * group : (g + 1) * group] for g in range(batch.groups)]
+        ends = [batch.status[g * group : (g + 1) * group] + ended[g * returned : (g + 1) * returned] for g in range(batch.groups)]
         worst = [next((status for status in end if not status.ok), end[0]) for end in ends]
         self.status += [status for status in worst for _ in range(returned)]
         if evidence is not None:
-            self.evidence.append(evidence[torch.tensor([status.ok for status in worst])])
+            self.evidence.append(evidence[torch.tensor([status.ok for status in worst], device=evidence.device) | evidence.isneginf()])
         for name, values in batch.trace.items():
-            self.trace.setdefault(name, []).append(torch.stack(values)[:, first.flatten()])
+            self.trace.setdefault(name, []).append(torch.stack(values)[:, batch.first(returned)])
 
 
 def save(place: Path, done: Done, batch: Pending, calls: dict[str, int], spent: float, size: int) -> None:

@@ -19,11 +19,11 @@ KINDS = ("denoiser", "vjp", "operator", "adjoint")
 
 
 class Counter:
-    """Row-calls of each kind so far, and the denoiser's last output, which tells who made the first non-finite number."""
+    """Row-calls of each kind so far, and what the denoiser was last given and gave, which tells who made the first non-finite number."""
 
     def __init__(self) -> None:
         self.calls = dict.fromkeys(KINDS, 0)
-        self.denoised: Tensor | None = None
+        self.denoised: tuple[Tensor, Tensor] | None = None
 
     def per_sample(self, n: int) -> dict[str, float]:
         ratios = {kind: calls / n for kind, calls in self.calls.items()}
@@ -38,14 +38,15 @@ class CountedPrior(Prior):
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.counter.calls["denoiser"] += len(x)
-        out = self.counter.denoised = self.inner.denoise(x, sigma)
+        out = self.inner.denoise(x, sigma)
+        self.counter.denoised = x, out
         return out
 
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         calls = self.counter.calls
         calls["denoiser"] += len(x)
         x0, pull = self.inner.linearize(x, sigma)
-        self.counter.denoised = x0
+        self.counter.denoised = x, x0
 
         def counted(u: Tensor) -> Tensor:
             calls["vjp"] += len(u)
@@ -68,7 +69,7 @@ class CountedPrior(Prior):
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         self.counter.calls["denoiser"] += len(x)
         x0, variance = self.inner.moments(x, sigma)
-        self.counter.denoised = x0
+        self.counter.denoised = x, x0
         return x0, variance
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:

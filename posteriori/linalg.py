@@ -183,9 +183,12 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
             break
         basis.append(torch.where(per_row(live, w), w / per_row(torch.where(live, length, 1.0), w).to(w.dtype), 0.0))
     T = T[:, :iterations, :iterations]
+    # A row that is no longer finite stays so, and must not stop the decomposition of the others.
+    sick = ~T.isfinite().all(2).all(1)
     # Only the upper triangle of the symmetric T has been filled in.
-    values, vectors = torch.linalg.eigh(T, UPLO="U")
+    values, vectors = torch.linalg.eigh(torch.where(sick[:, None, None], 0.0, T), UPLO="U")
     weights = (vectors @ (values.clamp(min=0).sqrt() * vectors[:, 0])[..., None])[..., 0].to(size) * size[:, None]
+    weights = torch.where(sick[:, None], torch.nan, weights)
     out = torch.zeros_like(b)
     for k, v in enumerate(basis[:iterations]):
         out = out + per_row(weights[:, k], v).to(v.dtype) * v

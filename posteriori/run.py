@@ -48,7 +48,8 @@ class Run:
 
     samples: (n_ok, *E) in the range the likelihood states: the rows that finished, in order. A diverged row is not among them.
     log_w: (n_ok,) float64 log-weights, 0 for unweighted methods.
-    log_evidence: estimate of log p(y), or None for methods that make none.
+    log_evidence: estimate of log p(y), or None for methods that make none: the log of the mean over clouds, one that has lost all its
+    weight being an estimate of 0; clouds whose numbers broke are left out.
     status: one for each of the n rows.
     counts: denoiser, vjp, operator and adjoint calls per sample.
     trace: name -> (steps, n) numbers that the method reported at each step.

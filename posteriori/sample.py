@@ -28,6 +28,7 @@ from posteriori import grid as grids
 from posteriori.checkpoint import Done, Pending
 from posteriori.counting import Counter, counted
 from posteriori.likelihood import Posterior
+from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method, settings
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, locked, read_json, write_json
@@ -39,6 +40,10 @@ ADVICE = {
     "denoiser": "the denoiser's output was not finite; check the network's precision and its trained noise range",
     "method": (
         f"the update was not finite, or beyond {BEYOND:g} times the largest noise level; use more steps, a smaller guidance scale or a "
+        "larger noise level"
+    ),
+    "cloud": (
+        "the cloud has lost all its weight, no particle agrees with y; use more particles, more noise levels, a method that y guides, or a "
         "larger noise level"
     ),
 }
@@ -149,7 +154,7 @@ class Job:
                     if place is not None and time.perf_counter() - saved >= every:
                         checkpoint.save(place, done, pending, counter.calls, time.perf_counter() - began, self.batch)
                         saved = time.perf_counter()
-                self.close(post, done, pending)
+                self.close(post, done, pending, counter)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error) or before == 1:
                     raise
@@ -175,26 +180,33 @@ class Job:
             rows = self.method.rows(batch.state)
             # One number for the batch, at least its largest; only a suspicious one costs more. NaN passes no comparison.
             if not torch.linalg.vector_norm(rows).item() <= self.limit:
-                self.judge(rows, batch.status, k, counter)
+                self.judge(rows, batch.status, k, counter, info.get("ess"))
         batch.step = k + 1
         for name, value in info.items():
             batch.trace.setdefault(name, []).append(value.detach().cpu())
         for look in self.watch:
             look(k, self.levels[k + 1], rows, info)
 
-    def close(self, post: Posterior, done: Done, batch: Pending) -> None:
-        """A batch at the end of the grid becomes samples."""
+    def close(self, post: Posterior, done: Done, batch: Pending, counter: Counter) -> None:
+        """A batch at the end of the grid becomes samples, which are judged as the rows were: a cloud may die by its last weights."""
         with torch.no_grad():
             rows, log_w = self.method.finish(post, batch.state, batch.rng)
-            done.add(batch, rows, log_w, self.method.log_evidence(post, batch.state))
+            evidence = self.method.log_evidence(post, batch.state)
+        ended, ess = [Status()] * len(rows), batch.trace.get("ess")
+        w = log_w.view(batch.groups, -1)
+        void = (w.isnan() | w.isposinf() | w.isneginf().all(1, keepdim=True)).flatten()
+        lost = ess[-1][batch.first(self.method.returned)] if ess else None
+        self.judge(torch.where(per_row(void, rows), torch.nan, rows), ended, batch.step - 1, counter, lost)
+        done.add(batch, rows, log_w, evidence, ended)
 
-    def judge(self, rows: Tensor, status: list[Status], k: int, counter: Counter) -> None:
-        """Mark the rows that left all bounds at step k, once, with the likely culprit."""
-        denoised = counter.denoised
+    def judge(self, rows: Tensor, status: list[Status], k: int, counter: Counter, ess: Tensor | None) -> None:
+        """Mark the rows that left all bounds at step k, once, with the likely culprit; ``ess`` (B,) is 0 where a cloud has died."""
+        seen = [v for v in counter.denoised or () if len(v) == len(rows)]
         for row in (~(rows.flatten(1).abs() <= self.limit).all(1)).nonzero()[:, 0].tolist():
             if status[row].ok:
-                sound = denoised is None or len(denoised) != len(rows) or bool(denoised[row].abs().isfinite().all())
-                status[row] = Status("diverged", k, ADVICE["method" if sound else "denoiser"])
+                sound = [bool(v[row].abs().isfinite().all()) for v in seen] != [True, False]
+                dead = ess is not None and float(ess[row]) == 0
+                status[row] = Status("diverged", k, ADVICE["denoiser" if not sound else "cloud" if dead else "method"])
 
     def finish(self, done: Done, counter: Counter, seconds: float) -> Run:
         status = tuple(done.status[: self.n])
@@ -207,7 +219,7 @@ class Job:
         trace = {name: torch.cat(parts, dim=1)[:, : self.n] for name, parts in done.trace.items()}
         samples = self.post.to_given(torch.cat(done.rows)[: self.n][ok])
         log_w, counts = torch.cat(done.log_w)[: self.n][ok], counter.per_sample(self.n)
-        # Clouds are independent: the mean of their estimates of p(y) is one, unbiased where each of them is.
+        # Clouds are independent: the mean of their estimates of p(y) is one, unbiased where each of them is. A dead cloud's is 0.
         clouds = torch.cat(done.evidence) if done.evidence else None
         evidence = None if clouds is None else float(clouds.logsumexp(0)) - math.log(len(clouds))
         return Run(samples, log_w, evidence, status, counts, trace, seconds, self.config, (self.method.reference,))

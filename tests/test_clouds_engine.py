@@ -96,7 +96,7 @@ def test_a_power_of_the_weights_keeps_every_weighted_mean(power):
 
 def test_no_particle_poisons_its_cloud_and_a_dead_cloud_is_marked():
     nan, inf = math.nan, math.inf
-    log_w = torch.tensor([0.0, nan, -inf, 0.0, nan, -inf, nan, -inf, 1.0, 1.0, 1.0, 1.0], dtype=F64)
+    log_w = torch.tensor([0.0, nan, -inf, 0.0, -inf, -inf, -inf, -inf, 1.0, 1.0, 1.0, 1.0], dtype=F64)
     for share in (0.0, 0.9):
         out, source, info = clouds.resample(cloud_of(log_w, 3), Streams(0, range(3), 4), share, "systematic")
         assert bool(out.x[4:8].isnan().all())
@@ -110,6 +110,19 @@ def test_no_particle_poisons_its_cloud_and_a_dead_cloud_is_marked():
         # Only what falls below the share is resampled; its weights are kept otherwise.
         assert torch.equal(source[8:], torch.arange(8, 12))
     assert float(clouds.weigh(cloud_of(torch.full((2,), -inf, dtype=F64)), torch.full((2,), inf, dtype=F64)).log_w.max()) == -inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_evidence_of_a_cloud_is_unknown_where_a_broken_weight_was_its_last(bad):
+    """Of 0, for images that cannot give y, the mean over clouds must know; of numbers that broke it must not."""
+    inf = math.inf
+    log_w = torch.tensor([-inf, bad, -inf, -inf, -inf, -inf, 0.0, bad, 0.0], dtype=F64)
+    cloud = cloud_of(log_w, 3)
+    for out in (cloud, clouds.resample(cloud, Streams(0, range(3), 3), 0.9, "systematic")[0]):
+        unknown, dead, sound = clouds.log_evidence(clouds.weigh(out, torch.ones(9, dtype=F64))).tolist()
+        assert math.isnan(unknown)
+        assert dead == -inf
+        assert sound == pytest.approx(math.log(2 / 3) + 1)
 
 
 def test_ancestors_are_counted_since_the_start_and_order_follows_the_line():

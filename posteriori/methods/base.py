@@ -22,7 +22,8 @@ class Method(ABC, Generic[S]):
     """A posterior sampler, driven by ``posteriori.sample``. Sub-classes are final: frozen dataclasses of hyper-parameters.
 
     The state S is a tensor, or a (named) tuple or dataclass of tensors; the driver saves and restores it without knowing it. Rows of
-    different groups must not influence each other. ``Info`` holds what a person may want to see of a step, one number per row.
+    different groups must not influence each other. ``Info`` holds what a person may want to see of a step, one number per row; an "ess"
+    of 0 tells the driver that a cloud has lost all its weight.
 
     Class attributes
     ----------------

@@ -62,8 +62,15 @@ def effective_share(log_w: Tensor) -> Tensor:
 
 
 def weigh(cloud: Cloud, increment: Tensor) -> Cloud:
-    """Add log-increments (B,). NaN counts as no weight at all, so that one particle cannot poison its cloud."""
-    return replace(cloud, log_w=(cloud.log_w + increment.double()).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf))
+    """Add log-increments (B,). NaN counts as no weight at all, so that one particle cannot poison its cloud.
+
+    A cloud that is left without weight is an estimate of 0 of p(y), or of nothing at all where a NaN took the last of it: log_z is NaN.
+    """
+    log_w = cloud.log_w + increment.double()
+    broken = (log_w.isnan() | log_w.isposinf()) & (cloud.log_w > -math.inf)
+    out = replace(cloud, log_w=log_w.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf))
+    unknown = (out.clouds == -math.inf).all(1) & broken.view_as(out.clouds).any(1) & (out.log_z > -math.inf)
+    return replace(out, log_z=torch.where(unknown, torch.nan, out.log_z))
 
 
 def width(post: Posterior) -> float:
@@ -87,7 +94,7 @@ def resample(
     as approximate twists do, costs less, and E of every weighted sum stays.
     near: whether copies share an ancestor; see ``near``. The info holds for each row its cloud's ESS as a share of N before, and the
     number of distinct ancestors after it.
-    A cloud without any weight gets images that are NaN: it has lost the posterior, and the driver says so.
+    A cloud without any weight has lost the posterior: it stays without, its images are NaN wherever it moves, and the driver says so.
     """
     W, groups = cloud.clouds, len(cloud.log_z)
     size = effective_share(W)
@@ -99,14 +106,16 @@ def resample(
     level = _mean(W)[:, 0]
     # What is kept, so that sums over the cloud stay what they were: the mean weight itself goes into log Z.
     kept = ((1 - power) * W.gather(1, chosen) if power < 1 else torch.zeros_like(W)) + _mean(power * W) - level[:, None]
-    kept = kept.nan_to_num(nan=0.0, neginf=-math.inf)
-    dead = per_row((size == 0).repeat_interleave(W.shape[1]), cloud.x)
+    kept = torch.where(level[:, None].isneginf(), -math.inf, kept)
     first = cloud.first[source] if near else stay.flatten()
-    out = Cloud(
-        torch.where(dead, torch.nan, cloud.x[source]),
-        torch.where(due[:, None], kept, W).flatten(),
-        cloud.log_z + torch.where(due, level, torch.zeros_like(level)),
-        first,
+    out = moved(
+        Cloud(
+            cloud.x,
+            torch.where(due[:, None], kept, W).flatten(),
+            cloud.log_z + torch.where(due, level, torch.zeros_like(level)),
+            first,
+        ),
+        cloud.x[source],
     )
     distinct = torch.tensor([len(row.unique()) for row in first.view_as(W)], dtype=torch.float64)
     return out, source, {"ess": size.repeat_interleave(W.shape[1]), "ancestors": distinct.repeat_interleave(W.shape[1])}
@@ -250,8 +259,9 @@ class _Piece:
 
 
 def moved(cloud: Cloud, x: Tensor) -> Cloud:
-    """The same weights at new places."""
-    return replace(cloud, x=x)
+    """The same weights at new places; a cloud without any has none."""
+    dead = cloud.clouds.isneginf().all(1).repeat_interleave(cloud.clouds.shape[1])
+    return replace(cloud, x=torch.where(per_row(dead, x), torch.nan, x))
 
 
 def leading(x: Tensor, particles: int) -> tuple[Tensor, Tensor]:
