@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from posteriori.linalg import largest_eigenvalue
 from posteriori.operators.normal import SolveError, normal_solve
-from posteriori.operators.transpose import AdjointError, dot_test, transposed
+from posteriori.operators.transpose import AdjointError, Linear, dot_test, followed, transposed
 
 Map = Callable[[Tensor], Tensor]
 
@@ -152,24 +152,37 @@ class Operator(nn.Module, ABC):
 
 
 class LinearOperator(Operator):
-    """An operator with A(a x + b u) = a A x + b A u, and hence an adjoint: Re<A x, u> = Re<x, A^H u>."""
+    """An operator with A(a x + b u) = a A x + b A u, and hence an adjoint: Re<A x, u> = Re<x, A^H u>.
+
+    Its derivatives of any order are A and ``adjoint`` themselves, so neither has to be differentiable inside. Numbers of the operator
+    that are to be learned are registered as buffers or parameters; while one of them asks for a gradient, ``forward`` is differentiated.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._mapped(x, super().__call__, self.adjoint)
+
+    def _mapped(self, x: Tensor, there: Map, back: Map) -> Tensor:
+        if followed(x) and not any(t.requires_grad for t in (*self.parameters(), *self.buffers())):
+            return Linear.apply(x, there, back)
+        return there(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^H y for a batch. By default the exact transpose of ``forward`` by automatic differentiation."""
         zero = self.probe(torch.zeros, rows=y.shape[0], dtype=y.real.dtype).to(y.device)
         with torch.enable_grad():
             zero.requires_grad_()
-            out = self(zero)
+            out = self.forward(zero)
         # In the precision of y, which an operator written for one precision only may need.
         self.__dict__.setdefault("_out_shape", tuple(out.shape[1:]))
         self.check_measurement(y)
         return torch.autograd.grad(out, zero, y, create_graph=y.requires_grad)[0]
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
-        return self(x), self.adjoint
+        return self(x), lambda u: self._mapped(u, self.adjoint, self.forward)
 
     def differential(self, x: Tensor) -> tuple[Tensor, Map, Map]:
-        return self(x), self, self.adjoint
+        y, pull = self.linearize(x)
+        return y, self, pull
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         return pinv(self, y)

@@ -69,13 +69,13 @@ class Radon(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         H, W = self.in_shape[-2:]
-        y = _Product.apply(x.reshape(-1, H * W).T, self._sparse("forward", x.dtype), self._sparse("back", x.dtype))
+        y = self._sparse("forward", x.dtype) @ x.reshape(-1, H * W).T
         return y.T.reshape(*x.shape[:-2], len(self.angles), self.detectors)
 
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
         rays = len(self.angles) * self.detectors
-        x = _Product.apply(y.reshape(-1, rays).T, self._sparse("back", y.dtype), self._sparse("forward", y.dtype))
+        x = self._sparse("back", y.dtype) @ y.reshape(-1, rays).T
         return x.T.reshape(-1, *self.in_shape)
 
     def _sparse(self, name: str, dtype: torch.dtype) -> Tensor:
@@ -83,20 +83,6 @@ class Radon(LinearOperator):
         rows, columns, values = (self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values"))
         size = sides if name == "forward" else sides[::-1]
         return torch.sparse_csr_tensor(rows, columns, values.to(dtype), size=size, check_invariants=False)
-
-
-class _Product(torch.autograd.Function):
-    """M x with the gradient M^T g, both from stored matrices: transposing a large one at every call would cost more than the product."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, M: Tensor, transpose: Tensor) -> Tensor:
-        ctx.pair = (M, transpose)
-        return M @ x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        M, transpose = ctx.pair
-        return _Product.apply(gradients[0], transpose, M), None, None
 
 
 def _check_angles(angles: Sequence[float] | Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -16,8 +16,8 @@ def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int
 
     Every operator: shapes and kinds of number; each row of a batch is its own problem; the input is not changed; wrong shapes and kinds
     are refused by name; ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there is one).
-    A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; a differentiable adjoint; the singular value
-    decomposition, where one is offered; ``solve``, ``pinv`` and ``norm2`` against their definitions.
+    A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; A and ``adjoint`` as each other's derivatives; the
+    singular value decomposition, where one is offered; ``solve``, ``pinv`` and ``norm2`` against their definitions.
     """
     probes = _Probes(A, dtype, seed)
     _check_shapes(A, probes)
@@ -126,10 +126,11 @@ def _check_transposes(A: LinearOperator, probes: _Probes) -> None:
     x, u = probes.images(), probes.measurements()
     leaf = x.clone().requires_grad_()
     (pulled,) = torch.autograd.grad(A(leaf), leaf, u)
-    probes.equal(A.linearize(x)[1](u), pulled, "the pull of linearize and automatic differentiation")
+    pull = A.linearize(x)[1]
+    probes.equal(pull(u), pulled, "the pull of linearize and automatic differentiation")
     leaf = u.clone().requires_grad_()
-    (pushed,) = torch.autograd.grad(A.adjoint(leaf), leaf, x)
-    probes.equal(pushed, A(x), "the derivative of the adjoint and A")
+    (pushed,) = torch.autograd.grad(pull(leaf), leaf, x)
+    probes.equal(pushed, A(x), "the derivative of the pull and A")
 
 
 def _check_adjoint(A: LinearOperator, probes: _Probes, seed: int) -> None:
