@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, testing
+    from posteriori.flags import RunWarning
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
     from posteriori.sample import sample
 
 ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "testing")
-HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "Status": "run", "sample": "sample"}
+HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "RunWarning": "flags", "Status": "run", "sample": "sample"}
 
 __all__ = [
     "Likelihood",
     "Posterior",
     "Run",
+    "RunWarning",
     "Status",
     "evaluation",
     "grid",

@@ -27,6 +27,7 @@ from posteriori import checkpoint
 from posteriori import grid as grids
 from posteriori.checkpoint import Done, Pending
 from posteriori.counting import Counter, counted
+from posteriori.flags import tell
 from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method, settings
@@ -81,7 +82,8 @@ def sample(
     checkpoint_seconds: time between checkpoints in ``folder``.
 
     Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and ``FloatingPointError`` when every row
-    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning.
+    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning. Samples that do not fit the
+    measurement, are all the same or count as few are returned with a ``RunWarning`` that says so.
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n must be an integer >= 1, got {n!r}")
@@ -97,20 +99,20 @@ def sample(
     config = describe(post, method, n, levels, seed, spacing)
     job = Job(post, method, levels, seed, n, batch or _batch(post, method, n), tuple(watch), progress, config, counter)
     if folder is None:
-        return job.run(None, checkpoint_seconds)
+        return tell(job.run(None, checkpoint_seconds), post)
     folder = Path(folder)
     with locked(folder):
         if resume and (folder / "run.json").exists():
             _same_run(read_json(folder / "run.json"), config, folder)
             if read_json(folder / "run.json")["state"] == "complete":
-                return Run.load(folder)
+                return tell(Run.load(folder), post)
         elif (folder / "run.json").exists():
             raise ValueError(f"{folder} already holds a run; choose another folder, or go on with it by resume")
         write_json(folder / "run.json", {"state": "running", "config": config})
         run = job.run(folder / "checkpoint.safetensors", checkpoint_seconds)
         run.save(folder)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-        return run
+        return tell(run, post)
 
 
 @dataclass
