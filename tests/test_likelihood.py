@@ -145,3 +145,35 @@ def test_poisson_counts_photons():
 def test_a_noise_level_must_be_a_number(sigma):
     with pytest.raises(ValueError, match="sigma must be a finite number"):
         Gaussian(sigma)
+
+
+def poor(dtype, matrix=None):
+    """A matrix of rank 4 that measures 6 numbers, and a blur that loses a frequency: A A^H is singular."""
+    U, V = (torch.linalg.qr(torch.randn(n, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(n)))[0] for n in (6, 9))
+    matrix = (U * torch.tensor([1.5, 0.7, 0.3, 0.001, 0.0, 0.0], dtype=torch.float64)) @ V.T
+    pair = torch.tensor([[0.5, 0.5, 0.0]], dtype=dtype)
+    return po.operators.Dense(matrix.to(dtype)), po.operators.Blur(pair, (1, 4, 6))
+
+
+@pytest.mark.parametrize("r2", [1.0, 6400.0, 1e8])
+def test_single_precision_keeps_what_only_noise_limits(r2):
+    """Directions that A does not see have the width s2, however much larger r2 is: in float32 as in float64."""
+    for single, double in zip(poor(torch.float32), poor(torch.float64), strict=True):
+        b = torch.randn(2, *single.out_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        exact = po.operators.solve(double, b, r2, 1e-4)
+        torch.testing.assert_close(
+            po.operators.solve(single, b.float(), r2, 1e-4).double(), exact, rtol=1e-3, atol=1e-3 * float(exact.max())
+        )
+        logs = [po.Likelihood(b[0].to(t), A, Gaussian(0.01)).widen(r2).log_prob(torch.zeros(1, *A.in_shape, dtype=t)) for A, t in
+                ((single, torch.float32), (double, torch.float64))]  # fmt: skip
+        assert float(logs[0]) == pytest.approx(float(logs[1]), rel=1e-3)
+        determinants = [float(po.operators.base.log_det(A, r2, 1e-4)) for A in (single, double)]
+        assert determinants[0] == pytest.approx(determinants[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_weak_direction_without_noise_is_measured_all_the_same(dtype):
+    A = po.operators.Dense(torch.diag(torch.tensor([1.0, 1e-4, 0.0], dtype=dtype)))
+    b = torch.tensor([[1.0, 1e-4, 3.0]], dtype=dtype)
+    torch.testing.assert_close(po.operators.solve(A, b, 2.0, 0.0), torch.tensor([[0.5, 5e3, 0.0]], dtype=dtype))
+    torch.testing.assert_close(po.operators.pinv(A, b), torch.tensor([[1.0, 1.0, 0.0]], dtype=dtype))
