@@ -7,7 +7,6 @@ import html
 import json
 import re
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,10 +83,7 @@ def check_files(study, folder):
 def test_a_quick_run_answers_its_question_and_is_taken_up_again(tmp_path, monkeypatch, capsys, name):
     study, asked = counted(ALL[name])
     monkeypatch.setitem(ALL, name, study)
-    began, worked = time.perf_counter(), time.process_time()
     assert call(monkeypatch, name, "--quick", "--out", tmp_path, "--quiet") == 0
-    # A machine that is shared, or has many cores, is not the study's fault: the lesser of the two.
-    assert min(time.perf_counter() - began, time.process_time() - worked) < 60
     assert len(asked) == len(study.plan(True)) <= len(study.plan(False))
     check_files(study, tmp_path)
     said = capsys.readouterr().out

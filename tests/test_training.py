@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -11,12 +12,12 @@ import torch
 import yaml
 from PIL import Image
 
-from posteriori.priors import from_pretrained
+from posteriori.priors import Network, from_pretrained
 from posteriori.priors.pretrained import read_card
 from posteriori.training import score_matching
 from posteriori.training.config import Training, read
 from posteriori.training.data import Crops, read_folders, read_npz
-from posteriori.training.export import export, sheet, unconditional, variance
+from posteriori.training.export import errors, export, sheet, unconditional, variance
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +263,23 @@ def test_a_batch_depends_on_seed_and_step_alone():
         Crops(images, 10)
 
 
+def test_crops_come_from_every_place_with_black_and_white_at_the_ends():
+    ends = Crops([np.array([[0, 255, 0], [255, 0, 255], [0, 255, 255]], dtype=np.uint8)[..., None]], 2, turns=False).batch(200, 0, 0)
+    assert {float(v) for v in ends.unique()} == {-1.0, 1.0}
+    places = Crops([np.arange(9, dtype=np.uint8).reshape(3, 3, 1)], 2, turns=False).batch(200, 0, 0)
+    first = ((places[:, 0, 0, 0] + 1) * 127.5).round().int().bincount(minlength=9)
+    assert set(first.nonzero().flatten().tolist()) == {0, 1, 3, 4}
+    # Four places of equal chances: five standard errors.
+    assert float((first[[0, 1, 3, 4]] / 200 - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 200) ** 0.5
+
+
+def test_images_are_drawn_by_their_pixels_or_by_their_weights():
+    images = [np.zeros((2, 2, 1), dtype=np.uint8), np.full((4, 6, 1), 255, dtype=np.uint8)]
+    for weights, share in ((None, 24 / 28), ([3.0, 1.0], 0.25)):
+        white = float((Crops(images, 2, weights).batch(1000, 0, 0)[:, 0, 0, 0] > 0).double().mean())
+        assert abs(white - share) < 5 * (share * (1 - share) / 1000) ** 0.5
+
+
 def test_turns_are_the_eight_symmetries_of_the_square():
     picture = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
     turned = {tuple(row.flatten().tolist()) for row in Crops([picture], 2).batch(200, 0, 0)}
@@ -324,6 +342,34 @@ def test_export_of_photographs_is_for_any_size(config, tmp_path):
     assert json.loads((tmp_path / "prior" / "card.json").read_text())["training"]["config"]["data"]["folders"] == ["pictures"]
     assert not (tmp_path / "prior" / "samples.png").exists()
     assert prior.denoise(torch.zeros(1, 3, 11, 6), torch.tensor(1.0)).shape == (1, 3, 11, 6)
+
+
+def test_exported_errors_are_mean_squares_with_noise_of_their_own_at_each_level(config):
+    """A network of 0 has D = c_skip x: its error is (1 - c_skip)^2 E x0^2 + c_skip^2 sigma^2, and E x0^2 = 1 for stripes of -1 and 1."""
+    plan, met = config(), []
+
+    class Seen(Network):
+        def denoise(self, x, sigma):
+            met.append((x - x0) / float(sigma))
+            return super().denoise(x, sigma)
+
+    net = score_matching.UNet(**plan.network.model_dump())
+    prior = Seen(net, shape=(1, None, None), sigma_data=0.5, sigma_min=0.05, sigma_max=5.0, multiple=net.multiple)
+    x0 = score_matching.crops(plan).batch(64, plan.seed, 1)
+    for sigma, error in errors(prior, plan, levels=5):
+        skip = 0.25 / (0.25 + sigma**2)
+        # Ten standard errors of a mean square of 4096 numbers.
+        assert error == pytest.approx((1 - skip) ** 2 + skip**2 * sigma**2, rel=10 * (2 / 4096) ** 0.5)
+    for a, b in itertools.pairwise(met):
+        assert abs(float((a * b).mean())) < 5 / 4096**0.5
+
+
+def test_the_variance_is_that_of_a_pixel_and_not_of_the_mean_image(config, tmp_path):
+    plan = config()
+    ramp = np.linspace(20, 230, 64).reshape(1, 8, 8)
+    pixels = ramp + 10 * np.random.default_rng(1).choice([-1, 1], (200, 8, 8))
+    np.savez(tmp_path / "toy.npz", train=pixels.round().astype(np.uint8))
+    assert variance(plan) == pytest.approx((10 / 127.5) ** 2, rel=0.05)
 
 
 def test_export_says_what_is_missing(config, tmp_path):

@@ -154,6 +154,29 @@ def test_the_published_optimiser_is_adam_with_the_papers_decays():
         torch.testing.assert_close(state.mu, theirs.detach(), rtol=1e-9, atol=1e-9)
 
 
+def test_the_published_start_is_the_damped_pseudo_inverse():
+    """A^T (A A^T + (0.03 ||A||)^2 I)^-1 y: a singular value of 0.05 beside 1.5 is damped, one of 0.3 hardly."""
+    post = bed("general")
+    A, y = matrix(post.likelihood.A), post.likelihood.y
+    d = 0.03 * torch.linalg.matrix_norm(A, 2)
+    want = A.T @ torch.linalg.solve(A @ A.T + d**2 * torch.eye(len(y), dtype=F64), y)
+    mu = methods.REDDiff.published().init(post, torch.ones(2, 6, dtype=F64), None).mu
+    torch.testing.assert_close(mu, want.expand(2, 6), rtol=1e-6, atol=1e-9)
+    assert not bool(methods.REDDiff().init(post, torch.ones(2, 6, dtype=F64), None).mu.any())
+
+
+def test_behind_a_nonlinear_face_a_multiple_of_the_identity_has_the_same_newton_step():
+    """H = lam w / sigma + v ||A||^2 is exact for A = 2 I, whose norm the power iterations find at once."""
+    prior = bed("general").prior
+    A = po.operators.Dense(2 * EYE)
+    plain = po.Posterior(prior, po.Likelihood(torch.linspace(-1, 2, 6, dtype=F64), A, Gaussian(0.2)))
+    hidden = po.Posterior(prior, replace(plain.given, A=po.operators.Affine(A, 1.0, 0.0)))
+    mu, e = (torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    for method in (methods.REDDiff(), methods.REDDiff("linear", lam=0.7), methods.REDDiff(data="one")):
+        ours, theirs = (fixed_levels(post, method, 0.4, mu, e) for post in (hidden, plain))
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
 def test_refused_settings():
     for wrong in ({"lam": 0.0}, {"rate": 2.0}, {"weighting": "cubic"}):
         with pytest.raises(ValueError, match="REDDiff"):
