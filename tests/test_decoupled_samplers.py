@@ -233,6 +233,26 @@ def log_density(post, target, x):
     return (post.likelihood.log_prob(x) - 0.5 * (x - target.m).square().flatten(1).sum(1) / target.r2).sum()
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("noise", [Gaussian(0.2), Poisson(40.0)])
+def test_a_tempered_product_its_slope_and_its_level_are_of_one_law(noise, temperature):
+    """log N(x; m, r2 I) + log p(y | x) / T: the value by its two terms, the slope as its gradient."""
+    post = bed()
+    like = replace(
+        post.likelihood, y=post.likelihood.y.abs(), noise=noise, A=po.operators.Dense(po.operators.matrix(post.likelihood.A).abs())
+    )
+    m, x = (torch.rand(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k)) + 0.2 for k in (0, 1))
+    target = draws.Product(like, m, 0.7, temperature)
+    leaf = x.clone().requires_grad_()
+    value = like.noise.log_prob(like.y, like.A(leaf)) / temperature - 0.5 * (leaf - m).square().sum(1) / 0.7
+    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    ours, gradient = target.both(x)
+    torch.testing.assert_close(ours - ours[0], (value - value[0]).detach())
+    torch.testing.assert_close(gradient, slope)
+    torch.testing.assert_close(target.slope(x), slope)
+    torch.testing.assert_close(target.spread, (temperature * noise.variance(like.y)).sqrt())
+
+
 CHAINS = {
     "mala": lambda target, x, L, rng: chains.mala(target.both, x, 1.2 / L, 20, rng)[0],
     "hmc": lambda target, x, L, rng: chains.hmc(target.both, x, 1.3 / L.sqrt(), 5, rng, leapfrogs=4)[0],

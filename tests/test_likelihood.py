@@ -177,3 +177,18 @@ def test_a_weak_direction_without_noise_is_measured_all_the_same(dtype):
     b = torch.tensor([[1.0, 1e-4, 3.0]], dtype=dtype)
     torch.testing.assert_close(po.operators.solve(A, b, 2.0, 0.0), torch.tensor([[0.5, 5e3, 0.0]], dtype=dtype))
     torch.testing.assert_close(po.operators.pinv(A, b), torch.tensor([[1.0, 1.0, 0.0]], dtype=dtype))
+
+
+def test_log_densities_are_those_of_every_real_number():
+    """Against torch's own laws; a complex number is two real ones, each of the level per channel."""
+    y, clean = (torch.randn(3, 4, 5, dtype=torch.complex128, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    parts = torch.distributions.Normal(torch.view_as_real(clean), 0.3)
+    for law in (ComplexGaussian(sigma_per_channel=0.3), ComplexGaussian(sigma_complex=0.3 * math.sqrt(2))):
+        torch.testing.assert_close(law.log_prob(y, clean), parts.log_prob(torch.view_as_real(y)).flatten(1).sum(1))
+    real = torch.distributions.Normal(clean.real, 0.3).log_prob(y.real).flatten(1).sum(1)
+    torch.testing.assert_close(Gaussian(0.3).log_prob(y.real, clean.real), real)
+
+
+def test_a_pixel_without_a_photon_is_known_to_one_photon():
+    variance = Poisson(50.0).variance(torch.tensor([0.0, 0.01, 0.5, 2.0], dtype=torch.float64))
+    torch.testing.assert_close(50.0**2 * variance, torch.tensor([1.0, 1.0, 25.0, 100.0], dtype=torch.float64))

@@ -49,3 +49,22 @@ def test_the_colour_scale_gets_lighter():
 
     lightness = ANCHORS @ [0.2126, 0.7152, 0.0722]
     assert all(b > a for a, b in pairwise(lightness))
+
+
+def test_every_number_of_the_table_stands_under_its_heading():
+    from posteriori.report.table import HEADINGS, cells
+
+    record = {"psnr_mean": 1, "psnr_sample": 2, "ssim_mean": 3, "ssim_sample": 4, "chi2_samples": 5, "spread": 6, "seconds": 9}
+    shown = dict(zip(HEADINGS, cells(record | {"method": "MMPS", "counts": {"denoiser": 7, "vjp": 8}}), strict=True))
+    assert shown.pop("Method") == "MMPS"
+    assert {head: float(text) for head, text in shown.items()} == {
+        "PSNR mean, dB": 1, "PSNR one, dB": 2, "SSIM mean": 3, "SSIM one": 4, "chi2": 5, "Spread": 6, "Denoiser": 7, "VJP": 8, "Seconds": 9,
+    }  # fmt: skip
+
+
+def test_a_map_is_the_root_mean_square_over_channels():
+    from posteriori.report.page import _flat
+
+    image = torch.tensor([3.0, -4.0, 0.0]).view(3, 1, 1).expand(3, 2, 5)
+    torch.testing.assert_close(_flat(image), torch.full((2, 5), (25 / 3) ** 0.5))
+    assert torch.equal(_flat(-image[0]), image[0])
