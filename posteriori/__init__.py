@@ -10,24 +10,36 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, testing
-    from posteriori.flags import RunWarning
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
+
+    __version__: str
     from posteriori.sample import sample
 
 ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "testing")
-HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "RunWarning": "flags", "Status": "run", "sample": "sample"}
+HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "Status": "run", "sample": "sample"}
+
+# Where names live that people look for at the top.
+ELSEWHERE = {
+    "Gaussian": "posteriori.noise.Gaussian (the noise) or posteriori.priors.Gaussian (the prior)",
+    "Poisson": "posteriori.noise.Poisson",
+    "Prior": "posteriori.priors.Prior",
+    "Operator": "posteriori.operators.Operator",
+    "Method": "posteriori.methods.Method",
+    "load": "posteriori.Run.load(folder)",
+    "solve": "posteriori.sample(posterior, method), or `posteriori solve problem.yaml` on the command line",
+}
 
 __all__ = [
     "Likelihood",
     "Posterior",
     "Run",
-    "RunWarning",
     "Status",
     "evaluation",
     "grid",
@@ -61,7 +73,11 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        return version("posteriori")
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise import_module(f"{__name__}.settings").absent(__name__, name, __all__, ELSEWHERE)
 
 
 def __dir__() -> list[str]:

@@ -1,12 +1,13 @@
-"""What is kept of an interrupted run, so that it ends with the same bits as one that was not.
+"""What is kept of a run under way, so that it ends with the same bits as one that was not interrupted.
 
-A checkpoint is one safetensors file: the rows of finished batches, the state of the batch under way, the position of its random
-streams, the counts so far.
+rows/00000000.safetensors   the samples of a finished batch, named by its first group; written once
+checkpoint.safetensors      the state of the batch under way, the position of its random streams, the counts so far
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Pending:
 
 @dataclass
 class Done:
-    """Finished batches."""
+    """Finished batches, in the memory of the CPU."""
 
     groups: int = 0
     rows: list[Tensor] = field(default_factory=list)
@@ -55,42 +56,91 @@ class Done:
         """
         group, returned = len(batch.status) // batch.groups, len(rows) // batch.groups
         self.groups += batch.groups
-        self.rows.append(rows)
-        self.log_w.append(log_w)
+        self.rows.append(rows.cpu())
+        self.log_w.append(log_w.cpu())
         ends = [batch.status[g * group : (g + 1) * group] + ended[g * returned : (g + 1) * returned] for g in range(batch.groups)]
         worst = [next((status for status in end if not status.ok), end[0]) for end in ends]
         self.status += [status for status in worst for _ in range(returned)]
         if evidence is not None:
-            self.evidence.append(evidence[torch.tensor([status.ok for status in worst], device=evidence.device) | evidence.isneginf()])
+            evidence = evidence.cpu()
+            self.evidence.append(evidence[torch.tensor([status.ok for status in worst]) | evidence.isneginf()])
         for name, values in batch.trace.items():
             self.trace.setdefault(name, []).append(torch.stack(values)[:, batch.first(returned)])
 
+    def arrays(self) -> dict[str, Tensor]:
+        """The last batch, as ``append`` writes it."""
+        out = {"rows": self.rows[-1], "log_w": self.log_w[-1]} | {f"trace.{name}": parts[-1] for name, parts in self.trace.items()}
+        return out | ({"evidence": self.evidence[-1]} if self.evidence else {})
 
-def save(place: Path, done: Done, batch: Pending, calls: dict[str, int], spent: float, size: int) -> None:
+    def take(self, arrays: dict[str, Tensor], groups: int, status: list[Status]) -> None:
+        """Add a batch that ``append`` has written."""
+        self.groups += groups
+        self.status += status
+        self.rows.append(arrays["rows"])
+        self.log_w.append(arrays["log_w"])
+        self.evidence += [arrays["evidence"]] if "evidence" in arrays else []
+        for name, value in arrays.items():
+            if name.startswith("trace."):
+                self.trace.setdefault(name.removeprefix("trace."), []).append(value)
+
+
+Progress = dict[str, Any]
+"""calls: row-calls so far by kind; spent: seconds; size: rows worked on together."""
+
+
+def append(folder: Path, done: Done, groups: int, progress: Progress) -> None:
+    """Keep the batch that was finished last, of so many groups."""
+    first, ends = done.groups - groups, done.status[len(done.status) - len(done.rows[-1]) :]
+    notes = progress | {"groups": groups, "status": [astuple(status) for status in ends]}
+    (folder / "rows").mkdir(exist_ok=True)
+    write_arrays(folder / "rows" / f"{first:08d}.safetensors", done.arrays(), {"notes": json.dumps(notes)})
+
+
+def save(folder: Path, done: Done, batch: Pending, progress: Progress) -> None:
+    """Keep the batch under way."""
     arrays = {f"state.{i}": leaf for i, leaf in enumerate(leaves(batch.state))}
-    for name, parts in (("rows", done.rows), ("log_w", done.log_w), ("evidence", done.evidence)):
-        arrays |= {f"{name}.{i}": part for i, part in enumerate(parts)}
     arrays |= {f"trace.{name}": torch.stack(values) for name, values in batch.trace.items()}
-    arrays |= {f"traced.{name}": torch.cat(parts, dim=1) for name, parts in done.trace.items()}
-    notes = {"step": batch.step, "groups": batch.groups, "done": done.groups, "calls": calls, "spent": spent, "size": size}
-    notes |= {"batch_status": [astuple(s) for s in batch.status], "done_status": [astuple(s) for s in done.status]}
-    write_arrays(place, arrays | {"streams": batch.rng.state()}, {"notes": json.dumps(notes)})
+    notes = progress | {"step": batch.step, "groups": batch.groups, "done": done.groups, "status": [astuple(s) for s in batch.status]}
+    write_arrays(folder / "checkpoint.safetensors", arrays | {"streams": batch.rng.state()}, {"notes": json.dumps(notes)})
 
 
-def load(place: Path, seed: int, group: int, device: torch.device) -> tuple[Done, Pending, list[Tensor], dict[str, Any]]:
-    """What ``save`` kept. The state comes as its list of tensors: its shape is the method's affair, see ``pour``."""
+def finished(folder: Path) -> tuple[Done, Progress | None]:
+    """The finished batches of a folder, and how far the run was after the last of them; None when there is none."""
+    done, progress = Done(), None
+    while (place := folder / "rows" / f"{done.groups:08d}.safetensors").exists():
+        arrays, text = read_arrays(place)
+        progress = json.loads(text["notes"])
+        done.take(arrays, progress["groups"], [Status(*s) for s in progress["status"]])
+    return done, progress
+
+
+def pending(
+    folder: Path, done: Done, seed: int, start: int, group: int, device: torch.device
+) -> tuple[Pending, list[Tensor], Progress] | None:
+    """The batch under way, with its state as a list of tensors (its shape is the method's affair, see ``pour``), and the progress then.
+
+    start: the group that the run begins with. None when no batch after those that are ``done`` was kept.
+    """
+    place = folder / "checkpoint.safetensors"
+    if not place.exists():
+        return None
     arrays, text = read_arrays(place)
-    streams = arrays.pop("streams")
-    arrays = {name: tensor.to(device) for name, tensor in arrays.items()}
     notes = json.loads(text["notes"])
-    rng = Streams(seed, range(notes["done"], notes["done"] + notes["groups"]), group)
-    rng.restore(streams)
-    rows, log_w, evidence = (_series(arrays, name) for name in ("rows", "log_w", "evidence"))
-    done = Done(notes["done"], rows, log_w, evidence, [Status(*s) for s in notes["done_status"]])
-    done.trace = {name.removeprefix("traced."): [value.cpu()] for name, value in arrays.items() if name.startswith("traced.")}
-    batch = Pending(notes["step"], notes["groups"], rng, None, [Status(*s) for s in notes["batch_status"]])
-    batch.trace = {name.removeprefix("trace."): list(value.cpu()) for name, value in arrays.items() if name.startswith("trace.")}
-    return done, batch, _series(arrays, "state"), notes
+    if notes["done"] != done.groups:
+        return None
+    first = start + done.groups
+    rng = Streams(seed, range(first, first + notes["groups"]), group)
+    rng.restore(arrays.pop("streams"))
+    batch = Pending(notes["step"], notes["groups"], rng, None, [Status(*s) for s in notes["status"]])
+    batch.trace = {name.removeprefix("trace."): list(value) for name, value in arrays.items() if name.startswith("trace.")}
+    state = sorted((int(name.removeprefix("state.")), value) for name, value in arrays.items() if name.startswith("state."))
+    return batch, [value.to(device) for _, value in state], notes
+
+
+def clear(folder: Path) -> None:
+    """Remove what only a run under way needs."""
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(folder / "rows", ignore_errors=True)
 
 
 def leaves(state: Any) -> list[Tensor]:
@@ -112,8 +162,3 @@ def pour(mould: Any, parts: Iterator[Tensor]) -> Any:
         values = [pour(part, parts) for part in mould]
         return type(mould)(*values) if hasattr(mould, "_fields") else tuple(values)
     return type(mould)(**{f.name: pour(getattr(mould, f.name), parts) for f in fields(mould)})
-
-
-def _series(arrays: dict[str, Tensor], name: str) -> list[Tensor]:
-    keys = [key for key in arrays if key.startswith(f"{name}.")]
-    return [arrays[key] for key in sorted(keys, key=lambda key: int(key.split(".")[1]))]

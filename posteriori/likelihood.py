@@ -12,6 +12,7 @@ otherwise A is composed with u -> a u + b. Samples are handed back in the likeli
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field, replace
 
@@ -143,7 +144,7 @@ def affine(source: Range, target: Range) -> tuple[float, float]:
     return a, target[0] - a * source[0]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
     """p(x | y) of a prior and a likelihood, in the prior's coordinates.
 
@@ -182,3 +183,37 @@ class Posterior:
         """Samples in the prior's coordinates -> the range the user stated."""
         a, b = self.scaling
         return x if (a, b) == (1.0, 0.0) else a * x + b
+
+    def at_work(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Posterior:
+        """This posterior on one device and in one precision: itself where nothing changes.
+
+        device: by default that of the prior's tensors, or of y when the prior has none. dtype: of the real numbers that images are made
+        of, float32 or float64; by default that of y, at least float32. y and the prior are cast to it and operators cast themselves; a
+        network keeps the precision of its own. Raises ``ValueError`` for another dtype, and naming a device that is not there.
+        """
+        y, held = self.given.y, next((t for t in [*self.prior.parameters(), *self.prior.buffers()]), None)
+        place = (y.device if held is None else held.device) if device is None else _device(device)
+        real = y.real.dtype if dtype is None else dtype
+        real = torch.float32 if dtype is None and real in (torch.float16, torch.bfloat16) else real
+        if real not in (torch.float32, torch.float64):
+            raise ValueError(f"images are worked on in float32 or float64, got dtype={dtype}; a network may have a precision of its own")
+        prior, A = self.prior.at_work(place, real), self.given.A
+        if any(t.device != place for t in [*A.parameters(), *A.buffers()]):
+            A = copy.deepcopy(A).to(place)
+        kind = real.to_complex() if y.is_complex() else real
+        if prior is self.prior and A is self.given.A and (y.device, y.dtype) == (place, kind):
+            return self
+        return Posterior(prior, replace(self.given, y=y.to(device=place, dtype=kind), A=A, check=False))
+
+    def __repr__(self) -> str:
+        law = ", ".join(f"{name}={value:g}" for name, value in vars(self.given.noise).items() if value is not None)
+        unit = f", range [{self.given.range[0]:g}, {self.given.range[1]:g}]" if self.given.range is not None else ""
+        measured = f"y {list(self.given.y.shape)} {str(self.given.y.dtype).removeprefix('torch.')}"
+        return f"Posterior({self.prior!r}, {measured} = {self.given.A!r} + {type(self.given.noise).__name__}({law}){unit})"
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
+        raise ValueError(f"device {str(name)!r} is not available here: {str(error).splitlines()[0]}") from None

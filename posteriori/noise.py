@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from posteriori import identity
 from posteriori.linalg import real_view
 from posteriori.rng import Streams
+from posteriori.settings import Checked, NonNegative, Positive
 
 
-class Noise(ABC):
+class Noise(metaclass=Checked):
     """A noise law. All methods work row by row on (B, *O)."""
 
     @abstractmethod
@@ -46,14 +49,13 @@ class Noise(ABC):
         """Standard deviation of a Gaussian law, None for any other."""
         return None
 
+    def record(self) -> dict[str, Any]:
+        """What this law is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
+        return identity.content(self)
+
     def scaled(self, factor: float) -> Noise:
         """The law of ``factor * y``. Raises ``ValueError`` for a law that is not closed under scaling."""
         raise ValueError(f"{type(self).__name__} noise cannot be rescaled")
-
-
-def _check_sigma(name: str, sigma: float) -> None:
-    if not isinstance(sigma, int | float) or isinstance(sigma, bool) or not 0 <= sigma < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0, got {sigma!r}")
 
 
 def _check_complex(y: Tensor, wanted: bool, law: str) -> None:
@@ -72,10 +74,7 @@ def _gaussian_log_prob(difference: Tensor, sigma: float) -> Tensor:
 class Gaussian(Noise):
     """y = A x + sigma z for real measurements; sigma in the units of y."""
 
-    sigma: float
-
-    def __post_init__(self) -> None:
-        _check_sigma("sigma", self.sigma)
+    sigma: NonNegative
 
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
         _check_complex(clean, False, "Gaussian")
@@ -107,17 +106,15 @@ class ComplexGaussian(Noise):
     sigma_complex: sqrt(E|e|^2) = sqrt(2) sigma_per_channel.
     """
 
-    sigma_per_channel: float | None = None
-    sigma_complex: float | None = None
+    sigma_per_channel: NonNegative | None = None
+    sigma_complex: NonNegative | None = None
 
     def __post_init__(self) -> None:
         if (self.sigma_per_channel is None) == (self.sigma_complex is None):
             raise ValueError("ComplexGaussian: give exactly one of sigma_per_channel and sigma_complex (= sqrt(2) sigma_per_channel)")
         if self.sigma_complex is not None:
-            _check_sigma("sigma_complex", self.sigma_complex)
             object.__setattr__(self, "sigma_per_channel", self.sigma_complex / math.sqrt(2))
             object.__setattr__(self, "sigma_complex", None)
-        _check_sigma("sigma_per_channel", self.std)
 
     @property
     def std(self) -> float:
@@ -150,11 +147,9 @@ class Poisson(Noise):
     image and counts as 0; a smaller one raises ``ValueError``.
     """
 
-    peak: float
+    peak: Positive
 
     def __post_init__(self) -> None:
-        if not isinstance(self.peak, int | float) or isinstance(self.peak, bool) or not 0 < self.peak < math.inf:
-            raise ValueError(f"peak must be a finite number of photons > 0, got {self.peak!r}")
         if self.peak < 10:
             warnings.warn(f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary picture", stacklevel=3)
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +26,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from posteriori import identity
 from posteriori.linalg import real_view
+from posteriori.settings import Fraction, Setting
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Status:
         return "finished" if self.ok else f"diverged at step {self.step}: {self.reason}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """The result of ``posteriori.sample``.
 
@@ -53,6 +58,7 @@ class Run:
     status: one for each of the n rows.
     counts: denoiser, vjp, operator and adjoint calls per sample.
     trace: name -> (steps, n) numbers that the method reported at each step.
+    clouds: how many independent clouds log_evidence is made of.
     seconds: wall-clock time. config: everything needed to repeat the run. references: BibTeX keys.
     """
 
@@ -66,6 +72,16 @@ class Run:
     config: dict[str, Any]
     references: tuple[str, ...]
     extras: dict[str, Tensor] = field(default_factory=dict)
+    clouds: int = 0
+
+    def __repr__(self) -> str:
+        lost = len(self.status) - len(self.samples)
+        kind = str(self.samples.dtype).removeprefix("torch.")
+        calls = ", ".join(f"{count:g} {name}" for name, count in self.counts.items() if count)
+        return (
+            f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape {list(self.samples.shape[1:])} {kind}"
+            f"{f', {lost} diverged' if lost else ''}; {calls or 'no'} calls a sample; {self.seconds:.1f} s)"
+        )
 
     @property
     def mean(self) -> Tensor:
@@ -78,6 +94,89 @@ class Run:
         """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one sample."""
         w = self.log_w.softmax(0).to(self.samples.real.dtype)
         return torch.tensordot(w, (self.samples - self.mean).abs().square(), 1).div((1 - w.square().sum()).clamp(min=1e-12)).sqrt()
+
+    @property
+    def ess(self) -> float:
+        """Effective number of samples, (sum w)^2 / sum w^2 of the weights: their number where all count alike.
+
+        Particles of one cloud descend from common ancestors, which the weights do not tell: ``evaluation.summary`` counts those.
+        """
+        w = self.log_w.softmax(0)
+        return float(1 / w.square().sum())
+
+    def quantile(self, q: float) -> Tensor:
+        """The value below which a draw of the posterior lies with probability q, for each number of an image: shape E.
+
+        Between the k-th and the next smallest of n samples q runs from k / (n + 1) on, so that the interval between two quantiles holds
+        an exchangeable truth exactly as often as it says; a weighted sample counts by its weight, n being ``ess``. Beyond the smallest
+        or largest sample it is that sample. Raises ``ValueError`` for q outside [0, 1], and for complex samples, which have no order.
+        """
+        q = Setting(Fraction).valid(q, "q")
+        if self.samples.is_complex():
+            raise ValueError("complex numbers have no quantiles; take those of the magnitude, real or imaginary part of run.samples")
+        x, order = self.samples.double().sort(0)
+        w = self.log_w.softmax(0).to(x)[order]
+        n = self.ess
+        p = 0.5 + (w.cumsum(0) - 0.5 * w - 0.5) * n / (n + 1)
+        after = (p <= q).sum(0, keepdim=True)
+        low, high = (after - 1).clamp(min=0), after.clamp(max=len(x) - 1)
+        left, right = p.gather(0, low), p.gather(0, high)
+        share = torch.where(right > left, (q - left) / (right - left).clamp(min=1e-300), 0.0).clamp(0, 1)
+        return torch.lerp(x.gather(0, low), x.gather(0, high), share)[0].to(self.samples.dtype)
+
+    def interval(self, level: float) -> tuple[Tensor, Tensor]:
+        """The central interval that holds each number with probability ``level``: its two ends, shape E.
+
+        Warns when n samples cannot state it: the widest interval of n samples has the level (n - 1) / (n + 1). Raises as ``quantile``.
+        """
+        level = Setting(Fraction).valid(level, "level")
+        most = (self.ess - 1) / (self.ess + 1)
+        if level > most + 1e-9:
+            warnings.warn(
+                f"{self.ess:.3g} samples can state intervals of up to {100 * most:.0f} %, not of {100 * level:g} %: these ends are the "
+                f"smallest and the largest sample; {math.ceil((1 + level) / (1 - level) - 1e-6) if level < 1 else 'no'} samples can",
+                stacklevel=2,
+            )
+        return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
+
+    @classmethod
+    def merge(cls, runs: Sequence[Run]) -> Run:
+        """One run made of several that drew its samples in parts, see ``first`` of ``sample``: the same numbers as drawn at once.
+
+        Raises ``ValueError`` naming what differs when they are not parts of one run, and naming the samples that are missing.
+        """
+        runs = sorted(runs, key=lambda run: run.config["first"])
+        if not runs:
+            raise ValueError("there is no run to merge")
+        free = ("first", "n", "threads", "seconds")
+        for run in runs[1:]:
+            told = [{key: value for key, value in r.config.items() if key not in free} for r in (runs[0], run)]
+            different = list(identity.changes(json.loads(json.dumps(told[0])), json.loads(json.dumps(told[1]))))
+            if different:
+                raise ValueError(f"these are not parts of one run ({'; '.join(different)[:600]})")
+        for run, after in pairwise(runs):
+            end = run.config["first"] + run.config["n"]
+            if end != after.config["first"]:
+                raise ValueError(
+                    f"samples {end} to {after.config['first'] - 1} are missing"
+                    if end < after.config["first"]
+                    else f"sample {after.config['first']} is there twice"
+                )
+        total, clouds = sum(len(run.status) for run in runs), sum(run.clouds for run in runs)
+        counts = {kind: sum(run.counts[kind] * len(run.status) for run in runs) / total for kind in runs[0].counts}
+        parts = [run.log_evidence + math.log(run.clouds) for run in runs if run.log_evidence is not None and run.clouds]
+        return cls(
+            samples=torch.cat([run.samples for run in runs]),
+            log_w=torch.cat([run.log_w for run in runs]),
+            log_evidence=float(torch.tensor(parts, dtype=torch.float64).logsumexp(0)) - math.log(clouds) if parts else None,
+            status=tuple(status for run in runs for status in run.status),
+            counts={kind: int(count) if count == int(count) else count for kind, count in counts.items()},
+            trace={name: torch.cat([run.trace[name] for run in runs], 1) for name in runs[0].trace},
+            seconds=sum(run.seconds for run in runs),
+            config=runs[0].config | {"n": total},
+            references=runs[0].references,
+            clouds=clouds,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write the run to a folder, arrays first, so that a complete run.json means a complete run."""
@@ -93,6 +192,7 @@ class Run:
             "seconds": self.seconds,
             "log_evidence": self.log_evidence,
             "references": list(self.references),
+            "clouds": self.clouds,
             "status": [asdict(s) for s in self.status],
         }
         write_json(folder / "run.json", record)
@@ -115,6 +215,7 @@ class Run:
             seconds=record["seconds"],
             config=record["config"],
             references=tuple(record["references"]),
+            clouds=record.get("clouds", 0),
             extras={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
         )
 

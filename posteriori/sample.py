@@ -7,15 +7,12 @@ arithmetic, about 1e-6).
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,12 @@ from tqdm import tqdm
 
 from posteriori import checkpoint
 from posteriori import grid as grids
-from posteriori.checkpoint import Done, Pending
+from posteriori.checkpoint import Done, Pending, Progress
+from posteriori.configuration import check_same, describe
 from posteriori.counting import Counter, counted
-from posteriori.flags import tell
 from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
-from posteriori.methods.base import Info, Method, settings
+from posteriori.methods.base import Info, Method
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, locked, read_json, write_json
 
@@ -57,8 +54,11 @@ def sample(
     n: int = 1,
     steps: int = 100,
     seed: int = 0,
+    first: int = 0,
     grid: grids.Name | Tensor | None = None,
     batch: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
     watch: Sequence[Watch] = (),
     progress: bool = False,
     folder: str | Path | None = None,
@@ -75,44 +75,57 @@ def sample(
     steps: noise levels visited.
     grid: "karras", "log" or "ddpm", or a tensor of levels that ends at 0; None for the method's own choice, "karras" when it has none.
     seed: integer >= 0; sample k depends on (seed, k).
+    first: the number of the first sample: the run returns samples first to first + n - 1, so that ``Run.merge`` makes of several runs,
+        on several machines, the one that would have drawn them all. A multiple of the samples that the method returns together.
     batch: rows worked on together; by default as many as keep a batch near a million numbers. Halved by itself when memory runs out.
+    device, dtype: where and in which precision (float32 or float64) images are worked on, see ``Posterior.at_work``. By default where
+        the prior's tensors are, in the precision of y. A network keeps the precision of its own.
     watch: functions (step, s, rows, info) called after each step of each batch.
     progress: show a bar.
-    folder: where to keep the run; with ``resume`` an interrupted run of the same configuration is completed there, to the same numbers.
-    checkpoint_seconds: time between checkpoints in ``folder``.
+    folder: where to keep the run, batch by batch; with ``resume`` an interrupted run of the same prior, operator, noise, y and settings is
+        completed there, to the same numbers. Another one is refused.
+    checkpoint_seconds: time between checkpoints of the batch under way in ``folder``.
+
+    Samples are returned on the CPU.
 
     Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and ``FloatingPointError`` when every row
-    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning. Samples that do not fit the
-    measurement, are all the same or count as few are returned with a ``RunWarning`` that says so.
+    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning.
     """
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n must be an integer >= 1, got {n!r}")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    _check(n, first, batch, method.returned)
     if resume and folder is None:
         raise ValueError("resume needs the folder of the run to go on with")
+    post = post.at_work(device, dtype)
     refusal = method.refuses(post)
     if refusal:
         raise ValueError(refusal)
-    counter = Counter()
-    levels, spacing = _levels(counted(post, counter), method, steps, grid)
-    config = describe(post, method, n, levels, seed, spacing)
-    job = Job(post, method, levels, seed, n, batch or _batch(post, method, n), tuple(watch), progress, config, counter)
+    config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
+    job = Job(post, method, steps, grid, seed, n, first, batch or _batch(post, method, n), tuple(watch), progress, config, Counter())
     if folder is None:
-        return tell(job.run(None, checkpoint_seconds), post)
+        return job.run(None, checkpoint_seconds)
     folder = Path(folder)
     with locked(folder):
-        if resume and (folder / "run.json").exists():
-            _same_run(read_json(folder / "run.json"), config, folder)
-            if read_json(folder / "run.json")["state"] == "complete":
-                return tell(Run.load(folder), post)
-        elif (folder / "run.json").exists():
-            raise ValueError(f"{folder} already holds a run; choose another folder, or go on with it by resume")
-        write_json(folder / "run.json", {"state": "running", "config": config})
-        run = job.run(folder / "checkpoint.safetensors", checkpoint_seconds)
+        if (folder / "run.json").exists():
+            if not resume:
+                raise ValueError(f"{folder} already holds a run; choose another folder, or go on with it by resume")
+            record = read_json(folder / "run.json")
+            check_same(record["config"], config, folder)
+            job.visit(folder, record["config"])
+            if record["state"] == "complete":
+                return Run.load(folder)
+        run = job.run(folder, checkpoint_seconds)
         run.save(folder)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-        return tell(run, post)
+        checkpoint.clear(folder)
+        return run
+
+
+def _check(n: int, first: int, batch: int | None, returned: int) -> None:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n must be an integer >= 1, got {n!r}")
+    if not isinstance(first, int) or isinstance(first, bool) or first < 0 or first % returned:
+        together = f", a multiple of the {returned} samples that this method returns together" if returned > 1 else ""
+        raise ValueError(f"first must be an integer >= 0{together}, got {first!r}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
 
 
 @dataclass
@@ -121,9 +134,11 @@ class Job:
 
     post: Posterior
     method: Method[Any]
-    levels: Tensor
+    steps: int
+    grid: grids.Name | Tensor | None
     seed: int
     n: int
+    first: int
     batch: int
     watch: tuple[Watch, ...]
     progress: bool
@@ -131,14 +146,39 @@ class Job:
     counter: Counter
 
     def __post_init__(self) -> None:
+        self.levels = torch.empty(0)
+        self.kept: tuple[Done, Progress | None] = (Done(), None)
+        self.start = self.first // self.method.returned
+
+    def visit(self, folder: Path, config: dict[str, Any]) -> None:
+        """Take up what a folder holds. The method's own levels are those of then: a pilot is not run again."""
+        self.kept = checkpoint.finished(folder)
+        levels = torch.tensor(config["levels"], dtype=torch.float64, device=self.post.likelihood.y.device)
+        if self.grid is not None and not torch.equal(self.make_levels()[0], levels):
+            raise ValueError(f"the run in {folder} was started with the levels {config['levels']}, so it cannot be resumed with others")
+        if self.kept[1] is not None or (folder / "checkpoint.safetensors").exists() or not config["pilot"]:
+            self.levels, self.config = levels, self.config | {key: config[key] for key in ("levels", "grid", "pilot")}
+
+    def prepare(self) -> None:
+        """The levels, unless a folder had them."""
+        if not len(self.levels):
+            self.levels, spacing = self.make_levels()
+            name = spacing if isinstance(spacing, str) else "explicit" if spacing is not None else "the method's own"
+            pilot = any(self.counter.calls.values())
+            self.config = self.config | {"grid": name, "levels": self.levels.tolist(), "pilot": pilot}
         centre = self.post.prior.start(self.blank(1)[:1], self.levels[0])
         self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
 
-    def run(self, place: Path | None, every: float) -> Run:
-        began, counter, done, pending = time.perf_counter(), self.counter, Done(), None
-        if place is not None and place.exists():
-            done, pending, spent = self.restore(place, counter)
-            began -= spent
+    def make_levels(self) -> tuple[Tensor, grids.Name | Tensor | None]:
+        return _levels(counted(self.post, self.counter), self.method, self.steps, self.grid)
+
+    def run(self, folder: Path | None, every: float) -> Run:
+        began, counter = time.perf_counter(), self.counter
+        self.prepare()
+        done, pending, spent = self.restore(folder)
+        began -= spent
+        if folder is not None:
+            write_json(folder / "run.json", {"state": "running", "config": self.config})
         saved = time.perf_counter()
         post, group = counted(self.post, counter), self.method.group
         groups = -(-self.n // self.method.returned)
@@ -153,8 +193,8 @@ class Job:
                 while pending.step < len(self.levels) - 1:
                     self.advance(post, pending, counter)
                     bar.update(1)
-                    if place is not None and time.perf_counter() - saved >= every:
-                        checkpoint.save(place, done, pending, counter.calls, time.perf_counter() - began, self.batch)
+                    if folder is not None and time.perf_counter() - saved >= every:
+                        checkpoint.save(folder, done, pending, self.progressed(began))
                         saved = time.perf_counter()
                 self.close(post, done, pending, counter)
             except (MemoryError, RuntimeError) as error:
@@ -163,12 +203,19 @@ class Job:
                 counter.calls.update(kept)
                 self.batch = before * group // 2
                 warnings.warn(f"out of memory with {before * group} rows: going on with {self.batch} at a time, same samples", stacklevel=3)
+            else:
+                if folder is not None:
+                    checkpoint.append(folder, done, before, self.progressed(began))
             pending = None
         bar.close()
         return self.finish(done, counter, time.perf_counter() - began)
 
-    def begin(self, post: Posterior, first: int, groups: int) -> Pending:
-        """The next batch at the largest noise level."""
+    def progressed(self, began: float) -> Progress:
+        return {"calls": self.counter.calls, "spent": time.perf_counter() - began, "size": self.batch}
+
+    def begin(self, post: Posterior, done: int, groups: int) -> Pending:
+        """The next batch at the largest noise level, after ``done`` groups."""
+        first = self.start + done
         rng = Streams(self.seed, range(first, first + groups), self.method.group)
         with torch.no_grad():
             x = post.prior.start(rng.normal(self.blank(groups)), self.levels[0])
@@ -224,58 +271,31 @@ class Job:
         # Clouds are independent: the mean of their estimates of p(y) is one, unbiased where each of them is. A dead cloud's is 0.
         clouds = torch.cat(done.evidence) if done.evidence else None
         evidence = None if clouds is None else float(clouds.logsumexp(0)) - math.log(len(clouds))
-        return Run(samples, log_w, evidence, status, counts, trace, seconds, self.config, (self.method.reference,))
+        references = (self.method.reference,) if self.method.reference else ()
+        number = 0 if clouds is None else len(clouds)
+        return Run(samples, log_w, evidence, status, counts, trace, seconds, self.config, references, clouds=number)
 
-    def restore(self, place: Path, counter: Counter) -> tuple[Done, Pending, float]:
-        y = self.post.likelihood.y
-        done, pending, parts, notes = checkpoint.load(place, self.seed, self.method.group, y.device)
-        counter.calls, self.batch = notes["calls"], notes["size"]
-        # A fresh state is the mould into which the saved tensors are poured; its own random numbers do not matter.
-        spare = Streams(0, range(pending.groups), self.method.group)
-        with torch.no_grad():
-            pending.state = checkpoint.pour(self.method.init(self.post, self.blank(pending.groups), spare), iter(parts))
-        return done, pending, notes["spent"]
+    def restore(self, folder: Path | None) -> tuple[Done, Pending | None, float]:
+        """What ``visit`` found: finished batches, the batch under way if there is one, the seconds spent."""
+        done, progress = self.kept
+        device, group = self.post.likelihood.y.device, self.method.group
+        found = None if folder is None else checkpoint.pending(folder, done, self.seed, self.start, group, device)
+        batch = None
+        if found is not None:
+            batch, parts, progress = found
+            # A fresh state is the mould into which the saved tensors are poured; its own random numbers do not matter.
+            spare = Streams(0, range(batch.groups), group)
+            with torch.no_grad():
+                batch.state = checkpoint.pour(self.method.init(self.post, self.blank(batch.groups), spare), iter(parts))
+        if progress is None:
+            return done, batch, 0.0
+        self.counter.calls, self.batch = progress["calls"], progress["size"]
+        return done, batch, progress["spent"]
 
     def blank(self, groups: int) -> Tensor:
         y = self.post.likelihood.y
         dtype = y.real.dtype.to_complex() if self.post.prior.complex else y.real.dtype
         return torch.zeros(groups * self.method.group, *self.post.shape, dtype=dtype, device=y.device)
-
-
-def describe(post: Posterior, method: Method[Any], n: int, levels: Tensor, seed: int, grid: grids.Name | Tensor | None) -> dict[str, Any]:
-    """Everything that tells two runs apart, as plain JSON values."""
-    given, inner = post.given, post.likelihood
-    levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
-    return {
-        "method": type(method).__name__,
-        "settings": settings(method),
-        "prior": type(post.prior).__name__,
-        "prior_range": post.prior.range,
-        "operator": type(given.A).__name__,
-        "image_shape": list(post.shape),
-        "measurement_shape": list(given.y.shape),
-        "range": given.range,
-        "noise": {"law": type(given.noise).__name__, **levels_given},
-        "noise_std_in_prior_range": inner.noise.std,
-        "fingerprint": f"{float(given.y.abs().double().sum()):.12g}",
-        "n": n,
-        "seed": seed,
-        "grid": grid if isinstance(grid, str) else "explicit" if grid is not None else "the method's own",
-        "levels": levels.tolist(),
-        "dtype": str(given.y.dtype).removeprefix("torch."),
-        "device": str(given.y.device),
-        "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _same_run(record: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
-    """Raise ``ValueError`` naming the settings in which a stored run differs from the one asked for."""
-    then, now = record["config"], json.loads(json.dumps(config))
-    names = [name for name in now if name != "threads" and then.get(name) != now[name]]
-    if names:
-        changes = "; ".join(f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in names)
-        raise ValueError(f"the run in {folder} was started with other settings, so it cannot be resumed ({changes[:600]})")
 
 
 def _levels(

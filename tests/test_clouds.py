@@ -174,7 +174,7 @@ def test_the_evidence_of_a_count_holds_with_clouds_that_died(particles, look):
 class Ending(Cloud):
     """A cloud whose last numbers are planted."""
 
-    value: float = 0.0
+    value: object = 0.0
     where: str = "rows"
 
     def finish(self, post, state, rng):

@@ -202,7 +202,7 @@ def test_a_zero_residual_gives_no_step_and_a_nonlinear_measurement_is_taken():
 
 @pytest.mark.parametrize("settings", [{"scale": -1.0}, {"until": -0.1}, {"repeats": 0}, {"window": (2.0, 1.0)}, {"window": (-1.0, 1.0)}])
 def test_freedom_refuses_senseless_settings(settings):
-    with pytest.raises(ValueError, match="FreeDoM: expected"):
+    with pytest.raises(ValueError, match="FreeDoM"):
         methods.FreeDoM(**settings)
 
 
@@ -394,5 +394,5 @@ def test_snips_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="closed-form spectrum"):
         po.sample(post, methods.SNIPS(), n=1, steps=3)
     for settings in ({"n_steps": 0}, {"rate": 0.0}, {"rate": 2.0}):
-        with pytest.raises(ValueError, match="SNIPS: expected"):
+        with pytest.raises(ValueError, match="SNIPS"):
             methods.SNIPS(**settings)

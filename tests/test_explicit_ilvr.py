@@ -56,5 +56,5 @@ def test_the_later_it_lets_go_the_closer_the_coarse_content():
 
 
 def test_a_negative_level_is_refused():
-    with pytest.raises(ValueError, match="until is a noise level"):
+    with pytest.raises(ValueError, match="ILVR.until: expected a number >= 0"):
         methods.ILVR(until=-1.0)

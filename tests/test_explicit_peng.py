@@ -193,5 +193,5 @@ def test_peng_refuses_a_covariance_that_the_prior_does_not_know():
     silent = po.Posterior(full_gaussian(), replace(bed().given, noise=Gaussian(0.0)))
     assert "noise level is 0" in str(methods.Peng(covariance="dct").refuses(silent))
     assert methods.Peng().refuses(silent) is None
-    with pytest.raises(ValueError, match="covariance must be"):
+    with pytest.raises(ValueError, match="Peng.covariance is"):
         methods.Peng(covariance="wavelet")

@@ -68,7 +68,7 @@ def test_a_nonlinear_operator_sees_the_range_it_was_written_for():
 
 def test_a_prior_with_a_range_wants_the_measurement_to_state_one():
     prior = po.priors.Gaussian(torch.zeros(4), 1.0, range=(-1, 1))
-    with pytest.raises(ValueError, match=r"range \(-1, 1\); say in which range"):
+    with pytest.raises(ValueError, match=r"range \(-1.0, 1.0\); say in which range"):
         po.Posterior(prior, po.Likelihood(torch.zeros(4), po.operators.Dense(torch.eye(4)), Gaussian(0.1)))
 
 
@@ -143,7 +143,7 @@ def test_poisson_counts_photons():
 
 @pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf, "0.1", True])
 def test_a_noise_level_must_be_a_number(sigma):
-    with pytest.raises(ValueError, match="sigma must be a finite number"):
+    with pytest.raises(ValueError, match=r"Gaussian.sigma: expected a"):
         Gaussian(sigma)
 
 

@@ -50,7 +50,7 @@ def test_clip_measures_the_same_again_of_its_pseudo_inverse(gain):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"gain": 0.0}, "gain.*0.0"), ({"gain": math.inf}, "gain.*inf"), ({"low": 1.0}, "low=1.0"), ({"high": math.nan}, "high=nan")],
+    [({"gain": 0.0}, "gain.*0.0"), ({"gain": math.inf}, "gain.*inf"), ({"low": 1.0}, "low=1.0"), ({"high": math.nan}, "high.*nan")],
 )
 def test_clip_refuses_settings_that_measure_nothing(settings, words):
     with pytest.raises(ValueError, match=words):

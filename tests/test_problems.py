@@ -262,7 +262,7 @@ MISTAKES = [
     ({"method": {"name": "MMPS", "rtol": True}}, "MMPS.rtol: expected a finite number, got True"),
     ({"method": {"name": "DPS", "preset": "publishd"}}, "no preset 'publishd'; known: published"),
     ({"method": {"name": "DPS", "transition": "DDMI"}}, "unknown transition 'DDMI'; did you mean 'DDIM'"),
-    ({"method": {"name": "DPS", "transition": {"name": "DDIM", "eta": 3}}}, "eta must lie in [0, 1], got 3"),
+    ({"method": {"name": "DPS", "transition": {"name": "DDIM", "eta": 3}}}, "DDIM.eta: expected a number <= 1, got 3"),
     ({"method": {"name": "os.system"}}, "unknown method 'os.system'"),
     ({"method": ["MMPS"]}, "expected a name, or a mapping with a name"),
     ({"measurement": {}}, "give either `file`"),

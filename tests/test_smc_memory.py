@@ -139,5 +139,5 @@ def test_chunks_give_the_same_samples_for_every_method(method):
     assert max(Recorded.sizes) == 5
     near = 1e-6 if isinstance(method, MomentSMC) else 1e-9
     torch.testing.assert_close(parts.samples, whole.samples, rtol=near, atol=near)
-    with pytest.raises(ValueError, match="chunk is the number of rows worked on at a time: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunk: expected a number >= 1, got 0"):
         po.sample(post, replace(method, chunk=0), n=32, steps=6)

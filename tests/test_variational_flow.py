@@ -423,7 +423,7 @@ def test_refused_problems_and_settings():
     post = po.Posterior(one, po.Likelihood(torch.zeros(1, dtype=F64), po.operators.Identity((1,)), po.noise.Gaussian(0.1)))
     assert "at least 2 numbers" in str(methods.ScorePriorVI().refuses(post))
     assert methods.ScorePriorVI("diagonal").refuses(post) is None
-    with pytest.raises(ValueError, match="rate and clip > 0"):
+    with pytest.raises(ValueError, match="rate: expected a number > 0"):
         methods.ScorePriorVI(rate=0.0)
-    with pytest.raises(ValueError, match="unknown form 'gaussian'"):
+    with pytest.raises(ValueError, match="ScorePriorVI.form is 'gaussian'"):
         methods.ScorePriorVI("gaussian")

@@ -1,42 +1,140 @@
 """Every method, by name. One paper, one file; families are folders.
 
-The files are found, not listed: a class that derives from ``Method`` in a file of a family's folder is a method of the library, under
-its own name here and in ``ALL``.
+``ALL`` holds them in the order of their families. A method's file is named here once, so that editors and type checkers see its class; a
+test compares this list with the files.
 """
 
-import inspect
-import pkgutil
-from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from posteriori.methods.base import Method
+from posteriori.methods.decoupled.daps import DAPS
+from posteriori.methods.decoupled.dcdp import DCDP
+from posteriori.methods.decoupled.diffpir import DiffPIR
+from posteriori.methods.decoupled.pnpdm import PnPDM
+from posteriori.methods.decoupled.resample import ReSample
+from posteriori.methods.decoupled.sitcom import SITCOM
+from posteriori.methods.explicit.ald import ScoreALD
+from posteriori.methods.explicit.ddnm import DDNM
+from posteriori.methods.explicit.ddrm import DDRM
+from posteriori.methods.explicit.dds import DDS
+from posteriori.methods.explicit.dmps import DMPS
+from posteriori.methods.explicit.dps import DPS
+from posteriori.methods.explicit.dsg import DSG
+from posteriori.methods.explicit.freedom import FreeDoM
+from posteriori.methods.explicit.ilvr import ILVR
+from posteriori.methods.explicit.lgd import LGDMC
+from posteriori.methods.explicit.mcg import MCG
+from posteriori.methods.explicit.mmps import MMPS
+from posteriori.methods.explicit.peng import Peng
+from posteriori.methods.explicit.pigdm import PiGDM
+from posteriori.methods.explicit.repaint import RePaint
+from posteriori.methods.explicit.scoresde import ScoreSDE
+from posteriori.methods.explicit.snips import SNIPS
+from posteriori.methods.explicit.tmpd import TMPD
 from posteriori.methods.kernels import DDIM, ConstantFraction, Heun
+from posteriori.methods.smc.afdps import AFDPS
+from posteriori.methods.smc.bootstrap import Bootstrap
+from posteriori.methods.smc.ddsmc import DDSMC
+from posteriori.methods.smc.fps import FPS
+from posteriori.methods.smc.mcgdiff import MCGDiff
+from posteriori.methods.smc.moments import MomentSMC
+from posteriori.methods.smc.smcdiff import SMCDiff
+from posteriori.methods.smc.tds import TDS
 from posteriori.methods.unconditional import Unconditional
+from posteriori.methods.variational.mgps import MGPS
+from posteriori.methods.variational.reddiff import REDDiff
+from posteriori.methods.variational.score_prior import ScorePriorVI
+from posteriori.settings import absent
 
 FAMILIES = ("explicit", "variational", "smc", "decoupled", "blind", "latent", "volume")
 
+METHODS: tuple[type[Method[Any]], ...] = (
+    Unconditional,
+    DDNM,
+    DDRM,
+    DDS,
+    DMPS,
+    DPS,
+    DSG,
+    FreeDoM,
+    ILVR,
+    LGDMC,
+    MCG,
+    MMPS,
+    Peng,
+    PiGDM,
+    RePaint,
+    SNIPS,
+    ScoreALD,
+    ScoreSDE,
+    TMPD,
+    MGPS,
+    REDDiff,
+    ScorePriorVI,
+    AFDPS,
+    Bootstrap,
+    DDSMC,
+    FPS,
+    MCGDiff,
+    MomentSMC,
+    SMCDiff,
+    TDS,
+    DAPS,
+    DCDP,
+    DiffPIR,
+    PnPDM,
+    ReSample,
+    SITCOM,
+)
+ALL: dict[str, type[Method[Any]]] = {cls.__name__: cls for cls in METHODS}
 
-def _found() -> dict[str, type[Method[Any]]]:
-    """The methods in the order of their families, alphabetically within one."""
-    out: dict[str, type[Method[Any]]] = {}
-    names = [info.name for info in pkgutil.walk_packages(__path__, f"{__name__}.")]
-    for family in FAMILIES:
-        found: dict[str, type[Method[Any]]] = {}
-        for name in names:
-            if name.startswith(f"{__name__}.{family}."):
-                classes = inspect.getmembers(import_module(name), inspect.isclass)
-                found |= {cls.__name__: cls for _, cls in classes if issubclass(cls, Method) and cls.__module__ == name}
-        out |= dict(sorted(found.items()))
-    return out
+
+def __getattr__(name: str) -> NoReturn:
+    raise absent(__name__, name, ALL)
 
 
-ALL: dict[str, type[Method[Any]]] = {"Unconditional": Unconditional, **_found()}
-globals().update(ALL)
-
-
-def __getattr__(name: str) -> Any:
-    # The names of ALL are in place already; this tells type checkers that there are such names, and people which.
-    raise AttributeError(f"posteriori.methods has no method {name!r}; known: {', '.join(ALL)}")
-
-
-__all__ = ["ALL", "DDIM", "ConstantFraction", "Heun", "Method", *ALL]  # noqa: PLE0604
+__all__ = [
+    "AFDPS",
+    "ALL",
+    "DAPS",
+    "DCDP",
+    "DDIM",
+    "DDNM",
+    "DDRM",
+    "DDS",
+    "DDSMC",
+    "DMPS",
+    "DPS",
+    "DSG",
+    "FAMILIES",
+    "FPS",
+    "ILVR",
+    "LGDMC",
+    "MCG",
+    "METHODS",
+    "MGPS",
+    "MMPS",
+    "SITCOM",
+    "SNIPS",
+    "TDS",
+    "TMPD",
+    "Bootstrap",
+    "ConstantFraction",
+    "DiffPIR",
+    "FreeDoM",
+    "Heun",
+    "MCGDiff",
+    "Method",
+    "MomentSMC",
+    "Peng",
+    "PiGDM",
+    "PnPDM",
+    "REDDiff",
+    "RePaint",
+    "ReSample",
+    "SMCDiff",
+    "ScoreALD",
+    "ScorePriorVI",
+    "ScoreSDE",
+    "Unconditional",
+]

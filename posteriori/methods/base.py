@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -12,14 +12,18 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.operators.base import closed_spectrum
 from posteriori.rng import Noise, Streams
+from posteriori.settings import Checked
 
 S = TypeVar("S")
 Info = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Method(ABC, Generic[S]):
+class Method(Generic[S], metaclass=Checked):
     """A posterior sampler, driven by ``posteriori.sample``. Sub-classes are final: frozen dataclasses of hyper-parameters.
+
+    Settings are checked when a method is constructed, see ``posteriori.settings``. Only ``step`` must be written; of the class attributes
+    below a method of the library states all, which ``check_method`` asks for, and one of your own as many as you like.
 
     The state S is a tensor, or a (named) tuple or dataclass of tensors; the driver saves and restores it without knowing it. Rows of
     different groups must not influence each other. ``Info`` holds what a person may want to see of a step, one number per row; an "ess"
@@ -36,10 +40,10 @@ class Method(ABC, Generic[S]):
     claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
     """
 
-    reference: ClassVar[str]
-    family: ClassVar[str]
+    reference: ClassVar[str] = ""
+    family: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
-    cost: ClassVar[str]
+    cost: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from posteriori.linalg import dot, per_row
 from posteriori.methods.misfit import Misfit, crossing, ratio
+from posteriori.settings import Checked, Positive
 
 
 class Descent(Protocol):
@@ -39,7 +40,7 @@ def _walk(fit: Misfit, x: Tensor, steps: int, floor: float, move: Callable[[int,
 
 
 @dataclass(frozen=True)
-class HeavyBall:
+class HeavyBall(metaclass=Checked):
     """Gradient descent with ``momentum``; ``rate`` is the share of 1 / ||df/dx||^2, stable below 2 (1 + momentum)."""
 
     rate: float = 1.0
@@ -62,14 +63,10 @@ class HeavyBall:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(metaclass=Checked):
     """Adam (Kingma and Ba, 2015, algorithm 1) with decays 0.9 and 0.999 and no weight decay; ``rate`` times ``fit.unit`` is its step."""
 
-    rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise ValueError(f"Adam: rate must be > 0, got {self.rate}")
+    rate: Positive = 0.01
 
     def __call__(self, fit: Misfit, x: Tensor, steps: int, floor: float) -> Tensor:
         mean, square = torch.zeros_like(x), x.abs() * 0
@@ -87,7 +84,7 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class Conjugate:
+class Conjugate(metaclass=Checked):
     """Conjugate gradients (Polak and Ribiere's, restarted at negative weights), each step as long as the linearised misfit says.
 
     No step size to choose. For an affine f it is the method for linear least squares: from x to the nearest minimiser in at most m steps.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from posteriori.rng import Noise
+from posteriori.settings import Checked, Fraction
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,7 +30,7 @@ def renoise(x0: Tensor, x: Tensor, sigma: Tensor, s: Tensor, std: float, rng: No
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(metaclass=Checked):
     """The family between DDIM and ancestral sampling.
 
         x' = D + sqrt(s^2 - std^2) (x - D) / sigma + std z,    std = eta s sqrt(1 - s^2 / sigma^2)
@@ -38,18 +39,14 @@ class DDIM:
     Reference: Song, Meng, Ermon, Denoising diffusion implicit models, 2021, equation 16.
     """
 
-    eta: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+    eta: Fraction = 1.0
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor:
         return renoise(denoise(x, sigma), x, sigma, s, self.eta * float(s * (1 - s**2 / sigma**2).sqrt()), rng)
 
 
 @dataclass(frozen=True)
-class ConstantFraction:
+class ConstantFraction(metaclass=Checked):
     """A fixed share zeta of the variance is fresh at every step.
 
         x' = D + s ( sqrt(1 - zeta) (x - D) / sigma + sqrt(zeta) z )
@@ -58,18 +55,14 @@ class ConstantFraction:
     Reference: Zhu et al., Denoising diffusion models for plug-and-play image restoration, 2023, algorithm 1.
     """
 
-    zeta: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.zeta <= 1:
-            raise ValueError(f"zeta must lie in [0, 1], got {self.zeta}")
+    zeta: Fraction = 0.1
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor:
         return renoise(denoise(x, sigma), x, sigma, s, self.zeta**0.5 * float(s), rng)
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(metaclass=Checked):
     """The probability-flow ODE dx/dsigma = (x - D) / sigma by Heun's rule, order 2; Euler on the last step. Two denoisers a step.
 
     Reference: Karras et al. 2022, algorithm 1.

@@ -1,5 +1,7 @@
 """Operators: how an instrument turns an image into a clean measurement."""
 
+from typing import NoReturn
+
 from posteriori.operators.affine import Affine
 from posteriori.operators.base import (
     AdjointError,
@@ -30,6 +32,7 @@ from posteriori.operators.nothing import Nothing
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.radon import Radon
 from posteriori.operators.stack import Stack
+from posteriori.settings import absent
 
 __all__ = [
     "JPEG",
@@ -65,3 +68,33 @@ __all__ = [
     "random_mask",
     "solve",
 ]
+
+# What other libraries and papers call these operators.
+ELSEWHERE = {
+    "SuperResolution": "Downsample(shape, factor)",
+    "Downsampling": "Downsample(shape, factor)",
+    "Inpainting": "Mask(mask)",
+    "Masking": "Mask(mask)",
+    "Denoising": "Identity(shape)",
+    "Decolorize": "Grey(shape)",
+    "Colorization": "Grey(shape)",
+    "Deblur": "Blur(kernel, shape)",
+    "Deblurring": "Blur(kernel, shape)",
+    "GaussianBlur": "Blur(gaussian_kernel(std), shape)",
+    "Convolution": "Blur(kernel, shape)",
+    "CT": "Radon(shape, angles, pixel_mm)",
+    "Tomography": "Radon(shape, angles, pixel_mm)",
+    "MRI": "MaskedFourier(mask, shape), or MultiCoilFourier(sensitivities, mask) for several coils",
+    "MultiCoilMRI": "MultiCoilFourier(sensitivities, mask)",
+    "Fourier": "MaskedFourier(mask, shape)",
+    "Saturation": "Clip(shape, gain)",
+    "HDR": "Clip(shape, gain)",
+    "MatrixOperator": "Dense(matrix, shape)",
+    "Matrix": "Dense(matrix, shape)",
+    "Composition": "Compose(A, B), also written A @ B",
+    "Stacked": "Stack(A, B, ...)",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise absent(__name__, name, __all__, ELSEWHERE)

@@ -13,16 +13,19 @@ An operator computes in the precision of the images it is given: its own numbers
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from posteriori import identity
 from posteriori.linalg import largest_eigenvalue
 from posteriori.operators.normal import SolveError, normal_solve
 from posteriori.operators.transpose import AdjointError, Linear, dot_test, followed, transposed
+from posteriori.settings import Checked
 
 Map = Callable[[Tensor], Tensor]
 
@@ -47,7 +50,7 @@ class Spectrum:
     Uh: Map
 
 
-class Operator(nn.Module, ABC):
+class Operator(nn.Module, metaclass=Checked):
     """A differentiable map (B, *E) -> (B, *O).
 
     Attributes
@@ -128,6 +131,17 @@ class Operator(nn.Module, ABC):
         """h^+(y): (B, *O) -> (B, *E), an image with h(h^+(h(x))) = h(x). Raises ``TypeError`` for an operator that knows none."""
         raise TypeError(f"this needs an operator with a pseudo-inverse, {self.label} has none")
 
+    def record(self) -> dict[str, Any]:
+        """What this operator is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
+        return identity.content(self)
+
+    def __repr__(self) -> str:
+        kinds = [
+            f"{list(shape)}{' complex' if flag else ''}"
+            for shape, flag in ((self.in_shape, self.complex_in), (self.out_shape, self.complex_out))
+        ]
+        return f"{self.label}({kinds[0]} -> {kinds[1]})"
+
     def check_input(self, x: Tensor) -> None:
         """Raise ``ValueError`` naming both shapes, or both kinds of number, when x is not a batch of this operator's images."""
         if tuple(x.shape[1:]) != self.in_shape:
@@ -202,11 +216,10 @@ def solve(
 ) -> Tensor:
     """(r2 A A^H + s2 I)^-1 b, row by row: (B, *O) -> (B, *O).
 
-    r2, s2: numbers or 0-d tensors >= 0, not both 0. With s2 = 0 it is the pseudo-inverse of r2 A A^H, in which singular values below 1e-6
-    of the largest (1.5e-8 in float64) count as 0; without a spectrum, b must then lie in the range of A. With a spectrum the answer is
-    closed form; otherwise conjugate gradients to ``rtol`` (1e-5 in float32, 1e-10 in float64). Raises ``SolveError`` with the operator,
-    iteration and residual when conjugate gradients stall, meet negative curvature, or show that ``adjoint`` is not the transpose of
-    ``forward``.
+    r2, s2: numbers or 0-d tensors >= 0, not both 0. With s2 = 0 it is the pseudo-inverse of r2 A A^H (without a spectrum, b must then lie
+    in the range of A). With a spectrum the answer is closed form; otherwise conjugate gradients to ``rtol`` (1e-5 in float32, 1e-10 in
+    float64). Raises ``SolveError`` with the operator, iteration and residual when conjugate gradients stall, meet negative curvature, or
+    show that ``adjoint`` is not the transpose of ``forward``.
     """
     real = b.real.dtype
     r, s = (torch.as_tensor(v, dtype=real, device=b.device) for v in (r2, s2))
@@ -216,13 +229,10 @@ def solve(
     if spectrum is None:
         return normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
     c = spectrum.Uh(b)
-    a = _apart_from_rounding(spectrum.s).to(s)
     width = s.expand(c.shape[1]).clone()
-    width[: a.numel()] += r * a**2
-    if not bool(s > 0):
-        # What is measured through a small s has a small width and counts all the same; only what is not measured is left out.
-        width[torch.nn.functional.pad(a, (0, width.numel() - a.numel())) <= min(torch.finfo(real).eps ** 0.5, 1e-6) * a.max()] = math.inf
-    return spectrum.U(c / width)
+    width[: spectrum.s.numel()] += r * spectrum.s.to(width) ** 2
+    keep = width > width.max() * torch.finfo(real).eps
+    return spectrum.U(torch.where(keep, c / torch.where(keep, width, 1.0), 0.0))
 
 
 def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
@@ -279,11 +289,6 @@ def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.cat([A(rows) for rows in basis.split(512)]).flatten(1).T.contiguous()
 
 
-def _apart_from_rounding(s: Tensor) -> Tensor:
-    """Singular values, those that are 0 up to the rounding of the largest as 0: times an r2 of 1e8, rounding is no longer small."""
-    return torch.where(s > 8 * torch.finfo(s.dtype).eps * s.max(), s, 0.0)
-
-
 def closed_spectrum(A: LinearOperator) -> Spectrum:
     """The spectrum of A. Raises ``TypeError`` for an operator that offers none."""
     spectrum = A.spectrum()
@@ -297,12 +302,12 @@ def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor
     m = math.prod(A.out_shape)
     spectrum = A.spectrum()
     if spectrum is not None:
-        s, copies = _apart_from_rounding(spectrum.s).double(), 1
+        s, copies = spectrum.s.double(), 1
     else:
         M = matrix(A)
         # Complex measurements of real images: the adjoint is the real one, so each number counts as two real ones, each with half a vote.
         copies = 2 if A.complex_out and not A.complex_in else 1
-        s = _apart_from_rounding(torch.linalg.svdvals(torch.cat([M.real, M.imag]) if copies == 2 else M))
+        s = torch.linalg.svdvals(torch.cat([M.real, M.imag]) if copies == 2 else M)
     width = torch.full((m * copies,), float(s2), dtype=torch.float64)
     width[: s.numel()] += float(r2) * s.cpu() ** 2
     return width.log().sum() / copies

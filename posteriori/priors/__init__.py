@@ -1,5 +1,7 @@
 """Priors: what we believe about images, seen only as a denoiser."""
 
+from typing import NoReturn
+
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
@@ -9,6 +11,7 @@ from posteriori.priors.pretrained import digits, from_pretrained, photos, save_p
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow, Schedule
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
 from posteriori.priors.unet import UNet
+from posteriori.settings import absent
 
 __all__ = [
     "VE",
@@ -30,3 +33,22 @@ __all__ = [
     "photos",
     "save_pretrained",
 ]
+
+# What other libraries and papers call these priors.
+ELSEWHERE = {
+    "Diffusers": "from_diffusers(folder)",
+    "load": "from_pretrained(folder), or from_diffusers(folder)",
+    "Denoiser": "Network(net, shape=..., parametrization=..., schedule=...)",
+    "DiffusionModel": "Network(net, shape=..., parametrization=..., schedule=...)",
+    "Score": "Network(net, parametrization='score', ...)",
+    "Flow": "Network(net, parametrization='flow', schedule=RectifiedFlow())",
+    "EDM": "Network(net, parametrization='edm', ...)",
+    "VP": "DiscreteVP or ContinuousVP",
+    "GMM": "GaussianMixture(weights, means, covariances)",
+    "Mixture": "GaussianMixture(weights, means, covariances)",
+    "Normal": "Gaussian(mean, covariance)",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise absent(__name__, name, __all__, ELSEWHERE)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import copy
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from posteriori import identity
 from posteriori.rng import Noise
+from posteriori.settings import Checked
 
 if TYPE_CHECKING:
     from posteriori.priors.frequencies import Covariance
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 Pull = Callable[[Tensor], Tensor]
 
 
-class Prior(nn.Module, ABC):
+class Prior(nn.Module, metaclass=Checked):
     """A distribution of images in VE coordinates. A prior author writes ``denoise``.
 
     Attributes
@@ -110,6 +113,22 @@ class Prior(nn.Module, ABC):
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
         """The posterior given y = matrix x0 + sigma z as a prior, and log p(y). Raises ``TypeError`` where that is not closed form."""
         raise TypeError(f"a {type(self).__name__} prior has no closed-form posterior")
+
+    def record(self) -> dict[str, Any]:
+        """What this prior is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
+        return identity.content(self)
+
+    def __repr__(self) -> str:
+        sides = ", ".join("any" if n is None else str(n) for n in self.shape)
+        where = f", range [{self.range[0]:g}, {self.range[1]:g}]" if self.range is not None else ""
+        kind = ", complex" if self.complex else ""
+        return f"{type(self).__name__}([{sides}]{kind}{where}, sigma {self.sigma_min:.3g} to {self.sigma_max:.3g})"
+
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
+        """This prior on a device, for images of the precision ``dtype`` (float32 or float64): itself where nothing changes, else a copy."""
+        tensors = [*self.parameters(), *self.buffers()]
+        same = all(t.device == device and (t.dtype.to_real() == dtype or not t.is_floating_point()) for t in tensors)
+        return self if same else copy.deepcopy(self).to(device=device, dtype=dtype)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.denoise(x, sigma)

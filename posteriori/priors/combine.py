@@ -64,6 +64,10 @@ class ComplexImages(Prior):
         conditioned, log_p = self.pairs.condition(block, parts, sigma)
         return ComplexImages(conditioned), log_p
 
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
+        inner = self.pairs.at_work(device, dtype)
+        return self if inner is self.pairs else ComplexImages(inner)
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         super().check_shape(shape)
         self.pairs.check_shape((2, *shape))

@@ -16,11 +16,12 @@ The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -103,9 +104,7 @@ class Network(Prior):
             raise ValueError(f"sigma_data must be > 0, got {sigma_data}")
         low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
         super().__init__(shape, range=range, variance=sigma_data**2 if variance is None else variance, sigma_max=high, sigma_min=low)
-        if autocast not in (None, *get_args(Precision)):
-            raise ValueError(f"autocast must be None, 'bfloat16' or 'float16', got {autocast!r}")
-        if pad not in (None, "reflect") or multiple < 1 or (multiple > 1 and len(shape) != 3):
+        if multiple < 1 or (multiple > 1 and len(shape) != 3):
             raise ValueError(f"images {shape} cannot be padded to multiples: pad={pad!r}, multiple={multiple}")
         self.net = net
         self.parametrization, self.schedule, self.sigma_data = parametrization, schedule, float(sigma_data)
@@ -162,6 +161,11 @@ class Network(Prior):
     def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
         """As for every prior, from the measured ``spectrum``."""
         return None if self.spectrum is None else self.spectrum.at(sigma, shape)
+
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
+        """On another device when need be; the network's precision is its own, images are cast to it and back."""
+        same = all(t.device == device for t in [*self.parameters(), *self.buffers()])
+        return self if same else copy.deepcopy(self).to(device)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F was not trained on."""
@@ -235,8 +239,6 @@ def _limits(
     parametrization: Parametrization, schedule: Schedule | None, sigma_min: float | None, sigma_max: float | None
 ) -> tuple[float, float]:
     """The prior's sigma_min and sigma_max, after checking that parametrisation and schedule fit."""
-    if parametrization not in get_args(Parametrization):
-        raise ValueError(f"unknown parametrization {parametrization!r}; choose one of {', '.join(get_args(Parametrization))}")
     if (parametrization == "edm") != (schedule is None):
         need = "takes no schedule" if schedule is not None else "needs the schedule it was trained with, e.g. DiscreteVP.linear()"
         raise ValueError(f"a network of parametrization {parametrization!r} {need}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from posteriori.settings import Checked
 
 
 class Level(NamedTuple):
@@ -40,7 +42,7 @@ class Level(NamedTuple):
     rates: tuple[float, float] | None = None
 
 
-class Schedule(ABC):
+class Schedule(metaclass=Checked):
     """The noise levels that a network was trained for. Sub-classes are frozen dataclasses of plain numbers.
 
     Attributes

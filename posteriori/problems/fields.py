@@ -1,26 +1,16 @@
 """What a value in a problem file may look like, and what is said when it does not.
 
-YAML reads ``1e-4`` as text and ``true`` as a number for a lenient reader: the first is taken as the number it is, the second refused.
+Numbers and words are those of ``posteriori.settings``: YAML reads ``1e-4`` as text, which is taken as the number it is.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
-
-def suggestion(word: Any, known: Iterable[str]) -> str:
-    """'did you mean ...?' with the nearest known name where there is a near one, and all of them."""
-    names = list(known)
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
-    start = f"did you mean {lower[near[0]]!r}? " if near else ""
-    return f"{start}Known: {', '.join(names)}"
+from posteriori.settings import Count, Natural, Number, Positive, Whole, suggestion
 
 
 class Part(BaseModel):
@@ -39,34 +29,14 @@ class Part(BaseModel):
         return raw
 
 
-def number(value: Any) -> float:
-    """A finite number, also one that YAML left as text (1e-4)."""
-    try:
-        result = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise ValueError(f"expected a finite number, got {value!r}")
-    return result
-
-
-def whole(value: Any) -> int:
-    """An integer; neither true nor 3.0 nor '3'."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"expected a whole number, got {value!r}")
-    return value
-
-
 def _beside(path: Path, info: ValidationInfo) -> Path:
     return (info.context or {}).get("folder", Path()) / path
 
 
-Number = Annotated[float, BeforeValidator(number)]
-Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
-Whole = Annotated[int, BeforeValidator(whole)]
-Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
-Seed = Annotated[int, BeforeValidator(whole), Field(ge=0)]
+Seed = Natural
 File = Annotated[Path, AfterValidator(_beside)]  # relative paths start at the folder of the problem file
+
+__all__ = ["Count", "File", "Number", "Part", "Positive", "Range", "Seed", "Whole", "suggestion", "told"]
 
 
 def _increasing(pair: tuple[float, float]) -> tuple[float, float]:

@@ -10,17 +10,15 @@ A class is only ever chosen from a list of this package, never by a path in the 
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator
 
 from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method
 from posteriori.methods.descent import Adam, Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import Transition
-from posteriori.problems.fields import Number, Whole, suggestion
+from posteriori.settings import Setting, settings_of, suggestion
 
 TRANSITIONS: dict[str, type] = {"DDIM": DDIM, "ConstantFraction": ConstantFraction, "Heun": Heun}
 DESCENTS: dict[str, type] = {"Conjugate": Conjugate, "Adam": Adam, "HeavyBall": HeavyBall}
@@ -39,14 +37,15 @@ def _chosen(raw: Any, table: Mapping[str, type], what: str, presets: bool = Fals
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}; {suggestion(name, table)}")
     cls, known = table[name], [field.name for field in dataclasses.fields(table[name]) if field.init]
-    hints, values = typing.get_type_hints(cls), {}
+    values = {}
     for key, value in given.items():
         if key == "name" or (presets and key == "preset"):
             continue
         if key not in known:
             extra = ["preset"] if presets else []
             raise ValueError(f"{name} has no setting {key!r}; {suggestion(key, [*known, *extra])}")
-        values[key] = _value(hints[key], value, f"{name}.{key}")
+        values[key] = _value(settings_of(cls), key, value)
+    # The class itself checks the values.
     if not presets or "preset" not in given:
         return cls(**values)
     return dataclasses.replace(_preset(cls, given["preset"]), **values)
@@ -59,36 +58,14 @@ def _preset(cls: type, name: Any) -> Any:
     return getattr(cls, name)()
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if hint is Transition:
+def _value(known: Mapping[str, Setting], key: str, value: Any) -> Any:
+    """The value of a setting; an object such as a transition is made from its name, or from a mapping with its name and settings."""
+    protocol = known[key].protocol if key in known else None
+    if value is not None and protocol is Transition:
         return _chosen(value, TRANSITIONS, "transition")
-    if hint is Descent:
+    if value is not None and protocol is Descent:
         return _chosen(value, DESCENTS, "descent")
-    try:
-        return TypeAdapter(_strict(hint)).validate_python(value)
-    except ValidationError as error:
-        item = error.errors()[0]
-        expected = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "literal_error":
-            names = [str(name) for name in typing.get_args(hint)]
-            raise ValueError(f"{where} is {value!r}; {suggestion(value, names)}") from None
-        raise ValueError(f"{where}: {expected}" + ("" if repr(value) in expected else f", got {value!r}")) from None
-
-
-def _strict(hint: Any) -> Any:
-    """A type hint with the strict readings of numbers in place of Python's."""
-    if hint is float:
-        return Number
-    if hint is int:
-        return Whole
-    if hint in (bool, str):
-        return Annotated[hint, Field(strict=True)]
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return Union[tuple(_strict(arg) for arg in args)]  # noqa: UP007 (members are computed)
-    if origin is tuple:
-        return tuple[tuple(arg if arg is Ellipsis else _strict(arg) for arg in args)]  # type: ignore[misc]
-    return hint
+    return known[key].read(value) if key in known else value
 
 
 Solver = Annotated[Any, BeforeValidator(method)]

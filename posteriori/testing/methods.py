@@ -18,7 +18,7 @@ from posteriori.sample import sample
 def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: int = 0) -> None:
     """Check a method on a posterior that it accepts. Raises ``AssertionError`` saying which rule is broken, with numbers.
 
-    - hyper-parameters are frozen and can be written as JSON;
+    - hyper-parameters are frozen and can be written as JSON; reference, family and cost are stated;
     - same seed, same samples; another seed, other samples;
     - sample k is the same alone and in a batch (a norm, a CG scalar or a step size over the batch breaks this);
     - the step is pure: the same state and random numbers give the same result, and the state is not changed in place;
@@ -33,6 +33,8 @@ def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: 
             continue
         raise AssertionError(f"{name}: the hyper-parameter {f.name} can be changed; methods are frozen dataclasses")
     json.dumps(settings(method))
+    for told in ("reference", "family", "cost"):
+        assert getattr(method, told), f"{name} states no {told}; a method of the library has all three, see Method"
     assert method.refuses(post) is None, f"{name} refuses the posterior it is checked on: {method.refuses(post)}"
     n = 3 * method.returned
     run = sample(post, method, n=n, steps=steps, seed=seed)

@@ -34,6 +34,7 @@ from posteriori.methods import draws, proximal
 from posteriori.methods.base import Info, Method
 from posteriori.operators.base import LinearOperator, matrix
 from posteriori.rng import Noise
+from posteriori.settings import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,15 @@ class DAPS(Method[Tensor]):
     centre: Literal["tweedie", "ode"] = "tweedie"
     width: Literal["auto", "matched", "white", "unit", "widest", "sigma"] = "auto"
     draw: Literal["conditional", "rto", "langevin", "mala", "hmc", "exact"] = "conditional"
-    ode_steps: int = 5
-    inner_steps: int = 100
-    temperature: float = 1.0
+    ode_steps: Count = 5
+    inner_steps: Count = 100
+    temperature: Positive = 1.0
 
     reference: ClassVar[str] = "zhang2025daps"
     family: ClassVar[str] = "decoupled"
     needs: ClassVar[frozenset[str]] = frozenset({"density"})
     cost: ClassVar[str] = "1 denoiser, 1 solve"
     claims: ClassVar[frozenset[str]] = frozenset({"exact for a white Gaussian prior"})
-
-    def __post_init__(self) -> None:
-        if self.ode_steps < 1 or self.inner_steps < 1 or not self.temperature > 0:
-            given = f"{self.ode_steps}, {self.inner_steps} and {self.temperature}"
-            raise ValueError(f"DAPS: ode_steps and inner_steps must be at least 1 and temperature > 0, got {given}")
 
     @classmethod
     def published(cls) -> DAPS:

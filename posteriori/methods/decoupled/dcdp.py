@@ -31,6 +31,7 @@ from posteriori.methods.descent import Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import renoise
 from posteriori.methods.misfit import misfit, noise_energy
 from posteriori.rng import Noise
+from posteriori.settings import Natural
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,14 @@ class DCDP(Method[Tensor]):
     Raises ``ValueError`` for a negative number of steps.
     """
 
-    inner: int = 10
-    purify: int = 1
+    inner: Natural = 10
+    purify: Natural = 1
     stop: bool = True
     descent: Descent = Conjugate()
 
     reference: ClassVar[str] = "li2024dcdp"
     family: ClassVar[str] = "decoupled"
     cost: ClassVar[str] = "purify denoisers, inner operators"
-
-    def __post_init__(self) -> None:
-        if self.inner < 0 or self.purify < 0:
-            raise ValueError(f"DCDP: inner and purify must be >= 0, got {self.inner} and {self.purify}")
 
     @classmethod
     def published(cls) -> DCDP:

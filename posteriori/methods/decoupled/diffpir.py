@@ -38,6 +38,7 @@ from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
 from posteriori.methods.misfit import misfit, ratio
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
+from posteriori.settings import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class DiffPIR(Method[Tensor]):
     data: "auto" is "proximal" for a linear operator, "gradient" otherwise.
     """
 
-    lam: float = 1.0
+    lam: Positive = 1.0
     width: Literal["auto", "matched", "sigma"] = "auto"
     transition: Transition = DDIM(eta=1.0)
     data: Literal["auto", "proximal", "gradient"] = "auto"
-    gradient_steps: int = 1
+    gradient_steps: Count = 1
 
     reference: ClassVar[str] = "zhu2023diffpir"
     family: ClassVar[str] = "decoupled"
@@ -64,12 +65,6 @@ class DiffPIR(Method[Tensor]):
             "of C A^T where C is measured, else of A^T: moves only in that range",
         }
     )
-
-    def __post_init__(self) -> None:
-        if not self.lam > 0:
-            raise ValueError(f"DiffPIR: lam must be > 0, got {self.lam}")
-        if self.gradient_steps < 1:
-            raise ValueError(f"DiffPIR: gradient_steps must be >= 1, got {self.gradient_steps}")
 
     @classmethod
     def published(cls) -> DiffPIR:

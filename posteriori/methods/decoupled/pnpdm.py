@@ -34,6 +34,7 @@ from posteriori.methods import draws
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM
 from posteriori.rng import Noise
+from posteriori.settings import Count, NonNegative
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,15 @@ class PnPDM(Method[Tensor]):
 
     prior: Literal["diffusion", "exact"] = "diffusion"
     draw: draws.Name = "conditional"
-    prior_steps: int = 20
-    inner_steps: int = 100
-    floor: float = 0.0
+    prior_steps: Count = 20
+    inner_steps: Count = 100
+    floor: NonNegative = 0.0
 
     reference: ClassVar[str] = "wu2024pnpdm"
     family: ClassVar[str] = "decoupled"
     needs: ClassVar[frozenset[str]] = frozenset({"density"})
     cost: ClassVar[str] = "up to 20 denoisers, 1 solve"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
-
-    def __post_init__(self) -> None:
-        if self.prior_steps < 1 or self.inner_steps < 1 or not self.floor >= 0:
-            given = f"{self.prior_steps}, {self.inner_steps} and {self.floor}"
-            raise ValueError(f"PnPDM: prior_steps and inner_steps must be at least 1 and floor >= 0, got {given}")
 
     @classmethod
     def published(cls) -> PnPDM:

@@ -33,6 +33,7 @@ from posteriori.methods.descent import Adam, Conjugate, Descent
 from posteriori.methods.kernels import renoise
 from posteriori.methods.misfit import misfit, noise_energy
 from posteriori.rng import Noise
+from posteriori.settings import Count, Natural, NonNegative
 
 State = tuple[Tensor, Tensor]
 
@@ -52,21 +53,17 @@ class ReSample(Method[State]):
     guide: times 1 / (1 + sigma^2), the scale of a published DPS step on x'.   gamma, inner, descent: see the module.
     """
 
-    gamma: float = 40.0
-    every: int = 1
-    below: float | None = None
-    ahead: int = 0
-    guide: float = 0.0
-    inner: int = 10
+    gamma: NonNegative = 40.0
+    every: Count = 1
+    below: NonNegative | None = None
+    ahead: Natural = 0
+    guide: NonNegative = 0.0
+    inner: Natural = 10
     descent: Descent = Conjugate()
 
     reference: ClassVar[str] = "song2024resample"
     family: ClassVar[str] = "decoupled"
     cost: ClassVar[str] = "1 denoiser, inner operators (1 VJP with guide)"
-
-    def __post_init__(self) -> None:
-        if not (self.gamma >= 0 and self.every >= 1 and self.ahead >= 0 and self.guide >= 0 and self.inner >= 0):
-            raise ValueError(f"ReSample: expected every >= 1 and gamma, ahead, guide, inner >= 0, got {self}")
 
     @classmethod
     def published(cls) -> ReSample:

@@ -32,23 +32,20 @@ from posteriori.methods.descent import Adam, Conjugate, Descent
 from posteriori.methods.kernels import ConstantFraction
 from posteriori.methods.misfit import Local, Misfit, misfit, noise_energy
 from posteriori.rng import Noise
+from posteriori.settings import Natural
 
 
 @dataclass(frozen=True)
 class SITCOM(Method[Tensor]):
     """Step-wise triple-consistent sampling. ``stop``: end the descent at the noise level; otherwise after ``inner`` steps."""
 
-    inner: int = 10
+    inner: Natural = 10
     stop: bool = True
     descent: Descent = Conjugate()
 
     reference: ClassVar[str] = "alkhouri2025sitcom"
     family: ClassVar[str] = "decoupled"
     cost: ClassVar[str] = "1 + inner denoisers, 2 inner VJPs at most"
-
-    def __post_init__(self) -> None:
-        if self.inner < 0:
-            raise ValueError(f"SITCOM: inner must be >= 0, got {self.inner}")
 
     @classmethod
     def published(cls) -> SITCOM:

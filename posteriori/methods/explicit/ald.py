@@ -33,6 +33,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import norm2
 from posteriori.rng import Noise
+from posteriori.settings import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class ScoreALD(Method[Tensor]):
     Raises ``ValueError`` for fewer than one inner step, a rate outside (0, 2) (unstable) or a weight that is not positive.
     """
 
-    inner: int = 2
-    rate: float = 0.5
+    inner: Count = 2
+    rate: Positive = 0.5
     weighting: Literal["widened", "level"] = "widened"
-    weight: float = 1.0
+    weight: Positive = 1.0
     transition: Transition | None = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "jalal2021ald"
@@ -54,8 +55,8 @@ class ScoreALD(Method[Tensor]):
     cost: ClassVar[str] = "1 + inner denoisers"
 
     def __post_init__(self) -> None:
-        if not (self.inner >= 1 and 0 < self.rate < 2 and self.weight > 0):
-            raise ValueError(f"ScoreALD: expected inner >= 1, 0 < rate < 2 and weight > 0, got {self.inner}, {self.rate} and {self.weight}")
+        if not self.rate < 2:
+            raise ValueError(f"ScoreALD: rate must be below 2, where the Langevin steps are unstable, got {self.rate}")
 
     @classmethod
     def published(cls) -> ScoreALD:

@@ -32,13 +32,14 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
 from posteriori.rng import Noise
+from posteriori.settings import Fraction
 
 
 @dataclass(frozen=True)
 class DDNM(Method[Tensor]):
     """The denoising diffusion null-space model; see the module. Raises ``ValueError`` for ``eta`` outside [0, 1]."""
 
-    eta: float = 0.85
+    eta: Fraction = 0.85
     noise: Literal["known", "ignored"] = "known"
 
     reference: ClassVar[str] = "wang2023ddnm"
@@ -46,10 +47,6 @@ class DDNM(Method[Tensor]):
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "spectrum"})
     cost: ClassVar[str] = "1 denoiser, 1 operator"
     claims: ClassVar[frozenset[str]] = frozenset({"moves only in the range of A^T"})
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"DDNM: eta must lie in [0, 1], got {self.eta}")
 
     @classmethod
     def published(cls) -> DDNM:

@@ -29,24 +29,20 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
 from posteriori.rng import Noise
+from posteriori.settings import Fraction
 
 
 @dataclass(frozen=True)
 class DDRM(Method[Tensor]):
     """Denoising diffusion restoration; see the module. Raises ``ValueError`` for ``eta`` or ``eta_b`` outside [0, 1]."""
 
-    eta: float = 0.85
-    eta_b: float = 1.0
+    eta: Fraction = 0.85
+    eta_b: Fraction = 1.0
 
     reference: ClassVar[str] = "kawar2022ddrm"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "spectrum"})
     cost: ClassVar[str] = "1 denoiser"
-
-    def __post_init__(self) -> None:
-        for name, value in (("eta", self.eta), ("eta_b", self.eta_b)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"DDRM: {name} must lie in [0, 1], got {value}")
 
     @classmethod
     def published(cls) -> DDRM:

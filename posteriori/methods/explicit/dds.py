@@ -22,7 +22,6 @@ Departs from the authors' code: inner products of complex images are Hermitian a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -34,6 +33,7 @@ from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, ConstantFraction, Heun, Transition
 from posteriori.rng import Noise
+from posteriori.settings import Count, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class DDS(Method[Tensor]):
     """The decomposed diffusion sampler; see the module. Conjugate gradients stop early at the relative residual ``rtol``."""
 
     weighting: Literal["auto", "matched", "fixed", "noiseless"] = "auto"
-    scale: float = 1.0
+    scale: Positive = 1.0
     direction: Literal["implied", "network"] = "implied"
-    iterations: int = 5
-    rtol: float = 1e-4
+    iterations: Count = 5
+    rtol: NonNegative = 1e-4
     transition: Transition = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "chung2024dds"
@@ -60,10 +60,6 @@ class DDS(Method[Tensor]):
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise ValueError(f"DDS: scale must be a finite number > 0, got {self.scale}")
-        if self.iterations < 1:
-            raise ValueError(f"DDS: iterations must be >= 1, got {self.iterations}")
         if self.direction == "network" and isinstance(self.transition, Heun):
             raise ValueError('DDS: Heun asks for a second denoised image; use DDIM or ConstantFraction with direction="network"')
 

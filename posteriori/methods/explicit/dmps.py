@@ -17,7 +17,6 @@ Departs from the authors' code: the gradient is that at x, as in the paper; the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +26,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
+from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DMPS(Method[Tensor]):
     s^2 / sigma^2 < (scale - 1) / (scale + 1) overshoots.
     """
 
-    scale: float = 1.0
+    scale: NonNegative = 1.0
     transition: Transition = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "meng2022dmps"
@@ -45,10 +45,6 @@ class DMPS(Method[Tensor]):
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 solve"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise ValueError(f"DMPS: scale must be a finite number >= 0, got {self.scale}")
 
     @classmethod
     def published(cls) -> DMPS:

@@ -34,6 +34,7 @@ from posteriori.methods.kernels import DDIM, Transition
 from posteriori.noise import Poisson
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
+from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class DPS(Method[Tensor]):
     """Diffusion posterior sampling; see the module for ``weighting``. ``scale`` multiplies the guidance."""
 
     weighting: Literal["bounded", "likelihood", "norm", "squared", "poisson"] = "bounded"
-    scale: float = 1.0
+    scale: NonNegative = 1.0
     transition: Transition = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "chung2023dps"

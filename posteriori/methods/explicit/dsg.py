@@ -29,6 +29,7 @@ from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import renoise
 from posteriori.rng import Noise
+from posteriori.settings import Fraction, Share
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,12 @@ class DSG(Method[Tensor]):
     Raises ``ValueError`` outside these ranges.
     """
 
-    rate: float = 0.2
-    eta: float = 1.0
+    rate: Fraction = 0.2
+    eta: Share = 1.0
 
     reference: ClassVar[str] = "yang2024dsg"
     family: ClassVar[str] = "explicit"
     cost: ClassVar[str] = "1 denoiser, 1 VJP"
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.rate <= 1 and 0 < self.eta <= 1):
-            raise ValueError(f"DSG: rate must lie in [0, 1] and eta in (0, 1], got {self.rate} and {self.eta}")
 
     @classmethod
     def published(cls) -> DSG:

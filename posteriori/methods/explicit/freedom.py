@@ -32,6 +32,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
+from posteriori.settings import Count, NonNegative
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class FreeDoM(Method[Tensor]):
     """
 
     weighting: Literal["bounded", "relative", "norm"] = "bounded"
-    scale: float = 1.0
-    repeats: int = 3
-    window: tuple[float, float] | None = None
-    until: float = 0.0
+    scale: NonNegative = 1.0
+    repeats: Count = 3
+    window: tuple[NonNegative, NonNegative] | None = None
+    until: NonNegative = 0.0
     transition: Transition = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "yu2023freedom"
@@ -55,10 +56,8 @@ class FreeDoM(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     def __post_init__(self) -> None:
-        low, high = self.window or (0.0, 0.0)
-        if not (self.scale >= 0 and self.until >= 0 and self.repeats >= 1 and 0 <= low <= high):
-            got = f"{self.scale}, {self.until}, {self.repeats} and {self.window}"
-            raise ValueError(f"FreeDoM: expected scale >= 0, until >= 0, repeats >= 1 and a window (low, high) of noise levels, got {got}")
+        if self.window is not None and self.window[0] > self.window[1]:
+            raise ValueError(f"FreeDoM: window is (low, high), noise levels with low <= high, got {self.window}")
 
     @classmethod
     def published(cls) -> FreeDoM:

@@ -29,13 +29,14 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
+from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
 class ILVR(Method[Tensor]):
     """Iterative latent variable refinement down to the noise level ``until``. Raises ``ValueError`` for a negative one."""
 
-    until: float = 0.0
+    until: NonNegative = 0.0
     transition: Transition = DDIM(eta=1.0)
     noise: Treatment = "known"
 
@@ -43,10 +44,6 @@ class ILVR(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 solve or pseudo-inverse"
-
-    def __post_init__(self) -> None:
-        if not self.until >= 0:
-            raise ValueError(f"ILVR: until is a noise level >= 0 in the prior's units, got {self.until}")
 
     @classmethod
     def published(cls) -> ILVR:

@@ -29,26 +29,23 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction, NonNegative
 
 
 @dataclass(frozen=True)
 class LGDMC(Method[Tensor]):
     """Loss-guided diffusion by Monte Carlo; see the module for ``drawn`` and ``width``. ``scale`` multiplies the guidance."""
 
-    draws: int = 8
-    drawn: float = 0.25
+    draws: Count = 8
+    drawn: Fraction = 0.25
     width: Literal["prior", "paper"] = "prior"
-    scale: float = 1.0
+    scale: NonNegative = 1.0
     transition: Transition = DDIM(eta=1.0)
 
     reference: ClassVar[str] = "song2023lgd"
     family: ClassVar[str] = "explicit"
     cost: ClassVar[str] = "1 denoiser, 1 VJP, draws operators"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
-
-    def __post_init__(self) -> None:
-        if self.draws < 1 or not 0 <= self.drawn <= 1:
-            raise ValueError(f"LGDMC: draws must be >= 1 and drawn lie in [0, 1], got {self.draws} and {self.drawn}")
 
     @classmethod
     def published(cls, draws: int = 10) -> LGDMC:

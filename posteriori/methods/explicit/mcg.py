@@ -19,7 +19,6 @@ per row; the paper's weight matrix W is the identity.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -31,6 +30,7 @@ from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
+from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MCG(Method[Tensor]):
     """
 
     weighting: Literal["bounded", "norm", "squared"] = "bounded"
-    scale: float = 1.0
+    scale: NonNegative = 1.0
     transition: Transition = DDIM(eta=1.0)
     noise: Treatment = "known"
 
@@ -49,10 +49,6 @@ class MCG(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP, 1 solve or pseudo-inverse"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise ValueError(f"MCG: scale must be a finite number >= 0, got {self.scale}")
 
     @classmethod
     def published(cls) -> MCG:

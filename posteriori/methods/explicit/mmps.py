@@ -31,6 +31,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import LinearOperator, solve
 from posteriori.rng import Noise
+from posteriori.settings import Count, NonNegative
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class MMPS(Method[Tensor]):
     ``precondition`` is for a linear A.
     """
 
-    iterations: int = 5
-    rtol: float = 1e-4
+    iterations: Count = 5
+    rtol: NonNegative = 1e-4
     precondition: bool = True
     solver: Literal["cg", "gmres"] = "gmres"
     transition: Transition = DDIM(eta=1.0)

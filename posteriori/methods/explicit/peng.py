@@ -38,6 +38,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Heun, Transition
 from posteriori.operators.base import Map, solve
 from posteriori.rng import Noise
+from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,13 @@ class Peng(Method[Tensor]):
     type: Literal["I", "II"] = "II"
     transition: Transition = DDIM(eta=1.0)
     covariance: Literal["auto", "analytic", "dct", "learned"] = "auto"
-    rtol: float = 1e-4
+    rtol: NonNegative = 1e-4
 
     reference: ClassVar[str] = "peng2024covariance"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP (type I), 1 solve"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior", "exact for a white Gaussian prior"})
-
-    def __post_init__(self) -> None:
-        if self.type not in ("I", "II"):
-            raise ValueError(f"Peng: type must be 'I' or 'II', got {self.type!r}")
-        if self.covariance not in ("auto", "analytic", "dct", "learned"):
-            raise ValueError(f"Peng: covariance must be 'auto', 'analytic', 'dct' or 'learned', got {self.covariance!r}")
 
     @classmethod
     def published(cls) -> Peng:

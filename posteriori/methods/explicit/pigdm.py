@@ -28,6 +28,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
+from posteriori.settings import Positive
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PiGDM(Method[Tensor]):
 
     weighting: Literal["score", "paper", "pseudo-inverse"] = "score"
     transition: Transition = DDIM(eta=1.0)
-    variance: float | None = None
+    variance: Positive | None = None
 
     reference: ClassVar[str] = "song2023pigdm"
     family: ClassVar[str] = "explicit"
@@ -45,8 +46,6 @@ class PiGDM(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior", "exact for a white Gaussian prior"})
 
     def __post_init__(self) -> None:
-        if self.variance is not None and not self.variance > 0:
-            raise ValueError(f"PiGDM: variance must be > 0, got {self.variance}")
         if self.variance is not None and self.weighting == "paper":
             raise ValueError("PiGDM: the paper's weighting has variance 1; give variance with another weighting")
 

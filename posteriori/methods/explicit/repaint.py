@@ -30,13 +30,14 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
+from posteriori.settings import Count
 
 
 @dataclass(frozen=True)
 class RePaint(Method[Tensor]):
     """Replacement with ``repeats`` walks of each step; 1 is ScoreSDE. Raises ``ValueError`` for fewer than 1."""
 
-    repeats: int = 10
+    repeats: Count = 10
     transition: Transition = DDIM(eta=1.0)
     noise: Treatment = "known"
 
@@ -44,10 +45,6 @@ class RePaint(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "repeats denoisers and solves or pseudo-inverses"
-
-    def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise ValueError(f"RePaint: repeats must be at least 1, got {self.repeats}")
 
     @classmethod
     def published(cls) -> RePaint:

@@ -33,6 +33,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import pinv, solve
 from posteriori.rng import Noise
+from posteriori.settings import Fraction, Natural, Positive
 
 Treatment = Literal["known", "ignored"]
 
@@ -44,9 +45,9 @@ class ScoreSDE(Method[Tensor]):
     Raises ``ValueError`` for a ``lam`` outside [0, 1], fewer than 0 ``corrections`` or an ``snr`` that is not > 0.
     """
 
-    lam: float = 1.0
-    corrections: int = 0
-    snr: float = 0.206
+    lam: Fraction = 1.0
+    corrections: Natural = 0
+    snr: Positive = 0.206
     transition: Transition = DDIM(eta=1.0)
     noise: Treatment = "known"
 
@@ -54,11 +55,6 @@ class ScoreSDE(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 + corrections denoisers, as many solves or pseudo-inverses"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lam <= 1 or self.corrections < 0 or not self.snr > 0:
-            got = f"lam={self.lam}, corrections={self.corrections}, snr={self.snr}"
-            raise ValueError(f"ScoreSDE needs lam in [0, 1], corrections >= 0 and snr > 0, got {got}")
 
     @classmethod
     def published(cls) -> ScoreSDE:

@@ -35,6 +35,7 @@ from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
 from posteriori.operators.base import Spectrum
 from posteriori.rng import Noise
+from posteriori.settings import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class SNIPS(Method[Tensor]):
     Raises ``ValueError`` for fewer than one step or a rate outside (0, 2) (unstable).
     """
 
-    n_steps: int = 3
-    rate: float = 1.0
+    n_steps: Count = 3
+    rate: Positive = 1.0
     noise: Literal["matched", "langevin"] = "matched"
 
     reference: ClassVar[str] = "kawar2021snips"
@@ -59,8 +60,8 @@ class SNIPS(Method[Tensor]):
     )
 
     def __post_init__(self) -> None:
-        if not (self.n_steps >= 1 and 0 < self.rate < 2):
-            raise ValueError(f"SNIPS: expected n_steps >= 1 and 0 < rate < 2, got {self.n_steps} and {self.rate}")
+        if not self.rate < 2:
+            raise ValueError(f"SNIPS: rate must be below 2, where the Langevin steps are unstable, got {self.rate}")
 
     @classmethod
     def published(cls) -> SNIPS:

@@ -30,17 +30,18 @@ from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.ensemble import Ensemble
 from posteriori.operators.base import solve
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction
 
 
 @dataclass(frozen=True)
 class AFDPS(Ensemble[Cloud]):
     """The approximation-free ensemble; ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised at a time."""
 
-    particles: int = 64
-    share: float = 0.5
+    particles: Count = 64
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "chen2025afdps"
     family: ClassVar[str] = "smc"

@@ -33,6 +33,7 @@ from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.kernels import DDIM
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Bootstrap(Ensemble[Cloud]):
     ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds the rows denoised at a time.
     """
 
-    particles: int = 64
+    particles: Count = 64
     look: Literal["denoised", "end"] = "denoised"
-    share: float = 0.5
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
-    draws: int = 64
+    chunk: Count | None = None
+    draws: Count = 64
 
     reference: ClassVar[str] = "gordon1993bootstrap"
     family: ClassVar[str] = "smc"

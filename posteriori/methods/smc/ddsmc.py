@@ -33,31 +33,28 @@ from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction, Positive
 
 
 @dataclass(frozen=True)
 class DDSMC(Ensemble[Cloud]):
     """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised at a time."""
 
-    particles: int = 64
-    eta: float = 1.0
+    particles: Count = 64
+    eta: Fraction = 1.0
     centre: Literal["tweedie", "ode"] = "tweedie"
-    rho: float | None = None
-    ode_steps: int = 10
-    share: float = 0.5
+    rho: Positive | None = None
+    ode_steps: Count = 10
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "ekstrom2025ddsmc"
     family: ClassVar[str] = "smc"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "noisy", "spectrum"})
     cost: ClassVar[str] = "1 denoiser per particle"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1 or not (self.rho is None or self.rho > 0) or self.ode_steps < 1:
-            raise ValueError(f"DDSMC: expected 0 <= eta <= 1, rho > 0, ode_steps >= 1, got {self.eta}, {self.rho}, {self.ode_steps}")
 
     @classmethod
     def published(cls) -> DDSMC:

@@ -31,6 +31,7 @@ from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction, Share
 
 # The cloud, the path's normal numbers e (B, n), alike within a cloud, and the first level of the run (0-d; 0 before it).
 Filtered = tuple[Cloud, Tensor, Tensor]
@@ -41,13 +42,13 @@ class FPS(Ensemble[Filtered]):
     """See the module. ``fresh`` is c, for the published form alone; None is the ancestral 1 - s^2 / sigma^2, which keeps the prior.
     ``single``: one sample of each cloud; ``chunk``: rows denoised at a time. ``ValueError`` for a ``fresh`` outside (0, 1] or unused."""
 
-    particles: int = 16
+    particles: Count = 16
     form: Literal["consistent", "published"] = "consistent"
-    fresh: float | None = None
-    share: float = 0.5
+    fresh: Share | None = None
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "dou2024fps"
     family: ClassVar[str] = "smc"
@@ -56,8 +57,8 @@ class FPS(Ensemble[Filtered]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     def __post_init__(self) -> None:
-        if self.fresh is not None and (self.form != "published" or not 0 < self.fresh <= 1):
-            raise ValueError(f"FPS: fresh must lie in (0, 1] and needs form='published', got {self.fresh} and form={self.form!r}")
+        if self.fresh is not None and self.form != "published":
+            raise ValueError(f"FPS: fresh={self.fresh} needs form='published', got form={self.form!r}")
 
     @classmethod
     def published(cls) -> FPS:

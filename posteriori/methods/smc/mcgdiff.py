@@ -32,6 +32,7 @@ from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction, NonNegative
 
 # The cloud, log g(x(tau)) of the coordinates met so far (B,), and the first level of the run (0-d; 0 before it).
 Guided = tuple[Cloud, Tensor, Tensor]
@@ -43,14 +44,14 @@ class MCGDiff(Ensemble[Guided]):
 
     Raises ``ValueError`` for a negative width, and for a width of 0 that is to be "kept"."""
 
-    particles: int = 64
-    kappa: float = 0.0
-    ratio: float = 0.0
+    particles: Count = 64
+    kappa: NonNegative = 0.0
+    ratio: NonNegative = 0.0
     last: Literal["dropped", "kept"] = "dropped"
-    share: float = 0.5
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "cardoso2024mcgdiff"
     family: ClassVar[str] = "smc"
@@ -59,10 +60,8 @@ class MCGDiff(Ensemble[Guided]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     def __post_init__(self) -> None:
-        if min(self.kappa, self.ratio) < 0 or (self.last == "kept" and self.kappa + self.ratio == 0):
-            raise ValueError(
-                f"MCGDiff: expected kappa, ratio >= 0, not both 0 if last='kept', got {self.kappa}, {self.ratio}, {self.last!r}"
-            )
+        if self.last == "kept" and self.kappa + self.ratio == 0:
+            raise ValueError("MCGDiff: last='kept' needs kappa or ratio > 0, both are 0")
 
     @classmethod
     def published(cls) -> MCGDiff:

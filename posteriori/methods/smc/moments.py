@@ -37,21 +37,22 @@ from posteriori.methods.looks import Look
 from posteriori.methods.pilots import adapted
 from posteriori.methods.twists import MOST, gaussian
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction, Share
 
 
 @dataclass(frozen=True)
 class MomentSMC(Ensemble[Cloud]):
     """See the module. ``single`` returns one sample of each cloud, independent ones; ``chunk`` bounds the rows worked on at a time."""
 
-    particles: int = 256
-    share: float = 0.5
-    power: float = 0.5
+    particles: Count = 256
+    share: Fraction = 0.5
+    power: Share = 0.5
     scheme: Scheme = "systematic"
-    solves: int = 8
-    roots: int = 8
-    pilot: int = 64
+    solves: Count = 8
+    roots: Count = 8
+    pilot: Count = 64
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "wu2023tds"
     family: ClassVar[str] = "smc"

@@ -37,6 +37,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.clouds import Cloud, PerRow, Pieces, Scheme, in_chunks
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Followed:
 class SMCDiff(Ensemble[Followed]):
     """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows denoised, or drawn, at a time."""
 
-    particles: int = 64
+    particles: Count = 64
     kernel: Literal["ancestral", "exact"] = "ancestral"
-    share: float = 0.5
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "trippe2023smcdiff"
     family: ClassVar[str] = "smc"

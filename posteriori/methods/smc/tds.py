@@ -28,6 +28,7 @@ from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.twists import MOST, Twist, view
 from posteriori.rng import Noise
+from posteriori.settings import Count, Fraction
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class TDS(Ensemble[Cloud]):
     ``twist`` "auto" is "moments" where that can be held (real numbers, at most 512 of them in y), else "pigdm".
     """
 
-    particles: int = 64
+    particles: Count = 64
     twist: Twist | Literal["auto"] = "auto"
-    share: float = 0.5
+    share: Fraction = 0.5
     scheme: Scheme = "systematic"
     single: bool = False
-    chunk: int | None = None
+    chunk: Count | None = None
 
     reference: ClassVar[str] = "wu2023tds"
     family: ClassVar[str] = "smc"

@@ -34,27 +34,24 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import adam
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
+from posteriori.settings import Count, Positive, Share
 
 
 @dataclass(frozen=True)
 class MGPS(Method[Tensor]):
     """Midpoint guidance; see the module for the settings. ``midpoint`` lies in (0, 1]; ``lr`` is for "adam"."""
 
-    inner: int = 2
-    midpoint: float = 0.5
+    inner: Count = 2
+    midpoint: Share = 0.5
     spacing: Literal["level", "time"] = "level"
     width: Literal["matched", "ddpm"] = "matched"
     fit: Literal["curvature", "adam"] = "curvature"
-    lr: float = 0.03
+    lr: Positive = 0.03
 
     reference: ClassVar[str] = "moufad2025mgps"
     family: ClassVar[str] = "variational"
     cost: ClassVar[str] = "1 + 2 inner denoisers, 2 inner VJP"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
-
-    def __post_init__(self) -> None:
-        if not (self.inner >= 1 and 0 < self.midpoint <= 1 and self.lr > 0):
-            raise ValueError(f"MGPS: expected inner >= 1, midpoint in (0, 1], lr > 0; got {self.inner}, {self.midpoint} and {self.lr}")
 
     @classmethod
     def published(cls, inner: int = 2, lr: float = 0.03) -> MGPS:

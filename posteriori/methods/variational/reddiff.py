@@ -33,6 +33,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import adam
 from posteriori.operators.base import LinearOperator, Map, Operator, norm2, solve
 from posteriori.rng import Noise
+from posteriori.settings import Positive
 
 POWERS = {"kl": -1.0, "linear": 1.0, "sqrt": 0.5, "square": 2.0, "power2over3": 2 / 3, "const": 0.0}
 
@@ -53,8 +54,8 @@ class REDDiff(Method[Fit]):
     weighting: Literal["kl", "linear", "sqrt", "square", "power2over3", "log", "trunc_linear", "const"] = "kl"
     data: Literal["precision", "one"] = "precision"
     optimiser: Literal["newton", "adam"] = "newton"
-    lam: float = 1.0
-    rate: float = 0.3
+    lam: Positive = 1.0
+    rate: Positive = 0.3
     start: Literal["zero", "pseudo-inverse"] = "zero"
 
     reference: ClassVar[str] = "mardani2024reddiff"
@@ -62,10 +63,8 @@ class REDDiff(Method[Fit]):
     cost: ClassVar[str] = "1 denoiser"
 
     def __post_init__(self) -> None:
-        if self.weighting not in (*POWERS, "log", "trunc_linear") or not self.lam > 0:
-            raise ValueError(f"REDDiff: expected lam > 0 and one of the listed weightings, got {self.lam} and {self.weighting!r}")
-        if not self.rate > 0 or (self.optimiser == "newton" and self.rate >= 2):
-            raise ValueError(f"REDDiff: rate must be > 0, and below 2 (where the descent is unstable) for 'newton'; got {self.rate}")
+        if self.optimiser == "newton" and self.rate >= 2:
+            raise ValueError(f"REDDiff: rate must be below 2, where the descent is unstable, for 'newton'; got {self.rate}")
 
     @classmethod
     def published(cls, lam: float = 0.25, rate: float = 0.1) -> REDDiff:

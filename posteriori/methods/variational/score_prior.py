@@ -36,6 +36,7 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.fits import Fit, Frame
 from posteriori.priors import log_density as densities
 from posteriori.rng import Noise
+from posteriori.settings import Count, Natural, Positive
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,22 @@ class ScorePriorVI(Method[Fit]):
 
     form: Literal["realnvp", "diagonal", "low-rank"] = "realnvp"
     gradient: Literal["score", "bound"] = "score"
-    draws: int = 256
-    updates: int = 10
-    polish: int = 1000
+    draws: Count = 256
+    updates: Count = 10
+    polish: Natural = 1000
     anneal: bool = True
-    rate: float = 3e-3
-    clip: float = 100.0
-    warmup: int = 0
-    rank: int = 8
-    couplings: int = 8
-    hidden: int = 32
-    weigh_up_to: int = 64
+    rate: Positive = 3e-3
+    clip: Positive = 100.0
+    warmup: Natural = 0
+    rank: Count = 8
+    couplings: Count = 8
+    hidden: Count = 32
+    weigh_up_to: Natural = 64
 
     reference: ClassVar[str] = "feng2023score"
     family: ClassVar[str] = "variational"
     needs: ClassVar[frozenset[str]] = frozenset({"gaussian", "noisy"})
     cost: ClassVar[str] = "10 denoisers, 20 VJPs"
-
-    def __post_init__(self) -> None:
-        low = min(self.draws, self.updates, self.rank, self.couplings, self.hidden) < 1
-        if low or min(self.polish, self.warmup, self.weigh_up_to) < 0 or not (self.rate > 0 and self.clip > 0):
-            raise ValueError(f"ScorePriorVI: counts must be at least 1 (polish, warmup, weigh_up_to 0), rate and clip > 0; got {self}")
-        if self.form not in ("realnvp", "diagonal", "low-rank") or self.gradient not in ("score", "bound"):
-            raise ValueError(f"ScorePriorVI: unknown form {self.form!r} or gradient {self.gradient!r}; see the class for the names")
 
     @classmethod
     def published(cls) -> ScorePriorVI:

@@ -1,0 +1,62 @@
+"""What a run was started with: everything that tells two runs apart, and what is said when they are not the same."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posteriori import identity
+from posteriori.likelihood import Posterior
+from posteriori.methods.base import Method, settings
+
+# What may differ between a run and its completion: it does not enter the samples, or follows from the rest.
+FREE = ("threads", "levels", "grid", "pilot")
+
+
+def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: int, steps: int) -> dict[str, Any]:
+    """Plain JSON values. ``identity`` holds what prior, operator, noise, measurement and method are by content."""
+    given, inner = post.given, post.likelihood
+    levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
+    return {
+        "method": type(method).__name__,
+        "settings": settings(method),
+        "prior": type(post.prior).__name__,
+        "prior_range": post.prior.range,
+        "operator": type(given.A).__name__,
+        "image_shape": list(post.shape),
+        "measurement_shape": list(given.y.shape),
+        "range": given.range,
+        "noise": {"law": type(given.noise).__name__, **levels_given},
+        "noise_std_in_prior_range": inner.noise.std,
+        "identity": {
+            "method": identity.content(method),
+            "prior": post.prior.record(),
+            "operator": given.A.record(),
+            "noise": given.noise.record(),
+            "y": identity.content(given.y),
+        },
+        "n": n,
+        "first": first,
+        "seed": seed,
+        "steps": steps,
+        "dtype": str(given.y.dtype).removeprefix("torch."),
+        "device": str(given.y.device),
+        "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def check_same(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Raise ``ValueError`` naming where the configuration of a stored run differs from the one asked for."""
+    asked = {name: value for name, value in json.loads(json.dumps(now)).items() if name not in FREE}
+    stored = {name: value for name, value in then.items() if name not in FREE}
+    # What is said of prior, operator and method elsewhere is said again, in full, by their identity.
+    found = list(identity.changes(stored, asked))
+    if found:
+        plain = [line.removeprefix("identity.") for line in found]
+        raise ValueError(f"the run in {folder} was started with other settings, so it cannot be resumed ({'; '.join(plain)[:600]})")
