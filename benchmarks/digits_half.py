@@ -4,7 +4,7 @@
                                      [--table half.md] [--picture half.png]
 
 Truths are drawn by the prior. Each row of the table is the mean over digits of one run of one cloud each: the lowest ESS of any step (in
-particles), the ancestors from which the samples descend and the steps that resampled (``evaluation.lineage``), chi-square of the samples,
+particles), the ancestors from which the samples descend and the steps that resampled (``lineage``), chi-square of the samples,
 their diversity (the root mean square difference of two samples in the hidden half, averaged over pairs, in units of [0, 1]), seconds, and
 how many runs the report calls degenerate. TDS has PiGDM's twist: the moments of 512 numbers of y are beyond a benchmark's budget. Nothing
 is run twice and nothing is chosen among runs.

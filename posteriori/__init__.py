@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, testing
+    from posteriori.flags import RunWarning
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from posteriori.sample import sample
 
 ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "testing")
-HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "Status": "run", "sample": "sample"}
+HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "RunWarning": "flags", "Status": "run", "sample": "sample"}
 
 # Where names live that people look for at the top.
 ELSEWHERE = {
@@ -40,6 +41,7 @@ __all__ = [
     "Likelihood",
     "Posterior",
     "Run",
+    "RunWarning",
     "Status",
     "evaluation",
     "grid",

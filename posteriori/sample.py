@@ -25,6 +25,7 @@ from posteriori import grid as grids
 from posteriori.checkpoint import Done, Pending, Progress
 from posteriori.configuration import check_same, describe
 from posteriori.counting import Counter, counted
+from posteriori.flags import tell
 from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
@@ -89,7 +90,8 @@ def sample(
     Samples are returned on the CPU.
 
     Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and ``FloatingPointError`` when every row
-    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning.
+    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning. Samples that do not fit the
+    measurement, are all the same or count as few are returned with a ``RunWarning`` that says so.
     """
     _check(n, first, batch, method.returned)
     if resume and folder is None:
@@ -101,7 +103,7 @@ def sample(
     config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
     job = Job(post, method, steps, grid, seed, n, first, batch or _batch(post, method, n), tuple(watch), progress, config, Counter())
     if folder is None:
-        return job.run(None, checkpoint_seconds)
+        return tell(job.run(None, checkpoint_seconds), post)
     folder = Path(folder)
     with locked(folder):
         if (folder / "run.json").exists():
@@ -111,11 +113,11 @@ def sample(
             check_same(record["config"], config, folder)
             job.visit(folder, record["config"])
             if record["state"] == "complete":
-                return Run.load(folder)
+                return tell(Run.load(folder), post)
         run = job.run(folder, checkpoint_seconds)
         run.save(folder)
         checkpoint.clear(folder)
-        return run
+        return tell(run, post)
 
 
 def _check(n: int, first: int, batch: int | None, returned: int) -> None:

@@ -319,12 +319,17 @@ class TestImages:
 
     def test_ssim(self):
         a = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(ev.ssim(a, a, 1.0), torch.ones(2, dtype=F64))
+        torch.testing.assert_close(ev.ssim(a, a, (0, 1)), torch.ones(2, dtype=F64))
         noisy = a + 0.2 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(ev.ssim(a, noisy, 1.0), ev.ssim(2 * a, 2 * noisy, 2.0), rtol=0, atol=1e-6)
-        assert float(ev.ssim(a, noisy, 1.0).max()) < 0.95
+        want = ev.ssim(a, noisy, (0, 1))
+        assert float(want.max()) < 0.95
+        # The same pair in other ranges.
+        for scale, shift, span in ((2.0, 0.0, (0, 2)), (2.0, -1.0, (-1, 1)), (255.0, 0.0, (0, 255)), (1.0, 5.0, (5, 6))):
+            torch.testing.assert_close(ev.ssim(scale * a + shift, scale * noisy + shift, span), want, rtol=0, atol=1e-5)
+        with pytest.raises(TypeError, match="black is not always 0"):
+            ev.ssim(2 * a - 1, 2 * noisy - 1, 2.0)
         with pytest.raises(ValueError, match="11 x 11"):
-            ev.ssim(a[..., :8, :8], a[..., :8, :8], 1.0)
+            ev.ssim(a[..., :8, :8], a[..., :8, :8], (0, 1))
 
     def test_mistakes_are_named(self):
         with pytest.raises(ValueError, match="data_range is"):
@@ -462,6 +467,21 @@ class TestSummary:
         log_w[4] = 40.0
         collapsed = ev.summary(made(x, log_w=log_w), post)
         assert any("30 samples count as 1.0" in sentence for sentence in collapsed["flags"])
+
+    def test_an_image_of_one_value_is_flagged_with_nothing_measured(self):
+        post = po.Posterior(
+            po.priors.Gaussian(torch.zeros(1, 16, 16, dtype=F64), 1.0),
+            po.Likelihood(torch.zeros(1, dtype=F64), po.operators.Nothing((1, 16, 16)), po.noise.Gaussian(1.0)),
+        )
+        said = "100 % of the samples have the same value everywhere"
+        for values in ([0.0], [0.3], [0.1, 0.2, 0.7]):
+            x = torch.tensor(values, dtype=F64)[:, None, None, None].expand(-1, 1, 16, 16)
+            assert any(said in sentence for sentence in ev.summary(made(x), post)["flags"])
+            # Real samples differ from pixel to pixel.
+            assert ev.summary(made(x + 0.01 * random(len(x), 1, 16, 16)), post)["flags"] == []
+        ranged, _ = image_posterior()
+        grey = made(0.5 + 1e-4 * random(1, *ranged.shape))
+        assert any(said in sentence for sentence in ev.summary(grey, ranged)["flags"])
 
     def test_speckle_range_and_divergence_are_flagged(self):
         post, truth = image_posterior(n=32)

@@ -81,7 +81,7 @@ CALLS = {
     "resample": (True, (9, 6), lambda x: ev.resample(x, torch.arange(9.0))),
     "sliced_wasserstein": (True, (9, 6), lambda x: ev.sliced_wasserstein(x, x[:4], slices=20)),
     "speckle": (True, (2, 1, 9, 9), ev.speckle),
-    "ssim": (False, (2, 1, 12, 12), lambda x: ev.ssim(x, plain(x).flip(0), 1.0)),
+    "ssim": (False, (2, 1, 12, 12), lambda x: ev.ssim(x, plain(x).flip(0), (-4, 4))),
     "summary": (
         True,
         (9, 6),

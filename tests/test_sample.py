@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -255,3 +256,59 @@ def test_a_finite_row_that_has_exploded_is_diverged_whatever_the_images_lie_arou
     assert run.status[0].step is not None
     far = po.Posterior(po.priors.Gaussian(torch.full((6,), 1e12, dtype=torch.float64), 1.0), post.likelihood)
     assert all(status.ok for status in po.sample(far, po.methods.Unconditional(), n=2, steps=5).status)
+
+
+def told(post, method, **options):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        run = po.sample(post, method, **options)
+    return [str(w.message) for w in found if w.category is po.RunWarning], run
+
+
+def test_sample_tells_what_the_flags_of_its_run_know(tmp_path):
+    d, sigma = 200, 0.1
+    g = torch.Generator().manual_seed(0)
+    prior = po.priors.Gaussian(torch.zeros(d, dtype=torch.float64), 1.0)
+    x = prior.sample(1, 0)[0]
+    y = x + sigma * torch.randn(d, generator=g, dtype=torch.float64)
+
+    def stated(level):
+        return po.Posterior(prior, po.Likelihood(y, po.operators.Identity((d,)), po.noise.Gaussian(level)))
+
+    method = po.methods.MMPS()
+    said, run = told(stated(sigma), method, n=4, steps=30)
+    assert said == []
+    assert run.counts["denoiser"] == 30
+    # The samples of half the noise level fit the measurement; a residual four times the stated noise is that of another prior.
+    far = po.Posterior(prior, replace(stated(sigma).given, y=y + 60 * sigma))
+    (sentence,), run = told(far, po.methods.Unconditional(), n=2, steps=10, folder=tmp_path / "far")
+    assert "times the stated noise" in sentence
+    assert sentence in po.evaluation.summary(run, far)["flags"]
+    assert run.counts["operator"] == 0
+    # A complete run that is asked for again is told again, without a call.
+    assert told(far, po.methods.Unconditional(), n=2, steps=10, folder=tmp_path / "far", resume=True)[0] == [sentence]
+    said, _ = told(stated(sigma), po.methods.Bootstrap(32), n=32, steps=10)
+    assert any("descend from" in sentence for sentence in said)
+
+
+def test_an_operator_that_fails_on_the_samples_costs_no_sample():
+    class Fragile(po.operators.Identity):
+        calls = 0
+
+        def forward(self, x):
+            type(self).calls += 1
+            if type(self).calls > self.limit:
+                raise RuntimeError("the instrument is gone")
+            return super().forward(x)
+
+        def spectrum(self):
+            return None
+
+    prior = po.priors.Gaussian(torch.zeros(6, dtype=torch.float64), 1.0)
+    A = Fragile((6,))
+    A.limit = 10**9
+    post = po.Posterior(prior, po.Likelihood(torch.zeros(6, dtype=torch.float64), A, po.noise.Gaussian(0.1)))
+    A.limit = Fragile.calls
+    (sentence,), run = told(post, po.methods.Unconditional(), n=2, steps=5)
+    assert "could not be compared with the measurement (RuntimeError: the instrument is gone)" in sentence
+    assert run.samples.shape == (2, 6)

@@ -13,7 +13,7 @@ from cases import bed
 import posteriori as po
 from posteriori import report
 from posteriori.evaluation import summary
-from posteriori.evaluation.lineage import lineage
+from posteriori.lineage import lineage
 from posteriori.methods import DDSMC, FPS, TDS, Bootstrap, MCGDiff, MomentSMC, SMCDiff, clouds
 from posteriori.rng import Streams
 
@@ -57,7 +57,7 @@ def test_a_degenerate_cloud_is_said_to_be_one_and_a_healthy_one_is_not(tmp_path)
 
 
 def test_the_rule_is_a_quarter():
-    from posteriori.evaluation.flags import _lines
+    from posteriori.flags import _lines
 
     def told(k, n=64):
         return _lines({"cloud": {"samples": n, "ancestors": k, "step": 3, "level": 1.5}})

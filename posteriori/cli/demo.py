@@ -11,6 +11,7 @@ import torch
 
 from posteriori import grid, measurements, methods, noise, operators, priors, problems, report
 from posteriori.evaluation import best_wiener, psnr
+from posteriori.flags import quiet
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.measurements.photos import COFFEE
 from posteriori.priors.network import Network
@@ -51,7 +52,8 @@ def run(out: Path, quick: bool) -> None:
     records = []
     for method, steps in PLAN:
         levels = grid.karras(steps // 2 if quick else steps, TOP, BOTTOM)
-        done = sample(post, method, n=2 if quick else N, grid=levels, seed=0, batch=1, progress=sys.stderr.isatty())
+        with quiet():
+            done = sample(post, method, n=2 if quick else N, grid=levels, seed=0, batch=1, progress=sys.stderr.isatty())
         records.append(report.save(done, post, out / type(method).__name__.lower(), x, wiener))
     print(report.table(records))
     best = max(records, key=lambda r: r["psnr_mean"])

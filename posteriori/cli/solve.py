@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posteriori import problems, report
+from posteriori.flags import quiet
 from posteriori.measurements import write_image
 from posteriori.run import Run, read_json, write_json
 from posteriori.sample import sample
@@ -22,15 +23,9 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
         print(note, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", given.raw)
-    done = sample(
-        task.posterior,
-        task.method,
-        **task.settings,
-        progress=progress,
-        folder=out,
-        resume=resume,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
+    with quiet():
+        done = sample(task.posterior, task.method, **task.settings, **kept)
     record = report.save(done, task.posterior, out, task.reference)
     said = pictures(done, out)
     print("\n".join([*lines(done, record), *said, f"page: {report.page(out)}"]))

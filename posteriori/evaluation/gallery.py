@@ -28,6 +28,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from posteriori import methods
 from posteriori.evaluation.baselines import best_linear
 from posteriori.evaluation.images import MetricUnavailable, lpips, psnr, ssim
+from posteriori.flags import quiet
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Info, settings
 from posteriori.noise import Gaussian
@@ -171,7 +172,8 @@ def _attempt(method: methods.Method[Any], post: Posterior, steps: int, limit: fl
         refusal = method.refuses(post)
         if refusal:
             return {"outcome": "refused", "reason": refusal}, None
-        return {}, sample(post, method, steps=steps, seed=0, watch=[count])
+        with quiet():
+            return {}, sample(post, method, steps=steps, seed=0, watch=[count])
     except FloatingPointError as error:
         return {"outcome": "diverged", "reason": str(error)}, None
     except TimeoutError as error:
@@ -188,7 +190,7 @@ def _scores(x: Tensor, about: Scene) -> Row:
     rows, truth = x[None], about.truth[None]
     return {
         "psnr": float(psnr(rows, truth, 1.0)),
-        "ssim": float(ssim(rows, truth, 1.0)),
+        "ssim": float(ssim(rows, truth, RANGE)),
         "lpips": None if lpips_missing() else float(lpips(rows.clamp(*RANGE), truth, RANGE)),
         "chi2": float(about.given.chi2(rows)),
     }

@@ -34,16 +34,20 @@ def psnr(x: Tensor, reference: Tensor, data_range: float, *, clamp: tuple[float,
     return 10 * torch.log10(data_range**2 / (a - b).abs().square().flatten(1).mean(1))
 
 
-def ssim(x: Tensor, reference: Tensor, data_range: float, *, lowest: float = 0.0) -> Tensor:
-    """Structural similarity of each row, (B, C, H, W) -> (B,), averaged over channels.
+def ssim(x: Tensor, reference: Tensor, range: tuple[float, float]) -> Tensor:
+    """Structural similarity of each row, (B, C, H, W) in ``range`` -> (B,), averaged over channels.
 
-    lowest: the lowest possible value (-1 for [-1, 1]). SSIM compares local means and so depends on where black is: it is moved to 0,
-    and a pair has the same SSIM in every range.
-    Gaussian window of standard deviation 1.5 (11 x 11), population covariance. Raises ``ValueError`` for images under 11 pixels.
+    range: the lowest and the highest possible value, (0, 1) or (-1, 1). SSIM compares local means and so depends on where black is: the
+    width of the range alone does not say. Black is moved to 0, and a pair has the same SSIM in every range.
+    Gaussian window of standard deviation 1.5 (11 x 11), population covariance. Raises ``ValueError`` for images under 11 pixels,
+    ``TypeError`` for complex ones and for a range that is no pair.
     Reference: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to structural similarity, 2004.
     """
     from skimage.metrics import structural_similarity
 
+    if not isinstance(range, tuple | list) or len(range) != 2:
+        raise TypeError(f"ssim needs the lowest and the highest possible value, (0, 1) or (-1, 1), got {range!r}: black is not always 0")
+    lowest, data_range = range[0], range[1] - range[0]
     a, b = _pair(x, reference, data_range)
     if a.is_complex():
         raise TypeError("ssim compares real images; give magnitudes, x.abs() and reference.abs()")
@@ -95,7 +99,9 @@ def speckle(x: Tensor) -> Tensor:
     rough = (flat - around.median(1).values).abs()
     # Exactly flat areas leave no robust scale: a thousandth of the image's spread is invisible and serves as a floor.
     spread = flat.std(1, keepdim=True)
-    limit = 6 * torch.maximum(1.4826 * rough.median(1, keepdim=True).values, 1e-3 * spread)
+    # Of an even number of values torch.median takes the lower of the two in the middle.
+    middle = (rough.median(1, keepdim=True).values - (-rough).median(1, keepdim=True).values) / 2
+    limit = 6 * torch.maximum(1.4826 * middle, 1e-3 * spread)
     neighbours = around[:, [0, 1, 2, 3, 5, 6, 7, 8]]
     alone = torch.maximum(flat - neighbours.amax(1), neighbours.amin(1) - flat)
     return ((alone > limit) & (spread > 0)).double().mean(1).view(B, C).mean(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from posteriori.evaluation.calibration import coverage
 from posteriori.evaluation.distances import effective_size, normalised, resample
-from posteriori.evaluation.flags import flags
 from posteriori.evaluation.images import psnr, speckle, ssim
-from posteriori.evaluation.lineage import lineage
+from posteriori.flags import chi_squares, facts, flags
 from posteriori.likelihood import Posterior
 from posteriori.linalg import real_view
 from posteriori.run import Run
@@ -27,12 +25,13 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
     reference: the true image, shape E, in the range of the likelihood; without it the misfit, the spread and the looks remain.
 
     chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1).
-    residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in the units of x.
+    residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in the units of x; scale: the largest
+    magnitude. constant: share of samples that have the same value everywhere. outside_range: share of values a tenth of the range outside.
     psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
     coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
     which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
-    cloud: for methods with particles, how many of them the samples descend from, see ``evaluation.lineage``; else None.
+    cloud: for methods with particles, how many of them the samples descend from, see ``lineage``; else None.
     evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several fits), see ``methods.evidence``.
     flags: sentences for a person.
 
@@ -42,28 +41,15 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
         raise ValueError(f"the run has samples of shape {tuple(run.samples.shape[1:])}, the posterior images of shape {post.shape}")
     if reference is not None:
         _check(reference, post)
-    failed = [s for s in run.status if not s.ok]
-    record: dict[str, Any] = {
-        "method": run.config.get("method", "unknown"),
-        "n": len(run.status),
-        "finished": len(run.samples),
-        "diverged": len(failed),
-        "first_failure": str(failed[0]) if failed else None,
-        "effective_samples": effective_size(run.log_w),
-        "cloud": lineage(run, post),
-        "evidence_gap": float(run.trace["gap"][-1].max()) if "gap" in run.trace else None,
-        "range": list(post.given.range) if post.given.range else None,
-        "counts": run.counts,
-        "seconds": run.seconds,
-    }
+    record: dict[str, Any] = {"method": run.config.get("method", "unknown"), **facts(run, post)}
+    record |= {"effective_samples": effective_size(run.log_w), "counts": run.counts, "seconds": run.seconds}
     record |= _misfit(run, post) | _texture(run, post)
     record |= (
         _compared(run, post, reference)
         if reference is not None
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
-    measured = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
-    return record | {"flags": flags(record, measured, math.prod(post.shape) * (2 if run.samples.is_complex() else 1))}
+    return record | {"flags": flags(record, post)}
 
 
 def _check(reference: Tensor, post: Posterior) -> None:
@@ -82,13 +68,14 @@ def _check(reference: Tensor, post: Posterior) -> None:
 def _misfit(run: Run, post: Posterior) -> dict[str, Any]:
     given, w = post.given, normalised(run.log_w, len(run.samples))
     with torch.no_grad():
-        mean = run.mean[None]
-        squares = torch.cat([_mean_square(given.residual(part)) for part in run.samples.split(32)]).double().cpu()
+        device = given.y.device
+        mean = run.mean[None].to(device)
+        squares = torch.cat([_mean_square(given.residual(part.to(device))) for part in run.samples.split(32)]).double().cpu()
         record: dict[str, Any] = {"residual_rms": float((w * squares).sum().sqrt())}
         keys = ("chi2_samples", "chi2_lowest", "chi2_highest", "chi2_mean")
-        if given.noise.std == 0:
+        chi2 = chi_squares(run, post)
+        if chi2 is None:
             return record | dict.fromkeys(keys)
-        chi2 = torch.cat([given.chi2(part) for part in run.samples.split(32)]).double().cpu()
         values = (float((w * chi2).sum()), float(chi2.min()), float(chi2.max()), float(given.chi2(mean)))
     return record | dict(zip(keys, values, strict=True))
 
@@ -100,15 +87,9 @@ def _mean_square(x: Tensor) -> Tensor:
 
 def _texture(run: Run, post: Posterior) -> dict[str, Any]:
     x, shape = run.samples, post.shape
-    record: dict[str, Any] = {"numbers": "magnitude" if x.is_complex() else "real", "spread": None, "speckle": None, "outside_range": None}
-    record["scale"] = float(x.abs().max())
-    if len(x) > 1:
-        record["spread"] = float(run.std.double().mean())
+    record: dict[str, Any] = {"numbers": "magnitude" if x.is_complex() else "real", "speckle": None}
     if len(shape) >= 2 and min(shape[-2:]) >= 8:
         record["speckle"] = float(torch.cat([speckle(part) for part in x[:8].split(1)]).mean())
-    if post.given.range is not None and not x.is_complex():
-        (low, high), room = post.given.range, 0.1 * (post.given.range[1] - post.given.range[0])
-        record["outside_range"] = float(((x < low - room) | (x > high + room)).double().mean())
     return record
 
 
@@ -137,9 +118,8 @@ def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
     if n > 1:
         record["psnr_sample_std"] = float(scores.std())
     if len(post.shape) == 3 and min(post.shape[1:]) >= 11:
-        lowest = record["lowest"]
-        similar = ssim(x, truth, width, lowest=lowest)
-        record |= {"ssim_sample": float((w * similar).sum()), "ssim_mean": float(ssim(mean, truth, width, lowest=lowest))}
+        span = (record["lowest"], record["lowest"] + width)
+        record |= {"ssim_sample": float((w * ssim(x, truth, span)).sum()), "ssim_mean": float(ssim(mean, truth, span))}
     return record
 
 

@@ -216,10 +216,11 @@ def solve(
 ) -> Tensor:
     """(r2 A A^H + s2 I)^-1 b, row by row: (B, *O) -> (B, *O).
 
-    r2, s2: numbers or 0-d tensors >= 0, not both 0. With s2 = 0 it is the pseudo-inverse of r2 A A^H (without a spectrum, b must then lie
-    in the range of A). With a spectrum the answer is closed form; otherwise conjugate gradients to ``rtol`` (1e-5 in float32, 1e-10 in
-    float64). Raises ``SolveError`` with the operator, iteration and residual when conjugate gradients stall, meet negative curvature, or
-    show that ``adjoint`` is not the transpose of ``forward``.
+    r2, s2: numbers or 0-d tensors >= 0, not both 0. With s2 = 0 it is the pseudo-inverse of r2 A A^H, in which singular values below 1e-6
+    of the largest (1.5e-8 in float64) count as 0; without a spectrum, b must then lie in the range of A. With a spectrum the answer is
+    closed form; otherwise conjugate gradients to ``rtol`` (1e-5 in float32, 1e-10 in float64). Raises ``SolveError`` with the operator,
+    iteration and residual when conjugate gradients stall, meet negative curvature, or show that ``adjoint`` is not the transpose of
+    ``forward``.
     """
     real = b.real.dtype
     r, s = (torch.as_tensor(v, dtype=real, device=b.device) for v in (r2, s2))
@@ -229,10 +230,13 @@ def solve(
     if spectrum is None:
         return normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
     c = spectrum.Uh(b)
+    a = _apart_from_rounding(spectrum.s).to(s)
     width = s.expand(c.shape[1]).clone()
-    width[: spectrum.s.numel()] += r * spectrum.s.to(width) ** 2
-    keep = width > width.max() * torch.finfo(real).eps
-    return spectrum.U(torch.where(keep, c / torch.where(keep, width, 1.0), 0.0))
+    width[: a.numel()] += r * a**2
+    if not bool(s > 0):
+        # What is measured through a small s has a small width and counts all the same; only what is not measured is left out.
+        width[torch.nn.functional.pad(a, (0, width.numel() - a.numel())) <= min(torch.finfo(real).eps ** 0.5, 1e-6) * a.max()] = math.inf
+    return spectrum.U(c / width)
 
 
 def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
@@ -289,6 +293,11 @@ def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.cat([A(rows) for rows in basis.split(512)]).flatten(1).T.contiguous()
 
 
+def _apart_from_rounding(s: Tensor) -> Tensor:
+    """Singular values, those that are 0 up to the rounding of the largest as 0: times an r2 of 1e8, rounding is no longer small."""
+    return torch.where(s > 8 * torch.finfo(s.dtype).eps * s.max(), s, 0.0)
+
+
 def closed_spectrum(A: LinearOperator) -> Spectrum:
     """The spectrum of A. Raises ``TypeError`` for an operator that offers none."""
     spectrum = A.spectrum()
@@ -302,12 +311,12 @@ def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor
     m = math.prod(A.out_shape)
     spectrum = A.spectrum()
     if spectrum is not None:
-        s, copies = spectrum.s.double(), 1
+        s, copies = _apart_from_rounding(spectrum.s).double(), 1
     else:
         M = matrix(A)
         # Complex measurements of real images: the adjoint is the real one, so each number counts as two real ones, each with half a vote.
         copies = 2 if A.complex_out and not A.complex_in else 1
-        s = torch.linalg.svdvals(torch.cat([M.real, M.imag]) if copies == 2 else M)
+        s = _apart_from_rounding(torch.linalg.svdvals(torch.cat([M.real, M.imag]) if copies == 2 else M))
     width = torch.full((m * copies,), float(s2), dtype=torch.float64)
     width[: s.numel()] += float(r2) * s.cpu() ** 2
     return width.log().sum() / copies

@@ -26,7 +26,7 @@ def save(run: Run, post: Posterior, folder: str | Path, reference: Tensor | None
     if shown is not None:
         extras["measurement"] = shown
     with torch.no_grad():
-        residual = post.given.residual(run.samples[:1])[0].abs()
+        residual = post.given.residual(run.samples[:1].to(y.device))[0].abs()
     level = post.given.noise.variance(y).sqrt()
     extras["residual"] = residual / level.clamp(min=1e-30)
     for name, image in (("reference", reference), ("baseline", baseline)):

@@ -110,7 +110,7 @@ def _scores(x: Tensor, truth: Tensor, given: Likelihood) -> Row:
     return {
         "psnr": float(each.mean()),
         "psnr_std": float(each.std()) if len(each) > 1 else None,
-        "ssim": float(ssim(x, truth, 1.0).mean()),
+        "ssim": float(ssim(x, truth, RANGE).mean()),
         "lpips": None if lpips_missing() else float(lpips(x.clamp(*RANGE), truth, RANGE).mean()),
         "chi2": float(given.chi2(x).mean()),
     }

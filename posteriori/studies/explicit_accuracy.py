@@ -151,7 +151,7 @@ def _on_photo(row: Row) -> Row:
         return row | {"outcome": "astray"}
     return row | {
         "psnr": float(psnr(x, truth, 1.0)),
-        "ssim": float(ssim(x, truth, 1.0)),
+        "ssim": float(ssim(x, truth, (0.0, 1.0))),
         "lpips": None if lpips_missing() else float(lpips(x.clamp(0, 1), truth[None], (0.0, 1.0))),
         "chi2": float(given.chi2(x)),
     }

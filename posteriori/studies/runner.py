@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from posteriori.flags import quiet
 from posteriori.run import locked, replace_file, write_text
 from posteriori.studies.base import Study
 from posteriori.studies.contract import check_findings, check_plan, check_study, flaw, key
@@ -50,7 +51,8 @@ def run(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = 
         try:
             for cell in tqdm(missing, disable=not progress, file=sys.stderr, desc=study.name):
                 began = time.perf_counter()
-                rows = study.measure(cell)
+                with quiet():
+                    rows = study.measure(cell)
                 wrong = flaw(study, cell, rows)
                 if wrong:
                     raise ValueError(f"study {study.name!r}, cell {cell}: {wrong}")

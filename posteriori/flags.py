@@ -1,22 +1,98 @@
-"""What a person should look at before believing a run, as plain sentences."""
+"""What a person should look at before believing a run, as plain sentences.
+
+``sample`` gives those of them as warnings that need no reference and are not said by then; ``evaluation.summary`` collects them all.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from posteriori.likelihood import Posterior
+from posteriori.lineage import lineage
 from posteriori.methods.evidence import GAP
+from posteriori.run import Run
 
 SPECKLE = 0.002
 # Clouds that are resampled at half of their particles keep more lines than this for as long as the weights are sound.
 LINES = 0.25
 
 
-def flags(record: dict[str, Any], measured: int, numbers: int) -> list[str]:
-    """The sentences for a record of ``summary``, none when nothing stands out.
+class RunWarning(UserWarning):
+    """A finished run that should be looked at before it is believed."""
 
-    measured: real numbers in y. numbers: real numbers in one image.
+
+def quiet() -> AbstractContextManager[Any]:
+    """Within it ``sample`` tells nothing, for those who show the flags, or scores, themselves."""
+    return warnings.catch_warnings(action="ignore", category=RunWarning)
+
+
+def tell(run: Run, post: Posterior) -> Run:
+    """The run itself, after a ``RunWarning`` for each sentence that looking at the samples gives.
+
+    It costs an operator call for each sample, which is not counted. Lost rows and the evidence bound of a fit have been told by then.
+    Whatever fails here is said and costs no sample.
     """
+    try:
+        with torch.no_grad():
+            chi2 = chi_squares(run, post)
+            record = facts(run, post) | {"diverged": 0, "evidence_gap": None, "coverage": None, "speckle": None}
+            record["chi2_samples"] = None if chi2 is None else float((run.log_w.softmax(0).to(chi2) * chi2).sum())
+        found = flags(record, post)
+    except Exception as error:  # a run that is finished must not be lost to an operator that fails on its samples
+        found = [f"The samples could not be compared with the measurement ({type(error).__name__}: {error})."]
+    for sentence in found:
+        warnings.warn(sentence, RunWarning, stacklevel=3)
+    return run
+
+
+def chi_squares(run: Run, post: Posterior) -> Tensor | None:
+    """chi2 of each sample, (n,) float64 on the CPU; None for a noise level of 0."""
+    if post.given.noise.std == 0:
+        return None
+    return torch.cat([post.given.chi2(part.to(post.given.y.device)) for part in run.samples.split(32)]).double().cpu()
+
+
+def facts(run: Run, post: Posterior) -> dict[str, Any]:
+    """What ``flags`` asks for and samples, weights and trace alone tell: the keys are explained at ``evaluation.summary``."""
+    failed = [s for s in run.status if not s.ok]
+    x, given = run.samples, post.given
+    record: dict[str, Any] = {
+        "n": len(run.status),
+        "finished": len(x),
+        "diverged": len(failed),
+        "first_failure": str(failed[0]) if failed else None,
+        "effective_samples": run.ess,
+        "cloud": lineage(run, post),
+        "evidence_gap": float(run.trace["gap"][-1].max()) if "gap" in run.trace else None,
+        "range": list(given.range) if given.range else None,
+        "scale": float(x.abs().max()),
+        "spread": float(run.std.double().mean()) if len(x) > 1 else None,
+        "constant": _constant(x, given.range) if x[0].numel() > 1 else None,
+        "outside_range": None,
+    }
+    if given.range is not None and not x.is_complex():
+        (low, high), room = given.range, 0.1 * (given.range[1] - given.range[0])
+        record["outside_range"] = float(((x < low - room) | (x > high + room)).double().mean())
+    return record
+
+
+def _constant(x: Tensor, range: tuple[float, float] | None) -> float:
+    """Share of samples whose numbers are all the same, to a thousandth of the stated range or a millionth of the largest."""
+    flat = x.flatten(1)
+    width = 1e-3 * (range[1] - range[0]) if range is not None else 1e-6 * flat.abs().amax(1)
+    return float(((flat - flat[:, :1]).abs().amax(1) <= width).double().mean())
+
+
+def flags(record: dict[str, Any], post: Posterior) -> list[str]:
+    """The sentences for a record of ``summary``, none when nothing stands out."""
+    measured = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
+    numbers = math.prod(post.shape) * (2 if post.prior.complex else 1)
     found = [*_ended(record), *_lines(record), *_lost(record), *_fit(record, measured), *_looks(record), *_spread(record, numbers)]
     return [sentence for sentence in found if sentence]
 
@@ -76,6 +152,10 @@ def _fit(record: dict[str, Any], measured: int) -> list[str]:
 
 def _looks(record: dict[str, Any]) -> list[str]:
     out = []
+    if record["constant"]:
+        out.append(
+            f"{100 * record['constant']:.0f} % of the samples have the same value everywhere: the prior or the method has lost the image."
+        )
     if record["speckle"] is not None and record["speckle"] > SPECKLE:
         out.append(
             f"{100 * record['speckle']:.1f} % of the pixels stick out of all their neighbours (salt-and-pepper speckle): look at a sample "
