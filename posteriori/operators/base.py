@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,30 +23,11 @@ from torch import Tensor, nn
 from posteriori import identity
 from posteriori.linalg import largest_eigenvalue
 from posteriori.operators.normal import SolveError, normal_solve
+from posteriori.operators.spectrum import Spectrum
 from posteriori.operators.transpose import AdjointError, Linear, dot_test, followed, transposed
 from posteriori.settings import Checked
 
 Map = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """A singular value decomposition A = U diag(s) V^H as four functions.
-
-    With n = numel(E), m = numel(O), k = min(n, m):
-
-    s: (k,) singular values >= 0, in any order. Cast them to the precision of the coordinates before use.
-    Vh, V: (B, *E) <-> (B, n), unitary and inverse to each other; likewise Uh, U: (B, *O) <-> (B, m).
-    Coordinate i < k of V meets coordinate i of U with the factor s[i]; coordinates beyond k are the null space (or the part of the
-    measurement that no image reaches). Coordinates are complex exactly when measurements are. For real images with complex measurements
-    (two channels read as one complex number) n = numel(E) / 2 complex coordinates.
-    """
-
-    s: Tensor
-    V: Map
-    Vh: Map
-    U: Map
-    Uh: Map
 
 
 class Operator(nn.Module, metaclass=Checked):
