@@ -88,7 +88,7 @@ def main() -> None:
         good, flagged = psnr > GOOD, chi2 > bound
         calls, seconds = rows[0][2].counts, sum(run.seconds for _, _, run in rows) / len(rows)
         whole = (int(good.sum()), int((~good).sum()), int((~good & flagged).sum()), int((good & flagged).sum()))
-        parts = (*(f"{v}" for v in whole), f"{float(psnr.median()):.1f}", f"{float(chi2.median()):.2f}")
+        parts = (*(f"{v}" for v in whole), f"{float(psnr.quantile(0.5)):.1f}", f"{float(chi2.quantile(0.5)):.2f}")
         print(f"{name:8}" + "".join(f"{part:>15}" for part in (*parts, f"{calls['denoiser']:g}", f"{calls['vjp']:g}", f"{seconds:.1f}")))
         print(
             "  PSNR " + " ".join(f"{v:.1f}" for v in psnr.tolist()) + "\n  chi2 " + " ".join(f"{v:.2f}" for v in chi2.tolist()), flush=True

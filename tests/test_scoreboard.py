@@ -107,6 +107,61 @@ def test_a_method_that_diverges_is_not_scored_on_its_survivors():
     assert "diverged, 1 of 2" in standings.markdown(rows)
 
 
+def rows_of(method, values, **more):
+    about = {
+        "bed": "b",
+        "cell": "c",
+        "schedule": "s",
+        "steps": 1,
+        "method": method,
+        "metric": "m",
+        "uses": "score",
+        "denoiser": 1,
+        "vjp": 0,
+    }
+    lost = [{"outcome": "diverged"} if v is None else {} for v in values]
+    return [{**about, "seed": k, "value": v, **end, **more} for k, (v, end) in enumerate(zip(values, lost, strict=True))]
+
+
+def test_tables_show_the_mean_its_95_per_cent_interval_and_the_median():
+    """Of 1, 2, 4, 9: mean 4, standard deviation sqrt(38 / 3), half-width 1.96 sd / 2, median 3, the mean of the two in the middle."""
+    half = 1.96 * (38 / 3) ** 0.5 / 2
+    assert f"| x | 4 +- {half:.2g} (3) |" in standings.markdown(rows_of("x", [1.0, 9.0, 2.0, 4.0]))
+    differences = standings.markdown(rows_of("x", [1.0, 9.0, 2.0, 4.0]) + rows_of("y", [0.0] * 4))
+    assert f"| x | 4 +- {half:.2g} |\n| y | best |" in differences
+
+
+def test_the_best_method_is_one_that_lost_no_seed():
+    """A method is not the best for having lost the problems on which it would have been bad."""
+    table = standings.markdown(rows_of("lucky", [0.1, None, 0.1]) + rows_of("sound", [1.0, 2.0, 3.0]) + rows_of("worse", [2.0, 3.0, 5.0]))
+    _, differences = table.split("paired difference")
+    assert "| sound | best |" in differences
+    assert "| lucky | -1.9 +- 2 |" in differences
+    assert "| worse | 1.33 +- 0.65 |" in differences
+
+
+def test_every_problem_has_a_seed_of_its_own_for_its_samples(monkeypatch):
+    """The rule that the module states, and the one that committed rows without a ``sample_seed`` follow."""
+    seen = []
+
+    def noted(bed, n, seed):
+        seen.append(seed)
+        return torch.zeros(n, 8, dtype=torch.float64) + seed
+
+    def sampled(post, method, *, n, seed, **rest):
+        seen.append(seed)
+        return SimpleNamespace(samples=torch.zeros(n, 8, dtype=torch.float64), status=[], counts={"denoiser": 20, "vjp": 0})
+
+    monkeypatch.setattr(scoreboard, "reference_samples", noted)
+    monkeypatch.setattr(scoreboard, "sample", sampled)
+    for given, s, wanted in ((None, 7, [15, 16, 7]), (0, 0, [1, 2, 0])):
+        scoreboard._problem.cache_clear()
+        seen.clear()
+        row = scoreboard.measure(scoreboard.Cell("gmm25", "8,1", "original", 20, "DPS", 7), given)
+        assert (row["sample_seed"], seen) == (s, wanted)
+    scoreboard._problem.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["--methods", "DSP"], "unknown method 'DSP'"), (["--bed", "gmm"], "unknown bed 'gmm'"), (["--cells", "8,3"], "unknown cell '8,3'")],

@@ -122,6 +122,7 @@ def exact(
     schedule: tuple[str, ...] = (),
     seeds: int | None = None,
     without: tuple[str, ...] = (),
+    sample_seed: int | None = None,
     json_: Annotated[Path | None, Parameter(name="--json")] = None,
     quick: bool = False,
     quiet: bool = False,
@@ -138,6 +139,7 @@ def exact(
     schedule: original, extended (ten times further); both by default.
     seeds: problems per cell; 20 for gmm25 and 5 for the others by default.
     without: methods to leave out.
+    sample_seed: seed of all samples; by default each problem has its own. 0 repeats rows that state none.
     json_: write one row per run there, and the tables beside it as Markdown and as a page; rows that it holds already are kept.
     quick: gmm25 with three seeds, d = 8, 20 steps, original schedule and the Gaussian beds, all methods but
         ScorePriorVI, where not said otherwise.
@@ -153,7 +155,9 @@ def exact(
         schedule = schedule or (("original",) if "gmm25" in bed else ())
         # Half a minute a row: not quick, unless it is asked for.
         without = without if methods else (*without, "ScorePriorVI")
-    runner.run(runner.Selection(bed, methods, cells, steps, schedule, seeds, without), json_, not quiet and sys.stderr.isatty())
+    runner.run(
+        runner.Selection(bed, methods, cells, steps, schedule, seeds, without, sample_seed), json_, not quiet and sys.stderr.isatty()
+    )
 
 
 @bench_app.command

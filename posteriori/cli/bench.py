@@ -24,7 +24,7 @@ SAVE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Selection:
-    """What to measure; an empty tuple means all."""
+    """What to measure; an empty tuple means all. sample_seed: as ``scoreboard.measure`` has it."""
 
     bed: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -33,6 +33,7 @@ class Selection:
     schedule: tuple[str, ...] = ()
     seeds: int | None = None
     without: tuple[str, ...] = ()
+    sample_seed: int | None = None
 
     def plan(self) -> list[scoreboard.Cell]:
         """Every row in order. Raises ``ValueError`` for a cell or schedule that no chosen bed has, and as ``scoreboard.plan`` does."""
@@ -73,7 +74,7 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
         for cell in tqdm([c for c in plan if tuple(c) not in have], disable=not progress, file=sys.stderr, desc="bench"):
             if (cell.bed, cell.method) in refused:
                 continue
-            row = scoreboard.measure(cell)
+            row = scoreboard.measure(cell, selection.sample_seed)
             if row is None:
                 refused.add((cell.bed, cell.method))
                 continue

@@ -90,6 +90,27 @@ def verdict(z: list[float], p: float, lean: float) -> str:
     return "under-confident" if wide else "not uniform" if p < SMALL else "no fault found"
 
 
+def found_below(problems: int, level: int = 80, power: float = 0.9) -> float:
+    """The power of the rule: the coverage c below which it calls one function over-confident, or off-centre, with this probability.
+
+    Of N independent problems the truth lies k times inside the interval, binomial (N, c); c solves P(k / N < level - 3 se) = power. Other
+    levels, the p-value and more functions than one can only add to it. Raises ``ValueError`` for fewer than 2 problems.
+    """
+    if problems < 2:
+        raise ValueError(f"a standard error needs at least 2 problems, got {problems}")
+    p, count = level / 100, torch.arange(problems + 1, dtype=torch.float64)
+    share = count / problems
+    se = torch.maximum((share * (1 - share) / (problems - 1)).sqrt(), torch.tensor(math.sqrt(p * (1 - p) / problems), dtype=torch.float64))
+    called = (share - p) / se < -STRICT
+    choices = math.lgamma(problems + 1) - torch.lgamma(count + 1) - torch.lgamma(problems - count + 1)
+    low, high = 0.0, p
+    for _ in range(50):
+        c = (low + high) / 2
+        chance = (choices + count * math.log(c) + (problems - count) * math.log1p(-c))[called].exp().sum()
+        low, high = (c, high) if float(chance) >= power else (low, c)
+    return low
+
+
 @lru_cache(maxsize=32)
 def _null(count: int, bins: int) -> Tensor:
     """Sorted chi-squares of ``count`` uniform ranks, (20000,)."""

@@ -6,6 +6,10 @@
 Beside the methods: ``floor``, another exact set of the same size (what no sampler can be expected to beat); ``oracle``, the exact
 conditional score on the same grid; ``prior``, samples that ignore y. Every method meets the same y, the same exact samples and the same
 noise levels.
+
+The seed rule: problem k is made with seed k. A row's samples are drawn with its ``sample_seed`` s, the exact samples with 2 s + 1 (their
+streams differ from those of runs) and the other exact set, of the floor, with 2 s + 2. s is k, so that problems share no random number;
+rows that state no ``sample_seed`` were drawn with s = 0 on every problem.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from posteriori.evaluation.distances import gaussian_kl
 from posteriori.evaluation.exact import ExactPosterior, exact_posterior, oracle
 from posteriori.evaluation.probe import NotAffineError, affine_probe
 from posteriori.evaluation.references import reference_samples
+from posteriori.flags import quiet
 from posteriori.problems import beds
 from posteriori.sample import sample
 
@@ -77,9 +82,12 @@ def plan(bed: str, cells: list[str], schedules: list[str], steps: list[int], nam
                             yield Cell(bed, cell, schedule, count, name, seed)
 
 
-def measure(cell: Cell) -> Row | None:
-    """One row, or None when the method cannot work on the bed (or, on a Gaussian bed, is not an affine map of its random numbers)."""
-    return _drawn(cell) if BOARDS[cell.bed].score else _probed(cell)
+def measure(cell: Cell, sample_seed: int | None = None) -> Row | None:
+    """One row, or None when the method cannot work on the bed (or, on a Gaussian bed, is not an affine map of its random numbers).
+
+    sample_seed: s of the seed rule above; the seed of the problem when None.
+    """
+    return _drawn(cell, cell.seed if sample_seed is None else sample_seed) if BOARDS[cell.bed].score else _probed(cell)
 
 
 def _method(cell: Cell) -> methods.Method[Any]:
@@ -87,13 +95,13 @@ def _method(cell: Cell) -> methods.Method[Any]:
 
 
 @lru_cache(maxsize=2)
-def _problem(name: str, cell: str, seed: int, schedule: str) -> tuple[beds.Bed, Tensor, dict[str, float]]:
+def _problem(name: str, cell: str, seed: int, schedule: str, s: int) -> tuple[beds.Bed, Tensor, dict[str, float]]:
     """A bed, exact samples and the floor: the same for every method, which follow one another in a plan."""
     board = BOARDS[name]
     assert board.score is not None
     bed = board.make(cell, seed, schedule)
-    truth = reference_samples(bed, board.n, seed=1)
-    return bed, truth, board.score(reference_samples(bed, board.n, seed=2), bed, truth)
+    truth = reference_samples(bed, board.n, seed=2 * s + 1)
+    return bed, truth, board.score(reference_samples(bed, board.n, seed=2 * s + 2), bed, truth)
 
 
 def _target(cell: Cell, bed: beds.Bed) -> Any:
@@ -101,11 +109,11 @@ def _target(cell: Cell, bed: beds.Bed) -> Any:
     return oracle(bed.posterior) if cell.method == "oracle" else bed.posterior
 
 
-def _drawn(cell: Cell) -> Row | None:
+def _drawn(cell: Cell, s: int) -> Row | None:
     board = BOARDS[cell.bed]
     assert board.score is not None
-    (bed, truth, floor), method = _problem(cell.bed, cell.cell, cell.seed, cell.schedule), _method(cell)
-    row = {**cell._asdict(), "metric": board.metric, "floor": floor[board.metric], "uses": _uses(cell, method, 0)}
+    (bed, truth, floor), method = _problem(cell.bed, cell.cell, cell.seed, cell.schedule, s), _method(cell)
+    row = {**cell._asdict(), "sample_seed": s, "metric": board.metric, "floor": floor[board.metric], "uses": _uses(cell, method, 0)}
     if cell.method == "floor":
         return row | {"value": floor[board.metric], "all": floor, "denoiser": 0, "vjp": 0, "seconds": 0.0}
     try:
@@ -120,15 +128,16 @@ def _drawn(cell: Cell) -> Row | None:
     levels = None if own else getattr(grid, board.grid)(cell.steps, bed.sigma_max, bed.sigma_min)
     big = bed.posterior.shape[0] > 100
     try:
-        run = sample(
-            target,
-            method,
-            n=board.n,
-            steps=cell.steps,
-            grid=levels,
-            seed=0,
-            batch=max(250, method.group) if big else board.n * method.group,
-        )
+        with quiet():
+            run = sample(
+                target,
+                method,
+                n=board.n,
+                steps=cell.steps,
+                grid=levels,
+                seed=s,
+                batch=max(250, method.group) if big else board.n * method.group,
+            )
     except FloatingPointError:
         lost = {"value": None, "outcome": "diverged", "denoiser": None, "vjp": None}
         return row | lost | {"seconds": time.perf_counter() - began}

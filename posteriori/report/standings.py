@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -149,4 +150,5 @@ def _entry(pairs: list[tuple[Row, float | None]]) -> str:
     if len(values) < 2:
         return f"{values[0]:.3g}" if values else "-"
     v = torch.tensor(values, dtype=torch.float64)
-    return f"{float(v.mean()):.3g} +- {1.96 * float(v.std()) / len(v) ** 0.5:.2g} ({float(v.median()):.3g})"
+    # Of an even number of values torch.median takes the lower of the two in the middle.
+    return f"{float(v.mean()):.3g} +- {1.96 * float(v.std()) / len(v) ** 0.5:.2g} ({median(values):.3g})"

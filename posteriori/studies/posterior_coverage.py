@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posteriori.evaluation import calibration
 from posteriori.evaluation.exact import exact_posterior, oracle
-from posteriori.evaluation.rank_tests import BINS, STRICT, histogram, inside, leaning, order, standard_error, uniform, verdict
+from posteriori.evaluation.rank_tests import BINS, STRICT, found_below, histogram, inside, leaning, order, standard_error, uniform, verdict
 from posteriori.likelihood import Posterior
 from posteriori.report.costs import COLOURS
 from posteriori.sample import sample
@@ -199,16 +199,24 @@ def faults(rows: list[Row], bed: str) -> str:
     return "; ".join(f"{fault}: {len(mine[fault])} of {count}{', ' if text else ''}{text}" for fault, text in named.items())
 
 
+def unblamed(rows: list[Row], bed: str) -> str:
+    """The methods in which no fault is found, each with its problems and the coverage that so many would have shown to be wrong."""
+    sound = [r for m, r in pooled(rows, bed).items() if r["verdict"] == SOUND and m not in REFERENCES]
+    named = [f"{r['method']} ({r['problems'] - r['lost']}: {100 * found_below(r['problems'] - r['lost']):.0f} %)" for r in sound]
+    return f"{len(sound)}" + (f" ({', '.join(named)})" if named else "")
+
+
 def findings(rows: list[Row]) -> tuple[str, str, str]:
     """Shares are those of 80 % intervals."""
     first = (
         f"Methods on the mixture with, in brackets, the functions concerned and the share of truths inside their 80 % intervals: "
         f"{faults(rows, 'mixture')}."
     )
-    sound = {bed: [m for m, r in pooled(rows, bed).items() if r["verdict"] == SOUND and m not in REFERENCES] for bed in SETUPS}
     wide, exact = pooled(rows, "mixture", "unseen")["prior"], pooled(rows, "mixture", "unseen")["exact"]
     second = (
-        f"On the mixture no fault is found in {len(sound['mixture'])} ({', '.join(sound['mixture'])}). Coverage is not sharpness: "
+        f"On the mixture no fault is found in {unblamed(rows, 'mixture')}; in brackets the number of problems, and the coverage of one "
+        "function's 80 % intervals that so many show to be wrong in nine of ten cases: less is found more surely, what lies between it and "
+        "80 % may be there. Coverage is not sharpness: "
         f"samples of the prior, which ignore the measurement, hold {shares(wide)} in the unseen directions, by intervals "
         f"{wide['width'] / exact['width']:.1f} times as wide as exact ones (which hold {shares(exact)}); in the fit they hold "
         f"{shares(pooled(rows, 'mixture', 'fit')['prior'])}."
@@ -216,8 +224,8 @@ def findings(rows: list[Row]) -> tuple[str, str, str]:
     seen = pooled(rows, "digits", "unseen")
     worst = min((r for name, r in seen.items() if name not in REFERENCES), key=lambda r: r["cover_80"])
     third = (
-        f"On the digits: {faults(rows, 'digits')}; no fault is found in {len(sound['digits'])}, with fewer problems to find one. In the "
-        f"hidden half intervals of {worst['method']} hold {shares(worst)}, the lowest share of a method; those of samples of the prior "
+        f"On the digits: {faults(rows, 'digits')}; no fault is found in {unblamed(rows, 'digits')}, with fewer problems to find one. In "
+        f"the hidden half intervals of {worst['method']} hold {shares(worst)}, the lowest share of a method; those of samples of the prior "
         f"{shares(seen['prior'])}."
     )
     return first, second, third

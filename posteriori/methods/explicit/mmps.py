@@ -14,7 +14,7 @@ a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement pe
 Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J symmetric, as for an exact denoiser.
 Exact when: the prior is Gaussian, A is linear and the solve has converged (``iterations`` >= rank A is enough).
 The J of a trained network is neither symmetric nor positive. GMRES then still lowers the residual with every iteration; preconditioned
-conjugate gradients may raise it (a photograph lost 10 dB after three). ``residual`` in the trace tells how far the solve came.
+conjugate gradients may raise it. ``residual`` in the trace tells how far the solve came.
 """
 
 from __future__ import annotations
