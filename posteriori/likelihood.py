@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from posteriori.linalg import dot, real_view
+from posteriori.memo import kept
 from posteriori.noise import Noise
 from posteriori.operators.affine import Affine
 from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, solve
@@ -67,9 +68,9 @@ class Likelihood:
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
             raise ValueError(f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask them out with an operator")
-        if self.check and isinstance(self.A, LinearOperator) and "_dot_tested" not in self.A.__dict__:
-            dot_test(self.A, rtol=1e-3 if y.real.dtype != torch.float64 else 1e-6, dtype=y.real.dtype)
-            self.A.__dict__["_dot_tested"] = True
+        if self.check and isinstance(A := self.A, LinearOperator):
+            real = y.real.dtype
+            kept(A, ("dot test", real), lambda: dot_test(A, rtol=1e-3 if real != torch.float64 else 1e-6, dtype=real))
 
     @property
     def std(self) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.linalg import largest_eigenvalue
+from posteriori.memo import kept
 from posteriori.operators.normal import SolveError, normal_solve
 from posteriori.operators.spectrum import Spectrum
 from posteriori.operators.transpose import AdjointError, Linear, dot_test, followed, transposed
@@ -242,19 +243,21 @@ def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
 
 def norm2(A: LinearOperator) -> float:
     """The largest singular value of A, measured once: from the spectrum, or by Lanczos's method, within 1e-4 from below."""
-    if "_norm2" not in A.__dict__:
-        # A method may ask at every step; making a spectrum can cost more than the step itself.
-        spectrum = A.spectrum()
-        if spectrum is not None:
-            return A.__dict__.setdefault("_norm2", float(spectrum.s.max()))
-        generator = torch.Generator().manual_seed(0)
-        start = A.probe(lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device))
-        with torch.no_grad():
-            square = largest_eigenvalue(lambda v: A.adjoint(A(v)), start)
-        if not square >= 0:
-            raise ArithmeticError(f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; run check_operator on it")
-        A.__dict__["_norm2"] = math.sqrt(square)
-    return A.__dict__["_norm2"]
+    # A method may ask at every step; making a spectrum can cost more than the step itself.
+    return kept(A, "norm", lambda: _norm(A))
+
+
+def _norm(A: LinearOperator) -> float:
+    spectrum = A.spectrum()
+    if spectrum is not None:
+        return float(spectrum.s.max())
+    generator = torch.Generator().manual_seed(0)
+    start = A.probe(lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device))
+    with torch.no_grad():
+        square = largest_eigenvalue(lambda v: A.adjoint(A(v)), start)
+    if not square >= 0:
+        raise ArithmeticError(f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; run check_operator on it")
+    return math.sqrt(square)
 
 
 def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 
 Boundary = Literal["circular", "reflect", "zero", "valid"]
@@ -41,7 +42,6 @@ class Blur(LinearOperator):
             )
         self.boundary = boundary
         self.register_buffer("kernel", kernel)
-        self._transfer: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
@@ -85,18 +85,18 @@ class Blur(LinearOperator):
 
     def transfer(self, like: Tensor) -> Tensor:
         """The kernel's Fourier transform (H, W) in the precision of ``like``: a kernel larger than the image wraps around."""
-        # Once per kernel (which ``.to`` replaces) and precision.
-        if self._transfer is None or self._transfer[0] is not self.kernel or self._transfer[1].real.dtype != like.dtype:
-            (kh, kw), (H, W) = self.kernel.shape, self.in_shape[1:]
-            rows = (torch.arange(kh, device=self.kernel.device) - kh // 2) % H
-            columns = (torch.arange(kw, device=self.kernel.device) - kw // 2) % W
-            grid = self.kernel.new_zeros(H, W, dtype=torch.float64)
-            grid.index_put_((rows[:, None], columns[None, :]), self.kernel.double(), accumulate=True)
-            D = torch.fft.fft2(grid)
-            # Rounding must not spoil D(-k) = conj D(k): the phases of a real filter would not be unitary on real images.
-            D = (D + _mirror(D).conj()) / 2
-            self._transfer = (self.kernel, D.to(like.dtype.to_complex()))
-        return self._transfer[1]
+        dtype = like.dtype.to_complex()
+        return kept(self, ("transfer", dtype), lambda: self._transform().to(dtype), self.kernel)
+
+    def _transform(self) -> Tensor:
+        (kh, kw), (H, W) = self.kernel.shape, self.in_shape[1:]
+        rows = (torch.arange(kh, device=self.kernel.device) - kh // 2) % H
+        columns = (torch.arange(kw, device=self.kernel.device) - kw // 2) % W
+        grid = self.kernel.new_zeros(H, W, dtype=torch.float64)
+        grid.index_put_((rows[:, None], columns[None, :]), self.kernel.double(), accumulate=True)
+        D = torch.fft.fft2(grid)
+        # Rounding must not spoil D(-k) = conj D(k): the phases of a real filter would not be unitary on real images.
+        return (D + _mirror(D).conj()) / 2
 
     def spectrum(self) -> Spectrum | None:
         """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D belongs to U."""

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Map, Operator, Spectrum
 
 
@@ -23,7 +24,6 @@ class Compose(LinearOperator):
         _fits(A, B)
         super().__init__(B.in_shape, complex_in=B.complex_in, complex_out=A.complex_out)
         self.A, self.B = A, B
-        self._unitary = (_unitary(A), _unitary(B))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.B(x))
@@ -33,10 +33,10 @@ class Compose(LinearOperator):
 
     def spectrum(self) -> Spectrum | None:
         A, B = self.A, self.B
-        if self._unitary[1] and (s := A.spectrum()):
+        if _unitary(B) and (s := A.spectrum()):
             V, Vh = s.V, s.Vh
             return Spectrum(s.s, V=lambda c: B.adjoint(V(c)), Vh=lambda x: Vh(B(x)), U=s.U, Uh=s.Uh)
-        if self._unitary[0] and (s := B.spectrum()):
+        if _unitary(A) and (s := B.spectrum()):
             U, Uh = s.U, s.Uh
             return Spectrum(s.s, V=s.V, Vh=s.Vh, U=lambda c: A(U(c)), Uh=lambda y: Uh(A.adjoint(y)))
         return None
@@ -75,5 +75,9 @@ def _fits(A: Operator, B: Operator) -> None:
 
 def _unitary(A: LinearOperator) -> bool:
     """Whether A is known to be unitary: as many coordinates of images as of measurements, all meeting with s = 1."""
-    spectrum = A.spectrum()
-    return spectrum is not None and spectrum.s.numel() == A.coordinates == math.prod(A.out_shape) and bool((spectrum.s == 1).all())
+
+    def known() -> bool:
+        spectrum = A.spectrum()
+        return spectrum is not None and spectrum.s.numel() == A.coordinates == math.prod(A.out_shape) and bool((spectrum.s == 1).all())
+
+    return kept(A, "unitary", known)

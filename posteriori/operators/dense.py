@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 
 
@@ -26,7 +27,6 @@ class Dense(LinearOperator):
                 f"Dense: shape {self.in_shape} has {torch.Size(self.in_shape).numel()} numbers, the matrix {matrix.shape[1]} columns"
             )
         self.register_buffer("matrix", matrix)
-        self._svd: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
@@ -37,10 +37,8 @@ class Dense(LinearOperator):
         return (y @ self.matrix.conj().to(y.dtype)).reshape(-1, *self.in_shape)
 
     def spectrum(self) -> Spectrum:
-        # The decomposition costs far more than a product: once per matrix (which ``.to`` replaces).
-        if self._svd is None or self._svd[0] is not self.matrix:
-            self._svd = (self.matrix, torch.linalg.svd(self.matrix, full_matrices=True))
-        U, s, Vh = self._svd[1]
+        # The decomposition costs far more than a product.
+        U, s, Vh = kept(self, "svd", lambda: torch.linalg.svd(self.matrix, full_matrices=True), self.matrix)
         return Spectrum(
             s,
             V=lambda c: (c @ Vh.conj().to(c.dtype)).reshape(-1, *self.in_shape),

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 
 Kind = Literal["box", "bicubic", "bicubic-no-antialias", "stride"]
@@ -41,7 +42,6 @@ class Downsample(LinearOperator):
         self.factor, self.kind = factor, kind
         self.register_buffer("rows", _WEIGHTS[kind](H, factor))
         self.register_buffer("columns", _WEIGHTS[kind](W, factor))
-        self._svd: tuple[Tensor, tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
@@ -52,10 +52,9 @@ class Downsample(LinearOperator):
         return self.rows.T.to(y.dtype) @ y @ self.columns.to(y.dtype)
 
     def spectrum(self) -> Spectrum:
-        # The decomposition costs far more than a product: once per matrix (which ``.to`` replaces).
-        if self._svd is None or self._svd[0] is not self.rows:
-            self._svd = (self.rows, (torch.linalg.svd(self.rows), torch.linalg.svd(self.columns)))
-        (Ur, sr, Vr), (Uc, sc, Vc) = self._svd[1]
+        # The decompositions cost far more than a product.
+        Ur, sr, Vr = kept(self, "rows", lambda: torch.linalg.svd(self.rows), self.rows)
+        Uc, sc, Vc = kept(self, "columns", lambda: torch.linalg.svd(self.columns), self.columns)
         C, H, W = self.in_shape
         h, w = len(sr), len(sc)
         # Coordinates with a singular value are the first h x w of H x W: they come first.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 from posteriori.operators.mask import observed_first, scatter
 
@@ -20,16 +21,19 @@ class MaskedFourier(LinearOperator):
     """
 
     order: Tensor
-    inverse: Tensor
 
     def __init__(self, mask: Tensor, shape: tuple[int, ...], centred: bool = True) -> None:
         super().__init__(shape, complex_in=True, complex_out=True)
         if len(self.in_shape) < 2:
             raise ValueError(f"MaskedFourier takes images of shape (H, W) or (C, H, W), got {self.in_shape}")
         self.centred = centred
-        order, inverse, self.sampled = observed_first("MaskedFourier", mask, self.in_shape)
+        order, self.sampled = observed_first("MaskedFourier", mask, self.in_shape)
         self.register_buffer("order", order)
-        self.register_buffer("inverse", inverse)
+
+    @property
+    def inverse(self) -> Tensor:
+        """The permutation that undoes ``order``."""
+        return kept(self, "inverse", lambda: torch.argsort(self.order), self.order)
 
     def transform(self, x: Tensor) -> Tensor:
         """The whole k-space F x of images (..., H, W)."""

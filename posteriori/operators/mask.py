@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 from posteriori.rng import Streams
 
@@ -22,13 +23,16 @@ class Mask(LinearOperator):
     """
 
     order: Tensor
-    inverse: Tensor
 
     def __init__(self, mask: Tensor, shape: tuple[int, ...] | None = None) -> None:
         super().__init__(tuple(mask.shape) if shape is None else shape)
-        order, inverse, self.observed = observed_first("Mask", mask, self.in_shape)
+        order, self.observed = observed_first("Mask", mask, self.in_shape)
         self.register_buffer("order", order)
-        self.register_buffer("inverse", inverse)
+
+    @property
+    def inverse(self) -> Tensor:
+        """The permutation that undoes ``order``."""
+        return kept(self, "inverse", lambda: torch.argsort(self.order), self.order)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
@@ -48,8 +52,8 @@ class Mask(LinearOperator):
         )
 
 
-def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, int]:
-    """Flat indices of an image with the observed ones first, the inverse permutation, and the number m of observed ones.
+def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Flat indices of an image with the observed ones first, and the number m of observed ones.
 
     Raises ``TypeError`` for a mask that is not boolean, ``ValueError`` for one that does not fit ``shape`` or observes nothing.
     """
@@ -62,8 +66,7 @@ def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Ten
     observed = int(full.sum())
     if observed == 0:
         raise ValueError(f"{name}: the mask of shape {tuple(mask.shape)} is False everywhere; use Nothing(shape) to measure nothing")
-    order = torch.argsort(~full, stable=True)
-    return order, torch.argsort(order), observed
+    return torch.argsort(~full, stable=True), observed
 
 
 def scatter(y: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:

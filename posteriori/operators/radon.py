@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator
 
 
@@ -31,6 +32,9 @@ class Radon(LinearOperator):
 
     Source: Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE Transactions on Medical Imaging, 1982.
     """
+
+    values: Tensor
+    back_order: Tensor
 
     def __init__(
         self,
@@ -55,12 +59,18 @@ class Radon(LinearOperator):
             raise ValueError(f"Radon: detectors must be a number >= 1, got {detectors}")
         self.angles = degrees.tolist()
         forward = _joseph((H, W), np.deg2rad(degrees), self.pixel_mm, self.detectors, self.detector_mm)
-        # Plain index and value tensors, put together at each use: they convert, move and save like any other buffer.
-        for name, matrix in (("forward", forward), ("back", forward.T.tocsr())):
-            matrix.sort_indices()
+        # Plain index and value tensors, put together at each use: they convert, move and save like any other buffer. The transpose has
+        # the same values in another order, by which it can never differ from the projector.
+        forward.sort_indices()
+        back = forward.copy()
+        back.data = np.arange(back.nnz, dtype=np.int32)
+        back = back.T.tocsr()
+        back.sort_indices()
+        for name, matrix in (("forward", forward), ("back", back)):
             self.register_buffer(f"{name}_rows", torch.from_numpy(matrix.indptr.astype(np.int32)))
             self.register_buffer(f"{name}_columns", torch.from_numpy(matrix.indices.astype(np.int32)))
-            self.register_buffer(f"{name}_values", torch.from_numpy(matrix.data))
+        self.register_buffer("values", torch.from_numpy(forward.data))
+        self.register_buffer("back_order", torch.from_numpy(back.data))
         with warnings.catch_warnings():
             # torch says once that its sparse matrices are in beta; products are all that is used here, and they are tested.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -80,8 +90,10 @@ class Radon(LinearOperator):
 
     def _sparse(self, name: str, dtype: torch.dtype) -> Tensor:
         sides = (len(self.angles) * self.detectors, math.prod(self.in_shape[-2:]))
-        rows, columns, values = (self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values"))
-        size = sides if name == "forward" else sides[::-1]
+        rows, columns = (self.get_buffer(f"{name}_{part}") for part in ("rows", "columns"))
+        values, order, size = self.values, self.back_order, sides
+        if name == "back":
+            values, size = kept(self, "back", lambda: self.values[order], values, order), sides[::-1]
         return torch.sparse_csr_tensor(rows, columns, values.to(dtype), size=size, check_invariants=False)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posteriori.linalg import cosine
+from posteriori.memo import kept
 from posteriori.priors.base import Prior, Pull
 from posteriori.priors.shared import SharedCovariance
 from posteriori.rng import Noise, Streams
@@ -118,12 +119,8 @@ class GaussianMixture(Prior):
         """The same mixture in the axes of a covariance that all components share, once; None when they do not. Far fewer operations."""
         if len(self.variances) != 1:
             return None
-        place = (self.means.device, self.means.dtype)
-        if self.__dict__.get("_place") != place:
-            axes = None if self.axes is None else self.axes[0]
-            self.__dict__["_in_axes"] = SharedCovariance(self.log_weights, self.means, self.variances[0], axes)
-            self.__dict__["_place"] = place
-        return self.__dict__["_in_axes"]
+        axes = None if self.axes is None else self.axes[0]
+        return kept(self, "shared", lambda: SharedCovariance(self.log_weights, self.means, self.variances[0], axes))
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         if shared := self._shared():
@@ -156,9 +153,7 @@ class GaussianMixture(Prior):
 
     def _spread(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues and eigenvectors of the whole covariance, once."""
-        if "_eigen" not in self.__dict__:
-            self.__dict__["_eigen"] = torch.linalg.eigh(self.covariance)
-        return self.__dict__["_eigen"]
+        return kept(self, "spread", lambda: torch.linalg.eigh(self.covariance))
 
     def error(self, sigma: Tensor | float) -> float:
         """For one component the exact mean variance of x0 given x; for more, that of the best affine denoiser, an upper bound."""
@@ -168,11 +163,10 @@ class GaussianMixture(Prior):
     def spectral_error(self, sigma: Tensor | float) -> Tensor:
         """Exact for one component; for more, that of the best affine denoiser, an upper bound. The transform is made once."""
         values, axes = (self.variances[0], None if self.axes is None else self.axes[0]) if len(self.means) == 1 else self._spread()
-        if "_powers" not in self.__dict__:
-            vectors = torch.eye(len(values)).to(values) if axes is None else axes.T
-            self.__dict__["_powers"] = cosine(vectors.reshape(-1, *self.image_shape)).square().flatten(1)
+        vectors = torch.eye(len(values)).to(values) if axes is None else axes.T
+        powers = kept(self, "powers", lambda: cosine(vectors.reshape(-1, *self.image_shape)).square().flatten(1))
         values = values.clamp(min=0)
-        return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ self.__dict__["_powers"]).view(self.image_shape)
+        return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ powers).view(self.image_shape)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
