@@ -344,3 +344,23 @@ def test_a_grid_beyond_the_schedule_is_refused():
     post = po.Posterior(prior, po.Likelihood(torch.zeros(1), po.operators.Nothing((1, 4, 4)), po.noise.Gaussian(1.0)))
     with pytest.raises(ValueError, match=r"157\.407 lies outside"):
         po.sample(post, po.methods.Unconditional(), steps=5, grid="ddpm")
+
+
+def test_the_network_hears_its_label_as_it_is_and_by_cosine_and_sine():
+    net, heard = toy_unet(F64), []
+    net.embed.mlp[0].register_forward_pre_hook(lambda layer, given: heard.append(given[0]))
+    label = torch.tensor([0.3, -1.2], dtype=F64)
+    net(torch.zeros(2, 1, 8, 8, dtype=F64), label)
+    phase = label[:, None] * np.pi * 2.0 ** torch.linspace(-3, 4, 16)
+    torch.testing.assert_close(heard[0], torch.cat([label[:, None], phase.cos(), phase.sin()], 1), rtol=1e-5, atol=1e-5)
+
+
+def test_fine_detail_reaches_the_output_past_the_coarse_scales():
+    """With the way up from the coarse scale cut, only the skip is left: the output still follows the image."""
+    net, x = toy_unet(F64), torch.randn(1, 1, 8, 8, dtype=F64, generator=torch.Generator().manual_seed(0))
+    for p in net.grow.parameters():
+        p.data.zero_()
+    label = torch.zeros(1, dtype=F64)
+    with torch.no_grad():
+        one, other = net(x, label), net(-x, label)
+    assert float((one - other).abs().mean()) > 1e-2 * float(one.abs().mean())

@@ -172,6 +172,12 @@ def test_streams_depend_on_seed_and_index_only():
     torch.testing.assert_close(torch.view_as_real(z).var((0, 1)), torch.ones(2, dtype=torch.float64), rtol=0.02, atol=0)
 
 
+def test_no_two_samples_of_neighbouring_seeds_share_a_stream():
+    """Sample 1 of seed 0 is not sample 0 of seed 1, and sample 64 is not sample 0."""
+    first = torch.cat([Streams(seed, range(300)).uniform(1) for seed in range(6)]).flatten()
+    assert len(first.unique()) == 6 * 300
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -11,7 +11,7 @@ from cases import bed, complex_picture, full_gaussian, mixture, picture
 
 import posteriori as po
 from posteriori.evaluation import affine_probe, exact_posterior, sliced_wasserstein
-from posteriori.methods import DDSMC, FPS, TDS, Bootstrap, SMCDiff, Unconditional, singular
+from posteriori.methods import AFDPS, DDSMC, FPS, TDS, Bootstrap, SMCDiff, Unconditional, singular
 from posteriori.methods.base import Method
 from posteriori.methods.kernels import DDIM
 from posteriori.noise import Gaussian
@@ -93,6 +93,27 @@ def test_evidence_is_unbiased_with_four_particles(name):
     # A twist that is too narrow has weights of heavy tails.
     assert (error > 0.15) if name == "TDS narrow" else (error < 0.08)
     assert float(log_z.mean()) < truth
+
+
+@pytest.mark.parametrize("method", [AFDPS(particles=3, share=0.0), TDS(particles=3, share=0.0, twist="pigdm")])
+def test_a_weight_is_that_of_the_move_against_the_unguided_one(method):
+    """Without resampling: log w = log N(x'; m, std^2) - log N(x'; m + (sigma^2 - s^2) g, std^2) + log phi(x) - log phi(x)."""
+    post, sigma, s = narrow(), torch.tensor(2.0, dtype=F64), torch.tensor(1.2, dtype=F64)
+    A, eye = po.operators.matrix(post.likelihood.A), torch.eye(2, dtype=F64)
+    x = post.prior.start(torch.randn(6, 6, dtype=F64, generator=torch.Generator().manual_seed(0)), sigma)
+    after, _ = method.step(post, method.init(post, x, None), sigma, s, Streams(1, [0, 1], 3))
+    leaf = x.clone().requires_grad_()
+    x0 = post.prior.denoise(leaf, sigma)
+    seen, r2 = (leaf, 4.0) if isinstance(method, AFDPS) else (x0, post.prior.widest_error(sigma))
+    phi = torch.distributions.MultivariateNormal(seen @ A.T, post.likelihood.std**2 * eye + r2 * A @ A.T).log_prob(post.likelihood.y)
+    (g,) = torch.autograd.grad(phi.sum(), leaf)
+    kept = float(s / sigma) ** 2
+    m, std = x0.detach() + kept * (x - x0.detach()), float(s) * (1 - kept) ** 0.5
+    free, pulled = (torch.distributions.Normal(mean, std).log_prob(after.x).sum(1) for mean in (m, m + (4.0 - 1.44) * g))
+    torch.testing.assert_close(after.log_w, free - pulled, rtol=1e-7, atol=1e-7)
+    last, _ = method.step(post, method.init(post, x, None), sigma, 0 * s, Streams(1, [0, 1], 3))
+    torch.testing.assert_close(last.x, x0.detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(last.log_w, post.likelihood.log_prob(last.x), rtol=1e-7, atol=1e-7)
 
 
 def test_the_chain_of_ddsmc_is_ancestral_at_eta_1():
