@@ -205,6 +205,7 @@ class TestDistances:
         assert ev.mean_error(again, exact) < 0.1
         assert 100 < ev.effective_size(log_w) < 19_000
         assert ev.effective_size(torch.zeros(7)) == pytest.approx(7)
+        assert ev.effective_size(torch.tensor([2.0, 1.0, 1.0]).log()) == pytest.approx(16 / 6)
 
     def test_gaussian_kl_agrees_with_torch(self):
         p, q = (random(4, seed=1), spd(4, 1)), (random(4, seed=2), spd(4, 2))

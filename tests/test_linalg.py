@@ -72,6 +72,10 @@ def test_negative_curvature_stops_its_row_and_says_so():
     assert solved.breakdown.tolist() == [False, True, False]
     assert bool(solved.x.isfinite().all())
     torch.testing.assert_close(solved.x[0], b[0])
+    # It keeps its last good iterate, here the start; the residual is that of what is returned.
+    assert not bool(solved.x[1].any())
+    assert solved.iterations.tolist()[1] == 0
+    torch.testing.assert_close(solved.residual[1], torch.ones((), dtype=torch.float64))
 
 
 def test_the_inner_product_conjugates():
