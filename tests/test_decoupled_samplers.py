@@ -424,7 +424,7 @@ def test_daps_with_the_mean_for_its_draw_is_diffpir_with_fresh_noise(width):
 
 
 def test_what_cannot_be_done_is_refused():
-    network = po.priors.Network(torch.nn.Identity(), shape=(6,), range=None)
+    network = po.priors.Network(torch.nn.Identity(), shape=(6,), sigma_data=0.5, range=None)
     post = po.Posterior(network, bed("general").given)
     assert "closed-form" in str(methods.PnPDM(prior="exact").refuses(post))
     assert "closed-form" in str(methods.DAPS(draw="exact").refuses(post))

@@ -178,7 +178,7 @@ def test_the_wider_covariances_obey_the_contract(kind):
 
 
 def test_peng_refuses_a_covariance_that_the_prior_does_not_know():
-    network = po.priors.Network(toy_unet(F64), shape=(1, 8, 12), multiple=4, range=None)
+    network = po.priors.Network(toy_unet(F64), shape=(1, 8, 12), multiple=4, sigma_data=0.5, range=None)
     A = po.operators.Identity((1, 8, 12))
     post = po.Posterior(network, po.Likelihood(torch.zeros(1, 8, 12, dtype=F64), A, Gaussian(0.1)))
     assert "Network prior does not know its error at each frequency" in str(methods.Peng(covariance="dct").refuses(post))

@@ -146,7 +146,7 @@ def test_wrong_parametrisations_schedules_and_ranges_are_found_on_known_images()
     wrong = (
         {"parametrization": "v", "schedule": LINEAR},
         {"parametrization": "x0", "schedule": LINEAR},
-        {},
+        {"sigma_data": 0.5},
     )
     for kwargs in wrong:
         prior = Network(right.net, shape=(6,), range=(-1, 1), variance=gaussian.variance, **kwargs)
@@ -201,11 +201,11 @@ def test_sizes_that_are_no_multiple(size, nearest):
         seen.append(tuple(x.shape))
         return x
 
-    prior = Network(net, shape=(3, None, None), multiple=32)
+    prior = Network(net, shape=(3, None, None), multiple=32, sigma_data=0.5)
     x = torch.randn(1, 3, *size)
     assert prior.denoise(x, torch.tensor(1.0)).shape == x.shape
     assert seen == [(1, 3, -(-size[0] // 32) * 32, -(-size[1] // 32) * 32)]
-    strict = Network(net, shape=(3, None, None), multiple=32, pad=None)
+    strict = Network(net, shape=(3, None, None), multiple=32, pad=None, sigma_data=0.5)
     text = f"multiples of 32, got {size[0]}x{size[1]}; the nearest size is {nearest}"
     with pytest.raises(ValueError, match=text):
         strict.denoise(x, torch.tensor(1.0))
@@ -223,9 +223,9 @@ def test_mirroring_agrees_with_numpy_and_goes_beyond_it(n):
 
 def test_padding_is_cropped_back_and_differentiable():
     net = toy_unet(F64)
-    prior = Network(net, shape=(1, None, None), multiple=4)
+    prior = Network(net, shape=(1, None, None), multiple=4, sigma_data=0.5)
     x = torch.randn(2, 1, 7, 5, dtype=F64, generator=torch.Generator().manual_seed(6))
-    larger = Network(net, shape=(1, None, None)).denoise(mirrored(mirrored(x, 2, 8), 3, 8), torch.tensor(0.3, dtype=F64))
+    larger = Network(net, shape=(1, None, None), sigma_data=0.5).denoise(mirrored(mirrored(x, 2, 8), 3, 8), torch.tensor(0.3, dtype=F64))
     torch.testing.assert_close(prior.denoise(x, torch.tensor(0.3, dtype=F64)), larger[..., :7, :5])
 
 
@@ -244,11 +244,11 @@ def test_learned_variance_is_left_out_and_said_once():
 
 
 def test_another_size_than_the_trained_one_is_warned_of_once():
-    prior = Network(zeros, shape=(1, None, None), train_size=(32, 32))
+    prior = Network(zeros, shape=(1, None, None), train_size=(32, 32), sigma_data=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prior.denoise(torch.zeros(1, 1, 32, 32), torch.tensor(1.0))
-        Network(zeros, shape=(1, None, None)).denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
+        Network(zeros, shape=(1, None, None), sigma_data=0.5).denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
     with pytest.warns(UserWarning, match="trained on 32x32 images and runs on 16x16"):
         prior.denoise(torch.zeros(1, 1, 16, 16), torch.tensor(1.0))
     with warnings.catch_warnings():
@@ -272,15 +272,15 @@ def test_containers_labels_and_precision():
 
 
 def test_a_single_precision_network_serves_a_double_run():
-    prior = Network(toy_unet(torch.float32), shape=(1, 8, 8))
+    prior = Network(toy_unet(torch.float32), shape=(1, 8, 8), sigma_data=0.5)
     x = torch.randn(2, 1, 8, 8, dtype=F64, generator=torch.Generator().manual_seed(7))
     sigma = torch.tensor(0.5, dtype=F64)
     x0, pull = prior.linearize(x, sigma)
     assert (x0.dtype, pull(x).dtype) == (F64, F64)
-    torch.testing.assert_close(x0, Network(toy_unet(F64), shape=(1, 8, 8)).denoise(x, sigma), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x0, Network(toy_unet(F64), shape=(1, 8, 8), sigma_data=0.5).denoise(x, sigma), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"parametrization": "v", "schedule": LINEAR}])
+@pytest.mark.parametrize("kwargs", [{"sigma_data": 0.5}, {"parametrization": "v", "schedule": LINEAR}])
 def test_autocast_runs_the_network_in_bfloat16_and_keeps_the_skip_connection(kwargs):
     exact = Network(toy_unet(), shape=(1, 8, 8), **kwargs)
     fast = Network(toy_unet(), shape=(1, 8, 8), autocast="bfloat16", **kwargs)
@@ -293,7 +293,7 @@ def test_autocast_runs_the_network_in_bfloat16_and_keeps_the_skip_connection(kwa
 
 def test_parameters_are_frozen_and_the_network_is_in_evaluation_mode():
     net = toy_unet().train()
-    prior = Network(net, shape=(1, 8, 8))
+    prior = Network(net, shape=(1, 8, 8), sigma_data=0.5)
     assert not net.training
     assert not any(p.requires_grad for p in prior.parameters())
     prior.linearize(torch.zeros(1, 1, 8, 8), torch.tensor(1.0))[1](torch.ones(1, 1, 8, 8))
@@ -301,7 +301,7 @@ def test_parameters_are_frozen_and_the_network_is_in_evaluation_mode():
 
 
 def test_limits_come_from_the_schedule_or_the_user():
-    assert Network(zeros, shape=(2,)).sigma_max == 80.0
+    assert Network(zeros, shape=(2,), sigma_data=0.5).sigma_max == 80.0
     prior = Network(zeros, shape=(2,), parametrization="eps", schedule=LINEAR)
     assert (prior.sigma_min, prior.sigma_max) == (LINEAR.sigma_min, LINEAR.sigma_max)
     assert prior.variance == 0.25
@@ -310,7 +310,7 @@ def test_limits_come_from_the_schedule_or_the_user():
 
 def test_measured_errors_are_read_in_logarithms_and_never_exceed_that_of_the_noisy_image_itself():
     """x itself is off by sigma^2: below the first level, where the table says no more, no denoiser is worse than that."""
-    prior = Network(zeros, shape=(2,), errors=((0.1, 0.008), (1.0, 0.2), (10.0, 0.24)))
+    prior = Network(zeros, shape=(2,), sigma_data=0.5, errors=((0.1, 0.008), (1.0, 0.2), (10.0, 0.24)))
     for sigma, error in ((0.1, 0.008), (1.0, 0.2), (10.0, 0.24), (0.1**0.5, 0.04), (10**0.5, 0.048**0.5), (40.0, 0.24)):
         assert prior.error(sigma) == pytest.approx(error, rel=1e-12)
     for sigma in (0.05, 0.002):
@@ -328,6 +328,8 @@ def test_measured_errors_are_read_in_logarithms_and_never_exceed_that_of_the_noi
         ({"parametrization": "score", "schedule": VE(0.1, 2.0), "sigma_min": 0.01}, "0.01 lies outside"),
         ({"autocast": "int8"}, "autocast is 'int8'"),
         ({"sigma_data": 0.0}, "sigma_data must be"),
+        ({"sigma_data": float("nan")}, "sigma_data: expected a finite number"),
+        ({"sigma_data": None}, "an 'edm' network needs sigma_data, the standard deviation of one number"),
         ({"multiple": 0}, "multiple=0"),
         ({"pad": "zero"}, "pad is 'zero'"),
         ({"shape": (4,), "multiple": 8}, "cannot be padded"),
@@ -336,7 +338,20 @@ def test_measured_errors_are_read_in_logarithms_and_never_exceed_that_of_the_noi
 )
 def test_parts_that_do_not_fit_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        Network(zeros, **{"shape": (1, 4, 4), **kwargs})
+        Network(zeros, **{"shape": (1, 4, 4), "sigma_data": 0.5, **kwargs})
+
+
+def test_the_constant_of_edm_is_asked_for():
+    """For unit variance F = 0 is exact with the constant 1, D(1, 1) = 1/2; another constant gives another denoiser at every level."""
+    one = torch.ones(1, 1, dtype=F64)
+    with pytest.raises(ValueError, match="needs sigma_data"):
+        Network(zeros, shape=(1,), range=None)
+    for constant, want in ((1.0, 0.5), (0.5, 0.2)):
+        prior = Network(zeros, shape=(1,), range=None, sigma_data=constant)
+        assert float(prior.denoise(one, torch.tensor(1.0, dtype=F64))) == pytest.approx(want)
+        assert prior.variance == constant**2
+    other = Network(zeros, shape=(1,), parametrization="x0", schedule=LINEAR)
+    assert (other.sigma_data, other.variance) == (None, 0.25)
 
 
 def test_a_grid_beyond_the_schedule_is_refused():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import pickle
+import sys
+import types
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from cases import full_gaussian, toy_unet
+from safetensors.torch import load_file, save_file
 
 from posteriori.priors import (
     DiscreteVP,
@@ -20,6 +25,7 @@ from posteriori.priors import (
     load_state_dict_file,
     load_weights,
     save_pretrained,
+    schedulers,
 )
 from posteriori.priors import pretrained as shelf
 
@@ -32,7 +38,8 @@ def image(channels=1, rows=2):
 
 
 def toy(**kwargs):
-    return Network(toy_unet(), shape=(1, None, None), multiple=4, **kwargs)
+    constant = {} if "schedule" in kwargs else {"sigma_data": 0.5}
+    return Network(toy_unet(), shape=(1, None, None), multiple=4, **(constant | kwargs))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,7 @@ def test_only_networks_that_a_card_can_name_are_saved(tmp_path):
     with pytest.raises(TypeError, match="only a Network prior can be saved, this is a Gaussian"):
         save_pretrained(full_gaussian(), tmp_path)
     with pytest.raises(TypeError, match="a Conv2d network cannot be rebuilt from a card; networks that can: UNet"):
-        save_pretrained(Network(torch.nn.Conv2d(1, 1, 1), shape=(1, 4, 4)), tmp_path)
+        save_pretrained(Network(torch.nn.Conv2d(1, 1, 1), shape=(1, 4, 4), sigma_data=0.5), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,7 +302,7 @@ def diffusers_folder(folder, layout="pipeline", scheduler=None, **unet):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
     shape = {"down_block_types": ("DownBlock2D",) * 3, "up_block_types": ("UpBlock2D",) * 3, "block_out_channels": (8, 8, 16)}
-    net = diffusers.UNet2DModel(in_channels=3, out_channels=3, sample_size=16, layers_per_block=1, norm_num_groups=4, **shape, **unet)
+    net = diffusers.UNet2DModel(in_channels=3, out_channels=3, sample_size=16, layers_per_block=1, norm_num_groups=4, **(shape | unet))
     noise = diffusers.DDPMScheduler(**(scheduler or {}))
     if layout == "pipeline":
         diffusers.DDPMPipeline(net, noise).save_pretrained(folder)
@@ -349,13 +356,157 @@ def test_a_diffusers_network_with_learned_timesteps_is_asked_at_integers(tmp_pat
     assert bool(prior.denoise(torch.zeros(1, 3, 16, 16), SIGMA).isfinite().all())
 
 
-def test_flow_schedulers_make_a_velocity_network(tmp_path):
-    diffusers_folder(tmp_path)
-    (tmp_path / "scheduler" / "scheduler_config.json").write_text(
-        json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
-    )
+def schedule_file(folder, **config):
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+
+
+def library(name, monkeypatch):
+    """The class of that name; one that needs a package for its noise is imported without it."""
+    diffusers = pytest.importorskip("diffusers")
+    if name == "DPMSolverSDEScheduler":
+        monkeypatch.setitem(sys.modules, "torchsde", types.ModuleType("torchsde"))
+        return importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde").DPMSolverSDEScheduler
+    return getattr(diffusers, name)
+
+
+@pytest.mark.filterwarnings("ignore:the cosine", "ignore:the scaled linear", "ignore:__array__")
+@pytest.mark.parametrize("changes", [{}, {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}])
+@pytest.mark.parametrize("name", schedulers.BETAS)
+def test_every_scheduler_of_betas_has_the_levels_of_the_library_s_own(monkeypatch, name, changes):
+    """With nothing in the file but its class: the defaults are those of the class, not of DDPM."""
+    cls = library(name, monkeypatch)
+    known = inspect.signature(cls.__init__).parameters
+    if not set(changes) <= set(known):
+        pytest.skip("this class has no zero terminal SNR")
+    for key, usual in zip(("beta_start", "beta_end", "beta_schedule"), schedulers.BETAS[name], strict=True):
+        assert key not in known or known[key].default == usual
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of distilled networks
+        made = schedulers.training({"_class_name": name, **changes}, "file", integer=False)
+    abar = cls(**changes).alphas_cumprod.double()
+    ours = torch.tensor(made.schedule.alphas_cumprod, dtype=F64)
+    # The library multiplies 1000 numbers in single precision, and writes 2^-24 where a last 0 would divide by zero.
+    torch.testing.assert_close(ours[:-1], abar[:-1], rtol=2e-4, atol=1e-6)
+    assert float((ours[-1] - abar[-1]).abs()) <= max(1e-3 * float(abar[-1]), 2**-24)
+    assert made.parametrization == ("v" if changes else "eps")
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("name", schedulers.EDM)
+def test_edm_schedulers_are_preconditioned_as_the_library_does(tmp_path, monkeypatch, name, prediction):
+    """Taken for DDPM networks they were off by 0.055, 0.83, 24 and 260 at sigma .05, .5, 5 and 50."""
+    net = diffusers_folder(tmp_path)
+    config = {"sigma_data": 0.7, "sigma_min": 0.01, "sigma_max": 60.0, "prediction_type": prediction}
+    schedule_file(tmp_path, _class_name=name, **config)
+    prior, theirs = from_diffusers(tmp_path), library(name, monkeypatch)(**config)
+    assert (prior.parametrization, prior.sigma_data, prior.sigma_min, prior.sigma_max) == ("edm", 0.7, 0.01, 60.0)
+    assert from_diffusers(tmp_path, sigma_max=20.0).sigma_max == 20.0
+    for sigma in (0.05, 0.5, 5.0, 50.0):
+        x = sigma * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+        label = theirs.precondition_noise(sigma)
+        with torch.no_grad():
+            out = net(theirs.precondition_inputs(x, sigma), label.expand(2)).sample
+        want = theirs.precondition_outputs(x, out, sigma)
+        torch.testing.assert_close(prior.denoise(x, torch.tensor(sigma, dtype=F64)), want, rtol=2e-5, atol=2e-5)
+    schedule_file(tmp_path, _class_name=name)
+    assert (from_diffusers(tmp_path).sigma_data, from_diffusers(tmp_path).sigma_max) == (0.5, 80.0)
+    signature = inspect.signature(library(name, monkeypatch).__init__).parameters
+    assert all(signature[key].default == usual for key, usual in schedulers.EDM_DEFAULTS.items())
+
+
+@pytest.mark.parametrize("name", schedulers.FLOW)
+def test_flow_schedulers_make_a_velocity_network(tmp_path, monkeypatch, name):
+    """One step of the library's sampler to sigma 0 is the denoised image, in the network's coordinates x_net = (1 - t) x0 + t z."""
+    net = diffusers_folder(tmp_path)
+    schedule_file(tmp_path, _class_name=name, shift=3.0)
     prior = from_diffusers(tmp_path)
     assert (prior.parametrization, prior.schedule) == ("flow", RectifiedFlow(label_scale=1000))
+    theirs = library(name, monkeypatch)(shift=3.0)
+    theirs.set_timesteps(1)
+    t, label = float(theirs.sigmas[0]), float(theirs.timesteps[0])
+    assert label == pytest.approx(1000 * t)
+    t = 0.8
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        want = x - t * net(x, torch.full((2,), 1000 * t)).sample
+    torch.testing.assert_close(prior.denoise(x / (1 - t), torch.tensor(t / (1 - t), dtype=F64)), want, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("kind", "prediction"), [("DDPM", "epsilon"), ("DDIM", "v_prediction"), ("DDIM", "sample")])
+def test_the_denoised_image_is_that_of_the_library_s_step(tmp_path, monkeypatch, kind, prediction):
+    net = diffusers_folder(tmp_path)
+    schedule_file(tmp_path, _class_name=f"{kind}Scheduler", prediction_type=prediction)
+    theirs = library(f"{kind}Scheduler", monkeypatch)(prediction_type=prediction, clip_sample=False)
+    theirs.set_timesteps(1000)
+    prior, x = from_diffusers(tmp_path), torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for t in (20, 400):
+        a = float(theirs.alphas_cumprod.double()[t].sqrt())
+        with torch.no_grad():
+            want = theirs.step(net(x, torch.full((2,), t)).sample, t, x).pred_original_sample
+        got = prior.denoise(x / a, torch.tensor((1 - a**2) ** 0.5 / a, dtype=F64))
+        torch.testing.assert_close(got, want, rtol=5e-4, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "CMStochasticIterativeScheduler"}, "a consistency model jumps to one image"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, r"schedule=VE\(...\)"),
+        ({"_class_name": "ScoreSdeVpScheduler"}, "ContinuousVP"),
+        ({"_class_name": "IPNDMScheduler"}, "no list of betas"),
+        ({"_class_name": "DDPMWuerstchenScheduler"}, "Wuerstchen"),
+        ({"_class_name": "KarrasVeScheduler"}, "tells the network sigma"),
+        ({"_class_name": "FlowMatchLCMScheduler"}, "'FlowMatchLCMScheduler'; known are CogVideoXDDIMScheduler, .*Network.net, param"),
+        ({"_class_name": "DDPMSchedular"}, "names the scheduler 'DDPMSchedular'; known are"),
+        ({}, "names the scheduler None"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas=True asks the network in another way"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas=True"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type='continuous'"),
+        ({"_class_name": "DDPMScheduler", "snr_shift_scale": 3.0}, "has no snr_shift_scale"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "prediction_type 'sample'; known are epsilon, v_prediction"),
+    ],
+)
+def test_schedulers_that_would_have_to_be_guessed_are_refused(tmp_path, config, message):
+    diffusers_folder(tmp_path)
+    schedule_file(tmp_path, **config)
+    with pytest.raises(ValueError, match=message) as caught:
+        from_diffusers(tmp_path)
+    assert "scheduler_config.json" in str(caught.value)
+
+
+def test_old_settings_and_distilled_networks(tmp_path):
+    diffusers_folder(tmp_path)
+    schedule_file(tmp_path, _class_name="DDPMScheduler", predict_epsilon=False)
+    assert from_diffusers(tmp_path).parametrization == "x0"
+    schedule_file(tmp_path, _class_name="LCMScheduler")
+    with pytest.warns(UserWarning, match="distilled for few steps returns one image"):
+        assert from_diffusers(tmp_path).schedule == DiscreteVP.scaled_linear()
+    diffusers_folder(tmp_path / "learned", time_embedding_type="learned", num_train_timesteps=1000)
+    schedule_file(tmp_path / "learned", _class_name="EDMEulerScheduler")
+    with pytest.raises(ValueError, match="embedding of whole timesteps"):
+        from_diffusers(tmp_path / "learned")
+
+
+def test_attention_weights_of_before_2023_are_loaded_as_the_library_does(tmp_path):
+    """query, key, value and proj_attn are to_q, to_k, to_v and to_out.0."""
+    blocks = {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "AttnUpBlock2D")}
+    net = diffusers_folder(tmp_path, block_out_channels=(8, 16), attention_head_dim=4, **blocks)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(str(file))
+    old = {}
+    for name, tensor in state.items():
+        for today, then in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+            name = name.replace(f".{today}.", f".{then}.")
+        old[name] = tensor
+    assert sum("proj_attn" in name for name in old) == 2 * 4
+    save_file(old, str(file), metadata={"format": "pt"})
+    prior, theirs = from_diffusers(tmp_path), type(net).from_pretrained(tmp_path / "unet")
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(prior.net.state_dict()[name], tensor), name
+        assert torch.equal(state[name], tensor)
+    save_file({name.replace("query", "quest"): tensor for name, tensor in old.items()}, str(file), metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"missing .*to_q.* not in the network .*quest"):
+        from_diffusers(tmp_path)
 
 
 @pytest.mark.parametrize(

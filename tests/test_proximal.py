@@ -243,13 +243,13 @@ def test_other_images_are_refused():
 
 
 def test_a_card_keeps_it_and_a_network_offers_it(tmp_path):
-    prior = Network(toy_unet(), shape=(1, None, None), multiple=4, spectrum=ErrorSpectrum(**GOOD))
+    prior = Network(toy_unet(), shape=(1, None, None), multiple=4, sigma_data=0.5, spectrum=ErrorSpectrum(**GOOD))
     save_pretrained(prior, tmp_path / "p")
     back = from_pretrained(tmp_path / "p")
     assert back.spectrum == prior.spectrum == ErrorSpectrum(**GOOD)
     want = prior.spectrum.at(0.5, (1, 8, 8)).variances
     assert torch.equal(back.covariance_of_error(0.5, (1, 8, 8)).variances, want)
-    assert Network(toy_unet(), shape=(1, None, None)).covariance_of_error(0.5, (1, 8, 8)) is None
+    assert Network(toy_unet(), shape=(1, None, None), sigma_data=0.5).covariance_of_error(0.5, (1, 8, 8)) is None
 
 
 def test_the_shipped_photo_prior_knows_its_error():

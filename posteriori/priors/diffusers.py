@@ -3,7 +3,8 @@
     folder/unet/config.json, folder/unet/diffusion_pytorch_model.safetensors, folder/scheduler/scheduler_config.json     a pipeline
     folder/config.json, folder/diffusion_pytorch_model.safetensors, folder/scheduler_config.json                         a plain folder
 
-The scheduler file says what the network predicts and with which noise it was trained; the sampler that it names is not used.
+The scheduler file says what the network predicts and with which noise it was trained (``posteriori.priors.schedulers``); the sampler
+that it names is not used.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
-from posteriori.priors.network import Network, Parametrization, Precision
-from posteriori.priors.schedule import DiscreteVP, RectifiedFlow, Schedule
+from posteriori.priors.network import Network, Precision
+from posteriori.priors.schedulers import training
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
 
-PREDICTIONS: dict[str, Parametrization] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+# The names of attention weights before 2023, when each block had its own class for them.
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+AUTOENCODERS = ("vae", "vqvae", "movq")
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin")
 
 
@@ -35,36 +38,73 @@ def from_diffusers(
 ) -> Network:
     """A ``UNet2DModel`` with its scheduler as a prior; parameters as for ``Network``. Nothing is downloaded.
 
+    sigma_min, sigma_max: ends of sampling grids; those of the scheduler file when None.
     Raises ``ImportError`` without the diffusers library, ``FileNotFoundError`` naming the missing file, ``ValueError`` for a network or a
-    scheduler that is not an unconditional image diffusion this package knows, and for weights that do not fit.
+    scheduler that is not an unconditional image diffusion this package knows, and for weights that do not fit. Warns of a scheduler for
+    distilled networks.
     """
     try:
         from diffusers import UNet2DModel
     except ImportError as error:
         raise ImportError(f"from_diffusers needs the diffusers library: pip install posteriori[diffusers] ({error})") from None
     folder = Path(folder)
+    _check_folder(folder)
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    config, scheduler = _read(unet / "config.json"), _read(_scheduler_file(folder))
+    config, told = _read(unet / "config.json"), _scheduler_file(folder)
+    scheduler = _read(told)
     _check_unet(config, unet)
+    made = training(scheduler, told, integer=config.get("time_embedding_type") == "learned")
     net = UNet2DModel.from_config(config)
     weights = next((unet / name for name in WEIGHTS if (unet / name).is_file()), unet / WEIGHTS[0])
-    load_weights(net, load_state_dict_file(weights), weights)
-    parametrization, schedule = _noise(scheduler, integer=config.get("time_embedding_type") == "learned")
+    load_weights(net, renamed(load_state_dict_file(weights), net), weights)
     side = config.get("sample_size")
     prior = Network(
-        net.float(),
+        Negative(net.float()) if made.negative else net.float(),
         shape=(config.get("in_channels", 3), None, None),
-        parametrization=parametrization,
-        schedule=schedule,
+        parametrization=made.parametrization,
+        schedule=made.schedule,
+        sigma_data=made.sigma_data,
         range=range,
         variance=variance,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
+        sigma_min=made.sigma_min if sigma_min is None else sigma_min,
+        sigma_max=made.sigma_max if sigma_max is None else sigma_max,
         multiple=2 ** (len(net.config.block_out_channels) - 1),
         autocast=autocast,
         train_size=None if side is None else ((side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))),
     )
     return prior.to(device) if device is not None else prior
+
+
+class Negative(nn.Module):
+    """A network with the other sign."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return -self.net(x, label).sample
+
+
+def renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """The tensors under the names of today, as the library itself renames them on loading."""
+    wanted, new = set(net.state_dict()), {}
+    for name, tensor in state.items():
+        block, _, kind = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")
+        today = f"{block}.{RENAMED[kind]}.{name.rpartition('.')[2]}" if kind in RENAMED else name
+        new[today if name not in wanted and today in wanted else name] = tensor
+    return new
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ``ValueError`` where the folder is a file, a pipeline of latents, or a prior of this package."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; name the folder that has unet/config.json and scheduler/scheduler_config.json")
+    latent = next((part for part in AUTOENCODERS if (folder / part).is_dir()), None)
+    if latent is not None:
+        raise ValueError(f"the network in {folder} models the latents of an autoencoder ({latent}/), which are no images")
+    if (folder / "card.json").is_file():
+        raise ValueError(f"{folder} is a prior of this package (card.json): load it by from_pretrained, or prior: {{path: {folder}}}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -96,29 +136,3 @@ def _check_unet(config: dict[str, Any], folder: Path) -> None:
         raise ValueError(
             f"the network in {folder} is told sigma through Fourier features; wrap it in Network(parametrization='score', schedule=VE)"
         )
-
-
-def _noise(config: dict[str, Any], *, integer: bool) -> tuple[Parametrization, Schedule]:
-    """What the network predicts, and the noise it was trained with. Absent keys have the defaults of diffusers."""
-    kind, steps = config.get("_class_name", "DDPMScheduler"), config.get("num_train_timesteps", 1000)
-    if kind.startswith("FlowMatch"):
-        return "flow", RectifiedFlow(label_scale=steps)
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"{kind} has prediction_type {prediction!r}; known are {', '.join(PREDICTIONS)}")
-    first, last, name = config.get("beta_start", 1e-4), config.get("beta_end", 0.02), config.get("beta_schedule", "linear")
-    if config.get("trained_betas") is not None:
-        schedule = DiscreteVP.from_betas(config["trained_betas"], integer=integer, name="trained_betas")
-    elif name == "linear":
-        schedule = DiscreteVP.linear(steps, first, last, integer=integer)
-    elif name == "scaled_linear":
-        schedule = DiscreteVP.scaled_linear(steps, first, last, integer=integer)
-    elif name == "squaredcos_cap_v2":
-        schedule = DiscreteVP.cosine(steps, integer=integer)
-    elif name == "sigmoid":
-        schedule = DiscreteVP.from_betas(first + (last - first) / (1 + np.exp(-np.linspace(-6, 6, steps))), integer=integer, name="sigmoid")
-    else:
-        raise ValueError(
-            f"{kind} has beta_schedule {name!r}; known are linear, scaled_linear, squaredcos_cap_v2, sigmoid and trained_betas"
-        )
-    return PREDICTIONS[prediction], schedule.zero_terminal() if config.get("rescale_betas_zero_snr") else schedule

@@ -65,9 +65,10 @@ class Network(Prior):
     shape: E; None for a side of any length, as in (3, None, None).
     parametrization: what F returns, see the table in this module.
     schedule: what F was trained with; none for "edm".
-    sigma_data: the constant of "edm".
+    sigma_data: the constant that an "edm" network was trained with, the standard deviation of one number of its images: required there,
+        for a wrong one gives wrong images at every level (0.5 is that of Karras et al., for photographs in [-1, 1]); none elsewhere.
     range: the range of the images that F was trained on.
-    variance: variance of one number of an image; sigma_data^2 when None.
+    variance: variance of one number of an image; sigma_data^2 when None, or 0.25 without one.
     sigma_min, sigma_max: ends of sampling grids; the schedule's when None, 0.002 and 80 for "edm".
     multiple: what height and width must be divisible by.
     pad: "reflect" mirrors other images at the lower and right edge and crops the result; None refuses them.
@@ -77,8 +78,8 @@ class Network(Prior):
     spectrum: the same by colour and frequency, as ``frequencies.measure`` finds it: what ``covariance_of_error`` interpolates between.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
-    Raises ``ValueError`` when parts do not fit each other: an "eps" or "score" network with a schedule that ends in pure noise, "flow"
-    with a schedule that has no velocity, limits outside the schedule.
+    Raises ``ValueError`` for "edm" without sigma_data, and when parts do not fit each other: an "eps" or "score" network with a schedule
+    that ends in pure noise, "flow" with a schedule that has no velocity, limits outside the schedule.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Network(Prior):
         shape: tuple[int | None, ...],
         parametrization: Parametrization = "edm",
         schedule: Schedule | None = None,
-        sigma_data: float = 0.5,
+        sigma_data: float | None = None,
         range: tuple[float, float] | None = (-1.0, 1.0),
         variance: float | None = None,
         sigma_max: float | None = None,
@@ -100,14 +101,21 @@ class Network(Prior):
         errors: tuple[tuple[float, float], ...] | None = None,
         spectrum: ErrorSpectrum | None = None,
     ) -> None:
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data must be > 0, got {sigma_data}")
         low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
-        super().__init__(shape, range=range, variance=sigma_data**2 if variance is None else variance, sigma_max=high, sigma_min=low)
+        if sigma_data is None and schedule is None:
+            raise ValueError(
+                "an 'edm' network needs sigma_data, the standard deviation of one number of the images it was trained on: the constant of "
+                "its preconditioning (0.5 for photographs in [-1, 1] by Karras et al. 2022)"
+            )
+        if sigma_data is not None and not 0 < sigma_data < math.inf:
+            raise ValueError(f"sigma_data must be a finite number > 0, got {sigma_data}")
+        variance = (0.5 if sigma_data is None else sigma_data) ** 2 if variance is None else variance
+        super().__init__(shape, range=range, variance=variance, sigma_max=high, sigma_min=low)
         if multiple < 1 or (multiple > 1 and len(shape) != 3):
             raise ValueError(f"images {shape} cannot be padded to multiples: pad={pad!r}, multiple={multiple}")
         self.net = net
-        self.parametrization, self.schedule, self.sigma_data = parametrization, schedule, float(sigma_data)
+        self.parametrization, self.schedule = parametrization, schedule
+        self.sigma_data = None if sigma_data is None else float(sigma_data)
         self.multiple, self.pad, self.autocast, self.train_size = int(multiple), pad, autocast, train_size
         self.errors = None if errors is None else tuple((float(level), float(value)) for level, value in errors)
         if self.errors is not None and (len(self.errors) < 2 or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))):
@@ -120,6 +128,7 @@ class Network(Prior):
         self._check_size(tuple(x.shape[1:]))
         precision = getattr(torch, self.autocast) if self.autocast else None
         if self.schedule is None:
+            assert self.sigma_data is not None  # the constructor asks for it
             return edm.denoise(self._run, x, sigma, self.sigma_data, precision)
         level = self.schedule.level(float(sigma))
         skip, gain = coefficients(self.parametrization, level)

@@ -55,7 +55,7 @@ class Card(BaseModel):
     arguments: dict[str, Any]
     parametrization: Parametrization
     schedule: dict[str, Any] | None
-    sigma_data: Positive
+    sigma_data: Positive | None
     range: tuple[float, float] | None
     variance: Positive
     shape: tuple[int | None, ...]
