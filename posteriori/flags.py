@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.lineage import lineage
+from posteriori.lineage import lineage, remarks
 from posteriori.methods.evidence import GAP
 from posteriori.run import Run
 
 SPECKLE = 0.002
-# Clouds that are resampled at half of their particles keep more lines than this for as long as the weights are sound.
-LINES = 0.25
+# chi-square of samples that meet y to rounding: no posterior's do.
+EXACT = 1e-6
 
 
 class RunWarning(UserWarning):
@@ -93,7 +93,14 @@ def flags(record: dict[str, Any], post: Posterior) -> list[str]:
     """The sentences for a record of ``summary``, none when nothing stands out."""
     measured = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
     numbers = math.prod(post.shape) * (2 if post.prior.complex else 1)
-    found = [*_ended(record), *_lines(record), *_lost(record), *_fit(record, measured), *_looks(record), *_spread(record, numbers)]
+    found = [
+        *_ended(record),
+        *remarks(record["cloud"]),
+        *_lost(record),
+        *_fit(record, measured),
+        *_looks(record),
+        *_spread(record, numbers),
+    ]
     return [sentence for sentence in found if sentence]
 
 
@@ -107,18 +114,6 @@ def _ended(record: dict[str, Any]) -> list[str]:
             "use more particles, or a larger noise level."
         )
     return out
-
-
-def _lines(record: dict[str, Any]) -> list[str]:
-    """A cloud has degenerated when its samples descend from at most a quarter as many ancestors."""
-    cloud = record["cloud"]
-    if cloud is None or cloud["ancestors"] > LINES * cloud["samples"]:
-        return []
-    n, k = cloud["samples"], cloud["ancestors"]
-    return [
-        f"{n} samples descend from {k} distinct ancestor{'s' if k > 1 else ''} at step {cloud['step']} (noise level {cloud['level']:.3g}): "
-        f"treat them as {k} sample{'s' if k > 1 else ''}; their spread is too small. Use more particles, or several clouds (single=True)."
-    ]
 
 
 def _lost(record: dict[str, Any]) -> list[str]:
@@ -142,6 +137,8 @@ def _fit(record: dict[str, Any], measured: int) -> list[str]:
             f"The residual is {math.sqrt(chi2):.1f} times the stated noise: is the noise level in the right unit, and is A the operator "
             "that made this measurement?"
         ]
+    if chi2 < EXACT and measured:
+        return ["The samples meet y exactly: they reproduce its noise, and have no spread in what is measured."]
     if chi2 < min(0.5, 1 - room):
         return [
             f"The residual is only {math.sqrt(chi2):.2f} times the stated noise: the samples reproduce the noise, or the noise level is "

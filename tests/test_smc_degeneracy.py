@@ -13,13 +13,14 @@ from cases import bed
 import posteriori as po
 from posteriori import report
 from posteriori.evaluation import summary
-from posteriori.lineage import lineage
-from posteriori.methods import DDSMC, FPS, TDS, Bootstrap, MCGDiff, MomentSMC, SMCDiff, clouds
+from posteriori.flags import RunWarning
+from posteriori.lineage import lineage, remarks
+from posteriori.methods import AFDPS, DDSMC, FPS, TDS, Bootstrap, MCGDiff, MomentSMC, SMCDiff, clouds
 from posteriori.rng import Streams
 
 F64 = torch.float64
 GRID = po.grid.log(8, 20.0, 0.02)
-ALL = [TDS(16), Bootstrap(16), DDSMC(16), MCGDiff(16), FPS(16), SMCDiff(16), MomentSMC(16, pilot=16)]
+ALL = [AFDPS(16), TDS(16), Bootstrap(16), DDSMC(16), MCGDiff(16), FPS(16), SMCDiff(16), MomentSMC(16, pilot=16)]
 
 
 def seen(sigma):
@@ -36,7 +37,8 @@ def test_every_particle_method_records_ess_and_ancestors(method):
     assert cloud["samples"] == 32
     assert cloud["lowest_ess"] == float(run.trace["ess"].min())
     assert cloud["ancestors"] <= int(run.trace["ancestors"][-1, 0] + run.trace["ancestors"][-1, 16])
-    assert lineage(po.sample(seen(0.1), replace(method, single=True), n=2, grid=GRID), seen(0.1)) is None
+    single = lineage(po.sample(seen(0.1), replace(method, single=True), n=2, grid=GRID), seen(0.1))
+    assert single["samples"] == single["ancestors"] == 2
 
 
 def test_a_degenerate_cloud_is_said_to_be_one_and_a_healthy_one_is_not(tmp_path):
@@ -57,15 +59,16 @@ def test_a_degenerate_cloud_is_said_to_be_one_and_a_healthy_one_is_not(tmp_path)
 
 
 def test_the_rule_is_a_quarter():
-    from posteriori.flags import _lines
+    def told(k, n=64, carried=20.0, particles=64):
+        sound = {"step": 3, "level": 1.5, "worst": 5}
+        return remarks(sound | {"samples": n, "ancestors": k, "carried": carried, "particles": particles})
 
-    def told(k, n=64):
-        return _lines({"cloud": {"samples": n, "ancestors": k, "step": 3, "level": 1.5}})
-
-    assert told(17) == []
+    assert told(17) == told(17, carried=8.1) == told(1, 1) == told(17, carried=1.3, particles=8) == []
     assert "64 samples descend from 16 distinct ancestors at step 3 (noise level 1.5): treat them as 16 samples" in told(16)[0]
     assert "4 samples descend from 1 distinct ancestor at step 3" in told(1, 4)[0]
-    assert _lines({"cloud": None}) == []
+    assert "The 64 particles of a cloud have counted as 8.0 at their worst step (5)" in told(17, carried=8.0)[0]
+    assert "The 4 particles of a cloud have counted as 1.2 " in told(1, 1, 1.24, 4)[0]
+    assert remarks(None) == []
 
 
 def test_a_collapse_by_the_very_last_weight_is_seen():
@@ -88,3 +91,46 @@ def test_ancestors_are_counted_from_the_priors_width_on():
     post = seen(0.1)
     assert clouds.near(post, clouds.width(post))
     assert not clouds.near(post, 1.01 * clouds.width(post))
+
+
+def surprising(deviations, d=4):
+    """Numbers of correlation 0.8, of which the first is measured."""
+    C = 0.8 * torch.ones(d, d, dtype=F64) + 0.2 * torch.eye(d, dtype=F64)
+    A = po.operators.Dense(torch.eye(1, d, dtype=F64))
+    y = torch.full((1,), deviations, dtype=F64)
+    return po.Posterior(po.priors.Gaussian(torch.zeros(d, dtype=F64), C), po.Likelihood(y, A, po.noise.Gaussian(0.3)))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("method", [*(replace(m, particles=64) for m in ALL[:-1]), SMCDiff(64, "exact")], ids=lambda m: type(m).__name__)
+def test_a_cloud_that_y_surprises_is_said_to_have_degenerated(method, single):
+    """20 deviations off the prior, where the mean of the other numbers is off by 1 to 13; by sample, and by summary for one sample too."""
+    post, n = surprising(20.0), 3 if single else 64
+    with pytest.warns(RunWarning, match="particles of a cloud have counted as") as said:
+        run = po.sample(post, replace(method, single=single), n=n, steps=20)
+    told = [str(warning.message) for warning in said]
+    assert any("descend from" in text for text in told) != single
+    flags = summary(run, post)["flags"]
+    assert set(told) <= set(flags)
+
+
+def test_moments_bear_a_surprise_and_an_expected_y_is_no_degeneracy(recwarn):
+    """MomentSMC is exact here, at 8 deviations as at 1; the others are sound where y is not surprising."""
+    post = surprising(8.0)
+    run = po.sample(post, MomentSMC(64, pilot=16), n=640, steps=6)
+    assert float(run.mean[1:].mean()) == pytest.approx(0.8 * 8 / 1.09, abs=0.25)
+    for method in (TDS(64), DDSMC(64), MCGDiff(64), AFDPS(64)):
+        po.sample(surprising(1.0), method, n=64, steps=20)
+    assert [str(w.message) for w in recwarn] == []
+
+
+@pytest.mark.parametrize("deviations", [1.0, 8.0, 20.0])
+def test_a_y_that_is_met_with_its_noise_is_said_to_be(deviations):
+    """A white prior: the weights of a path are all alike, no particle is lost, and what is measured stays at y."""
+    prior = po.priors.Gaussian(torch.zeros(2, dtype=F64), 1.0)
+    A = po.operators.Dense(torch.eye(1, 2, dtype=F64))
+    post = po.Posterior(prior, po.Likelihood(torch.full((1,), deviations, dtype=F64), A, po.noise.Gaussian(0.3)))
+    with pytest.warns(RunWarning, match="The samples meet y exactly: they reproduce its noise"):
+        run = po.sample(post, SMCDiff(64), n=64, steps=20)
+    assert float(run.std[0]) < 1e-6
+    assert any("The samples meet y exactly" in text for text in summary(run, post)["flags"])

@@ -11,6 +11,7 @@ Reference: Chopin and Papaspiliopoulos, An introduction to sequential Monte Carl
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -64,10 +65,13 @@ def effective_share(log_w: Tensor) -> Tensor:
 def weigh(cloud: Cloud, increment: Tensor) -> Cloud:
     """Add log-increments (B,). NaN counts as no weight at all, so that one particle cannot poison its cloud.
 
-    A cloud that is left without weight is an estimate of 0 of p(y), or of nothing at all where a NaN took the last of it: log_z is NaN.
+    Warns of it: a weight of 0 has log-weight -inf. A cloud that is left without weight is an estimate of 0 of p(y), or of nothing at all
+    where a NaN took the last of it: log_z is NaN.
     """
     log_w = cloud.log_w + increment.double()
     broken = (log_w.isnan() | log_w.isposinf()) & (cloud.log_w > -math.inf)
+    if bool(broken.any()):
+        warnings.warn("particles whose numbers are not finite have lost their weight, and others take their place", stacklevel=3)
     out = replace(cloud, log_w=log_w.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf))
     unknown = (out.clouds == -math.inf).all(1) & broken.view_as(out.clouds).any(1) & (out.log_z > -math.inf)
     return replace(out, log_z=torch.where(unknown, torch.nan, out.log_z))
@@ -259,15 +263,26 @@ class _Piece:
 
 
 def moved(cloud: Cloud, x: Tensor) -> Cloud:
-    """The same weights at new places; a cloud without any has none."""
-    dead = cloud.clouds.isneginf().all(1).repeat_interleave(cloud.clouds.shape[1])
-    return replace(cloud, x=torch.where(per_row(dead, x), torch.nan, x))
+    """The same weights at new places (B, *E). A particle whose image is not finite has none from here on, and the image of another in its
+    place until the next resampling, so that no number of it is left; a cloud without weight has no images."""
+    particles = cloud.clouds.shape[1]
+    dead = cloud.clouds.isneginf().all(1)
+    broken = ~x.flatten(1).isfinite().all(1) & ~dead.repeat_interleave(particles)
+    if bool(broken.any()):
+        cloud = weigh(cloud, torch.where(broken, torch.nan, 0.0))
+        dead, sound = cloud.clouds.isneginf().all(1), ~broken.view(-1, particles)
+        heir = sound.long().argmax(1) + particles * torch.arange(len(sound), device=x.device)
+        x = torch.where(per_row(broken, x), x[heir.repeat_interleave(particles)], x)
+    return replace(cloud, x=torch.where(per_row(dead.repeat_interleave(particles), x), torch.nan, x))
 
 
 def leading(x: Tensor, particles: int) -> tuple[Tensor, Tensor]:
     """The unit direction (G, d) in which the images of each cloud differ most, by a few power iterations, and coordinates (B,) along it."""
     v = x.flatten(1).view(-1, particles, x[0].numel())
-    v = v - v.mean(1, keepdim=True)
+    # An image that is not finite has no direction, and its coordinate is 0.
+    sound = v.isfinite().all(2, keepdim=True)
+    v = torch.where(sound, v, 0.0)
+    v = torch.where(sound, v - v.sum(1, keepdim=True) / sound.sum(1, keepdim=True).clamp(min=1), 0.0)
     far = v.square().sum(2).argmax(1)
     axis = v[torch.arange(len(v), device=v.device), far][..., None]
     for _ in range(8):

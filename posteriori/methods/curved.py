@@ -34,7 +34,9 @@ def log_says(post: Posterior, x0: Tensor, sigma: Tensor, draws: int) -> Tensor:
     # Of I + C C^T, m x m, where draws are more; else by I + C^T C, of the size of the draws.
     small = gap.shape[1] <= draws
     K = C @ C.mT if small else C.mT @ C
-    L = torch.linalg.cholesky(K + torch.eye(K.shape[1], dtype=K.dtype, device=K.device))
+    # NaN for a row that is not finite, which must not stop the others.
+    L, info = torch.linalg.cholesky_ex(K + torch.eye(K.shape[1], dtype=K.dtype, device=K.device))
+    L = torch.where((info != 0)[:, None, None], torch.nan, L)
     b = torch.linalg.solve_triangular(L, (gap[..., None] if small else C.mT @ gap[..., None]), upper=False)[..., 0].square().sum(1)
     misfit = b if small else gap.square().sum(1) - b
     return -0.5 * (misfit + (2 * math.pi * variance).log().sum(1)) - L.diagonal(dim1=1, dim2=2).log().sum(1)

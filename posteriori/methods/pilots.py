@@ -44,7 +44,7 @@ def bends(post: Posterior, method: Method[Any], levels: Tensor, rows: int | None
         z = rng.normal(x)
         ahead, gap = in_chunks(partial(_curvatures, post, sigma, s), rows, x, z, *told)
         if told:
-            out.append(float(gap.pow(4).mean() ** 0.25))
+            out.append(float(gap[gap.isfinite()].pow(4).mean() ** 0.25))
         told = z, ahead
         state, _ = method.step(post, state, sigma, s, rng)
     return torch.tensor(out, dtype=torch.float64)
