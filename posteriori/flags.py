@@ -21,6 +21,8 @@ from posteriori.run import Run
 SPECKLE = 0.002
 # chi-square of samples that meet y to rounding: no posterior's do.
 EXACT = 1e-6
+# A standard deviation that is off by more than this for want of steps is said.
+KEPT = 0.1
 
 
 class RunWarning(UserWarning):
@@ -99,6 +101,7 @@ def flags(record: dict[str, Any], post: Posterior) -> list[str]:
         *_lost(record),
         *_fit(record, measured),
         *_looks(record),
+        *_kept(record),
         *_spread(record, numbers),
     ]
     return [sentence for sentence in found if sentence]
@@ -165,6 +168,16 @@ def _looks(record: dict[str, Any]) -> list[str]:
             "is the range right?"
         )
     return out
+
+
+def _kept(record: dict[str, Any]) -> list[str]:
+    kept = record.get("kept")
+    if kept is None or abs(kept - 1) <= KEPT:
+        return []
+    return [
+        f"These noise levels and this transition give {100 * kept:.0f} % of the standard deviation of a Gaussian as wide as the samples: "
+        "use more levels or a smaller last one, or the transition Midpoint."
+    ]
 
 
 def _spread(record: dict[str, Any], numbers: int) -> list[str]:

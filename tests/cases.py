@@ -254,6 +254,7 @@ POSTERIORS = {"general": bed, "picture": picture, "complex": complex_picture, "p
 METHODS = {
     "Unconditional": methods.Unconditional(),
     "Unconditional Heun": methods.Unconditional(transition=methods.Heun()),
+    "Unconditional Midpoint": methods.Unconditional(transition=methods.Midpoint()),
     "DPS": methods.DPS(),
     "DPS published": methods.DPS.published(),
     "DPS squared": methods.DPS(weighting="squared", scale=0.01),
@@ -261,6 +262,7 @@ METHODS = {
     "PiGDM": methods.PiGDM(),
     "PiGDM published": methods.PiGDM.published(),
     "PiGDM pseudo-inverse": methods.PiGDM(weighting="pseudo-inverse"),
+    "PiGDM Midpoint": methods.PiGDM(transition=methods.Midpoint()),
     "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),
     "MMPS": methods.MMPS(),
     "MMPS published": methods.MMPS.published(),

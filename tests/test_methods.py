@@ -283,7 +283,7 @@ def test_the_example_of_the_front_page_runs():
     post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.1)))
     run = po.sample(post, po.methods.MMPS(), n=1000, steps=100, seed=0)
     assert run.samples.shape == (1000, 4)
-    assert run.counts["denoiser"] == 100
+    assert run.counts["denoiser"] == 2 * 100 - 1
     assert all(status.ok for status in run.status)
     exact = po.evaluation.exact_posterior(post)
     assert exact.mean.shape == (4,)

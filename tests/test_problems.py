@@ -15,7 +15,7 @@ import posteriori as po
 from posteriori import problems
 from posteriori.evaluation import exact_posterior
 from posteriori.measurements import write_image
-from posteriori.methods import ALL, DAPS, DDIM, DPS, MMPS, ConstantFraction, DiffPIR, Heun, Unconditional
+from posteriori.methods import ALL, DAPS, DDIM, DPS, MMPS, ConstantFraction, DiffPIR, Heun, Midpoint, PiGDM, Unconditional
 from posteriori.problems.instruments import Instrument
 from posteriori.rng import Streams
 
@@ -211,6 +211,7 @@ def test_rounding_coarser_than_the_noise_is_said(write, tmp_path):
 
 METHODS = [
     ("MMPS", MMPS()),
+    ({"name": "PiGDM", "transition": "Midpoint"}, PiGDM(transition=Midpoint())),
     ({"name": "MMPS", "iterations": 2, "rtol": "1e-3"}, MMPS(iterations=2, rtol=1e-3)),
     ({"name": "DPS", "preset": "published"}, DPS.published()),
     ({"name": "DPS", "preset": "published", "scale": 1}, DPS.published(scale=1.0)),

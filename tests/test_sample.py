@@ -284,7 +284,7 @@ def test_sample_tells_what_the_flags_of_its_run_know(tmp_path):
     method = po.methods.MMPS()
     said, run = told(stated(sigma), method, n=4, steps=30)
     assert said == []
-    assert run.counts["denoiser"] == 30
+    assert run.counts["denoiser"] == 2 * 30 - 1
     # The samples of half the noise level fit the measurement; a residual four times the stated noise is that of another prior.
     far = po.Posterior(prior, replace(stated(sigma).given, y=y + 60 * sigma))
     (sentence,), run = told(far, po.methods.Unconditional(), n=2, steps=10, folder=tmp_path / "far")

@@ -26,7 +26,7 @@ PLAN: tuple[tuple[methods.Method, int], ...] = (
     (methods.DiffPIR(lam=0.25, width="matched"), 20),
     (methods.DAPS(width="matched"), 20),
     (methods.PiGDM(), 16),
-    (methods.MMPS(), 16),
+    (methods.MMPS(), 8),
     (methods.DPS(), 16),
 )
 

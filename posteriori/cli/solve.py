@@ -26,7 +26,7 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
     kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
     with quiet():
         done = sample(task.posterior, task.method, **task.settings, **kept)
-    record = report.save(done, task.posterior, out, task.reference)
+    record = report.save(done, task.posterior, out, task.reference, method=task.method)
     said = pictures(done, out)
     print("\n".join([*lines(done, record), *said, f"page: {report.page(out)}"]))
 
@@ -57,6 +57,10 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
         out.append(f"PSNR: {record['psnr_sample']:.2f} dB (one sample), {record['psnr_mean']:.2f} dB (mean)")
     if record["ssim_mean"] is not None:
         out.append(f"SSIM: {record['ssim_sample']:.3f} (one sample), {record['ssim_mean']:.3f} (mean)")
+    if record["kept"] is not None:
+        out.append(f"spread: {record['spread']:.3g}; steps keep {100 * record['kept']:.0f} % of that of a Gaussian as wide")
+    if record["inside_80"] is not None:
+        out.append(f"80 % intervals hold {100 * record['inside_80']:.1f} % of the reference")
     return out + [f"note: {flag}" for flag in record["flags"]]
 
 

@@ -4,7 +4,7 @@ Exact posteriors and the oracle; distances with their floor; the affine probe; c
 """
 
 from posteriori.evaluation.baselines import best_linear, best_wiener, wiener
-from posteriori.evaluation.calibration import Coverage, coverage, rank_counts, ranks
+from posteriori.evaluation.calibration import Coverage, coverage, rank_counts, ranks, student
 from posteriori.evaluation.distances import (
     effective_size,
     floor,
@@ -18,6 +18,7 @@ from posteriori.evaluation.distances import (
 from posteriori.evaluation.exact import ExactPosterior, exact_posterior, oracle
 from posteriori.evaluation.images import MetricUnavailable, lpips, psnr, speckle, ssim
 from posteriori.evaluation.probe import NotAffineError, affine_probe
+from posteriori.evaluation.spread import kept
 from posteriori.evaluation.summary import summary
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "exact_posterior",
     "floor",
     "gaussian_kl",
+    "kept",
     "lpips",
     "mean_error",
     "moments",
@@ -44,6 +46,7 @@ __all__ = [
     "sliced_wasserstein",
     "speckle",
     "ssim",
+    "student",
     "summary",
     "variance_ratio",
     "wiener",

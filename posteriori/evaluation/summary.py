@@ -8,27 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posteriori.evaluation.calibration import coverage
+from posteriori.evaluation.calibration import coverage, student
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
+from posteriori.evaluation.spread import kept_of
 from posteriori.flags import chi_squares, facts, flags
 from posteriori.likelihood import Posterior
 from posteriori.linalg import real_view
+from posteriori.methods.base import Method
 from posteriori.run import Run
 
-REFERENCED = ("psnr_sample", "psnr_sample_std", "psnr_mean", "ssim_sample", "ssim_mean", "rmse_sample", "rmse_mean", "rmse_expected")
+REFERENCED = (
+    "psnr_sample",
+    "psnr_sample_std",
+    "psnr_mean",
+    "ssim_sample",
+    "ssim_mean",
+    "rmse_sample",
+    "rmse_mean",
+    "rmse_expected",
+    "inside_80",
+)
 
 
-def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[str, Any]:
+def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: Method[Any] | None = None) -> dict[str, Any]:
     """What a run is worth, as plain JSON values; None where a number does not apply.
 
     reference: the true image, shape E, in the range of the likelihood; without it the misfit, the spread and the looks remain.
+    method: that made the run; without it ``kept`` is None.
 
     chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1).
     residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in the units of x; scale: the largest
     magnitude. constant: share of samples that have the same value everywhere. outside_range: share of values a tenth of the range outside.
     psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
+    kept: share of its standard deviation that a Gaussian as wide as these samples keeps in these steps, see ``evaluation.spread``; for
+    methods with a transition. inside_80: share of the reference within the 80 % intervals of a Gaussian, see ``calibration.student``.
     coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
     which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
     cloud: for methods with particles, how many of them the samples descend from, see ``lineage``; else None.
@@ -44,12 +59,22 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None) -> dict[
     record: dict[str, Any] = {"method": run.config.get("method", "unknown"), **facts(run, post)}
     record |= {"effective_samples": effective_size(run.log_w), "counts": run.counts, "seconds": run.seconds}
     record |= _misfit(run, post) | _texture(run, post)
+    record["kept"] = _kept(run, post, method, record["spread"])
     record |= (
         _compared(run, post, reference)
         if reference is not None
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
     return record | {"flags": flags(record, post)}
+
+
+def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float | None) -> float | None:
+    transition = getattr(method, "transition", None)
+    if transition is None or not spread:
+        return None
+    # A complex number has the variance of both its parts.
+    inner = spread / abs(post.scaling[0]) / (2**0.5 if run.samples.is_complex() else 1.0)
+    return kept_of(transition, torch.tensor(run.config["levels"], dtype=torch.float64), inner)
 
 
 def _check(reference: Tensor, post: Posterior) -> None:
@@ -105,6 +130,8 @@ def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
         size = effective_size(run.log_w)
         record["rmse_expected"] = float(((1 + 1 / size) * run.std.double().square().mean() / channels).sqrt())
         equal = x if size > n - 1e-6 else resample(x, run.log_w)
+        if not x.is_complex():
+            record["inside_80"] = student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
         record["coverage"] = [asdict(c) for c in coverage(equal, truth, (0.5, 0.9))]
     width = record["data_range"]
     if width is None:

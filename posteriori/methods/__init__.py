@@ -31,7 +31,7 @@ from posteriori.methods.explicit.repaint import RePaint
 from posteriori.methods.explicit.scoresde import ScoreSDE
 from posteriori.methods.explicit.snips import SNIPS
 from posteriori.methods.explicit.tmpd import TMPD
-from posteriori.methods.kernels import DDIM, ConstantFraction, Heun
+from posteriori.methods.kernels import DDIM, ConstantFraction, Heun, Midpoint
 from posteriori.methods.smc.afdps import AFDPS
 from posteriori.methods.smc.bootstrap import Bootstrap
 from posteriori.methods.smc.ddsmc import DDSMC
@@ -125,6 +125,7 @@ __all__ = [
     "Heun",
     "MCGDiff",
     "Method",
+    "Midpoint",
     "MomentSMC",
     "Peng",
     "PiGDM",

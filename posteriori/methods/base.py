@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -112,5 +112,7 @@ class Method(Generic[S], metaclass=Checked):
 
 
 def settings(method: Method[Any]) -> dict[str, Any]:
-    """Hyper-parameters by name, nested dataclasses included."""
-    return asdict(method)
+    """Hyper-parameters by name, nested dataclasses included; one without fields is its name, so that two of them differ."""
+    parts = {field.name: getattr(method, field.name) for field in fields(method)}
+    bare = {name: type(part).__name__ for name, part in parts.items() if is_dataclass(part) and not fields(part)}
+    return asdict(method) | bare

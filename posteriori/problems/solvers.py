@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method
+from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method, Midpoint
 from posteriori.methods.descent import Adam, Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import Transition
 from posteriori.settings import Setting, settings_of, suggestion
 
-TRANSITIONS: dict[str, type] = {"DDIM": DDIM, "ConstantFraction": ConstantFraction, "Heun": Heun}
+TRANSITIONS: dict[str, type] = {"DDIM": DDIM, "ConstantFraction": ConstantFraction, "Heun": Heun, "Midpoint": Midpoint}
 DESCENTS: dict[str, type] = {"Conjugate": Conjugate, "Adam": Adam, "HeavyBall": HeavyBall}
 
 

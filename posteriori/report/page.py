@@ -89,9 +89,27 @@ def _section(run: Run, record: dict[str, Any]) -> list[str]:
     parts = [f"<h2>{html.escape(c['method'])}</h2>"]
     if record.get("flags"):
         parts.append('<ul class="flags">' + "".join(f"<li>{html.escape(f)}</li>" for f in record["flags"]) + "</ul>")
+    said = _spread(run, record)
+    if said:
+        parts.append(f'<p class="lead">{html.escape(said)}</p>')
     parts += ['<div class="grid">', *_pictures(run), "</div>"]
     parts.append(f"<details><summary>Configuration, versions, references</summary><pre>{html.escape(_settings(run))}</pre></details>")
     return parts
+
+
+def _spread(run: Run, record: dict[str, Any]) -> str:
+    """What the spread of the samples is worth, in sentences; empty when nothing is known."""
+    said, kept, inside = [], record.get("kept"), record.get("inside_80")
+    if kept is not None:
+        said.append(
+            f"Mean standard deviation {record['spread']:.3g}; in these {len(run.config['levels']) - 1} steps a Gaussian as wide keeps "
+            f"{100 * kept:.0f} % of its own."
+        )
+    if inside is not None:
+        said.append(f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % of the reference's numbers.")
+    if record.get("converged"):
+        said.append(record["converged"])
+    return " ".join(said)
 
 
 def _pictures(run: Run) -> list[str]:

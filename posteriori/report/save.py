@@ -11,14 +11,23 @@ from torch import Tensor
 
 from posteriori.evaluation.summary import summary
 from posteriori.likelihood import Posterior
+from posteriori.methods.base import Method
 from posteriori.operators.base import LinearOperator
 from posteriori.run import Run, write_json
 
 
-def save(run: Run, post: Posterior, folder: str | Path, reference: Tensor | None = None, baseline: Tensor | None = None) -> dict[str, Any]:
+def save(
+    run: Run,
+    post: Posterior,
+    folder: str | Path,
+    reference: Tensor | None = None,
+    baseline: Tensor | None = None,
+    method: Method[Any] | None = None,
+) -> dict[str, Any]:
     """Write run.json, samples.safetensors (with the arrays for display) and summary.json; returns the summary.
 
-    reference, baseline: images in the range of the likelihood. Each file is written beside its place and renamed.
+    reference, baseline: images in the range of the likelihood. method: that made the run, for what is said of its steps. Each file is
+    written beside its place and renamed.
     """
     extras = dict(run.extras)
     y, A = post.given.y, post.given.A
@@ -32,7 +41,7 @@ def save(run: Run, post: Posterior, folder: str | Path, reference: Tensor | None
     for name, image in (("reference", reference), ("baseline", baseline)):
         if image is not None:
             extras[name] = image
-    record = summary(run, post, reference)
+    record = summary(run, post, reference, method)
     folder = Path(folder)
     replace(run, extras=extras).save(folder)
     write_json(folder / "summary.json", record)

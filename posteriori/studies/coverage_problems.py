@@ -33,7 +33,7 @@ SETUPS: dict[str, dict[str, tuple[Method[Any], int, int]]] = {
         "prior": (PRIOR, 60, 200),
         "DPS": (methods.DPS(), 60, 200),
         "PiGDM": (methods.PiGDM(), 60, 200),
-        "MMPS": (methods.MMPS(iterations=3, rtol=1e-8), 60, 150),
+        "MMPS": (methods.MMPS(iterations=3, rtol=1e-8, transition=methods.DDIM(1.0)), 60, 150),
         "DDRM/DDNM+": (methods.DDRM(), 60, 200),
         "DAPS": (methods.DAPS(), 60, 200),
         "PnPDM": (methods.PnPDM(), 60, 60),

@@ -72,7 +72,7 @@ def method(cell: Cell) -> Any:
         return DPS(transition=DDIM(cell["eta"]))
     if cell["method"] == "DPS published":
         return DPS.published(PUBLISHED * SIDE / PUBLISHED_SIDE * PUBLISHED_STEPS / cell["steps"])
-    return MMPS() if cell["method"] == "MMPS" else DDRM()
+    return MMPS(transition=DDIM(1.0)) if cell["method"] == "MMPS" else DDRM()
 
 
 @lru_cache(maxsize=1)

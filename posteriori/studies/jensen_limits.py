@@ -71,7 +71,7 @@ def build(name: str, n: int) -> methods.Method[Any]:
         "DPS": methods.DPS(),
         "PiGDM": methods.PiGDM(),
         "PiGDM c=1": methods.PiGDM(variance=1.0),
-        "MMPS": methods.MMPS(iterations=D, rtol=1e-8),
+        "MMPS": methods.MMPS(iterations=D, rtol=1e-8, transition=methods.DDIM(1.0)),
         "DAPS": methods.DAPS(inner_steps=20),
         "PnPDM": methods.PnPDM(inner_steps=20),
         "TDS": methods.TDS(particles=n),

@@ -31,7 +31,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import cg
 from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
-from posteriori.methods.kernels import DDIM, ConstantFraction, Heun, Transition
+from posteriori.methods.kernels import DDIM, ConstantFraction, Transition, one_call
 from posteriori.rng import Noise
 from posteriori.settings import Count, NonNegative, Positive
 
@@ -60,8 +60,8 @@ class DDS(Method[Tensor]):
     )
 
     def __post_init__(self) -> None:
-        if self.direction == "network" and isinstance(self.transition, Heun):
-            raise ValueError('DDS: Heun asks for a second denoised image; use DDIM or ConstantFraction with direction="network"')
+        if self.direction == "network":
+            one_call(self.transition, "DDS", 'direction="network"')
 
     @classmethod
     def published(cls) -> DDS:

@@ -30,11 +30,14 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
-from posteriori.methods.kernels import DDIM, Transition
+from posteriori.methods.kernels import DDIM, Transition, one_call
 from posteriori.noise import Poisson
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
 from posteriori.settings import NonNegative
+
+# The weightings that move the image after the transition, as published.
+AFTER = ("norm", "squared", "poisson")
 
 
 @dataclass(frozen=True)
@@ -56,26 +59,35 @@ class DPS(Method[Tensor]):
         retrieval) for images in [-1, 1]. Meant for ``steps=1000, grid="ddpm"``: the sum of its steps depends on their number."""
         return cls("norm", scale, DDIM(eta=1.0))
 
+    def __post_init__(self) -> None:
+        if self.weighting in AFTER:
+            one_call(self.transition, "DPS", f"the weighting {self.weighting!r}")
+
     def refuses(self, post: Posterior) -> str | None:
         if self.weighting == "poisson" and not isinstance(post.given.noise, Poisson):
             return f"DPS: the weighting 'poisson' needs Poisson noise, the likelihood has {type(post.given.noise).__name__} noise"
         return super().refuses(post)
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+        if self.weighting not in AFTER:
+            return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
         x0, pull = post.prior.linearize(state, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
         residual = post.likelihood.y - clean
-        if self.weighting in ("norm", "squared", "poisson"):
-            if self.weighting == "poisson":
-                residual = residual / (2 * post.likelihood.noise.variance(post.likelihood.y))
-            # A zero residual has a zero gradient; its norm must not turn that into 0 / 0.
-            size = dot(residual, residual).sqrt()
-            weight = per_row((size > 0) / size.clamp(min=1e-30), x0) if self.weighting == "norm" else 2.0
-            steer = pull(adjoint(residual)) * (self.scale * float((1 + sigma**2).sqrt() * (1 + s**2).sqrt()))
-            return self.transition(lambda x, level: x0, state, sigma, s, rng) + weight * steer, {}
-        guidance = pull(adjoint(residual / self._variance(post, sigma)))
-        guided = x0.add(guidance, alpha=self.scale * float(sigma) ** 2)
-        return self.transition(lambda x, level: guided, state, sigma, s, rng), {}
+        if self.weighting == "poisson":
+            residual = residual / (2 * post.likelihood.noise.variance(post.likelihood.y))
+        # A zero residual has a zero gradient; its norm must not turn that into 0 / 0.
+        size = dot(residual, residual).sqrt()
+        weight = per_row((size > 0) / size.clamp(min=1e-30), x0) if self.weighting == "norm" else 2.0
+        steer = pull(adjoint(residual)) * (self.scale * float((1 + sigma**2).sqrt() * (1 + s**2).sqrt()))
+        return self.transition(lambda x, level: x0, state, sigma, s, rng) + weight * steer, {}
+
+    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
+        """D_y(x, sigma) of the first two weightings: (B, *E)."""
+        x0, pull = post.prior.linearize(x, sigma)
+        clean, adjoint = post.likelihood.A.linearize(x0)
+        guidance = pull(adjoint((post.likelihood.y - clean) / self._variance(post, sigma)))
+        return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)
 
     def _variance(self, post: Posterior, sigma: Tensor) -> Tensor:
         variance = post.likelihood.noise.variance(post.likelihood.y)

@@ -29,7 +29,7 @@ from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
-from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
+from posteriori.methods.kernels import DDIM, ConstantFraction, Transition, one_call
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
 from posteriori.settings import Count, NonNegative
@@ -58,6 +58,8 @@ class FreeDoM(Method[Tensor]):
     def __post_init__(self) -> None:
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"FreeDoM: window is (low, high), noise levels with low <= high, got {self.window}")
+        if self.weighting != "bounded":
+            one_call(self.transition, "FreeDoM", f"the weighting {self.weighting!r}")
 
     @classmethod
     def published(cls) -> FreeDoM:
@@ -85,18 +87,24 @@ class FreeDoM(Method[Tensor]):
         """One guided step from x (B, *E) at sigma to s."""
         if not above(sigma, self.until) or self.scale == 0:
             return self.transition(post.prior.denoise, x, sigma, s, rng)
+        if self.weighting == "bounded":
+            return self.transition(lambda image, level: self.denoise(post, image, level), x, sigma, s, rng)
         x0, pull = post.prior.linearize(x, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
         residual = post.likelihood.y - clean
-        if self.weighting == "bounded":
-            guided = x0.add(pull(adjoint(residual / _variance(post, sigma))), alpha=self.scale * float(sigma) ** 2)
-            return self.transition(lambda image, level: guided, x, sigma, s, rng)
         g = pull(adjoint(residual))
         # A zero residual has a zero gradient; its length must not turn that into 0 / 0.
         size = dot(g, g).sqrt() if self.weighting == "relative" else dot(residual, residual).sqrt()
         length = dot(x - x0, x - x0).sqrt() * float(1 - s**2 / sigma**2) if self.weighting == "relative" else float((1 + s**2).sqrt())
         weight = self.scale * length * (size > 0) / size.clamp(min=1e-30)
         return self.transition(lambda image, level: x0, x, sigma, s, rng) + per_row(weight, x0) * g
+
+    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
+        """D_y(x, sigma) of the bounded weighting: (B, *E)."""
+        x0, pull = post.prior.linearize(x, sigma)
+        clean, adjoint = post.likelihood.A.linearize(x0)
+        guidance = pull(adjoint((post.likelihood.y - clean) / _variance(post, sigma)))
+        return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)
 
 
 def _variance(post: Posterior, sigma: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
-from posteriori.methods.kernels import DDIM, Transition
+from posteriori.methods.kernels import DDIM, Transition, one_call
 from posteriori.rng import Noise
 from posteriori.settings import NonNegative
 
@@ -49,6 +49,10 @@ class MCG(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP, 1 solve or pseudo-inverse"
+
+    def __post_init__(self) -> None:
+        if self.weighting != "bounded":
+            one_call(self.transition, "MCG", f"the weighting {self.weighting!r}")
 
     @classmethod
     def published(cls) -> MCG:

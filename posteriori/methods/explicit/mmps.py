@@ -9,8 +9,8 @@ A non-linear A is replaced, once per step, by its tangent at D: A(x0) ~ A(D) + A
 residual is y - A(D), and there is no preconditioner.
 
 Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by expectation maximization, 2024, section 4.
-Cost per step: one denoiser, and one vector-Jacobian product, operator and adjoint for each iteration and one more; one adjoint more for
-a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement per iteration.
+Cost per step: D_y twice, once on the last. D_y: one denoiser, and one vector-Jacobian product, operator and adjoint for each iteration
+and one more; one adjoint more for a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement per iteration.
 Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J symmetric, as for an exact denoiser.
 Exact when: the prior is Gaussian, A is linear and the solve has converged (``iterations`` >= rank A is enough).
 The J of a trained network is neither symmetric nor positive. GMRES then still lowers the residual with every iteration; preconditioned
@@ -28,7 +28,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, gmres
 from posteriori.methods.base import Info, Method
-from posteriori.methods.kernels import DDIM, Transition
+from posteriori.methods.kernels import DDIM, Midpoint, Transition
 from posteriori.operators.base import LinearOperator, solve
 from posteriori.rng import Noise
 from posteriori.settings import Count, NonNegative
@@ -45,12 +45,12 @@ class MMPS(Method[Tensor]):
     rtol: NonNegative = 1e-4
     precondition: bool = True
     solver: Literal["cg", "gmres"] = "gmres"
-    transition: Transition = DDIM(eta=1.0)
+    transition: Transition = Midpoint()
 
     reference: ClassVar[str] = "rozet2024mmps"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"gaussian", "noisy"})
-    cost: ClassVar[str] = "1 denoiser, iterations + 1 VJPs"
+    cost: ClassVar[str] = "2 denoisers, 2 (iterations + 1) VJPs"
     claims: ClassVar[frozenset[str]] = frozenset(
         {"flat likelihood gives the prior", "exact for a white Gaussian prior", "exact for a Gaussian prior"}
     )
@@ -58,7 +58,7 @@ class MMPS(Method[Tensor]):
     @classmethod
     def published(cls) -> MMPS:
         """The authors' default: one plain conjugate-gradient step, tolerance 1e-3, ancestral sampling; meant for 64 to 256 steps."""
-        return cls(iterations=1, rtol=1e-3, precondition=False, solver="cg")
+        return cls(iterations=1, rtol=1e-3, precondition=False, solver="cg", transition=DDIM(eta=1.0))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         info: Info = {}

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.kernels import DDIM, Transition
+from posteriori.methods.kernels import DDIM, Transition, one_call
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 from posteriori.settings import Positive
@@ -48,6 +48,8 @@ class PiGDM(Method[Tensor]):
     def __post_init__(self) -> None:
         if self.variance is not None and self.weighting == "paper":
             raise ValueError("PiGDM: the paper's weighting has variance 1; give variance with another weighting")
+        if self.weighting == "paper":
+            one_call(self.transition, "PiGDM", "the paper's weighting")
 
     @classmethod
     def published(cls) -> PiGDM:
