@@ -99,7 +99,7 @@ def flags(record: dict[str, Any], post: Posterior) -> list[str]:
         *_ended(record),
         *remarks(record["cloud"]),
         *_lost(record),
-        *_fit(record, measured),
+        *_fit(record, measured, bool(post.given.y.any())),
         *_looks(record),
         *_kept(record),
         *_spread(record, numbers),
@@ -129,8 +129,9 @@ def _lost(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _fit(record: dict[str, Any], measured: int) -> list[str]:
-    """chi2 is 1 on average and scatters by sqrt(2 / m): few measurements are given more room than [0.5, 2]."""
+def _fit(record: dict[str, Any], measured: int, anything: bool) -> list[str]:
+    """chi2 is 1 on average and scatters by sqrt(2 / m): few measurements are given more room than [0.5, 2]. A y of zeros alone, of which
+    there is not ``anything``, may come from an A of zeros, which every image meets."""
     chi2 = record["chi2_samples"]
     if chi2 is None:
         return []
@@ -140,7 +141,7 @@ def _fit(record: dict[str, Any], measured: int) -> list[str]:
             f"The residual is {math.sqrt(chi2):.1f} times the stated noise: is the noise level in the right unit, and is A the operator "
             "that made this measurement?"
         ]
-    if chi2 < EXACT and measured:
+    if chi2 < EXACT and anything:
         return ["The samples meet y exactly: they reproduce its noise, and have no spread in what is measured."]
     if chi2 < min(0.5, 1 - room):
         return [
