@@ -542,6 +542,20 @@ def test_missing_diffusers_files_are_named(tmp_path):
         from_diffusers(tmp_path)
 
 
+def test_folders_that_are_no_pipeline_of_images_are_named(tmp_path):
+    diffusers_folder(tmp_path / "latent")
+    (tmp_path / "latent" / "vqvae").mkdir()
+    save_pretrained(toy(), tmp_path / "ours")
+    cases = (
+        ("latent", "latents of an autoencoder"),
+        ("ours", "is a prior of this package"),
+        ("ours/card.json", "is a file; name the folder"),
+    )
+    for name, message in cases:
+        with pytest.raises(ValueError, match=message):
+            from_diffusers(tmp_path / name)
+
+
 def test_without_diffusers_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
     with pytest.raises(ImportError, match=r"pip install posteriori\[diffusers\]"):

@@ -529,3 +529,35 @@ def test_planes_are_stated_where_the_file_does_not_say(write, tmp_path):
         built(write, prior=gaussian(4, 8, 8), measurement={"file": "y.tif"})
     task = built(write, prior=gaussian(4, 8, 8), measurement={"file": "y.tif", "channels": 4})
     np.testing.assert_allclose(task.posterior.given.y.numpy(), bands / 65_535, rtol=1e-6)
+
+
+def test_a_grey_picture_meets_a_colour_prior_and_the_other_way_round(write, tmp_path):
+    write_image(tmp_path / "grey.png", torch.rand(1, 8, 8), range=(0, 1))
+    write_image(tmp_path / "colour.png", torch.rand(3, 8, 8), range=(0, 1))
+    grey = "grey.png is grey, the prior models colours: .* parts: .*grey.*; for grey scenes take a prior of grey"
+    colour = "colour.png has colours, the prior models grey images: store it as grey"
+    for given in ("file", "image"):
+        for prior in (gaussian(3, 8, 8), "photos"):
+            with pytest.raises(ValueError, match=grey):
+                built(write, prior=prior, measurement={given: "grey.png"})
+        with pytest.raises(ValueError, match=colour):
+            built(write, measurement={given: "colour.png"})
+    # What the hint says is what works: colours are inferred, and the shape of the image is known from prior and measurement.
+    operator = {"name": "compose", "parts": [{"name": "blur", "std": 1}, "grey"]}
+    task = built(write, prior="photos", operator=operator, measurement={"file": "grey.png"})
+    assert task.posterior.shape == (3, 8, 8)
+    np.save(tmp_path / "last.npy", np.random.default_rng(0).random((8, 6, 3), dtype=np.float32))
+    assert built(write, prior="photos", measurement={"file": "last.npy"}).posterior.shape == (3, 8, 6)
+
+
+def test_a_folder_of_another_kind_is_named(write, tmp_path):
+    for part, name in (("a", "scheduler_config.json"), ("b", "checkpoint.pt"), ("c", "run.json"), ("d/inner", "card.json")):
+        (tmp_path / part).mkdir(parents=True)
+        (tmp_path / part / name).write_text("{}")
+    said = {"a": "prior: {diffusers: ", "b": "export the prior first", "c": "the folder of a run", "d": "There is one in its folder inner"}
+    for part, message in said.items():
+        with pytest.raises(FileNotFoundError, match="card.json is missing. ") as caught:
+            built(write, prior={"path": part})
+        assert message in str(caught.value)
+    with pytest.raises(ValueError, match="is a folder, a file is expected .it holds scheduler_config.json."):
+        built(write, measurement={"file": "a"})

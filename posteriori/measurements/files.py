@@ -22,7 +22,9 @@ def checked(path: str | Path) -> Path:
         beside = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
         raise FileNotFoundError(f"no such file: {path}" + (f" (in that folder: {', '.join(beside)})" if beside else ""))
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, a file is expected")
+        inside = sorted(p.name for p in path.iterdir() if p.is_file())
+        held = f" (it holds {', '.join(inside[:5])}{', ...' if len(inside) > 5 else ''})" if inside else ""
+        raise ValueError(f"{path} is a folder, a file is expected{held}")
     with path.open("rb") as handle:
         head = handle.read(64)
     if not head:

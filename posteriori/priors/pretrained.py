@@ -158,7 +158,7 @@ def read_card(folder: str | Path) -> Card:
     """The card of a prior's folder. Raises as ``from_pretrained``."""
     place = Path(folder) / "card.json"
     if not place.is_file():
-        raise FileNotFoundError(f"no prior in {folder}: card.json is missing")
+        raise FileNotFoundError(f"no prior in {folder}: card.json is missing{_mistaken(Path(folder))}")
     try:
         raw = json.loads(place.read_text())
     except ValueError as error:
@@ -174,6 +174,18 @@ def read_card(folder: str | Path) -> Card:
     if card.network not in NETWORKS:
         raise ValueError(f"{place}: unknown network {card.network!r}; known are {', '.join(sorted(NETWORKS))}")
     return card
+
+
+def _mistaken(folder: Path) -> str:
+    """What a folder without a card is, as far as its files tell, and what to do with it."""
+    if (folder / "unet").is_dir() or (folder / "scheduler_config.json").is_file():
+        return f". It is a folder of the diffusers library: load it by from_diffusers, or prior: {{diffusers: {folder}}}"
+    if (folder / "checkpoint.pt").is_file():
+        return ". It is a training folder: export the prior first, posteriori train CONFIG --out THIS_FOLDER --export PRIOR"
+    if (folder / "run.json").is_file():
+        return ". It is the folder of a run, whose samples are no prior"
+    inside = sorted(p.parent.name for p in folder.glob("*/card.json")) if folder.is_dir() else []
+    return f". There is one in its folder {', '.join(inside[:5])}" if inside else ""
 
 
 def photos(device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:

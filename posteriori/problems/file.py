@@ -91,15 +91,15 @@ class Problem(Part):
         of the measurement, or the other way round, is named as such.
         """
         prior, range = self.prior.build(self.precision), self.noise.range
-        law, fixed = self.noise.build(), self._fixed_shape(prior.shape)
+        law, wanted = self.noise.build(), self.image_shape or prior.shape
         if self.measurement.image is not None:
             reference, notes = as_image(self.measurement.image, range, self.measurement)
-            A, y = degrade(self.operator, reference, law, self.measurement, fixed)
+            A, y = degrade(self.operator, reference, law, self.measurement, wanted)
             name = self.measurement.image.name
             notes += (f"{name} is taken as the clean image: y was simulated from it. If it is the measurement, write `file: {name}`",)
         else:
             assert self.measurement.file is not None  # one of the two is given
-            A, y, notes = measured(self.operator, self.measurement.file, self.measurement, law, range, fixed)
+            A, y, notes = measured(self.operator, self.measurement.file, self.measurement, law, range, wanted)
             reference = None
             if self.reference is not None:
                 reference, more = as_image(self.reference.file, range, self.reference)
@@ -112,12 +112,6 @@ class Problem(Part):
         posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
         names = ("n", "steps", "seed", "grid", "batch")
         return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names}, notes)
-
-    def _fixed_shape(self, prior: tuple[int | None, ...]) -> tuple[int, ...] | None:
-        if self.image_shape is not None:
-            return self.image_shape
-        known = tuple(side for side in prior if side is not None)
-        return known if len(known) == len(prior) else None
 
 
 def load(path: str | Path) -> Problem:

@@ -19,6 +19,7 @@ from posteriori.rng import Streams
 
 Range = tuple[float, float]
 Notes = tuple[str, ...]
+Wanted = tuple[int | None, ...]
 # Sample k of a run uses stream k: the simulated noise has one that no sample reaches.
 NOISE_STREAM = 2**32 - 1
 
@@ -125,16 +126,19 @@ def as_image(path: Path, range: Range, how: Reading) -> tuple[Tensor, Notes]:
     return (image[None] if image.ndim == 2 else image), notes
 
 
-def degrade(section: Instrument, x: Tensor, law: Noise, source: Measurement, fixed: Shape | None) -> tuple[Operator, Tensor]:
-    """The operator for the image x, and a simulated measurement of it."""
-    if fixed is not None and tuple(x.shape) != fixed:
-        if tuple(x.shape) == section.build(fixed).out_shape and source.image is not None:
+def degrade(section: Instrument, x: Tensor, law: Noise, source: Measurement, wanted: Wanted) -> tuple[Operator, Tensor]:
+    """The operator for the image x, and a simulated measurement of it. wanted: the shape of images, None for a side of any length."""
+    assert source.image is not None  # who calls has made x from it
+    shape, fixed = tuple(x.shape), _known(wanted)
+    if len(shape) != len(wanted) or any(side not in (None, have) for have, side in zip(shape, wanted, strict=True)):
+        if fixed is not None and shape == section.build(fixed).out_shape:
             raise ValueError(
-                f"{source.image} has the shape {tuple(x.shape)} of a measurement, not that of an image, {fixed}. "
+                f"{source.image} has the shape {shape} of a measurement, not that of an image, {fixed}. "
                 f"If it was measured, write measurement: {{file: {source.image.name}}}"
             )
-        raise ValueError(f"{source.image} has shape {tuple(x.shape)}, images here have shape {fixed}")
-    A = section.build(tuple(x.shape))
+        asked = tuple("any" if side is None else side for side in wanted) if fixed is None else fixed
+        raise ValueError(f"{source.image} has shape {shape}, images here have shape {asked}{_colours(source.image, shape, wanted)}")
+    A = section.build(shape)
     return A, simulate(A, x, law, source.seed)
 
 
@@ -144,16 +148,15 @@ def simulate(A: Operator, x: Tensor, law: Noise, seed: int) -> Tensor:
         return law.sample(A(x[None]), Streams(seed, [NOISE_STREAM]))[0]
 
 
-def measured(
-    section: Instrument, path: Path, how: Reading, law: Noise, range: Range, fixed: Shape | None
-) -> tuple[Operator, Tensor, Notes]:
-    """The operator and the measurement in a file. Without a fixed image shape the image has that of the measurement."""
+def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> tuple[Operator, Tensor, Notes]:
+    """The operator and the measurement in a file. wanted: the shape of images; a side of any length (None) is that of the measurement."""
     y, level, notes = as_numbers(path, range, how, section.pictorial)
     with torch.no_grad():
-        A = section.build(fixed or _like(y))
+        fixed = _known(wanted)
+        A = section.build(fixed or _like(y, wanted))
         fitted = _fitted(section, A, y)
         if fitted is None:
-            raise ValueError(_misplaced(path, A, y, fixed))
+            raise ValueError(_misplaced(path, A, y, wanted))
         lost = int((~fitted.isfinite()).sum())
         if lost:
             raise ValueError(
@@ -163,8 +166,18 @@ def measured(
         return A, fitted, (*notes, *_doubts(path, A, fitted, law, level))
 
 
-def _like(y: Tensor) -> Shape:
-    return (1, *y.shape) if y.ndim == 2 else tuple(y.shape)
+def _known(wanted: Wanted) -> Shape | None:
+    sides = tuple(side for side in wanted if side is not None)
+    return sides if len(sides) == len(wanted) else None
+
+
+def _like(y: Tensor, wanted: Wanted) -> Shape:
+    """The shape of an image as high and wide as y, with the wanted channels."""
+    shape = (1, *y.shape) if y.ndim == 2 else tuple(y.shape)
+    if len(shape) != 3 or len(wanted) != 3 or wanted[0] is None:
+        return shape
+    last = shape[0] != wanted[0] and shape[2] == wanted[0]  # (height, width, colour)
+    return (wanted[0], *(shape[:2] if last else shape[1:]))
 
 
 def _fitted(section: Instrument, A: Operator, y: Tensor) -> Tensor | None:
@@ -174,16 +187,33 @@ def _fitted(section: Instrument, A: Operator, y: Tensor) -> Tensor | None:
     return next(fitting, next((picked for r in readings if (picked := section.pick(A, r)) is not None), None))
 
 
-def _misplaced(path: Path, A: Operator, y: Tensor, fixed: Shape | None) -> str:
+def _misplaced(path: Path, A: Operator, y: Tensor, wanted: Wanted) -> str:
     shapes = f"{path} has shape {tuple(y.shape)}, but {type(A).__name__} makes measurements of shape {A.out_shape} of images {A.in_shape}"
-    if fixed is None:
+    measured = (1, *y.shape) if y.ndim == 2 else tuple(y.shape)
+    if len(measured) == len(A.out_shape) == 3 and measured[1:] == A.out_shape[1:]:
+        colours = _colours(path, measured, A.out_shape)
+        if colours:
+            return f"{shapes}{colours}"
+    if _known(wanted) is None:
         return (
             f"{shapes}. If it is the measurement, state the shape of the image, image_shape: [channels, height, width]. "
             f"If it is the clean image, to be degraded first, write measurement: {{image: {path.name}}}"
         )
-    if _like(y) == A.in_shape:
+    if measured == A.in_shape:
         return f"{shapes}. It looks like the clean image: to degrade it first, write measurement: {{image: {path.name}}}"
     return f"{shapes}. Check image_shape and the operator"
+
+
+def _colours(path: Path, shape: Shape, wanted: Wanted) -> str:
+    """What to do where a grey picture meets a colour prior, or the other way round; empty where it is something else."""
+    if len(shape) != 3 or len(wanted) != 3 or {shape[0], wanted[0]} != {1, 3}:
+        return ""
+    if shape[0] == 1:
+        return (
+            f". {path.name} is grey, the prior models colours: if it is a grey picture of a coloured scene, measure in grey, "
+            "operator: {name: compose, parts: [..., grey]}; for grey scenes take a prior of grey images"
+        )
+    return f". {path.name} has colours, the prior models grey images: store it as grey, or take a prior of colours such as photos"
 
 
 def _doubts(path: Path, A: Operator, y: Tensor, law: Noise, level: float) -> Notes:
