@@ -141,3 +141,15 @@ def test_single_precision_is_refused():
     likelihood = po.Likelihood(torch.ones(1), po.operators.Dense(torch.ones(1, 3)), po.noise.Gaussian(0.1))
     with pytest.raises(ValueError, match=r"float64, y is torch\.float32"):
         ev.affine_probe(po.Posterior(prior, likelihood), PiGDM(), 5)
+
+
+def test_many_random_numbers_are_probed_piece_by_piece():
+    """3900 columns of 300 numbers are more than one piece holds: independent pixels must have the law of one of them."""
+    laws = []
+    for d in (1, 300):
+        prior = po.priors.Gaussian(torch.full((d,), 0.3, dtype=torch.float64), 0.8)
+        flat = po.Likelihood(torch.zeros(1, dtype=torch.float64), po.operators.Nothing((d,)), po.noise.Gaussian(1.0))
+        laws.append(ev.affine_probe(po.Posterior(prior, flat), po.methods.Unconditional(), 12))
+    (m, v), (mean, covariance) = laws
+    torch.testing.assert_close(mean, m.expand(300))
+    torch.testing.assert_close(covariance, v * torch.eye(300, dtype=torch.float64))

@@ -79,6 +79,18 @@ def test_adam_is_the_optimiser_of_torch_without_weight_decay():
     torch.testing.assert_close(Adam(0.03)(misfit(post.likelihood), x, 7, 0.0), leaf.detach(), rtol=1e-6, atol=1e-6)
 
 
+def test_the_heavy_ball_is_the_momentum_of_torch():
+    post = bed()
+    x, norm = images(post), po.operators.norm2(post.likelihood.A)
+    leaf = x.clone().requires_grad_()
+    theirs = torch.optim.SGD([leaf], lr=0.8 / norm**2, momentum=0.7)
+    for _ in range(7):
+        theirs.zero_grad()
+        (0.5 * energy(post, leaf).sum()).backward()
+        theirs.step()
+    torch.testing.assert_close(HeavyBall(0.8, 0.7)(misfit(post.likelihood), x, 7, 0.0), leaf.detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_conjugate_lowers_a_non_linear_misfit_to_the_floor():
     post = phases()
     x = images(post) * 0.3 + 0.5

@@ -290,3 +290,22 @@ def test_the_example_of_the_front_page_runs():
     assert isinstance(exact.log_evidence, float)
     assert po.evaluation.sliced_wasserstein(run.samples, exact.sample(1000, seed=1)) < 1.0
     assert issubclass(po.methods.MMPS, Method)
+
+
+@pytest.mark.parametrize("lower", [1.3, 0.4, 0.0])
+def test_a_transition_is_its_coefficients_written_out(lower):
+    """eta 1: the law of x_s given x0 and x_sigma, of variance s^2 (1 - s^2 / sigma^2); eta and zeta share out old and fresh noise."""
+    sigma, s = torch.tensor(1.7, dtype=torch.float64), torch.tensor(lower, dtype=torch.float64)
+    x, x0, z = (torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(3))
+    noise, beta = (x - x0) / 1.7, lower**2 * (1 - lower**2 / 1.7**2)
+
+    class Given:
+        def normal(self, like):
+            return z
+
+    def after(transition):
+        return transition(lambda x, level: x0, x, sigma, s, Given())
+
+    torch.testing.assert_close(after(DDIM(1.0)), x0 + lower**2 / 1.7**2 * (x - x0) + beta**0.5 * z)
+    torch.testing.assert_close(after(DDIM(0.6)), x0 + (lower**2 - 0.36 * beta) ** 0.5 * noise + 0.6 * beta**0.5 * z)
+    torch.testing.assert_close(after(methods.ConstantFraction(0.3)), x0 + lower * (0.7**0.5 * noise + 0.3**0.5 * z))

@@ -70,6 +70,7 @@ def test_one_bad_row_is_reported_and_the_others_go_on():
     assert run.status[1].step == 7
     assert "denoiser" in run.status[1].reason
     assert run.samples.shape == (2, 6)
+    assert run.log_w.shape == (2,)
     assert bool(run.samples.isfinite().all())
     clean = po.sample(po.Posterior(Faulty(call=-1, row=0), post.given), po.methods.PiGDM(), n=3, steps=20)
     torch.testing.assert_close(run.samples, clean.samples[[0, 2]])
@@ -104,6 +105,20 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_samples():
     assert small.counts["denoiser"] == 4
     with pytest.raises(torch.OutOfMemoryError):
         po.sample(post, Hungry(limit=0), n=1, steps=4)
+
+
+@dataclass(frozen=True)
+class Late(Hungry):
+    """Runs out of memory when the denoiser has been called already."""
+
+    def step(self, post, state, sigma, s, rng):
+        post.prior.denoise(state, sigma)
+        return super().step(post, state, sigma, s, rng)
+
+
+def test_calls_of_a_batch_that_is_worked_on_again_are_counted_once():
+    with pytest.warns(UserWarning, match="out of memory"):
+        assert po.sample(toy(), Late(limit=2), n=8, steps=4).counts["denoiser"] == 8
 
 
 def test_an_interrupted_run_is_completed_to_the_same_bits(tmp_path):
