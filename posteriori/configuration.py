@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from posteriori import grid as grids
 from posteriori import identity
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Method, settings
@@ -60,3 +63,21 @@ def check_same(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     if found:
         plain = [line.removeprefix("identity.") for line in found]
         raise ValueError(f"the run in {folder} was started with other settings, so it cannot be resumed ({'; '.join(plain)[:600]})")
+
+
+def make_levels(
+    post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor | None
+) -> tuple[Tensor, grids.Name | Tensor | None]:
+    """The levels of a run, and what they were made from: None when they are the method's own."""
+    device = post.likelihood.y.device
+    if grid is None:
+        own = method.levels(post, steps)
+        if own is not None:
+            return own.to(device), None
+        grid = "karras"
+    return grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min).to(device), grid
+
+
+def batch_rows(post: Posterior, method: Method[Any], n: int) -> int:
+    """Rows whose images hold about a million numbers together: large batches gain nothing beyond, and cost memory."""
+    return min(-(-n // method.returned) * method.group, max(1, 2**20 // math.prod(post.shape)))

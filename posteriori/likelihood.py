@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,10 @@ from posteriori.noise import Noise
 from posteriori.operators.affine import Affine
 from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, solve
 from posteriori.priors.base import Prior
+
+if TYPE_CHECKING:
+    from posteriori.methods.base import Method
+    from posteriori.plan import Plan
 
 Range = tuple[float, float]
 
@@ -205,6 +210,12 @@ class Posterior:
         if prior is self.prior and A is self.given.A and (y.device, y.dtype) == (place, kind):
             return self
         return Posterior(prior, replace(self.given, y=y.to(device=place, dtype=kind), A=A, check=False))
+
+    def plan(self, method: Method[Any], n: int = 1, steps: int = 100, **how: Any) -> Plan:
+        """What ``sample`` with these arguments would do and take, after one timed step; see ``posteriori.plan``."""
+        from posteriori.plan import plan
+
+        return plan(self, method, n=n, steps=steps, **how)
 
     def __repr__(self) -> str:
         law = ", ".join(f"{name}={value:g}" for name, value in vars(self.given.noise).items() if value is not None)

@@ -7,7 +7,9 @@ those of the complex inner product, and a real-linear operator on complex number
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +17,27 @@ import torch
 from torch import Tensor
 
 Map = Callable[[Tensor], Tensor]
+
+
+_SOLVERS: ContextVar[set[str] | None] = ContextVar("_SOLVERS", default=None)
+
+
+@contextmanager
+def solvers_noted() -> Iterator[set[str]]:
+    """Within it the kinds of linear solve that are used are noted, in words."""
+    found: set[str] = set()
+    token = _SOLVERS.set(found)
+    try:
+        yield found
+    finally:
+        _SOLVERS.reset(token)
+
+
+def note_solver(name: str) -> None:
+    """Say that a kind of solve is used, to ``solvers_noted``."""
+    found = _SOLVERS.get()
+    if found is not None:
+        found.add(name)
 
 
 def dot(u: Tensor, v: Tensor) -> Tensor:
@@ -84,6 +107,7 @@ def cg(
 
     Source: Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems, 1952.
     """
+    note_solver("preconditioned conjugate gradients" if precondition else "conjugate gradients")
     P = precondition or (lambda r: r)
     x = torch.zeros_like(b) if start is None else start.clone()
     r = b.clone() if start is None else b - matvec(start)
@@ -124,6 +148,7 @@ def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: M
 
     Source: Saad and Schultz, GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems, 1986.
     """
+    note_solver("preconditioned GMRES" if precondition else "GMRES")
     P = precondition or (lambda r: r)
     size = dot(b, b).sqrt()
     rows = len(size)

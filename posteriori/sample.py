@@ -23,12 +23,18 @@ from tqdm import tqdm
 from posteriori import checkpoint
 from posteriori import grid as grids
 from posteriori.checkpoint import Done, Pending, Progress
-from posteriori.configuration import check_same, describe
+from posteriori.configuration import batch_rows, check_same, describe, make_levels
 from posteriori.counting import Counter, counted
 from posteriori.flags import tell
-from posteriori.likelihood import Posterior
+from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.kernels import Heun
+from posteriori.methods.unconditional import Unconditional
+from posteriori.noise import ComplexGaussian, Gaussian
+from posteriori.noise import Noise as NoiseLaw
+from posteriori.operators.nothing import Nothing
+from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, locked, read_json, write_json
 
@@ -101,7 +107,7 @@ def sample(
     if refusal:
         raise ValueError(refusal)
     config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
-    job = Job(post, method, steps, grid, seed, n, first, batch or _batch(post, method, n), tuple(watch), progress, config, Counter())
+    job = Job(post, method, steps, grid, seed, n, first, batch or batch_rows(post, method, n), tuple(watch), progress, config, Counter())
     if folder is None:
         return tell(job.run(None, checkpoint_seconds), post)
     folder = Path(folder)
@@ -156,7 +162,7 @@ class Job:
         """Take up what a folder holds. The method's own levels are those of then: a pilot is not run again."""
         self.kept = checkpoint.finished(folder)
         levels = torch.tensor(config["levels"], dtype=torch.float64, device=self.post.likelihood.y.device)
-        if self.grid is not None and not torch.equal(self.make_levels()[0], levels):
+        if self.grid is not None and not torch.equal(self.all_levels()[0], levels):
             raise ValueError(f"the run in {folder} was started with the levels {config['levels']}, so it cannot be resumed with others")
         if self.kept[1] is not None or (folder / "checkpoint.safetensors").exists() or not config["pilot"]:
             self.levels, self.config = levels, self.config | {key: config[key] for key in ("levels", "grid", "pilot")}
@@ -164,15 +170,15 @@ class Job:
     def prepare(self) -> None:
         """The levels, unless a folder had them."""
         if not len(self.levels):
-            self.levels, spacing = self.make_levels()
+            self.levels, spacing = self.all_levels()
             name = spacing if isinstance(spacing, str) else "explicit" if spacing is not None else "the method's own"
             pilot = any(self.counter.calls.values())
             self.config = self.config | {"grid": name, "levels": self.levels.tolist(), "pilot": pilot}
         centre = self.post.prior.start(self.blank(1)[:1], self.levels[0])
         self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
 
-    def make_levels(self) -> tuple[Tensor, grids.Name | Tensor | None]:
-        return _levels(counted(self.post, self.counter), self.method, self.steps, self.grid)
+    def all_levels(self) -> tuple[Tensor, grids.Name | Tensor | None]:
+        return make_levels(counted(self.post, self.counter), self.method, self.steps, self.grid)
 
     def run(self, folder: Path | None, every: float) -> Run:
         began, counter = time.perf_counter(), self.counter
@@ -300,22 +306,19 @@ class Job:
         return torch.zeros(groups * self.method.group, *self.post.shape, dtype=dtype, device=y.device)
 
 
-def _levels(
-    post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor | None
-) -> tuple[Tensor, grids.Name | Tensor | None]:
-    """The levels of a run, and what they were made from: None when they are the method's own."""
-    device = post.likelihood.y.device
-    if grid is None:
-        own = method.levels(post, steps)
-        if own is not None:
-            return own.to(device), None
-        grid = "karras"
-    return grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min).to(device), grid
-
-
-def _batch(post: Posterior, method: Method[Any], n: int) -> int:
-    """Rows whose images hold about a million numbers together: large batches gain nothing beyond, and cost memory."""
-    return min(-(-n // method.returned) * method.group, max(1, 2**20 // math.prod(post.shape)))
+def draw_prior(prior: Prior, n: int, seed: int, steps: int, shape: tuple[int, ...] | None) -> Tensor:
+    """See ``Prior.sample``: the posterior of a measurement that says nothing."""
+    known = tuple(side for side in prior.shape if side is not None)
+    if shape is None and len(known) != len(prior.shape):
+        raise ValueError(
+            f"this prior models images of shape {prior.shape}, None being any length: say which, for example shape=(3, 64, 64)"
+        )
+    flat = Nothing(known if shape is None else shape, complex=prior.complex)
+    held = {t.dtype.to_real() for t in [*prior.parameters(), *prior.buffers()] if t.is_floating_point() or t.is_complex()}
+    y = torch.zeros(1, dtype=torch.float64 if held == {torch.float64} else torch.float32)
+    law: NoiseLaw = ComplexGaussian(sigma_per_channel=1.0) if prior.complex else Gaussian(1.0)
+    post = Posterior(prior, Likelihood(y.to(y.dtype.to_complex()) if prior.complex else y, flat, law, range=prior.range))
+    return sample(post, Unconditional(Heun()), n=n, steps=steps, seed=seed).samples
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -65,6 +65,7 @@ OPERATORS = {
     "MaskedFourier uncentred": lambda dtype: ops.MaskedFourier(ops.random_mask((1, 7), 0.5, 5), (4, 7), centred=False),
     "MultiCoilFourier": lambda dtype: ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)),
     "Nothing": lambda dtype: ops.Nothing((2, 3, 4)),
+    "Nothing complex": lambda dtype: ops.Nothing((3, 4), complex=True),
     "PhaseRetrieval": lambda dtype: ops.PhaseRetrieval((2, 5, 4)),
     "PhaseRetrieval odd": lambda dtype: ops.PhaseRetrieval((1, 3, 7), oversampling=1.5),
     "Radon": lambda dtype: ops.Radon((2, 9, 12), [0, 30, 45, 90, 100.5, 135], 0.7).to(dtype),

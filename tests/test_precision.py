@@ -187,3 +187,79 @@ def test_a_method_without_a_reference_keeps_its_samples(tmp_path):
     assert len(Run.load(tmp_path).samples) == 2
     with pytest.raises(AssertionError, match="Bare states no reference"):
         po.testing.check_method(Bare(), problem())
+
+
+# Before and without a measurement ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "solves"),
+    [
+        (po.methods.DPS(), ()),
+        (po.methods.PiGDM(), ("closed form",)),
+        (po.methods.MMPS(), ("closed form", "preconditioned GMRES")),
+        (po.methods.MMPS.published(), ("conjugate gradients",)),
+    ],
+)
+def test_a_plan_says_which_solve_and_how_many_calls(method, solves):
+    """Calls are those of the run where a step costs the same at every level, and one-off costs are not multiplied."""
+    post = problem()
+    plan = post.plan(method, n=6, steps=10, batch=4)
+    assert plan.solves == solves
+    assert (plan.n, plan.steps, plan.rows, plan.batches) == (6, 10, 4, 2)
+    assert plan.seconds > 0
+    run = po.sample(post, method, n=6, steps=10, batch=4)
+    assert plan.calls["denoiser"] == run.counts["denoiser"] == 10
+    if not solves:
+        assert plan.calls["operator"] == 10
+    assert "precision: float32 on cpu" in str(plan)
+
+
+def test_a_plan_names_ranges_pilots_and_refusals():
+    y = torch.zeros(1, 4, 4)
+    prior = po.priors.Gaussian(torch.zeros(1, 4, 4), 1.0, range=(-1, 1))
+    post = po.Posterior(prior, po.Likelihood(y, po.operators.Identity((1, 4, 4)), po.noise.Gaussian(0.1), range=(0, 1)))
+    said = str(post.plan(po.methods.DDRM(), n=1, steps=1))
+    assert "the prior works in [-1, 1], the measurement is expressed in [0, 1]; the noise level 0.1 is 0.2 there" in said
+    assert problem().plan(po.methods.MomentSMC(particles=4, pilot=4), n=4, steps=3).pilot
+    with pytest.raises(ValueError, match="MMPS: the noise level is 0"):
+        po.Posterior(prior, po.Likelihood(y, post.given.A, po.noise.Gaussian(0.0), range=(0, 1))).plan(po.methods.MMPS())
+
+
+def test_a_plan_does_not_change_what_is_drawn():
+    post = problem()
+    before = po.sample(post, po.methods.DAPS(), n=2, steps=4).samples
+    post.plan(po.methods.DAPS(), n=2, steps=4)
+    assert torch.equal(po.sample(post, po.methods.DAPS(), n=2, steps=4).samples, before)
+
+
+def test_every_prior_gives_samples_of_its_own():
+    gaussian = po.priors.Gaussian(torch.full((4,), 3.0, dtype=torch.float64), 0.25)
+    torch.testing.assert_close(gaussian.sample(2000, 0).mean(0), gaussian.mean, atol=4 * 0.5 / 2000**0.5, rtol=0)
+    assert torch.equal(gaussian.sample(3, 1), gaussian.sample(5, 1)[:3])
+    pairs = po.priors.ComplexImages(po.priors.Gaussian(torch.zeros(2, 3, dtype=torch.float64), 1.0))
+    assert pairs.sample(2, 0).shape == (2, 3)
+    assert pairs.sample(2, 0).is_complex()
+    net = po.priors.digits()
+    with pytest.raises(ValueError, match=r"say which, for example shape=\(3, 64, 64\)"):
+        net.sample(1)
+    images = net.sample(2, seed=1, steps=4, shape=(1, 32, 32))
+    assert images.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(net.sample(1, seed=1, steps=4, shape=(1, 32, 32)), images[:1], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="the prior models images of shape"):
+        gaussian.sample(1, shape=(5,))
+
+
+def test_a_prior_without_a_closed_form_is_integrated():
+    """A white prior of a class of one's own: standard deviation and mean within 4 standard errors and the error of 50 steps."""
+
+    class White(po.priors.Prior):
+        def __init__(self):
+            super().__init__((8,), variance=1.0, sigma_max=400.0, sigma_min=0.01)
+
+        def denoise(self, x, sigma):
+            return 2 + (x - 2) / (1 + sigma**2)
+
+    x = White().sample(500, 0)
+    assert abs(float(x.mean()) - 2) < 4 / 4000**0.5 + 0.02
+    assert abs(float(x.std()) - 1) < 4 / 8000**0.5 + 0.02

@@ -17,7 +17,7 @@ from posteriori.priors.pretrained import read_card
 from posteriori.training import score_matching
 from posteriori.training.config import Training, read
 from posteriori.training.data import Crops, read_folders, read_npz
-from posteriori.training.export import errors, export, sheet, unconditional, variance
+from posteriori.training.export import errors, export, sheet, variance
 
 
 @pytest.fixture(autouse=True)
@@ -326,7 +326,7 @@ def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):
     assert torch.equal(from_pretrained(tmp_path / "prior").denoise(x, level), prior.denoise(x, level))
     with Image.open(tmp_path / "prior" / "samples.png") as picture:
         assert (picture.size, picture.mode) == ((28, 18), "L")
-    few, many = (unconditional(prior, (1, 8, 8), n, 3) for n in (2, 5))
+    few, many = (prior.sample(n, steps=3, shape=(1, 8, 8)) for n in (2, 5))
     torch.testing.assert_close(few, many[:2], rtol=0, atol=1e-4)
 
 

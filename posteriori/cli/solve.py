@@ -23,6 +23,9 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
         print(note, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", given.raw)
+    if not (out / "run.json").exists():
+        names = ("n", "steps", "grid", "batch")
+        print(task.posterior.plan(task.method, **{name: task.settings[name] for name in names}), flush=True)
     kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
     with quiet():
         done = sample(task.posterior, task.method, **task.settings, **kept)

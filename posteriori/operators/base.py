@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import identity
-from posteriori.linalg import largest_eigenvalue
+from posteriori.linalg import largest_eigenvalue, note_solver
 from posteriori.memo import kept
 from posteriori.operators.normal import SolveError, normal_solve
 from posteriori.operators.spectrum import Spectrum
@@ -210,6 +210,7 @@ def solve(
     spectrum = A.spectrum()
     if spectrum is None:
         return normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
+    note_solver("closed form")
     c = spectrum.Uh(b)
     a = _apart_from_rounding(spectrum.s).to(s)
     width = s.expand(c.shape[1]).clone()

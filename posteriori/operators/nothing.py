@@ -9,10 +9,13 @@ from posteriori.operators.base import LinearOperator, Spectrum
 
 
 class Nothing(LinearOperator):
-    """y = 0, one number, whatever the image. Under it the posterior is the prior, which tests a method's prior."""
+    """y = 0, one number, whatever the image. Under it the posterior is the prior, which tests a method's prior.
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__(shape)
+    complex: whether images, and y, are complex.
+    """
+
+    def __init__(self, shape: tuple[int, ...], complex: bool = False) -> None:
+        super().__init__(shape, complex_in=complex, complex_out=complex)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

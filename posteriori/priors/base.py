@@ -114,6 +114,16 @@ class Prior(nn.Module, metaclass=Checked):
         """The posterior given y = matrix x0 + sigma z as a prior, and log p(y). Raises ``TypeError`` where that is not closed form."""
         raise TypeError(f"a {type(self).__name__} prior has no closed-form posterior")
 
+    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+        """n images of the prior itself, in its own range: (n, *E), the k-th a function of (seed, k).
+
+        By the probability-flow ODE in ``steps`` steps of Heun's rule, at two denoiser calls a step; closed-form priors draw exactly.
+        shape: E, for a prior of images of any size. Raises ``ValueError`` when it is missing, or no shape of this prior.
+        """
+        from posteriori.sample import draw_prior
+
+        return draw_prior(self, n, seed, steps, shape)
+
     def record(self) -> dict[str, Any]:
         """What this prior is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
         return identity.content(self)

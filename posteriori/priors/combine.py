@@ -64,6 +64,9 @@ class ComplexImages(Prior):
         conditioned, log_p = self.pairs.condition(block, parts, sigma)
         return ComplexImages(conditioned), log_p
 
+    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+        return join(self.pairs.sample(n, seed, steps=steps, shape=None if shape is None else (2, *shape)))
+
     def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
         inner = self.pairs.at_work(device, dtype)
         return self if inner is self.pairs else ComplexImages(inner)

@@ -184,8 +184,9 @@ class GaussianMixture(Prior):
         mu = shared.component(flat, sigma, k) if shared else self._components(flat, sigma)[1][torch.arange(len(k)), k]
         return self._scatter(mu, k, sigma**2 / (self.variances + sigma**2), rng.normal(x))
 
-    def sample(self, n: int, seed: int) -> Tensor:
-        """n exact draws (n, *E); draw k depends on (seed, k) alone."""
+    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+        """n exact draws (n, *E), whatever the steps; draw k depends on (seed, k) alone. Raises ``ValueError`` for another shape."""
+        self.check_shape(self.image_shape if shape is None else shape)
         rng = Streams(seed, range(n))
         k = _choose(self.weights.expand(n, -1), rng.uniform(1)[:, 0].to(self.means))
         return self._scatter(self.means[k], k, torch.ones_like(self.variances), rng.normal(self.means.new_empty(n, *self.image_shape)))
@@ -280,8 +281,8 @@ class Gaussian(Prior):
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         return self.mixture.log_prob(x, sigma)
 
-    def sample(self, n: int, seed: int) -> Tensor:
-        return self.mixture.sample(n, seed)
+    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+        return self.mixture.sample(n, seed, steps=steps, shape=shape)
 
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[GaussianMixture, float]:
         return self.mixture.condition(matrix, y, sigma)

@@ -11,18 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from posteriori.likelihood import Likelihood, Posterior
-from posteriori.methods.kernels import Heun
-from posteriori.methods.unconditional import Unconditional
-from posteriori.noise import Gaussian
-from posteriori.operators.nothing import Nothing
 from posteriori.priors.frequencies import measure
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.rng import Streams
-from posteriori.sample import sample
 from posteriori.training.config import Images, Training
 from posteriori.training.score_matching import crops
 
@@ -74,7 +68,7 @@ def export(
     )
     saved = from_pretrained(target)
     if samples > 0:
-        sheet(unconditional(saved, (channels, data.crop, data.crop), samples, steps), Path(target) / "samples.png")
+        sheet(saved.sample(samples, steps=steps, shape=(channels, data.crop, data.crop)), Path(target) / "samples.png")
     return saved
 
 
@@ -93,12 +87,6 @@ def errors(prior: Network, config: Training, count: int = 64, levels: int = 17) 
             out = prior.denoise(x0 + float(sigma) * z, sigma)
             table.append((float(sigma), float((out - x0).double().square().mean())))
     return tuple(table)
-
-
-def unconditional(prior: Network, shape: tuple[int, ...], n: int, steps: int, seed: int = 0) -> Tensor:
-    """n samples of the prior (n, *shape) in its own range."""
-    flat = Likelihood(torch.zeros(1), Nothing(shape), Gaussian(1.0), range=prior.range)
-    return sample(Posterior(prior, flat), Unconditional(Heun()), n=n, steps=steps, seed=seed).samples
 
 
 def sheet(images: Tensor, file: Path) -> None:

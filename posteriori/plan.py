@@ -1,0 +1,170 @@
+"""What a run would do and take, said before it starts: which solve, how many calls, how long, how much memory.
+
+Two steps are taken in the middle of the grid, from an image of pure noise there; calls and seconds of the run are those of the second times
+the number of steps. An iteration that stops at its tolerance takes more steps at some levels than at others, so both are estimates.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posteriori import grid as grids
+from posteriori.configuration import batch_rows, make_levels
+from posteriori.counting import KINDS, Counter, counted
+from posteriori.likelihood import Posterior
+from posteriori.linalg import solvers_noted
+from posteriori.methods.base import Method
+from posteriori.rng import Streams
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``sample`` would do.
+
+    solves: the linear solves of a step, in words; empty for a method that makes none. calls: per sample, by kind, an estimate.
+    rows: images worked on together. batches: how many times so many. seconds: of the run, an estimate. memory: bytes that this process
+    holds at most so far, two steps included (on a GPU, of its memory). pilot: whether the method chooses its levels by a pilot run, which
+    is in neither calls nor seconds. notes: sentences about ranges and precision.
+    """
+
+    method: str
+    n: int
+    steps: int
+    rows: int
+    batches: int
+    solves: tuple[str, ...]
+    calls: dict[str, float]
+    seconds: float
+    memory: int
+    pilot: bool
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        calls = ", ".join(f"{count:.3g} {kind}" for kind, count in self.calls.items() if count)
+        together = f"{self.rows} at a time" if self.batches > 1 else "together"
+        lines = [
+            f"plan: {self.method}, {self.n} sample{'s' if self.n > 1 else ''} in {self.steps} steps, {together}",
+            f"linear solves: {' and '.join(self.solves) if self.solves else 'none'}",
+            f"calls a sample: about {calls or 'none'}{', and a pilot run before' if self.pilot else ''}",
+            f"time: about {said(self.seconds)}{' and the pilot' if self.pilot else ''}; memory: about {self.memory / 2**30:.2g} GiB",
+        ]
+        return "\n".join([*lines, *self.notes])
+
+
+def said(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class _Pilot(Exception):  # noqa: N818 (no error: a question that would cost more than its answer)
+    """The levels cannot be had without denoiser calls."""
+
+
+class _Free(dict[str, int]):
+    """Counts that may not rise."""
+
+    def __setitem__(self, kind: str, calls: int) -> None:
+        raise _Pilot(kind)
+
+
+def plan(
+    post: Posterior,
+    method: Method[Any],
+    *,
+    n: int = 1,
+    steps: int = 100,
+    grid: grids.Name | Tensor | None = None,
+    batch: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Plan:
+    """The plan of ``sample`` with the same arguments. It costs two steps of one batch.
+
+    Raises ``ValueError`` as ``sample`` does when the method refuses the problem.
+    """
+    post = post.at_work(device, dtype)
+    refusal = method.refuses(post)
+    if refusal:
+        raise ValueError(refusal)
+    levels, pilot = _levels(post, method, steps, grid)
+    rows = batch or batch_rows(post, method, n)
+    groups = -(-n // method.returned)
+    together = min(max(1, rows // method.group), groups)
+    counter = Counter()
+    seconds, solves = _timed(post, method, levels, together, counter)
+    batches, count = -(-groups // together), len(levels) - 1
+    return Plan(
+        method=type(method).__name__,
+        n=n,
+        steps=count,
+        rows=together * method.group,
+        batches=batches,
+        solves=solves,
+        calls={kind: counter.calls[kind] * count / (together * method.returned) for kind in KINDS},
+        seconds=seconds * count * groups / together,
+        memory=_memory(post.likelihood.y.device),
+        pilot=pilot,
+        notes=_notes(post),
+    )
+
+
+def _levels(post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor | None) -> tuple[Tensor, bool]:
+    """The levels of a run; where a pilot would choose them, the usual ones, and True."""
+    counter = Counter()
+    counter.calls = _Free(counter.calls)
+    try:
+        return make_levels(counted(post, counter), method, steps, grid)[0], False
+    except _Pilot:
+        return make_levels(post, method, steps, "karras")[0], True
+
+
+def _timed(post: Posterior, method: Method[Any], levels: Tensor, groups: int, counter: Counter) -> tuple[float, tuple[str, ...]]:
+    """Seconds of one step in the middle of the grid, and its solves, after one that pays what is paid once a run."""
+    watched, k = counted(post, counter), max((len(levels) - 1) // 2, 1)
+    rng = Streams(0, range(groups), method.group)
+    y = post.likelihood.y
+    dtype = y.real.dtype.to_complex() if post.prior.complex else y.real.dtype
+    blank = torch.zeros(groups * method.group, *post.shape, dtype=dtype, device=y.device)
+    with torch.no_grad(), solvers_noted() as solves:
+        state = method.init(watched, watched.prior.start(rng.normal(blank), levels[k - 1]), rng)
+        state, _ = method.step(watched, state, levels[k - 1], levels[k], rng)
+        if k + 1 == len(levels):  # a grid of one step
+            state, k = method.init(watched, method.rows(state), rng), 0
+        counter.calls.update(dict.fromkeys(KINDS, 0))
+        began = time.perf_counter()
+        state, _ = method.step(watched, state, levels[k], levels[k + 1], rng)
+        float(method.rows(state).abs().max())  # waits for a GPU
+        return time.perf_counter() - began, tuple(sorted(solves))
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _notes(post: Posterior) -> tuple[str, ...]:
+    notes = []
+    a, b = post.scaling
+    if (a, b) != (1.0, 0.0):
+        inner, outer = post.prior.range, post.given.range
+        level = post.likelihood.noise.std
+        converted = f"; the noise level {post.given.noise.std:g} is {level:.4g} there" if level is not None else ""
+        notes.append(f"range: the prior works in {_shown(inner)}, the measurement is expressed in {_shown(outer)}{converted}")
+    y = post.likelihood.y
+    notes.append(f"precision: {str(y.real.dtype).removeprefix('torch.')} on {y.device}")
+    return tuple(notes)
+
+
+def _shown(range: tuple[float, float] | None) -> str:
+    return "numbers without a range" if range is None else f"[{range[0]:g}, {range[1]:g}]"
