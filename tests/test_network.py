@@ -379,3 +379,15 @@ def test_fine_detail_reaches_the_output_past_the_coarse_scales():
     with torch.no_grad():
         one, other = net(x, label), net(-x, label)
     assert float((one - other).abs().mean()) > 1e-2 * float(one.abs().mean())
+
+
+def test_the_image_beside_a_learned_variance_is_the_denoised_one():
+    prior = Network(lambda x, label: torch.cat([0.5 * x, 0.1 * x - 0.3], 1), shape=(3, 4, 4), parametrization="eps", schedule=LINEAR)
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.1, 3.0):
+        mean, variance = prior.moments(x, torch.tensor(sigma, dtype=F64))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.testing.assert_close(mean, prior.denoise(x, torch.tensor(sigma, dtype=F64)))
+        assert bool((variance > 0).all())
+        assert bool((variance < sigma**2).all())

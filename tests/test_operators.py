@@ -392,6 +392,15 @@ def test_a_blur_is_the_convolution_it_says(boundary, side):
         torch.testing.assert_close(valid, y[side[0] // 2 : 5 - side[0] // 2, side[1] // 2 : 7 - side[1] // 2])
 
 
+def test_the_adjoint_of_a_chain_is_that_of_its_parts_in_the_other_order():
+    """Two filters of one shape that do not commute: at the border one sees the other side, the other nothing."""
+    kernel = torch.tensor([[0.1, 0.5, 0.2], [0.0, 0.3, -0.4]], dtype=torch.float64)
+    around, within = ops.Blur(kernel, (1, 5, 6)), ops.Blur(kernel.T.contiguous(), (1, 5, 6), boundary="zero")
+    for A in (around @ within, within @ around):
+        ops.dot_test(A, rtol=1e-10, dtype=torch.float64)
+    assert not torch.allclose(ops.matrix(around @ within), ops.matrix(within @ around))
+
+
 @pytest.mark.parametrize("sides", [(3, 3), (3, 12)])
 def test_a_kernel_larger_than_the_image(sides):
     kernel, shape = draw(9, 9), (2, *sides)

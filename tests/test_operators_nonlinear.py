@@ -48,6 +48,13 @@ def test_clip_measures_the_same_again_of_its_pseudo_inverse(gain):
     torch.testing.assert_close(A(A.pseudo_inverse(y)), y, rtol=1e-15, atol=0)
 
 
+def test_an_affine_change_is_undone_after_the_operator():
+    A = ops.Affine(ops.Clip((4,), gain=2.0, low=-9.0, high=9.0), 0.5, 0.25)
+    x = draw(3, 4)
+    torch.testing.assert_close(A(x), x + 0.5)
+    torch.testing.assert_close(A.pseudo_inverse(A(x)), x)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"gain": 0.0}, "gain.*0.0"), ({"gain": math.inf}, "gain.*inf"), ({"low": 1.0}, "low=1.0"), ({"high": math.nan}, "high.*nan")],

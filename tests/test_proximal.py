@@ -257,3 +257,19 @@ def test_the_shipped_photo_prior_knows_its_error():
     low = prior.covariance_of_error(1.0, (3, 64, 64)).variances
     assert float(low[:, 0, 0].max()) > 50 * prior.error(1.0)
     assert float(low.mean()) == pytest.approx(prior.error(1.0), rel=0.5)
+
+
+def test_every_level_is_measured_with_noise_of_its_own():
+    images, met = torch.zeros(40, *SHAPE, dtype=F64), []
+
+    class Seen(Measured):
+        def denoise(self, x, sigma):
+            met.append(x / float(sigma))
+            return super().denoise(x, sigma)
+
+    measure(Seen(steep()), images, levels=3)
+    by_level = torch.cat(met).view(3, 40, -1)
+
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        # 2880 products of independent normal numbers: five standard errors.
+        assert abs(float((by_level[a] * by_level[b]).mean())) < 5 / 2880**0.5

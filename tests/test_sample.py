@@ -11,6 +11,7 @@ import torch
 
 import posteriori as po
 from posteriori import checkpoint
+from posteriori.counting import Counter, counted
 from posteriori.methods.base import Method
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
@@ -176,6 +177,67 @@ def test_states_of_every_shape_survive_a_checkpoint():
     assert torch.equal(back.pair[1], torch.full((3,), 2.0))
     with pytest.raises(TypeError, match="found list"):
         checkpoint.leaves([torch.ones(1)])
+
+
+@dataclass(frozen=True)
+class Wild(Method[torch.Tensor]):
+    """Explodes in the rows whose first number is large: some samples, and always the same."""
+
+    reference = "none"
+    family = "test"
+    cost = "1 denoiser"
+
+    def step(self, post, state, sigma, s, rng):
+        x = po.methods.DDIM(1.0)(post.prior.denoise, state, sigma, s, rng)
+        return torch.where(state[:, :1] > sigma, torch.inf, x), {"first": x[:, 0]}
+
+
+def test_what_had_diverged_before_an_interruption_has_diverged_after_it(tmp_path):
+    post = toy()
+    with pytest.warns(UserWarning, match="rows are left out"):
+        straight = po.sample(post, Wild(), n=12, steps=6, batch=2)
+    assert 0 < sum(not s.ok for s in straight.status[:8]) < 8
+
+    def interrupt(k, s, rows, info, seen=[]):  # noqa: B006
+        seen.append(k)
+        if len(seen) == 4 * 6 + 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        po.sample(post, Wild(), n=12, steps=6, batch=2, folder=tmp_path / "run", checkpoint_seconds=0.0, watch=[interrupt])
+    with pytest.warns(UserWarning, match="rows are left out"):
+        resumed = po.sample(post, Wild(), n=12, steps=6, batch=2, folder=tmp_path / "run", resume=True)
+    assert resumed.status == straight.status
+    assert torch.equal(resumed.samples, straight.samples)
+    assert torch.equal(resumed.trace["first"].nan_to_num(), straight.trace["first"].nan_to_num())
+
+
+def test_inside_a_run_a_prior_answers_as_it_does_outside():
+    prior = po.priors.GaussianMixture(torch.ones(2), torch.tensor([[-3.0, 0.0, 1.0], [3.0, 1.0, 0.0]]), torch.tensor([0.5, 1.0, 2.0])[None])
+    like = po.Likelihood(torch.zeros(3), po.operators.Dense(torch.eye(3)), po.noise.Gaussian(0.1))
+    inner = counted(po.Posterior(prior, like), Counter()).prior
+    for name in ("shape", "range", "variance", "spread", "sigma_max", "sigma_min", "complex"):
+        assert getattr(inner, name) == getattr(prior, name)
+    x, sigma = torch.randn(2, 3), torch.tensor(0.7)
+    assert inner.error(sigma) == prior.error(sigma) != prior.widest_error(sigma) == inner.widest_error(sigma)
+    for name, given in (("spectral_error", (sigma,)), ("log_prob", (x, sigma)), ("start", (x, sigma)), ("denoise", (x, sigma))):
+        assert torch.equal(getattr(inner, name)(*given), getattr(prior, name)(*given))
+    assert torch.equal(inner.draw_given(x, sigma, Streams(0, [0, 1])), prior.draw_given(x, sigma, Streams(0, [0, 1])))
+
+
+def test_a_batch_holds_about_a_million_numbers():
+    prior = po.priors.Gaussian(torch.zeros(1, 512, 512), 1.0)
+    flat = po.Posterior(prior, po.Likelihood(torch.zeros(1), po.operators.Nothing((1, 512, 512)), po.noise.Gaussian(1.0)))
+    rows = []
+    po.sample(flat, po.methods.Unconditional(), n=6, steps=1, watch=[lambda k, s, x, info: rows.append(len(x))])
+    assert rows == [4, 2]
+
+
+def test_samples_come_back_in_the_range_of_the_measurement():
+    prior = po.priors.Gaussian(torch.zeros(1, 4, 4), 0.25, range=(-1, 1))
+    given = po.Likelihood(torch.full((1, 4, 4), 0.8), po.operators.Identity((1, 4, 4)), po.noise.Gaussian(1e-3), range=(0, 1))
+    run = po.sample(po.Posterior(prior, given), po.methods.PiGDM(), n=2, steps=10)
+    torch.testing.assert_close(run.samples, torch.full((2, 1, 4, 4), 0.8), rtol=0, atol=0.01)
 
 
 def test_streams_depend_on_seed_and_index_only():

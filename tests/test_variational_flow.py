@@ -427,3 +427,11 @@ def test_refused_problems_and_settings():
         methods.ScorePriorVI(rate=0.0)
     with pytest.raises(ValueError, match="ScorePriorVI.form is 'gaussian'"):
         methods.ScorePriorVI("gaussian")
+
+
+@pytest.mark.parametrize("d", [4, 5])
+def test_two_couplings_move_every_number(d):
+    family = flows.RealNVP(couplings=2, hidden=8)
+    params = 0.3 * randn(1, family.size(d), seed=3)
+    z = randn(1, 20, d, seed=4)
+    assert float((family.push(params, z)[0] - z).abs().amax((0, 1)).min()) > 1e-3
