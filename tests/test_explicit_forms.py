@@ -179,3 +179,16 @@ def test_the_poisson_weight_pulls_a_bright_pixel_less_than_a_dark_one():
     free, _ = methods.Unconditional(methods.DDIM(0.0)).step(post, x, level(1.0), level(0.5), Streams(0, [0]))
     dark, bright = (ours - free).abs().flatten().tolist()
     assert dark / bright == pytest.approx(0.9 / 0.1)
+
+
+def test_for_a_white_prior_one_preconditioned_iteration_is_the_solution():
+    """The preconditioner is the matrix itself: sigma^2 J = error(sigma) I. Without it one iteration is not enough."""
+    post = bed("white")
+    exact, _ = post.prior.condition(po.operators.matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std)
+    for sigma in (3.0, 0.4):
+        x = images(post, sigma)
+        want = exact.denoise(x, level(sigma))
+        for solver in ("cg", "gmres"):
+            torch.testing.assert_close(methods.MMPS(iterations=1, rtol=0.0, solver=solver).denoise(post, x, level(sigma)), want)
+        plain = methods.MMPS(iterations=1, rtol=0.0, precondition=False).denoise(post, x, level(sigma))
+        assert float((plain - want).abs().max()) > 1e-2

@@ -262,3 +262,13 @@ def test_a_shared_covariance_gives_the_numbers_of_as_many_equal_ones(covariance,
     drawn, same = (prior.draw_given(x, level, Streams(0, range(20))).flatten(1) for prior in (fast, slow))
     if covariance != "full":  # the axes of equal covariances may be turned by another sign, and the drawn numbers with them
         torch.testing.assert_close(drawn, same, rtol=1e-9, atol=1e-9)
+
+
+def test_the_width_of_a_mixture_knows_how_far_its_means_lie_apart():
+    """Two modes of unit variance 8 apart: along them the standard deviation is sqrt(1 + 16), and sigma_max ten times that."""
+    means = torch.tensor([[-4.0, 0.0], [4.0, 0.0]], dtype=torch.float64)
+    prior = po.priors.GaussianMixture(torch.ones(2, dtype=torch.float64), means, 1.0)
+    assert prior.spread == pytest.approx(17**0.5)
+    assert prior.sigma_max == pytest.approx(10 * 17**0.5)
+    assert prior.variance == pytest.approx((17 + 1) / 2)
+    assert prior.widest_error(2.0) == pytest.approx(17 * 4 / 21)
