@@ -89,6 +89,7 @@ class CountedOperator(Operator):
     def __init__(self, inner: Operator, counter: Counter) -> None:
         super().__init__(inner.in_shape, complex_in=inner.complex_in, complex_out=inner.complex_out)
         self.inner, self.counter = inner, counter
+        self.affine = inner.affine
         self.__dict__["_out_shape"] = inner.out_shape
 
     def forward(self, x: Tensor) -> Tensor:

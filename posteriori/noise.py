@@ -2,7 +2,8 @@
 
 Every law says how to ``sample`` it, the ``log_prob`` of a measurement and its ``score`` with respect to the clean one, and the
 ``variance`` of each measured number as far as y itself tells. ``std`` is the standard deviation of a Gaussian law (per real number),
-None otherwise: the closed forms ask for it.
+None otherwise: the closed forms ask for it. ``support`` is where a clean measurement may lie, ``gaussian`` and ``variance_at`` are what
+methods take that know the law by two moments.
 
 Complex measurements: sigma is always given *by name*, per real channel or per complex number (sqrt(2) times larger), because both
 conventions are in use and differ by 41 %.
@@ -52,6 +53,23 @@ class Noise(metaclass=Checked):
     def record(self) -> dict[str, Any]:
         """What this law is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
         return identity.content(self)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The lowest and the highest clean number that the law knows; outside, ``log_prob`` is -inf. By default all numbers."""
+        return -math.inf, math.inf
+
+    def variance_at(self, y: Tensor, clean: Tensor) -> Tensor:
+        """Variance of each measured real number given the clean one, 0 outside the support. By default ``variance``."""
+        return self.variance(y)
+
+    def gaussian(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each clean number under a flat prior, given y alone. By default y and ``variance``."""
+        return y, self.variance(y)
+
+    def log_prob_each(self, y: Tensor, clean: Tensor) -> Tensor | None:
+        """The terms that ``log_prob`` sums, (B, *O), for a law whose numbers are independent; None where it names none."""
+        return None
 
     def scaled(self, factor: float) -> Noise:
         """The law of ``factor * y``. Raises ``ValueError`` for a law that is not closed under scaling."""
@@ -160,14 +178,31 @@ class Poisson(Noise):
             raise ValueError(f"Poisson noise needs a clean measurement >= 0, got a minimum of {lowest:.3g}; state the range of the image")
         return rng.poisson(self.peak * clean.clamp(min=0)) / self.peak
 
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        return self.log_prob_each(y, clean).flatten(1).sum(1)
+
+    def log_prob_each(self, y: Tensor, clean: Tensor) -> Tensor:
         counts = self.peak * y
         log_p = torch.xlogy(counts, self.peak * clean) - self.peak * clean - torch.lgamma(counts + 1)
-        return torch.where(clean < 0, -math.inf, log_p).flatten(1).sum(1)
+        return torch.where(clean < 0, -math.inf, log_p)
 
     def score(self, y: Tensor, clean: Tensor) -> Tensor:
-        return self.peak * (y / clean - 1)
+        """peak (y / clean - 1), and NaN at a negative rate, where no y is possible. At the rate 0, -peak without counts, +inf with any."""
+        ratio = torch.where(y == 0, 0.0, y / clean.abs())
+        return torch.where(clean < 0, math.nan, self.peak * (ratio - 1))
 
     def variance(self, y: Tensor) -> Tensor:
         """The rate estimated by y itself, at least one photon."""
         return y.clamp(min=1 / self.peak) / self.peak
+
+    def variance_at(self, y: Tensor, clean: Tensor) -> Tensor:
+        return clean.clamp(min=0) / self.peak
+
+    def gaussian(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The moments of Gamma(peak y + 1, peak): y + 1 / peak, and that over peak."""
+        mean = y + 1 / self.peak
+        return mean, mean / self.peak

@@ -185,19 +185,19 @@ def test_randomise_then_optimise_is_the_exact_draw_for_a_linear_operator():
 
 
 def test_randomise_then_optimise_minimises_for_a_curved_operator_and_other_noise():
-    """The objective, written out, has no slope where the draw ends, from the draw's own random numbers; noise of a law by its variance."""
+    """The objective, written out, has no slope where the draw ends, from the draw's own random numbers; other noise by its Gaussian."""
     post = phases()
     poisson = replace(post.likelihood, noise=Poisson(50.0))
-    for like, spread in (
-        (post.likelihood, torch.tensor(post.likelihood.std, dtype=F64)),
-        (poisson, (poisson.y.clamp(min=0.02) / 50).sqrt()),
+    for like, seen, spread in (
+        (post.likelihood, post.likelihood.y, torch.tensor(post.likelihood.std, dtype=F64)),
+        (poisson, poisson.y + 0.02, ((poisson.y + 0.02) / 50).sqrt()),
     ):
         m = post.prior.sample(3, 3)
         target = draws.Product(like, m, 0.05, temperature=1.5)
         z = torch.randn(3, m[0].numel() + like.y.numel(), dtype=F64, generator=torch.Generator().manual_seed(0))
         x = draws.rto(target, Given(z), 400).requires_grad_()
         goal = m + 0.05**0.5 * z[:, : m[0].numel()].view_as(m)
-        y = like.y + 1.5**0.5 * spread * z[:, m[0].numel() :].view(3, *like.y.shape)
+        y = seen + 1.5**0.5 * spread * z[:, m[0].numel() :].view(3, *like.y.shape)
         cost = ((x - goal).square().sum() / 0.05 + ((like.A(x) - y) / spread).square().sum() / 1.5) / 2
         slope = torch.autograd.grad(cost, x)[0]
         assert float(slope.norm()) < 1e-3 * float((like.score(m)).norm())

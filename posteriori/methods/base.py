@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,6 +16,7 @@ from posteriori.rng import Noise, Streams
 from posteriori.settings import Checked
 
 S = TypeVar("S")
+HEEDED = "DAPS, PnPDM, DPS, FreeDoM, LGDMC, MGPS and Bootstrap do as they are by default"
 Info = dict[str, Tensor]
 
 
@@ -34,8 +36,8 @@ class Method(Generic[S], metaclass=Checked):
     reference: BibTeX key in docs/references.bib.
     family: the room it lives in.
     needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0),
-    "density" (noise of any law but a level of 0), "closed form", "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the
-    operator, linear or not).
+    "density" (noise of any law but a level of 0), "unbounded" (a law that knows every A x; photon counts, which know none below 0, do not
+    where A is linear), "closed form", "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the operator, linear or not).
     cost: calls per step, in words.
     claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
     """
@@ -104,6 +106,10 @@ class Method(Generic[S], metaclass=Checked):
                 given.std  # noqa: B018
             if needs & {"density", "noisy"} and given.noise.std == 0:
                 return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
+            low, high = given.noise.support
+            if "unbounded" in needs and post.given.A.affine and not (math.isinf(low) and math.isinf(high)):
+                law = type(given.noise).__name__
+                return f"{name}: {law} noise knows only A x in [{low:g}, {high:g}], which this setting does not heed; {HEEDED}"
             if "closed form" in needs:
                 post.prior.draw_given(given.A.probe(torch.zeros, dtype=given.y.real.dtype), torch.tensor(1.0), Streams(0, [0]))
         except TypeError as error:

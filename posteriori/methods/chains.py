@@ -1,6 +1,9 @@
 """Markov chains shared by methods: Langevin, with and without a Metropolis test, and Hamiltonian. One random stream per row.
 
-A target is a function of x (B, *E) that gives its log density (B,), up to a constant, and the gradient (B, *E).
+A target is a function of x (B, *E) that gives its log density, up to a constant, and the gradient (B, *E). The density is (B,), or
+(B, *E) where the numbers of an image are independent: each then has its own chain, step h and Metropolis test, and no more numbers make
+it slower. A density of -inf is a wall that no chain passes. During the first ``tune`` steps h follows the share of accepted steps towards
+the best one, as it must near a wall, where a curvature does not say how far a step may go; then it stays, and the target is left unchanged.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from torch import Tensor
 
 from posteriori.linalg import dot, per_row
 from posteriori.rng import Noise
+
+# Of tuning: the shares are the best for many independent numbers (Roberts and Rosenthal 1998; Beskos et al. 2013).
+RATE = 0.3
 
 Slope = Callable[[Tensor], Tensor]
 Both = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -27,24 +33,26 @@ def ula(slope: Slope, x: Tensor, h: Tensor, steps: int, rng: Noise) -> Tensor:
     return x
 
 
-def mala(target: Both, x: Tensor, h: Tensor, steps: int, rng: Noise) -> tuple[Tensor, Tensor]:
+def mala(target: Both, x: Tensor, h: Tensor, steps: int, rng: Noise, tune: int = 0) -> tuple[Tensor, Tensor]:
     """The Langevin chain with a Metropolis test, and the share of accepted steps (B,). Leaves the target unchanged for any h (B,).
 
     Source: Roberts and Tweedie, Exponential convergence of Langevin distributions and their discrete approximations, 1996.
     """
     value, slope = target(x)
     taken = torch.zeros_like(value)
-    for _ in range(steps):
-        ahead = x + per_row(h, x) * slope + per_row((2 * h).sqrt(), x) * rng.normal(x)
+    for k in range(steps):
+        length = _wide(h, x)
+        ahead = x + length * slope + (2 * length).sqrt() * rng.normal(x)
         new, back = target(ahead)
-        there, here = ahead - x - per_row(h, x) * slope, x - ahead - per_row(h, x) * back
-        ok = _accept(new - value + (dot(there, there) - dot(here, here)) / (4 * h), rng)
-        x, slope = torch.where(per_row(ok, x), ahead, x), torch.where(per_row(ok, x), back, slope)
+        there, here = ahead - x - length * slope, x - ahead - length * back
+        ok = _accept(new - value + (_square(there, h) - _square(here, h)) / (4 * h), rng)
+        x, slope = torch.where(_wide(ok, x), ahead, x), torch.where(_wide(ok, x), back, slope)
         value, taken = torch.where(ok, new, value), taken + ok
-    return x, taken / max(steps, 1)
+        h = h * (RATE * (ok.to(h) - 0.574)).exp() if k < tune else h
+    return x, taken.view(len(x), -1).mean(1) / max(steps, 1)
 
 
-def hmc(target: Both, x: Tensor, h: Tensor, steps: int, rng: Noise, leapfrogs: int = 10) -> tuple[Tensor, Tensor]:
+def hmc(target: Both, x: Tensor, h: Tensor, steps: int, rng: Noise, leapfrogs: int = 10, tune: int = 0) -> tuple[Tensor, Tensor]:
     """Hamiltonian Monte Carlo: ``steps`` paths of ``leapfrogs`` leapfrog steps of length h (B,), and the share of accepted paths (B,).
 
     h varies by 20 % from path to path, so that no path returns to its start by resonance. Leaves the target unchanged for any h.
@@ -52,22 +60,34 @@ def hmc(target: Both, x: Tensor, h: Tensor, steps: int, rng: Noise, leapfrogs: i
     """
     value, slope = target(x)
     taken = torch.zeros_like(value)
-    for _ in range(steps):
-        step = per_row(h * (0.8 + 0.4 * rng.uniform(1)[:, 0].to(h)), x)
+    for k in range(steps):
+        step = _wide(h, x) * per_row(0.8 + 0.4 * rng.uniform(1)[:, 0].to(h), x)
         p = rng.normal(x)
-        before = 0.5 * dot(p, p)
+        before = 0.5 * _square(p, h)
         q, new, back = x, value, slope
         for _ in range(leapfrogs):
             p = p + 0.5 * step * back
             q = q + step * p
             new, back = target(q)
             p = p + 0.5 * step * back
-        ok = _accept(new - value + before - 0.5 * dot(p, p), rng)
-        x, slope = torch.where(per_row(ok, x), q, x), torch.where(per_row(ok, x), back, slope)
+        ok = _accept(new - value + before - 0.5 * _square(p, h), rng)
+        x, slope = torch.where(_wide(ok, x), q, x), torch.where(_wide(ok, x), back, slope)
         value, taken = torch.where(ok, new, value), taken + ok
-    return x, taken / max(steps, 1)
+        h = h * (RATE * (ok.to(h) - 0.651)).exp() if k < tune else h
+    return x, taken.view(len(x), -1).mean(1) / max(steps, 1)
+
+
+def _wide(one: Tensor, x: Tensor) -> Tensor:
+    """One number of each row, or of each number of an image, to go with x."""
+    return per_row(one, x) if one.ndim == 1 else one
+
+
+def _square(v: Tensor, h: Tensor) -> Tensor:
+    """||v||^2 as h counts it: of each row, or of each number."""
+    return dot(v, v) if h.ndim == 1 else v.abs().square()
 
 
 def _accept(log_ratio: Tensor, rng: Noise) -> Tensor:
-    """Metropolis's test, (B,) bool; a ratio that is not a number is refused."""
-    return rng.uniform(1)[:, 0].to(log_ratio).log() < log_ratio
+    """Metropolis's test, bool of the same shape; a ratio that is not a number is refused."""
+    u = rng.uniform(log_ratio[0].numel()).to(log_ratio).view(log_ratio.shape)
+    return u.log() < log_ratio

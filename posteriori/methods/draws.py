@@ -4,12 +4,16 @@
 
 Pure functions with one random stream per row. ``exact`` is exact for a linear operator and Gaussian noise; ``rto`` is the same draw for
 any differentiable operator, exact when it is linear; ``ula`` is biased by its step, ``mala`` and ``hmc`` are not, for any noise law
-with a density: they start at a short ``rto``, in a mode. Steps come from the largest curvature L of the target, measured: no constant
-belongs to one data set.
+with a density: they start at a short ``rto``, in a mode, or inside the support of the law where that ends outside. Steps come from the
+largest curvature L of the target, measured: no constant belongs to one data set. For other noise than Gaussian L is that of the Gaussian
+that the law stands for, and where every measured number sees one number of the image those numbers are drawn one by one (see ``supports``).
+A row for which no start is found becomes NaN.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,13 +22,16 @@ from torch import Tensor
 
 from posteriori.likelihood import Likelihood
 from posteriori.linalg import dot, per_row, real_view
-from posteriori.methods.chains import hmc, mala, ula
+from posteriori.methods.chains import Both, hmc, mala, ula
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
+from posteriori.methods.supports import Parts, bounded, inside, one_by_one, whitened
 from posteriori.operators.base import LinearOperator, norm2, solve
 from posteriori.rng import Noise
 
 Name = Literal["conditional", "rto", "langevin", "mala", "hmc"]
+# Those that do not heed where the law of the noise ends.
+UNBOUNDED = ("rto", "langevin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +54,8 @@ class Product:
 
     @property
     def spread(self) -> Tensor:
-        """The same for any noise law, estimated from y: broadcasts against y."""
-        return (self.temperature * self.like.noise.variance(self.like.y)).sqrt()
+        """The same for any noise law, that of ``Noise.gaussian``: broadcasts against y."""
+        return (self.temperature * self.like.noise.gaussian(self.like.y)[1]).sqrt()
 
     def slope(self, x: Tensor) -> Tensor:
         """Gradient of the log density: (B, *E) -> (B, *E)."""
@@ -59,13 +66,36 @@ class Product:
         clean, pull = self.like.A.linearize(x)
         noise, y, gap = self.like.noise, self.like.y, self.m - x
         value = noise.log_prob(y, clean) / self.temperature - 0.5 * dot(gap, gap) / self.r2
-        return value, gap / self.r2 + pull(noise.score(y, clean)) / self.temperature
+        return value, gap / self.r2 + pull(self._score(clean)) / self.temperature
+
+    def each(self, parts: Parts) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The same with a log density for each number of x (B, *E), which the numbers of x have for themselves."""
+        noise, y, (low, high) = self.like.noise, self.like.y, self.like.noise.support
+
+        def both(x: Tensor) -> tuple[Tensor, Tensor]:
+            clean, pull = self.like.A.linearize(x)
+            terms = noise.log_prob_each(y, clean)
+            assert terms is not None  # by ``one_by_one``
+            barred = (clean < low) | (clean > high) | ~terms.isfinite()
+            value = parts.gather(torch.where(barred, 0.0, terms)) / self.temperature - 0.5 * (self.m - x).square() / self.r2
+            value = torch.where(parts.gather(barred.to(x)) > 0.5, -math.inf, value)
+            return value, (self.m - x) / self.r2 + pull(self._score(clean)) / self.temperature
+
+        return both
+
+    def _score(self, clean: Tensor) -> Tensor:
+        """The law's score, 0 beyond its walls: paths that end there are refused, and NaN would spread through A to what is not."""
+        score, (low, high) = self.like.noise.score(self.like.y, clean), self.like.noise.support
+        return score if (low, high) == (-math.inf, math.inf) else torch.where((clean < low) | (clean > high), 0.0, score)
 
     def curvature(self, x: Tensor, rng: Noise) -> Tensor:
-        """Largest eigenvalue of minus the Hessian, (B,): 1 / r2 + ||A||^2 / std^2 for a linear A and Gaussian noise. Otherwise a few power
-        iterations at x on differences of the slope, and at least 1 / r2."""
+        """Largest eigenvalue of minus the Hessian, (B,): 1 / r2 + ||A||^2 / std^2 for a linear A and Gaussian noise; for other noise the
+        information 1 / r2 + ||A' / spread||^2 at x. For a curved A a few power iterations at x on differences of the slope, and at least
+        1 / r2."""
         if isinstance(self.like.A, LinearOperator) and self.like.noise.std is not None:
             return torch.full_like(x.real.flatten(1)[:, 0], 1 / self.r2 + (norm2(self.like.A) / self.std) ** 2)
+        if self.like.noise.std is None:
+            return 1 / self.r2 + whitened(self.like, self.temperature).curvature(x)
         v, here = rng.normal(x), self.slope(x)
         size, near = dot(v, v).sqrt(), 1e-2 * self.r2**0.5
         for _ in range(4):
@@ -88,15 +118,45 @@ def draw(name: Name, target: Product, rng: Noise, steps: int) -> tuple[Tensor, d
         return rto(target, rng, steps), {}
     if name == "langevin":
         return ula(target.slope, target.m, 0.5 / target.curvature(target.m, rng), steps, rng), {}
-    x, d = rto(target, rng, 10), target.m[0].numel() * (2 if target.m.is_complex() else 1)
-    # A short minimisation may leave where y is possible at all; a chain that starts there is pushed further out.
-    x = torch.where(per_row(target.both(x)[0].isfinite(), x), x, target.m)
-    L = target.curvature(x, rng)
-    if name == "mala":
-        x, accepted = mala(target.both, x, d ** (-1 / 3) / L, steps, rng)
+    x, parts = _start(target, rng), None
+    if target.like.noise.std is None:
+        parts = one_by_one(target.like, x)
+    both: Both = target.both
+    if parts is None:
+        L, d = target.curvature(x, rng), target.m[0].numel() * (2 if target.m.is_complex() else 1)
     else:
-        x, accepted = hmc(target.both, x, d ** (-1 / 4) / L.sqrt(), steps, rng)
+        both, L, d = target.each(parts), 1 / target.r2 + parts.weigh(target.spread.square().reciprocal()).expand_as(x), 1
+    tune = 0
+    if bounded(target.like):
+        both, tune = _tamed(both, L), steps // 2
+    if name == "mala":
+        x, accepted = mala(both, x, d ** (-1 / 3) / L, steps, rng, tune)
+    else:
+        x, accepted = hmc(both, x, d ** (-1 / 4) / L.sqrt(), steps, rng, tune=tune)
     return x, {"acceptance": accepted}
+
+
+def _tamed(both: Both, L: Tensor) -> Both:
+    """The target with slopes of at most 4 sqrt(L) for each number: beside a wall to which a density falls they have no bound, and a chain
+    that starts there would leap from it and be refused. The test of a chain makes good for any slope that is a function of x."""
+    most = 4 * L.sqrt()
+
+    def tame(x: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = both(x)
+        bound = per_row(most, x) if most.ndim == 1 else most
+        return value, slope if slope.is_complex() else slope.clamp(-bound, bound)
+
+    return tame
+
+
+def _start(target: Product, rng: Noise) -> Tensor:
+    """A short minimisation, inside the support; the centre where that has no density, and NaN where neither has: such a chain is stuck."""
+    x = rto(target, rng, 10)
+    if bounded(target.like):
+        x = inside(target.like, x)
+    for other in (target.m, torch.full_like(target.m, math.nan)):
+        x = torch.where(per_row(target.both(x)[0].isfinite(), x), x, other)
+    return x
 
 
 def exact(target: Product, rng: Noise) -> Tensor:
@@ -118,12 +178,13 @@ def rto(target: Product, rng: Noise, iterations: int) -> Tensor:
     """Randomise, then optimise: with m' ~ N(m, r2 I) and y' ~ N(y, std^2 I), the minimiser of ||x - m'||^2 / r2 + ||y' - A x||^2 / std^2.
 
     Exact for a linear A when the minimisation converges. For a curved A it lacks the weight |det| of the map from noise to minimiser, but
-    every draw sits in a mode and fits the measurement, which a short chain does not. Other noise than Gaussian has its variance at y.
+    every draw sits in a mode and fits the measurement, which a short chain does not. Other noise than Gaussian is the Gaussian that it
+    stands for, and draws may then lie where the law knows no y.
     Source: Bardsley, Solonen, Haario, Laine, Randomize-then-optimize, 2014; without its Metropolis test.
     """
     A, data = target.like.A, misfit(target.like)
     goal = target.m.add(rng.normal(target.m), alpha=target.r2**0.5)
-    y = target.like.y + target.spread * rng.normal(target.like.y.expand(len(goal), *A.out_shape))
+    y = target.like.noise.gaussian(target.like.y)[0] + target.spread * rng.normal(target.like.y.expand(len(goal), *A.out_shape))
     weight = target.r2**0.5 / target.spread
 
     def both(x: Tensor, clean: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ class Affine(Operator):
     def __init__(self, A: Operator, a: float, b: float) -> None:
         super().__init__(A.in_shape, complex_in=A.complex_in, complex_out=A.complex_out)
         self.A, self.a, self.b = A, a, b
+        self.affine = A.affine
 
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.a * x + self.b)

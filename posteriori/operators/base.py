@@ -38,7 +38,10 @@ class Operator(nn.Module, metaclass=Checked):
     ----------
     in_shape: E, the shape of one image.
     complex_in, complex_out: whether images and measurements are complex tensors.
+    affine: whether A(x) - A(0) is known to be linear in x, so that the derivative is the same everywhere.
     """
+
+    affine: bool = False
 
     def __init__(self, in_shape: tuple[int, ...], *, complex_in: bool = False, complex_out: bool = False) -> None:
         super().__init__()
@@ -152,6 +155,8 @@ class LinearOperator(Operator):
     Its derivatives of any order are A and ``adjoint`` themselves, so neither has to be differentiable inside. Numbers of the operator
     that are to be learned are registered as buffers or parameters; while one of them asks for a gradient, ``forward`` is differentiated.
     """
+
+    affine = True
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._mapped(x, super().__call__, self.adjoint)

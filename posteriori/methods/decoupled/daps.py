@@ -69,7 +69,9 @@ class DAPS(Method[Tensor]):
 
     @property
     def requires(self) -> frozenset[str]:
-        return self.needs | (frozenset({"linear", "gaussian", "closed form"}) if self.draw == "exact" else frozenset())
+        if self.draw == "exact":
+            return self.needs | {"linear", "gaussian", "closed form"}
+        return self.needs | ({"unbounded"} if self.draw in draws.UNBOUNDED else frozenset())
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         if self.draw == "exact":

@@ -9,7 +9,7 @@ The state is an image without noise, at first 0. Data and prior never meet in on
 Reference: Li, Kwon, Liang, Alkhouri, Ravishankar, Qu, Decoupled data consistency with diffusion purification for image restoration,
 2024, algorithm 1 (``purify`` > 1) and its one-step variant.
 Cost per step: ``purify`` denoisers, ``inner`` operators and adjoints; no back-propagation through the denoiser.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is possible.
 Exact when: never. Without data steps it is SDEdit; without purification, plain least squares (both tested).
 Departs from the authors' code: the sampler starts at the very level of the noise; the descent ends at the noise level of y, where
 theirs goes on to its last step; rates are shares of 1 / ||A||^2 (theirs multiply the gradient of a mean, so that they grow with the image).
@@ -48,6 +48,7 @@ class DCDP(Method[Tensor]):
 
     reference: ClassVar[str] = "li2024dcdp"
     family: ClassVar[str] = "decoupled"
+    needs: ClassVar[frozenset[str]] = frozenset({"unbounded"})
     cost: ClassVar[str] = "purify denoisers, inner operators"
 
     @classmethod

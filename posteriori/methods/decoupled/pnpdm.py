@@ -84,7 +84,9 @@ class PnPDM(Method[Tensor]):
 
     @property
     def requires(self) -> frozenset[str]:
-        return self.needs | (frozenset({"closed form"}) if self.prior == "exact" else frozenset())
+        more = {"closed form"} if self.prior == "exact" else set()
+        # The floor widens what y says by more than few photons leave open.
+        return self.needs | more | ({"unbounded"} if self.draw in draws.UNBOUNDED or self.floor > 0 else set())
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         z = self.draw_prior(post, state, sigma.clamp(min=self.floor), rng)

@@ -9,7 +9,7 @@ The run ends with z. In the authors' coordinates v is gamma times the variance o
 Reference: Song, Kwon, Zhang, Hu, Qu, Shen, Solving inverse problems with latent diffusion models via hard data consistency, 2024,
 algorithm 1, on pixels.
 Cost per step: one denoiser, ``inner`` operators and adjoints; no back-propagation through the denoiser unless ``guide`` > 0.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is possible.
 Exact when: never. The product takes x' and z as independent, and both hold x0: of the variance s^2 it keeps a share 1 - w + w^2,
 w = v / (v + s^2), so that the prior itself is sampled too narrowly (tested).
 Departs from the authors' code: x0 is Tweedie's (theirs multiplies by the noise variance in place of its root); the descent ends at the
@@ -63,6 +63,7 @@ class ReSample(Method[State]):
 
     reference: ClassVar[str] = "song2024resample"
     family: ClassVar[str] = "decoupled"
+    needs: ClassVar[frozenset[str]] = frozenset({"unbounded"})
     cost: ClassVar[str] = "1 denoiser, inner operators (1 VJP with guide)"
 
     @classmethod

@@ -11,8 +11,8 @@ Reference: Alkhouri, Liang, Huang, Dai, Qu, Ravishankar, Wang, SITCOM: step-wise
 problems, 2025, algorithm 1.
 Cost per step: one denoiser, and for each of at most ``inner`` descent steps one denoiser and two vector-Jacobian products (one with
 Adam), until every row of the batch has come to the noise level.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at y. ``Conjugate`` sizes its steps with J = J^T, which
-holds for the exact denoiser; on a network's J the misfit decides whether a step is taken.
+Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is possible. ``Conjugate`` sizes its steps with
+J = J^T, which holds for the exact denoiser; on a network's J the misfit decides whether a step is taken.
 Exact when: never; a descent is no draw. Fresh noise of level s at every step keeps half of the variance of the prior as steps are added
 (see ConstantFraction with zeta = 1, which is the method without descent).
 Departs from the authors' code: no iterate is chosen by its distance to the true image; the early end is per row, at the noise's own
@@ -45,6 +45,7 @@ class SITCOM(Method[Tensor]):
 
     reference: ClassVar[str] = "alkhouri2025sitcom"
     family: ClassVar[str] = "decoupled"
+    needs: ClassVar[frozenset[str]] = frozenset({"unbounded"})
     cost: ClassVar[str] = "1 + inner denoisers, 2 inner VJPs at most"
 
     @classmethod

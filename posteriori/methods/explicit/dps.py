@@ -5,6 +5,7 @@
 Five weightings of g, per row:
 
     bounded     D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior   (default)
+                sigma_y^2 of other noise than Gaussian is the law's variance at A D: as r2 falls, J^T times the law's own score
     likelihood  D_y = D + sigma^2 g / sigma_y^2                            the approximation as written; stiff, needs many steps
     norm        x' = transition(D) + scale g / (||y - A D|| a_sigma a_s)   the published step, a = 1 / sqrt(1 + sigma^2)
     squared     x' = transition(D) + 2 scale g / (a_sigma a_s)             the gradient of the squared norm
@@ -14,7 +15,7 @@ Five weightings of g, per row:
 
 Reference: Chung, Kim, McCann, Klasky, Ye, Diffusion posterior sampling for general noisy inverse problems, 2023, algorithm 1.
 Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable; other noise than Gaussian is for "bounded", "poisson", and where every A x is possible (a non-linear A).
 Exact when: never in general (the spread of x0 given x is ignored); ``bounded`` is exact for a white Gaussian prior and A A^T = ||A||^2 I.
 Departs from the authors' code: norms are per row, not over the batch; no gradient through a clamp; learned variances are not used. Its
 Poisson weight divides by |y| of data in [-1, 1], which is no variance and has no bound near 0; here y keeps the range it was counted in.
@@ -63,6 +64,10 @@ class DPS(Method[Tensor]):
         if self.weighting in AFTER:
             one_call(self.transition, "DPS", f"the weighting {self.weighting!r}")
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset() if self.weighting in ("bounded", "poisson") else frozenset({"unbounded"})
+
     def refuses(self, post: Posterior) -> str | None:
         if self.weighting == "poisson" and not isinstance(post.given.noise, Poisson):
             return f"DPS: the weighting 'poisson' needs Poisson noise, the likelihood has {type(post.given.noise).__name__} noise"
@@ -86,11 +91,11 @@ class DPS(Method[Tensor]):
         """D_y(x, sigma) of the first two weightings: (B, *E)."""
         x0, pull = post.prior.linearize(x, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
-        guidance = pull(adjoint((post.likelihood.y - clean) / self._variance(post, sigma)))
+        guidance = pull(adjoint((post.likelihood.y - clean) / self._variance(post, clean, sigma)))
         return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)
 
-    def _variance(self, post: Posterior, sigma: Tensor) -> Tensor:
-        variance = post.likelihood.noise.variance(post.likelihood.y)
+    def _variance(self, post: Posterior, clean: Tensor, sigma: Tensor) -> Tensor:
+        variance = post.likelihood.noise.variance_at(post.likelihood.y, clean)
         if self.weighting == "likelihood":
             return variance
         A = post.likelihood.A

@@ -44,6 +44,7 @@ class DSG(Method[Tensor]):
 
     reference: ClassVar[str] = "yang2024dsg"
     family: ClassVar[str] = "explicit"
+    needs: ClassVar[frozenset[str]] = frozenset({"unbounded"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP"
 
     @classmethod

@@ -12,7 +12,7 @@ the errors of one guided step are forgotten while the image is still being laid 
 
 Reference: Yu, Wang, Zhao, Ghanem, Zhang, FreeDoM: training-free energy-guided conditional diffusion model, 2023, algorithm 2.
 Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint; ``repeats`` of each within the window.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable; other noise than Gaussian enters "bounded" by its variance at A D, the others where every A x is possible.
 Exact when: as DPS, in the limit of many steps; walking up from an exact x' gives the exact law of x, so that walks add no bias.
 Departs from the authors' code: lengths and norms are per row, not over the batch; learned variances are not used; the window's default
 follows the spread of the prior, where theirs is two timesteps.
@@ -74,6 +74,10 @@ class FreeDoM(Method[Tensor]):
         ``grid="ddpm"``. The scale depends on the measurement (theirs 0.2 to 500 for features of faces)."""
         return cls("norm", scale, repeats=1, until=0.342, transition=ConstantFraction(zeta=0.25))
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset() if self.weighting == "bounded" else frozenset({"unbounded"})
+
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         low, high = self.window or (0.1 * post.prior.spread, post.prior.spread)
         walks = self.repeats if bool(s > 0) and not (above(low, sigma) or above(sigma, high)) else 1
@@ -103,11 +107,11 @@ class FreeDoM(Method[Tensor]):
         """D_y(x, sigma) of the bounded weighting: (B, *E)."""
         x0, pull = post.prior.linearize(x, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
-        guidance = pull(adjoint((post.likelihood.y - clean) / _variance(post, sigma)))
+        guidance = pull(adjoint((post.likelihood.y - clean) / _variance(post, clean, sigma)))
         return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)
 
 
-def _variance(post: Posterior, sigma: Tensor) -> Tensor:
-    """Of each measured number given x: that of the noise, and a bound of what is not known of x0."""
+def _variance(post: Posterior, clean: Tensor, sigma: Tensor) -> Tensor:
+    """Of each measured number given x: that of the noise at A D, and a bound of what is not known of x0."""
     A, unknown = post.likelihood.A, post.prior.widest_error(sigma)
-    return post.likelihood.noise.variance(post.likelihood.y) + unknown * (norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0)
+    return post.likelihood.noise.variance_at(post.likelihood.y, clean) + unknown * (norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0)

@@ -11,7 +11,7 @@ that draw's residual is then divided by sigma_y^2: stiff, and noisy. ``effective
 
 Reference: Song et al., Loss-guided diffusion models for plug-and-play controllable generation, 2023.
 Cost per step: one denoiser, one vector-Jacobian product, ``draws`` operators and adjoints.
-Assumes: A differentiable (||A|| = 1 where it is not linear); other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable (||A|| = 1 where it is not linear); other noise than Gaussian enters by its variance at each A(...).
 Exact when: the prior is white and Gaussian, A linear, ``draws`` -> infinity and either f = 1 or A A^T = ||A||^2 I; then it is PiGDM.
 """
 
@@ -52,6 +52,10 @@ class LGDMC(Method[Tensor]):
         """The paper's estimate (1 to 100 draws): all uncertainty drawn, its width; stiff where the noise is small, give it many steps."""
         return cls(draws, 1.0, "paper")
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"unbounded"} if self.drawn == 1 else ())
+
     def refuses(self, post: Posterior) -> str | None:
         if self.drawn == 1 and post.given.noise.std == 0:
             return "LGDMC: drawn=1 divides by the noise level, which is 0; give the smallest level you trust, or drawn < 1"
@@ -65,15 +69,17 @@ class LGDMC(Method[Tensor]):
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         A, noise, y = post.likelihood.A, post.likelihood.noise, post.likelihood.y
         r2 = post.prior.widest_error(sigma) if self.width == "prior" else float(sigma**2 / (1 + sigma**2))
-        variance = noise.variance(y)
+        rest = 0.0
         if self.drawn < 1:
-            variance = variance + (1 - self.drawn) * r2 * (norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0)
+            rest = (1 - self.drawn) * r2 * (norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0)
         x0, pull = post.prior.linearize(x, sigma)
         logs, scores = [], []
         for _ in range(self.draws):
             clean, adjoint = A.linearize(x0.add(rng.normal(x0), alpha=(self.drawn * r2) ** 0.5))
-            residual = y - clean
+            residual, variance = y - clean, noise.variance_at(y, clean) + rest
             logs.append(-0.5 * dot(residual, residual / variance).double())
+            if variance.ndim:
+                logs[-1] = logs[-1] - 0.5 * variance.expand(residual.shape).log().double().flatten(1).sum(1)
             scores.append(adjoint(residual / variance))
         w = torch.stack(logs).softmax(0)
         if info is not None:

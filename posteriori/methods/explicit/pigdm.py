@@ -58,7 +58,7 @@ class PiGDM(Method[Tensor]):
 
     @property
     def requires(self) -> frozenset[str]:
-        return frozenset({"pseudo-inverse"}) if self.weighting == "pseudo-inverse" else self.needs
+        return frozenset({"pseudo-inverse", "unbounded"}) if self.weighting == "pseudo-inverse" else self.needs
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         if self.weighting != "paper":

@@ -13,7 +13,7 @@
 
 Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior sampling with midpoint guidance, 2025.
 Cost per step: one denoiser, and ``inner`` (twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
-Assumes: A differentiable (||A|| = 1 where it is not linear); other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable (||A|| = 1 where it is not linear); other noise than Gaussian enters by its variance at A D.
 Exact when: y is flat and the steps many ("ddpm": the ancestral step for any tau); "matched" with "curvature" and a white Gaussian prior
 with A selecting pixels, each step: every law above is then a diagonal Gaussian.
 Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then); no second fit of x_0 at the start. On images
@@ -83,7 +83,7 @@ class MGPS(Method[Tensor]):
         """mu and std of the fit to N(m, p) times the likelihood, by damped steps: (B, *E) each."""
         like, error = post.likelihood, post.prior.widest_error(tau)
         size = norm2(like.A) ** 2 if isinstance(like.A, LinearOperator) else 1.0
-        widened = float(like.noise.variance(like.y).min()) + size * error * (self.width == "matched")
+        widened = float(like.noise.gaussian(like.y)[1].min()) + size * error * (self.width == "matched")
         bound = (error / float(tau) ** 2) ** 2 * size / widened
         mu, std, precision = m, torch.full_like(m.real, p**0.5), torch.zeros_like(m.real)
         for k in range(self.inner):
@@ -114,4 +114,4 @@ class MGPS(Method[Tensor]):
         if isinstance(like.A, LinearOperator) and like.noise.std is not None:
             return pull(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
-        return pull(adjoint((like.y - clean) / (like.noise.variance(like.y) + r2)))
+        return pull(adjoint((like.y - clean) / (like.noise.variance_at(like.y, clean) + r2)))

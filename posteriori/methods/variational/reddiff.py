@@ -10,7 +10,7 @@
 
 Reference: Mardani, Song, Kautz, Vahdat, A variational perspective on solving inverse problems with diffusion models, 2024, algorithm 1.
 Cost per step: one denoiser, one operator, one adjoint, one solve ("newton", linear A); nothing is differentiated through D.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at y.
+Assumes: A differentiable; Gaussian noise for v "precision"; "one" does not look at the noise.
 Exact when: never as a sampler: a row seeks the mode, most of the posterior's spread is lost. For a Gaussian prior N(m, C) its mean solves
 (v A^T A + R)(mu - m) = v A^T (y - A m), R = mean over levels of lam w sigma (C + sigma^2 I)^-1; with "kl" and sigma -> 0 that is the
 posterior's mean. About rate / 2 of the prior's variance is left where y is silent. A blurred photograph: 22.1 dB in 30 steps, 25.3 in 100.
@@ -73,7 +73,7 @@ class REDDiff(Method[Fit]):
 
     @property
     def requires(self) -> frozenset[str]:
-        return frozenset({"noisy"} if self.data == "precision" else ())
+        return frozenset({"noisy"} if self.data == "precision" else {"unbounded"})
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Fit:
         A, mu = post.likelihood.A, torch.zeros_like(x)
