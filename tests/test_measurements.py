@@ -371,3 +371,14 @@ def test_a_stated_number_for_no_data_is_no_pixel(tmp_path, dtype, number):
         assert bool(read_image(tmp_path / "x.tif", nodata="none")[0].isfinite().all())
         tifffile.imwrite(tmp_path / "y.tif", x)
         assert read_image(tmp_path / "y.tif", nodata=number, keep_missing=True)[1].missing == 2
+
+
+def test_the_number_for_no_data_is_not_the_brightest_value(tmp_path):
+    x = np.linspace(100, 4000, 30).reshape(5, 6).astype(np.uint16)
+    x[0, 0] = 65_535
+    np.save(tmp_path / "x.npy", x)
+    _, info = read_image(tmp_path / "x.npy", nodata=65_535, keep_missing=True)
+    assert "brightest value is 4000 of 65535" in info.notes[0]
+    image, info = read_image(tmp_path / "x.npy", white=4095, nodata=65_535, keep_missing=True)
+    assert info.maximum == pytest.approx(4000 / 4095)
+    assert info.missing == int(image.isnan().sum()) == 1

@@ -388,3 +388,19 @@ def test_a_sheet_puts_images_where_they_belong(tmp_path):
         pixels = np.asarray(picture)
     assert pixels.shape == (6, 6, 3)
     assert [int(pixels[0, 0, 0]), int(pixels[0, 4, 0]), int(pixels[4, 0, 0]), int(pixels[4, 4, 0])] == [0, 128, 255, 255]
+
+
+def test_pictures_that_pillow_would_clip_or_cut_are_refused(tmp_path):
+    deep = np.linspace(0, 65_535, 64).reshape(8, 8)
+    Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep.png holds 1 page.s. of mode I;16; training reads one picture of 8 bits"):
+        read_folders([tmp_path], 1, (1.0,), crop=4)
+    (tmp_path / "deep.png").unlink()
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="float.tif holds .* of mode F"):
+        read_folders([tmp_path], 3, (1.0,), crop=4)
+    (tmp_path / "float.tif").unlink()
+    pages = [Image.fromarray(np.full((8, 8), k, dtype=np.uint8)) for k in (1, 2)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="stack.tif holds 2 page"):
+        read_folders([tmp_path], 1, (1.0,), crop=4)

@@ -53,7 +53,8 @@ def read_folders(folders: Sequence[str | Path], channels: int, scales: Sequence[
     """Read every image of some folders at several scales.
 
     Returns the images and their sampling weights: every scale is equally likely, and within a scale every image.
-    Raises ``FileNotFoundError`` naming the folder that holds no image.
+    Raises ``FileNotFoundError`` naming the folder that holds no image, ``ValueError`` naming a file of several pages, or of more than 8
+    bits of grey, which Pillow would clip at 255.
     """
     images, weights = [], []
     for folder in map(Path, folders):
@@ -62,6 +63,9 @@ def read_folders(folders: Sequence[str | Path], channels: int, scales: Sequence[
             raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) in the training folder {folder}")
         for file in files:
             with Image.open(file) as picture:
+                if picture.mode.startswith(("I", "F")) or getattr(picture, "n_frames", 1) > 1:
+                    found = f"{getattr(picture, 'n_frames', 1)} page(s) of mode {picture.mode}"
+                    raise ValueError(f"{file} holds {found}; training reads one picture of 8 bits from a file: convert it first")
                 full = picture.convert("RGB" if channels == 3 else "L")
             for scale in scales:
                 size = (max(crop, round(full.width * scale)), max(crop, round(full.height * scale)))
