@@ -107,6 +107,54 @@ def test_ksd_toy_scores_exact_samples_as_printed_and_sees_a_lost_mode():
     assert scores.ksd_toy_score(0.5 * reference, bed, reference)["ksd"] > 1.5 * rows[0]["ksd"]
 
 
+@pytest.mark.parametrize(
+    ("make", "seeds"),
+    [
+        (lambda seed: beds.gmm25(8, 4, seed), 100),
+        (lambda seed: beds.gaussian("white", seed), 60),
+        (lambda seed: beds.gaussian("diagonal", seed), 60),
+        (lambda seed: beds.gaussian("general", seed), 60),
+        (lambda seed: beds.ksd_toy(0.5, seed), 30),
+        (beds.mixture256, 2),
+        (lambda seed: bipsda.bipsda("inpainting-high", seed), 60),
+        (lambda seed: bipsda.bipsda("phase", seed), 60),
+    ],
+)
+def test_a_measurement_is_its_truth_with_noise_of_the_stated_level(make, seeds, monkeypatch):
+    """(y - A x) / sigma is standard normal, at the image x that the bed itself drew."""
+    drawn = []
+    for kind in (po.priors.GaussianMixture, po.priors.Gaussian):
+
+        def kept(self, n, seed, kind=kind, sample=kind.sample):
+            drawn.append(sample(self, n, seed))
+            return drawn[-1]
+
+        monkeypatch.setattr(kind, "sample", kept)
+    z = []
+    for seed in range(seeds):
+        drawn.clear()
+        bed = make(seed)
+        given = bed.posterior.likelihood
+        truth = drawn[-1][0] if drawn else bed.truth
+        assert bed.truth is None or torch.equal(bed.truth, truth)
+        z.append((given.y - given.A(truth[None])[0]) / given.std)
+    z = torch.cat(z)
+    assert abs(float(z.mean())) < 4 / len(z) ** 0.5
+    assert abs(float(z.square().mean()) - 1) < 4 * (2 / len(z)) ** 0.5
+
+
+def test_mixture256_shows_a_sixteenth_of_what_tells_its_components_apart():
+    """Means are standard normal but for their part in the row space of A, which is divided by 16."""
+    post = beds.mixture256(0).posterior
+    rows = post.likelihood.A.matrix
+    torch.testing.assert_close(rows @ rows.T, torch.eye(128, dtype=torch.float64))
+    seen = post.prior.means @ rows.T
+    hidden = post.prior.means - seen @ rows
+    # 8 x 128 standard normal numbers each.
+    for part, size in ((16 * seen, 128), (hidden, 128)):
+        assert abs(float(part.square().sum() / (8 * size)) - 1) < 4 * (2 / (8 * size)) ** 0.5
+
+
 def test_mixture256_is_ambiguous_and_reproducible():
     effective = []
     for seed in range(5):

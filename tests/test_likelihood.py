@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import posteriori as po
+from posteriori.methods.misfit import noise_energy
 from posteriori.noise import ComplexGaussian, Gaussian, Poisson
 from posteriori.operators.base import Operator
 from posteriori.rng import Streams
@@ -192,3 +193,53 @@ def test_log_densities_are_those_of_every_real_number():
 def test_a_pixel_without_a_photon_is_known_to_one_photon():
     variance = Poisson(50.0).variance(torch.tensor([0.0, 0.01, 0.5, 2.0], dtype=torch.float64))
     torch.testing.assert_close(50.0**2 * variance, torch.tensor([1.0, 1.0, 25.0, 100.0], dtype=torch.float64))
+
+
+def complex_measurement(law, hidden=False):
+    """Two images, and a likelihood of three complex numbers; ``hidden``: the operator does not tell its spectrum."""
+
+    class Bare(po.operators.Dense):
+        def spectrum(self):
+            return None
+
+    g = torch.Generator().manual_seed(0)
+    M, y, x = (torch.randn(*shape, generator=g, dtype=torch.complex128) for shape in ((3, 4), (3,), (2, 4)))
+    return x, po.Likelihood(y, (Bare if hidden else po.operators.Dense)(M), law), M
+
+
+LEVELS = [(ComplexGaussian(sigma_per_channel=0.3), 0.3), (ComplexGaussian(sigma_complex=0.3 * math.sqrt(2)), 0.3)]
+
+
+@pytest.mark.parametrize(("law", "std"), LEVELS)
+def test_a_complex_number_is_two_real_ones_in_the_misfit(law, std):
+    """chi2 averages over real numbers, and so does its expectation 1; the noise energy sums over them."""
+    x, given, M = complex_measurement(law)
+    residual = torch.view_as_real(given.y - x @ M.T)
+    torch.testing.assert_close(given.chi2(x), (residual / std).square().flatten(1).mean(1))
+    assert noise_energy(given) == pytest.approx(6 * std**2)
+    clean = torch.zeros(1, 20_000, dtype=torch.complex128)
+    y = law.sample(clean, Streams(0, [0]))[0]
+    A = po.operators.MaskedFourier(torch.ones(1, 20_000, dtype=torch.bool), (1, 20_000))
+    many = po.Likelihood(y.view(A.out_shape), A, law)
+    nothing = torch.zeros(1, 1, 20_000, dtype=torch.complex128)
+    assert float(many.chi2(nothing)) == pytest.approx(1, abs=4 * math.sqrt(2 / 40_000))
+    assert float(y.abs().square().sum()) == pytest.approx(noise_energy(many), rel=4 * math.sqrt(2 / 40_000))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize(("law", "std"), LEVELS)
+def test_a_widened_complex_likelihood_is_the_normal_law_of_its_real_numbers(law, std, hidden):
+    """log N(y; A x, r2 A A^H + sigma^2 I) over real and imaginary parts, each of the covariance's real form."""
+    x, given, M = complex_measurement(law, hidden)
+    S = 0.7 * M @ M.mH + std**2 * torch.eye(3)
+    block = torch.cat([torch.cat([S.real, -S.imag], 1), torch.cat([S.imag, S.real], 1)])
+    residual = given.y - x @ M.T
+    exact = torch.distributions.MultivariateNormal(torch.zeros(6, dtype=torch.float64), block)
+    torch.testing.assert_close(given.widen(0.7).log_prob(x), exact.log_prob(torch.cat([residual.real, residual.imag], 1)))
+    torch.testing.assert_close(given.widen(0.0).log_prob(x), law.log_prob(given.y, x @ M.T))
+
+
+def test_the_noise_energy_of_counts_is_the_sum_of_their_variances():
+    y = torch.tensor([0.5, 2.0, 0.1], dtype=torch.float64)
+    given = po.Likelihood(y, po.operators.Identity((3,)), Poisson(50.0))
+    assert noise_energy(given) == pytest.approx(float(y.sum()) / 50)

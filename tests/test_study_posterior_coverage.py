@@ -43,7 +43,13 @@ def test_coverage_from_ranks_is_coverage_of_the_samples():
 
 @pytest.mark.parametrize(
     ("spread", "shift", "expected"),
-    [(1.0, 0.0, "no fault found"), (0.5, 0.0, "over-confident"), (2.0, 0.0, "under-confident"), (0.7, 1.5, "off-centre")],
+    [
+        (1.0, 0.0, "no fault found"),
+        (0.5, 0.0, "over-confident"),
+        (2.0, 0.0, "under-confident"),
+        (0.7, 1.5, "off-centre"),
+        (0.7, -1.5, "off-centre"),
+    ],
 )
 def test_a_sampler_that_is_wrong_on_purpose_is_called_so(spread, shift, expected):
     assert study.scores(ranks_of(spread, shift), n)["verdict"] == expected
@@ -111,6 +117,9 @@ def test_the_verdict_is_the_stated_rule(z, p, lean, said):
 
 def test_leaning_counts_the_misses_of_each_side():
     assert rank_tests.leaning(torch.tensor([[0], [3], [36], [4], [35]]), 39) == pytest.approx(2 / 3)
+    # The other side counts alike.
+    assert rank_tests.leaning(torch.tensor([[0], [36], [38]]), 39) == pytest.approx(2 / 3)
+    assert rank_tests.leaning(torch.tensor([[36], [38]]), 39) == rank_tests.leaning(torch.tensor([[3], [1]]), 39) == 1.0
     assert rank_tests.leaning(torch.tensor([[20]]), 39) == 0.5
     with pytest.raises(ValueError, match="10 samples have no interval of 80 %"):
         rank_tests.leaning(torch.tensor([[0]]), 10)
