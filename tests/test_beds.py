@@ -7,7 +7,7 @@ import torch
 
 import posteriori as po
 from posteriori.evaluation import bed_scores as scores
-from posteriori.evaluation import exact_posterior
+from posteriori.evaluation import discrepancies, exact_posterior
 from posteriori.evaluation import references as ref
 from posteriori.noise import Gaussian
 from posteriori.problems import beds, bipsda
@@ -193,3 +193,11 @@ def test_mistakes_are_named():
         ref.envelope(gaussian)
     with pytest.raises(ValueError, match="keeps its truth"):
         scores.ksd_toy_score(torch.zeros(3, 8), beds.gaussian("white"), torch.zeros(3, 8))
+
+
+def test_the_bandwidth_of_the_stein_kernel_follows_the_median_singular_value():
+    """Gains 0.10, 0.15, ..., 0.75: the two in the middle are 0.40 and 0.45."""
+    bed = beds.ksd_toy(0.5)
+    x = ref.reference_samples(bed, 50, 3)
+    want = discrepancies.ksd(x, discrepancies.posterior_score(bed.posterior), c=1 / 1.425)
+    assert scores.ksd_toy_score(x, bed, ref.reference_samples(bed, 50, 4))["ksd"] == pytest.approx(want, rel=1e-9)

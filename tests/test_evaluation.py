@@ -532,3 +532,25 @@ class TestSummary:
         assert record["psnr_sample"] > 100
         assert record["psnr_complex_sample"] < 25
         assert record["data_range"] == pytest.approx(float(truth.abs().max()))
+
+
+class TestWeightedSummary:
+    def run(self):
+        """Forty samples around the posterior that count, and as many far away that do not."""
+        x = torch.cat([random(40, 5, seed=3), 30 + random(40, 5, seed=4)])
+        return made(x, log_w=torch.cat([torch.zeros(40, dtype=F64), torch.full((40,), -60.0, dtype=F64)]))
+
+    def test_intervals_and_misfit_are_those_of_the_samples_that_count(self):
+        post, run = gaussian(), self.run()
+        record = ev.summary(run, post, torch.zeros(5, dtype=F64))
+        few = ev.summary(made(run.samples[:40]), post, torch.zeros(5, dtype=F64))
+        for ours, theirs in zip(record["coverage"], few["coverage"], strict=True):
+            assert ours["width"] == pytest.approx(theirs["width"], rel=0.2)
+        for name in ("chi2_samples", "chi2_mean", "residual_rms", "rmse_sample", "rmse_mean", "rmse_expected", "effective_samples"):
+            assert record[name] == pytest.approx(few[name], rel=1e-6), name
+
+    def test_the_mean_is_expected_to_be_off_by_the_spread_and_by_its_own_error(self):
+        """E |mean - x|^2 over an exchangeable truth x is (1 + 1/n) times the variance, in each number."""
+        samples = random(4, 5, seed=5)
+        record = ev.summary(made(samples), gaussian(), torch.zeros(5, dtype=F64))
+        assert record["rmse_expected"] == pytest.approx(float((1.25 * samples.var(0).mean()).sqrt()))

@@ -134,3 +134,13 @@ def test_a_y_that_is_met_with_its_noise_is_said_to_be(deviations):
         run = po.sample(post, SMCDiff(64), n=64, steps=20)
     assert float(run.std[0]) < 1e-6
     assert any("The samples meet y exactly" in text for text in summary(run, post)["flags"])
+
+
+def test_samples_beyond_those_asked_for_and_copies_are_no_lines():
+    """Three clouds of four particles with four lines each, of which six samples are asked for: two of them the same."""
+    post = seen(0.1)
+    run = po.sample(post, Bootstrap(4, "end", share=0.0), n=6, grid=GRID)
+    x = torch.arange(36, dtype=F64).view(6, 6)
+    alike = replace(run, samples=torch.cat([x[:5], x[4:5]]), trace=run.trace | {"ancestors": torch.full_like(run.trace["ancestors"], 4)})
+    assert lineage(replace(alike, samples=x), post)["ancestors"] == 6
+    assert lineage(alike, post)["ancestors"] == 5

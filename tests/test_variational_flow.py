@@ -435,3 +435,11 @@ def test_two_couplings_move_every_number(d):
     params = 0.3 * randn(1, family.size(d), seed=3)
     z = randn(1, 20, d, seed=4)
     assert float((family.push(params, z)[0] - z).abs().amax((0, 1)).min()) > 1e-3
+
+
+def test_each_step_fits_the_target_blurred_to_the_level_it_reaches(monkeypatch):
+    post, levels, target = bed(), [], fits.Target
+    monkeypatch.setattr(fits, "Target", lambda post, level, gradient: levels.append(float(level)) or target(post, level, gradient))
+    method = methods.ScorePriorVI("diagonal", draws=4, updates=1, polish=1)
+    drive(post, method, 4, n=4)
+    assert levels == pytest.approx([*po.grid.karras(4, post.prior.sigma_max, post.prior.sigma_min)[1:-1].tolist(), post.prior.sigma_min])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import bed, picture
+from cases import bed, complex_picture, picture
 
 import posteriori as po
 from posteriori import methods
@@ -236,6 +236,22 @@ def test_one_adam_step_moves_by_the_learning_rate_along_the_gradient_of_the_elbo
     kl = ((mu - m) ** 2 + (2 * log_std).exp()).sum() / 0.4 - log_std.sum()
     loss = kl + (y - x0 @ A.T).square().sum() / (2 * std**2)
     g, h = torch.autograd.grad(loss, (mu, log_std))
+    ours, spread = methods.MGPS.published(inner=1, lr=0.03).by_adam(post, m, 0.2, tau, Fixed(z))
+    torch.testing.assert_close(ours, m - 0.03 * 1.25**0.5 * g / (g.abs() + 1e-8), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(spread.log(), log_std.detach() - 0.03 * h / (h.abs() + 1e-8), rtol=1e-6, atol=1e-6)
+
+
+def test_the_adam_fit_follows_the_gradient_for_complex_images_too():
+    """A complex number is two real ones, each of variance std^2: KL and misfit written out, differentiated by autograd."""
+    post = complex_picture()
+    tau = torch.tensor(0.5, dtype=F64)
+    m, z = (torch.randn(2, 6, 5, dtype=torch.complex128, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    mu, log_std = torch.view_as_real(m).clone().requires_grad_(), torch.full((2, 6, 5), 0.5 * math.log(0.2), dtype=F64).requires_grad_()
+    x0 = post.prior.denoise(torch.view_as_complex(mu) + log_std.exp() * z, tau)
+    kl = ((mu - torch.view_as_real(m)).square().sum() + 2 * (2 * log_std).exp().sum()) / 0.4 - 2 * log_std.sum()
+    loss = kl + torch.view_as_real(post.likelihood.y - post.likelihood.A(x0)).square().sum() / (2 * post.likelihood.std**2)
+    g, h = torch.autograd.grad(loss, (mu, log_std))
+    g = torch.view_as_complex(g)
     ours, spread = methods.MGPS.published(inner=1, lr=0.03).by_adam(post, m, 0.2, tau, Fixed(z))
     torch.testing.assert_close(ours, m - 0.03 * 1.25**0.5 * g / (g.abs() + 1e-8), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(spread.log(), log_std.detach() - 0.03 * h / (h.abs() + 1e-8), rtol=1e-6, atol=1e-6)
