@@ -64,6 +64,7 @@ def read_image(
     channels: how many the picture has; None for what the file itself says, grey or RGB.
     white: the stored number that stands for white, black being 0, such as 4095 for 12 bits in a file of 16; None for 2^bits - 1, and
         for floating point numbers as they are.
+    scale: the value of one stored unit, in place of white, for numbers that are no picture: ``scale`` times the stored ones are returned.
     nodata: the stored number of pixels without data; None for what the file states (GDAL's tag), "none" for no such number.
     keep_missing: return NaN where there is no data or no finite number, instead of refusing the picture.
 
