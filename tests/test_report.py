@@ -54,9 +54,19 @@ def test_the_colour_scale_gets_lighter():
 def test_every_number_of_the_table_stands_under_its_heading():
     from posteriori.report.table import HEADINGS, cells
 
-    record = {"psnr_mean": 1, "psnr_sample": 2, "ssim_mean": 3, "ssim_sample": 4, "chi2_samples": 5, "spread": 6, "seconds": 9}
+    record = {
+        "psnr_mean": 1,
+        "psnr_sample": 2,
+        "ssim_mean": 3,
+        "ssim_sample": 4,
+        "chi2_samples": 5,
+        "spread": 6,
+        "seconds": 9,
+        "inside_80": 0.1,
+    }
     shown = dict(zip(HEADINGS, cells(record | {"method": "MMPS", "counts": {"denoiser": 7, "vjp": 8}}), strict=True))
     assert shown.pop("Method") == "MMPS"
+    assert shown.pop("In 80 %") == "10%"
     assert {head: float(text) for head, text in shown.items()} == {
         "PSNR mean, dB": 1, "PSNR one, dB": 2, "SSIM mean": 3, "SSIM one": 4, "chi2": 5, "Spread": 6, "Denoiser": 7, "VJP": 8, "Seconds": 9,
     }  # fmt: skip

@@ -12,6 +12,7 @@ from posteriori import evaluation as ev
 from posteriori import grid, methods
 from posteriori.evaluation.spread import kept_of
 from posteriori.methods import DDIM, ConstantFraction, Heun, Midpoint
+from posteriori.report.page import _spread
 
 F64 = torch.float64
 LEVELS = grid.karras(9, 20.0, 0.05)
@@ -86,3 +87,24 @@ def test_units_and_parts_of_complex_numbers_do_not_matter():
     record = ev.summary(run, post, method=methods.Unconditional())
     spread = record["spread"] / 2**0.5
     assert record["kept"] == pytest.approx(kept_of(DDIM(1.0), torch.tensor(run.config["levels"], dtype=F64), spread), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("inside", "kept", "said"),
+    [
+        (0.78, 0.6, "hold 78.0 % of the reference's numbers."),
+        (0.66, 0.7, "14 points too few, in part for want of steps."),
+        (0.66, 0.98, "14 points too few, not for want of steps: the method's approximation, or the prior, is off there."),
+        (0.66, None, "14 points too few."),
+        (0.91, 0.7, "11 points too many, not for want of steps"),
+        (0.91, 1.3, "11 points too many, in part for want of steps."),
+    ],
+)
+def test_the_page_says_by_how_much_intervals_miss_and_why(inside, kept, said):
+    post, method = bed(), methods.MMPS()
+    run = po.sample(post, method, n=4, steps=3)
+    record = ev.summary(run, post, post.prior.sample(1, 0)[0], method) | {"inside_80": inside, "kept": kept}
+    text = _spread(run, record)
+    assert said in text
+    assert ("in these 3 steps a Gaussian as wide keeps" in text) == (kept is not None)
+    assert _spread(run, {}) == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-HEADINGS = ("Method", "PSNR mean, dB", "PSNR one, dB", "SSIM mean", "SSIM one", "chi2", "Spread", "Denoiser", "VJP", "Seconds")
+HEADINGS = ("Method", "PSNR mean, dB", "PSNR one, dB", "SSIM mean", "SSIM one", "chi2", "Spread", "In 80 %", "Denoiser", "VJP", "Seconds")
 
 
 def cells(record: dict[str, Any]) -> list[str]:
@@ -18,6 +18,7 @@ def cells(record: dict[str, Any]) -> list[str]:
         (record.get("ssim_sample"), ".3f"),
         (record.get("chi2_samples"), ".2f"),
         (record.get("spread"), ".3g"),
+        (record.get("inside_80"), ".0%"),
         (counts.get("denoiser"), "g"),
         (counts.get("vjp"), "g"),
         (record.get("seconds"), ".1f"),
