@@ -75,6 +75,9 @@ class CountedPrior(Prior):
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         return self.inner.log_prob(x, sigma)
 
+    def ladder(self) -> Tensor:
+        return self.inner.ladder()
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
 

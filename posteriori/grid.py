@@ -6,6 +6,7 @@ are the same level when they agree within ``SLACK`` of their size: which of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -46,12 +47,24 @@ def ddpm(steps: int, beta_min: float = 1e-4, beta_max: float = 0.02, train_steps
     if not 1 <= steps <= train_steps:
         raise ValueError(f"a ddpm grid has between 1 and {train_steps} steps, got {steps}")
     abar = torch.cumprod(1 - torch.linspace(beta_min, beta_max, train_steps, dtype=torch.float64), 0)
-    index = torch.linspace(train_steps - 1, 0, steps, dtype=torch.float64).round().long()
-    return _closed(((1 - abar) / abar).sqrt()[index])
+    return trained(steps, ((1 - abar) / abar).sqrt())
 
 
-def make(grid: Name | Tensor, steps: int, sigma_max: float, sigma_min: float) -> Tensor:
+def trained(steps: int, ladder: Tensor) -> Tensor:
+    """(steps + 1,) float64: ``steps`` of the levels ``ladder`` (K,), which rise, evenly spaced by rank and the noisiest included, then 0.
+    More steps than levels interpolate between them, linearly in ln(sigma)."""
+    place = torch.linspace(len(ladder) - 1, 0, steps, dtype=torch.float64)
+    if steps <= len(ladder):
+        return _closed(ladder.double()[place.round().long()])
+    below = place.floor().long().clamp(max=max(len(ladder) - 2, 0))
+    logs = ladder.double().log()
+    return _closed(torch.lerp(logs[below], logs[(below + 1).clamp(max=len(ladder) - 1)], place - below).exp())
+
+
+def make(grid: Name | Tensor, steps: int, sigma_max: float, sigma_min: float, ladder: Callable[[], Tensor] | None = None) -> Tensor:
     """The grid of a run: one of the names above with the prior's own end points, or an explicit list of levels.
+
+    ladder: gives the levels that "ddpm" chooses from, see ``Prior.ladder``; those of a linear-beta DDPM when None.
 
     Raises ``ValueError`` when an explicit list is not strictly decreasing down to 0, or a name is unknown.
     """
@@ -67,7 +80,7 @@ def make(grid: Name | Tensor, steps: int, sigma_max: float, sigma_min: float) ->
     if grid == "log":
         return log(steps, sigma_max, sigma_min)
     if grid == "ddpm":
-        return ddpm(steps)
+        return ddpm(steps) if ladder is None else trained(steps, ladder())
     raise ValueError(f"unknown grid {grid!r}; choose 'karras', 'log', 'ddpm' or give the levels as a tensor")
 
 

@@ -80,7 +80,8 @@ def sample(
     method: any method of ``posteriori.methods``.
     n: samples returned, whatever the method does inside.
     steps: noise levels visited.
-    grid: "karras", "log" or "ddpm", or a tensor of levels that ends at 0; None for the method's own choice, "karras" when it has none.
+    grid: "karras", "log" or "ddpm" (levels that the prior was trained at, a DDPM's where it has none of its own), or a tensor of levels
+        that ends at 0; None for the method's own choice, "karras" when it has none.
     seed: integer >= 0; sample k depends on (seed, k).
     first: the number of the first sample: the run returns samples first to first + n - 1, so that ``Run.merge`` makes of several runs,
         on several machines, the one that would have drawn them all. A multiple of the samples that the method returns together.

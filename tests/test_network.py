@@ -358,7 +358,8 @@ def test_a_grid_beyond_the_schedule_is_refused():
     prior = Network(zeros, shape=(1, 4, 4), parametrization="eps", schedule=DiscreteVP.scaled_linear(), range=None)
     post = po.Posterior(prior, po.Likelihood(torch.zeros(1), po.operators.Nothing((1, 4, 4)), po.noise.Gaussian(1.0)))
     with pytest.raises(ValueError, match=r"157\.407 lies outside"):
-        po.sample(post, po.methods.Unconditional(), steps=5, grid="ddpm")
+        po.sample(post, po.methods.Unconditional(), steps=5, grid=po.grid.ddpm(5))
+    assert len(po.sample(post, po.methods.Unconditional(), steps=5, grid="ddpm").samples) == 1
 
 
 def test_the_network_hears_its_label_as_it_is_and_by_cosine_and_sine():

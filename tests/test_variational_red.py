@@ -275,3 +275,13 @@ def test_mgps_is_near_the_posterior_and_more_inner_steps_help():
     assert gaps[1] < gaps[0]
     assert gaps[1] < 0.25
     assert bool(po.sample(picture(), methods.MGPS(), n=3, steps=10).samples.isfinite().all())
+
+
+@pytest.mark.parametrize("spacing", ["level", "time"])
+def test_the_midpoint_stays_above_the_priors_lowest_level(spacing):
+    """And at that level itself it is s: the step is then a draw of the fit, without a bridge."""
+    method, low = methods.MGPS(spacing=spacing), 0.1
+    for s in (0.1, 0.12, 0.15):
+        assert float(method.level(torch.tensor(s, dtype=F64), low)) == pytest.approx(0.1, rel=1e-12)
+    assert torch.equal(method.level(torch.tensor(3.0, dtype=F64), low), method.level(torch.tensor(3.0, dtype=F64)))
+    assert float(method.level(torch.tensor(0.01, dtype=F64), low)) == pytest.approx(0.01, rel=1e-12)

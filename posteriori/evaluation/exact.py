@@ -113,6 +113,9 @@ class Conditioned(Prior):
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         return self.after.linearize(x, sigma)
 
+    def ladder(self) -> Tensor:
+        return self.before.ladder()
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.before.start(z, sigma)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import identity
+from posteriori.priors.schedule import DiscreteVP
 from posteriori.rng import Noise
 from posteriori.settings import Checked
 
@@ -105,6 +106,21 @@ class Prior(nn.Module, metaclass=Checked):
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""
         return sigma * z
+
+    def ladder(self) -> Tensor:
+        """Noise levels at equal distances in the time of training, rising, (K,) float64: what a "ddpm" grid chooses from. A linear-beta
+        DDPM's by default, those between sigma_min and sigma_max."""
+        return self.within(DiscreteVP.linear().ladder())
+
+    def within(self, levels: Tensor) -> Tensor:
+        """The levels that lie between sigma_min and sigma_max. Raises ``ValueError`` where none does."""
+        inside = levels[(levels >= self.sigma_min * (1 - 1e-6)) & (levels <= self.sigma_max * (1 + 1e-6))]
+        if not len(inside):
+            raise ValueError(
+                f"none of the levels {float(levels[0]):.3g} to {float(levels[-1]):.3g} of a ddpm grid lies between {self.sigma_min:.3g} "
+                f"and {self.sigma_max:.3g}, the limits of the prior; use grid='karras'"
+            )
+        return inside
 
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
         """An exact draw of x0 given x = x0 + sigma z. Raises ``TypeError`` for a prior that is not known in closed form."""

@@ -50,6 +50,9 @@ class ComplexImages(Prior):
         """A density over the real and imaginary parts."""
         return self.pairs.log_prob(split(x), sigma)
 
+    def ladder(self) -> Tensor:
+        return self.pairs.ladder()
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return join(self.pairs.start(split(z), sigma))
 

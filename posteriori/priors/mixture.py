@@ -20,6 +20,7 @@ from torch import Tensor
 from posteriori.linalg import cosine
 from posteriori.memo import kept
 from posteriori.priors.base import Prior, Pull
+from posteriori.priors.schedule import DiscreteVP
 from posteriori.priors.shared import SharedCovariance
 from posteriori.rng import Noise, Streams
 
@@ -168,6 +169,10 @@ class GaussianMixture(Prior):
         values = values.clamp(min=0)
         return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ powers).view(self.image_shape)
 
+    def ladder(self) -> Tensor:
+        """All levels of a linear-beta DDPM: a closed form holds at any."""
+        return DiscreteVP.linear().ladder()
+
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
         if len(self.means) == 1:
@@ -265,6 +270,9 @@ class Gaussian(Prior):
 
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         return self.mixture.linearize(x, sigma)
+
+    def ladder(self) -> Tensor:
+        return self.mixture.ladder()
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.mixture.start(z, sigma)

@@ -167,6 +167,10 @@ class Network(Prior):
         measured = math.exp(float(np.interp(math.log(float(sigma)), np.log(levels), np.log(values))))
         return min(measured, float(sigma) ** 2)
 
+    def ladder(self) -> Tensor:
+        """The levels of the network's own schedule that lie between sigma_min and sigma_max; a linear-beta DDPM's for "edm"."""
+        return super().ladder() if self.schedule is None else self.within(self.schedule.ladder())
+
     def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
         """As for every prior, from the measured ``spectrum``."""
         return None if self.spectrum is None else self.spectrum.at(sigma, shape)

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from posteriori.settings import Checked
 
+RUNGS = 1000  # of a schedule in continuous time: as many as DDPM's
+
 
 class Level(NamedTuple):
     """One noise level as a network sees it.
@@ -59,6 +61,11 @@ class Schedule(metaclass=Checked):
     def level(self, sigma: float) -> Level:
         """Scale and label at sigma. Raises ``ValueError`` naming level and range when sigma lies outside by more than 1e-6 of itself."""
 
+    @abstractmethod
+    def ladder(self) -> Tensor:
+        """Finite levels from sigma_min to sigma_max at equal distances in the schedule's own time, (K,) float64: all of a discrete one's,
+        1000 of a continuous one's."""
+
     @property
     def pure_noise(self) -> bool:
         """Whether the noisiest label means no signal at all (sigma infinite), where noise and score say nothing about x0."""
@@ -91,6 +98,9 @@ class VE(Schedule):
     def level(self, sigma: float) -> Level:
         sigma = self.inside(sigma)
         return Level(1.0, sigma, (sigma if self.label == "sigma" else math.log(sigma),))
+
+    def ladder(self) -> Tensor:
+        return torch.from_numpy(np.geomspace(self.sigma_min, self.sigma_max, RUNGS))
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,9 @@ class DiscreteVP(Schedule):
     def pure_noise(self) -> bool:
         return self.alphas_cumprod[-1] == 0
 
+    def ladder(self) -> Tensor:
+        return torch.tensor([sigma for sigma in self.sigmas if sigma < math.inf], dtype=torch.float64)
+
     def timestep(self, sigma: float) -> float:
         """The fractional timestep of a level: linear in ln(sigma); from the last finite level to infinity linear in a."""
         finite = self.sigmas[:-1] if self.pure_noise else self.sigmas
@@ -240,6 +253,9 @@ class ContinuousVP(Schedule):
         """The level at time t."""
         return math.sqrt(math.expm1(self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2))
 
+    def ladder(self) -> Tensor:
+        return torch.tensor([self.sigma_at(t) for t in np.linspace(self.t_min, 1, RUNGS)], dtype=torch.float64)
+
     def level(self, sigma: float) -> Level:
         sigma = self.inside(sigma)
         integral, slope = math.log1p(sigma**2), self.beta_max - self.beta_min
@@ -274,6 +290,10 @@ class RectifiedFlow(Schedule):
         a = 1 / (1 + sigma)
         t, rates = (a, (1.0, -1.0)) if self.flip else (a * sigma, (-1.0, 1.0))
         return Level(a, sigma, (self.label_scale * t,), rates=rates)
+
+    def ladder(self) -> Tensor:
+        t = torch.from_numpy(np.linspace(self.sigma_min / (1 + self.sigma_min), self.sigma_max / (1 + self.sigma_max), RUNGS))
+        return t / (1 - t)
 
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (VE, DiscreteVP, ContinuousVP, RectifiedFlow)}

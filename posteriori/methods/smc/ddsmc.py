@@ -92,7 +92,7 @@ class DDSMC(Ensemble[Cloud]):
         return rho2 / (rho2 + tau**2), v * ((1 - taken) + taken * (1 / (1 + rho2 / tau**2)))
 
     def _centre(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
-        steps, low = 1 if self.centre == "tweedie" else self.ode_steps, min(post.prior.sigma_min, 0.5 * float(sigma))
+        steps, low = self.ode_steps if self.centre == "ode" and grid.above(sigma, post.prior.sigma_min) else 1, post.prior.sigma_min
         for level, lower in pairwise(grid.karras(steps, float(sigma), low).to(sigma)):
             x = torch.lerp(post.prior.denoise(x, level), x, float(lower / level))
         return x

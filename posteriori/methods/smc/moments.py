@@ -69,7 +69,8 @@ class MomentSMC(Ensemble[Cloud]):
 
     def levels(self, post: Posterior, steps: int) -> Tensor:
         # A few times the prior's width: the start, Gaussian with the prior's mean and covariance, is then as good as exact.
-        return adapted(post, replace(self, particles=self.pilot, share=0.0), steps, 4 * post.prior.spread, rows=self.chunk)
+        top = min(4 * post.prior.spread, post.prior.sigma_max)
+        return adapted(post, replace(self, particles=self.pilot, share=0.0), steps, top, rows=self.chunk)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         rows = looks.rows(post) if self.chunk is None else self.chunk

@@ -9,7 +9,8 @@
     fit     "curvature": per step two gradients, at mu +- std r with random signs r; their mean moves mu by a step from ||A|| and p, their
             difference estimates the diagonal of the Hessian, which added to 1 / p is 1 / std^2 (default)
             "adam": one reparametrised gradient in (mu, log std) per step, learning rate ``lr`` in VP units: the paper's
-    tau     "level": midpoint s; "time": at a share ``midpoint`` of the time at which a linear-beta VP process reaches s: the paper's
+    tau     "level": midpoint s; "time": at a share ``midpoint`` of the time at which a linear-beta VP process reaches s: the paper's;
+            never below the prior's sigma_min
 
 Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior sampling with midpoint guidance, 2025.
 Cost per step: one denoiser, and ``inner`` (twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
@@ -63,7 +64,7 @@ class MGPS(Method[Tensor]):
         return frozenset({"noisy"} if self.width == "ddpm" else ())
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        x, x0, tau = state, post.prior.denoise(state, sigma), self.level(s)
+        x, x0, tau = state, post.prior.denoise(state, sigma), self.level(s, post.prior.sigma_min)
         if not bool(s > 0):
             return x0, {}
         share = float(1 - tau**2 / sigma**2)
@@ -72,12 +73,12 @@ class MGPS(Method[Tensor]):
         k = float((s**2 - tau**2) / (sigma**2 - tau**2))
         return torch.lerp(mu + std * rng.normal(mu), x, k).add(rng.normal(x), alpha=math.sqrt(k * float(sigma**2 - s**2))), {}
 
-    def level(self, s: Tensor) -> Tensor:
-        """tau; by "time" with log(1 + s^2) = 0.1 t + 9.95 t^2, DDPM's betas in continuous time."""
+    def level(self, s: Tensor, low: float = 0.0) -> Tensor:
+        """tau, not below ``low``; by "time" with log(1 + s^2) = 0.1 t + 9.95 t^2, DDPM's betas in continuous time."""
         if self.spacing == "level":
-            return self.midpoint * s
+            return (self.midpoint * s).clamp(min=min(low, float(s)))
         t = ((0.01 + 39.8 * (s**2).log1p()).sqrt() - 0.1) / 19.9 * self.midpoint
-        return (0.1 * t + 9.95 * t**2).expm1().sqrt()
+        return (0.1 * t + 9.95 * t**2).expm1().sqrt().clamp(min=min(low, float(s)))
 
     def by_curvature(self, post: Posterior, m: Tensor, p: float, tau: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
         """mu and std of the fit to N(m, p) times the likelihood, by damped steps: (B, *E) each."""
