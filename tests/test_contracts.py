@@ -111,5 +111,17 @@ def test_info_and_purity_are_checked():
 
     with pytest.raises((AssertionError, RuntimeError)):
         check_method(InPlace(), bed())
+
+    @dataclass(frozen=True)
+    class Restored(BatchNorm):
+        """Gives the right numbers, and leaves others in the state that it was given."""
+
+        def step(self, post, state, sigma, s, rng):
+            x0 = post.prior.denoise(state, sigma)
+            state.copy_(x0 + sigma * 0)
+            return x0 + s * rng.normal(x0), {}
+
+    with pytest.raises(AssertionError, match="changed its input state in place"):
+        check_method(Restored(), bed())
     with pytest.raises((AssertionError, RuntimeError, IndexError)):
         check_method(Scalar(), bed())

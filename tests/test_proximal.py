@@ -273,3 +273,12 @@ def test_every_level_is_measured_with_noise_of_its_own():
     for a, b in ((0, 1), (1, 2), (0, 2)):
         # 2880 products of independent normal numbers: five standard errors.
         assert abs(float((by_level[a] * by_level[b]).mean())) < 5 / 2880**0.5
+
+
+def test_daps_tempers_the_measured_draw_as_any_other():
+    post, x = correlated(), images(correlated(), 0.7)
+    C, centre = proximal.measured(post, level(0.7)), post.prior.denoise(images(post, 0.7), level(0.7))
+    for temperature in (1.0, 4.0):
+        last, _ = methods.DAPS(temperature=temperature).step(post, x, level(0.7), level(0.0), Streams(3, range(3)))
+        torch.testing.assert_close(last, proximal.draw(post, centre, C, Streams(3, range(3)), temperature))
+    assert float((last - proximal.draw(post, centre, C, Streams(3, range(3)))).abs().max()) > 1e-2

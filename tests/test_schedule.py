@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from posteriori.priors import VE, ContinuousVP, DiscreteVP, RectifiedFlow
 from posteriori.priors.schedule import from_record, record
@@ -165,3 +166,16 @@ def test_records_make_known_classes_only():
         from_record({"kind": "os.system", "command": "true"})
     with pytest.raises(ValueError, match="the VE schedule cannot be made from"):
         from_record({"kind": "VE", "sigma": 1.0})
+
+
+def test_a_learned_variance_of_a_step_tells_that_of_the_image():
+    """Forwards: Var[x_(t-1) | x_t] = beta~ + c^2 Var[x0 | x_t], told as log var = f log beta + (1 - f) log beta~; and back."""
+    schedule = DiscreteVP.linear()
+    abar = np.array(schedule.alphas_cumprod)
+    for t, variance in ((1, 1e-5), (50, 2e-3), (400, 0.2), (999, 0.7)):
+        now, before = abar[t], abar[t - 1]
+        beta = 1 - now / before
+        rest, c = beta * (1 - before) / (1 - now), before**0.5 * beta / (1 - now)
+        f = (math.log(rest + c**2 * variance) - math.log(rest)) / (math.log(beta) - math.log(rest))
+        found = schedule.learned_variance(torch.tensor([2 * f - 1], dtype=torch.float64), t)
+        assert float(found) == pytest.approx(variance, rel=1e-6)
