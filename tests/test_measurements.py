@@ -144,7 +144,14 @@ def test_pictures_that_mean_something_else_are_refused(tmp_path):
     np.save(tmp_path / "five.npy", np.zeros((5, 4, 4)))
     tifffile.imwrite(tmp_path / "pages.tif", np.zeros((2, 8, 8), dtype=np.uint16), photometric="minisblack")
     tifffile.imwrite(tmp_path / "white.tif", np.zeros((8, 8), dtype=np.uint8), photometric="miniswhite")
+    np.save(tmp_path / "none.npy", np.zeros((0, 4), dtype=np.float32))
+    frames = [Image.fromarray(np.full((4, 4), k, dtype=np.uint8)) for k in (1, 200)]
+    frames[0].save(tmp_path / "frames.png", save_all=True, append_images=frames[1:])
+    frames[0].convert("P").save(tmp_path / "palette.tif")
     cases = {
+        "none.npy": "holds 0 values",
+        "frames.png": "holds 2 pages",
+        "palette.tif": "stores colours as PALETTE",
         "clear.png": "transparent pixels",
         "cmyk.jpg": "CMYK",
         "int.npy": "whose white is unknown",

@@ -80,8 +80,8 @@ def read_image(
         raise ValueError(f"give one of white and scale, a finite number > 0, got white={white}, scale={scale}")
     found = _stored(path, channels, notes)
     planes = _channels(found, channels, path, notes)
-    if planes.dtype.kind not in "uibf":
-        raise ValueError(f"{path} holds {planes.dtype} values, a picture has real ones")
+    if planes.dtype.kind not in "uibf" or not planes.size:
+        raise ValueError(f"{path} holds {planes.size} values of {planes.dtype}, a picture has real ones")
     missing = _missing(planes, found.nodata if nodata is None else None if nodata == "none" else nodata)
     if missing.any() and not keep_missing:
         raise ValueError(
@@ -208,6 +208,9 @@ def _pillow(path: Path, notes: list[str]) -> Stored:
             deep = png.deep_colour(path, picture)
             if deep is not None:
                 return Stored(deep, "RGB" if len(deep) == 3 else "RGBA")
+            pages = getattr(picture, "n_frames", 1)
+            if pages > 1 and picture.format == "PNG":  # a camera's JPEG may carry depth or a preview behind its photograph
+                raise ValueError(f"{path} holds {pages} pages (an animation); save the one you mean in a file of its own")
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
             upright = ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:

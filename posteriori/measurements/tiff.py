@@ -46,7 +46,8 @@ def read(path: Path, notes: list[str]) -> Stored:
     except RefusedError as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # a damaged TIFF meets errors of every class on its way through the decoder
-        raise ValueError(f"{path} cannot be read as one TIFF picture: {error}") from error
+        packed = "; install it, or save the picture without compression" if "imagecodecs" in str(error) else ""
+        raise ValueError(f"{path} cannot be read as one TIFF picture: {error}{packed}") from error
     if turned not in (1, None):
         notes.append(f"{path.name} asks to be turned (orientation {int(turned)}), which is not done: its rows are taken as stored")
     planes = array[None] if len(names) == 2 else np.moveaxis(array, _plane_axis(names), 0)
