@@ -13,6 +13,7 @@ from posteriori import evaluation as ev
 from posteriori import grid, methods
 from posteriori.evaluation.probe import Injected
 from posteriori.methods import DDIM, Midpoint
+from posteriori.methods.base import settings
 from posteriori.rng import Streams
 
 F64 = torch.float64
@@ -165,6 +166,7 @@ def test_a_step_after_the_transition_refuses_a_second_denoised_image(make, trans
 
 
 def test_two_transitions_without_settings_are_two_runs(tmp_path):
+    assert settings(methods.PiGDM(transition=methods.Heun())) != settings(methods.PiGDM(transition=Midpoint()))
     post = bed()
     po.sample(post, methods.PiGDM(transition=methods.Heun()), n=1, steps=3, folder=tmp_path)
     with pytest.raises(ValueError, match="Midpoint"):
