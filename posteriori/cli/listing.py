@@ -6,6 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 from posteriori.methods import ALL
+from posteriori.testing import CLAIMS
 
 
 def records() -> list[dict[str, Any]]:
@@ -67,6 +68,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"For comparison, {said}.",
             "",
         ]
+    out += ["What methods claim is tested of every one that claims it (`posteriori.testing.CLAIMS`):", ""]
+    out += [*(f"- *{name}*: {claim.sentence}" for name, claim in CLAIMS.items()), ""]
     out += ["| method | family | needs | cost per step | " + "".join(f"{t} | " for t in titles) + "claims | reference |"]
     out += ["|---" * (6 + len(titles)) + "|"]
     for r in records():

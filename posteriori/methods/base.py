@@ -39,7 +39,7 @@ class Method(Generic[S], metaclass=Checked):
     "density" (noise of any law but a level of 0), "unbounded" (a law that knows every A x; photon counts, which know none below 0, do not
     where A is linear), "closed form", "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the operator, linear or not).
     cost: calls per step, in words.
-    claims: what is proven and tested; see ``posteriori.testing.CLAIMS``.
+    claims: what is proven and tested of the default setting: keys of ``posteriori.testing.CLAIMS``.
     """
 
     reference: ClassVar[str] = ""

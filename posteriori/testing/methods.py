@@ -13,9 +13,10 @@ from posteriori.likelihood import Posterior
 from posteriori.methods.base import Method, settings
 from posteriori.rng import Streams
 from posteriori.sample import sample
+from posteriori.testing.claims import CLAIMS, check_claims
 
 
-def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: int = 0) -> None:
+def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: int = 0, claims: bool = True) -> None:
     """Check a method on a posterior that it accepts. Raises ``AssertionError`` saying which rule is broken, with numbers.
 
     - hyper-parameters are frozen and can be written as JSON; reference, family and cost are stated;
@@ -23,7 +24,9 @@ def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: 
     - sample k is the same alone and in a batch (a norm, a CG scalar or a step size over the batch breaks this);
     - the step is pure: the same state and random numbers give the same result, and the state is not changed in place;
     - no state carries an autograd graph, and a run counts its denoiser calls;
-    - weights are per row, float64.
+    - weights are per row, float64;
+    - its claims are among ``CLAIMS``, and hold: each is checked on problems of its own, as ``check_claims`` does. A class claims for its
+      default setting; of another setting, or without ``claims`` (which takes seconds), the names alone are looked at.
     """
     name = type(method).__name__
     for f in fields(method):
@@ -52,6 +55,18 @@ def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: 
     gap = float((alone.samples - run.samples).abs().max() / run.samples.abs().max())
     assert gap < tolerance, f"{name}: sample values change by {gap:.2g} (relative) when they are drawn alone: rows influence each other"
     _check_pure(method, post)
+    unknown = sorted(method.claims - CLAIMS.keys())
+    assert not unknown, f"{name} claims {unknown[0]!r}, which no check proves; known: {'; '.join(CLAIMS)}"
+    if claims and method == _default(type(method)):
+        check_claims(method)
+
+
+def _default(kind: type[Method[Any]]) -> Method[Any] | None:
+    """The default setting of a class; None when a setting has to be given."""
+    try:
+        return kind()
+    except TypeError:
+        return None
 
 
 def _check_pure(method: Method[Any], post: Posterior) -> None:

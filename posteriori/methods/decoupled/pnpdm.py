@@ -56,7 +56,7 @@ class PnPDM(Method[Tensor]):
     family: ClassVar[str] = "decoupled"
     needs: ClassVar[frozenset[str]] = frozenset({"density"})
     cost: ClassVar[str] = "up to 20 denoisers, 1 solve"
-    claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
+    claims: ClassVar[frozenset[str]] = frozenset({"with more prior_steps a flat likelihood gives the prior"})
 
     @classmethod
     def published(cls) -> PnPDM:
