@@ -103,6 +103,10 @@ class CountedOperator(Operator):
     def label(self) -> str:
         return self.inner.label
 
+    @property
+    def steady_norm(self) -> float | None:
+        return self.inner.steady_norm
+
     def surrogate(self) -> Operator | None:
         return self.inner.surrogate()
 

@@ -24,7 +24,7 @@ from posteriori.linalg import dot, real_view
 from posteriori.memo import kept
 from posteriori.noise import Noise
 from posteriori.operators.affine import Affine
-from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, solve
+from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, repeat_test, solve
 from posteriori.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ class Likelihood:
     noise: the law, its level in the units of y.
     range: the range in which A expects x, for example (0, 1); None for a prior without a range of its own.
     r2: extra uncertainty r2 of x itself: y ~ N(A x, noise + r2 A A^H). For Gaussian noise and linear A.
-    check: compare ``A.adjoint`` with ``A`` once per operator (two operator calls); raises ``AdjointError`` when they do not match.
+    check: call A twice on one image, and compare ``A.adjoint`` with a linear A, once per operator (two to four operator calls).
+
+    Raises ``TypeError`` when y, A and the noise are not of one kind of number, ``ValueError`` when two calls of A differ, and
+    ``AdjointError`` when its adjoint does not match.
     """
 
     y: Tensor
@@ -73,9 +76,10 @@ class Likelihood:
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
             raise ValueError(f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask them out with an operator")
-        if self.check and isinstance(A := self.A, LinearOperator):
+        self.noise.check_kind(y)
+        if self.check:
             real = y.real.dtype
-            kept(A, ("dot test", real), lambda: dot_test(A, rtol=1e-3 if real != torch.float64 else 1e-6, dtype=real))
+            kept(self.A, ("call tests", real), lambda: _test_calls(self.A, real))
 
     @property
     def std(self) -> float:
@@ -150,12 +154,34 @@ def affine(source: Range, target: Range) -> tuple[float, float]:
     return a, target[0] - a * source[0]
 
 
+def _test_calls(A: Operator, dtype: torch.dtype) -> None:
+    rtol = 1e-3 if dtype != torch.float64 else 1e-6
+    repeat_test(A, rtol, dtype)
+    if isinstance(A, LinearOperator):
+        dot_test(A, rtol, dtype)
+
+
+def _check_images(prior: Prior, A: Operator) -> None:
+    if prior.complex == A.complex_in:
+        return
+    models, takes = ("complex", "real") if prior.complex else ("real", "complex")
+    raise TypeError(
+        f"the prior models {models} images, {A.label} takes {takes} ones; "
+        + (
+            f"give an operator on complex images, or the prior of two real channels with {A.label} on them"
+            if prior.complex
+            else f"for a prior of two real channels use {A.label}(...) @ ComplexChannels((2, H, W)), or priors.ComplexImages(prior)"
+        )
+    )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
     """p(x | y) of a prior and a likelihood, in the prior's coordinates.
 
     ``likelihood`` is the given one converted to the prior's range, ``given`` the one the user stated; ``to_given`` maps samples back.
-    Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when shapes do not fit.
+    Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when shapes do not fit;
+    ``TypeError`` when one of prior and operator has real images and the other complex ones.
     """
 
     prior: Prior
@@ -171,6 +197,7 @@ class Posterior:
                 f"for example Likelihood(..., range=(0, 1)) or range={target}"
             )
         self.prior.check_shape(self.likelihood.A.in_shape)
+        _check_images(self.prior, self.likelihood.A)
         if target is not None:
             object.__setattr__(self, "likelihood", self.likelihood.in_range(target))
 

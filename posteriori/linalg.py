@@ -220,6 +220,20 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
     return out
 
 
+def squared_norm(push: Map, pull: Map, x: Tensor, iterations: int = 16) -> Tensor:
+    """||J||^2 of each row, (B,), for J given by v -> J v and u -> J^H u: by power iterations from one fixed start, which come from below.
+
+    Rows start alike, so that none depends on the batch it is in. 0 for J = 0.
+    """
+    start = torch.randn(x.shape[1:], dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    v, value = start.to(x.device).expand_as(x), dot(x, x) * 0
+    for _ in range(iterations):
+        value = dot(v, v).sqrt()
+        unit = torch.where(value > 0, 1.0 / torch.where(value > 0, value, 1.0), 0.0)
+        v = pull(push(v * per_row(unit, v)))
+    return torch.where(value > 0, dot(v, v).sqrt(), 0.0)
+
+
 def largest_eigenvalue(matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-4) -> float:
     """Largest eigenvalue of a positive semi-definite M by Lanczos's method from ``start`` (1, ...).
 

@@ -45,6 +45,10 @@ class Noise(metaclass=Checked):
     def variance(self, y: Tensor) -> Tensor:
         """Variance of each measured real number, estimated from y where the law needs it; broadcasts against y."""
 
+    def check_kind(self, y: Tensor) -> None:
+        """Raise ``TypeError`` naming both kinds of number when the law is not one of such measurements. Any y by default."""
+        return
+
     @property
     def std(self) -> float | None:
         """Standard deviation of a Gaussian law, None for any other."""
@@ -78,8 +82,9 @@ class Noise(metaclass=Checked):
 
 def _check_complex(y: Tensor, wanted: bool, law: str) -> None:
     if y.is_complex() != wanted:
+        kind, met = ("complex", "real") if wanted else ("real", "complex")
         other = "ComplexGaussian(sigma_per_channel=...)" if y.is_complex() else "Gaussian(sigma)"
-        raise TypeError(f"{law} noise met {'complex' if y.is_complex() else 'real'} measurements ({y.dtype}); use {other}")
+        raise TypeError(f"{law} noise is of {kind} numbers and met {met} measurements ({y.dtype}); use {other}")
 
 
 def _gaussian_log_prob(difference: Tensor, sigma: float) -> Tensor:
@@ -93,6 +98,9 @@ class Gaussian(Noise):
     """y = A x + sigma z for real measurements; sigma in the units of y."""
 
     sigma: NonNegative
+
+    def check_kind(self, y: Tensor) -> None:
+        _check_complex(y, False, "Gaussian")
 
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
         _check_complex(clean, False, "Gaussian")
@@ -139,6 +147,9 @@ class ComplexGaussian(Noise):
         assert self.sigma_per_channel is not None  # set by __post_init__
         return self.sigma_per_channel
 
+    def check_kind(self, y: Tensor) -> None:
+        _check_complex(y, True, "ComplexGaussian")
+
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
         _check_complex(clean, True, "ComplexGaussian")
         return clean + self.std * rng.normal(clean)
@@ -169,7 +180,10 @@ class Poisson(Noise):
 
     def __post_init__(self) -> None:
         if self.peak < 10:
-            warnings.warn(f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary picture", stacklevel=3)
+            warnings.warn(f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary picture", stacklevel=4)
+
+    def check_kind(self, y: Tensor) -> None:
+        _check_complex(y, False, "Poisson")
 
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
         _check_complex(clean, False, "Poisson")

@@ -70,6 +70,7 @@ OPERATORS = {
     "PhaseRetrieval odd": lambda dtype: ops.PhaseRetrieval((1, 3, 7), oversampling=1.5),
     "Radon": lambda dtype: ops.Radon((2, 9, 12), [0, 30, 45, 90, 100.5, 135], 0.7).to(dtype),
     "Radon few detectors": lambda dtype: ops.Radon((11, 8), [10, 70, 200], 1.0, detectors=6, detector_mm=2.0).to(dtype),
+    "Transmission": lambda dtype: ops.Transmission(ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)),
     "Stack": lambda dtype: ops.Stack(
         ops.Downsample((1, 8, 8), 2).to(dtype),
         ops.Mask(ops.box_mask((1, 8, 8), 4)),

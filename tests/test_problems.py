@@ -65,6 +65,10 @@ SECTIONS = [
         {"name": "radon", "angles": [10, 20.5], "pixel_mm": 1, "detectors": 9, "detector_mm": 2},
         lambda: po.operators.Radon((3, 8, 8), [10, 20.5], 1.0, 9, 2.0),
     ),
+    (
+        {"name": "transmission", "angles": 3, "pixel_mm": 0.5, "detectors": 8},
+        lambda: po.operators.Transmission(po.operators.Radon((3, 8, 8), [0, 60, 120], 0.5, 8)),
+    ),
     ({"name": "clip", "gain": 3}, lambda: po.operators.Clip((3, 8, 8), 3.0)),
     ({"name": "jpeg", "quality": 40, "subsampling": "4:4:4"}, lambda: po.operators.JPEG((3, 8, 8), 40, "4:4:4")),
     ({"name": "phase-retrieval", "oversampling": 2}, lambda: po.operators.PhaseRetrieval((3, 8, 8), 2.0)),
@@ -80,7 +84,7 @@ def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, s
     np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
     write_image(tmp_path / "mask.png", (torch.arange(8).expand(8, 8) > 3).float(), range=(0, 1))
     np.save(tmp_path / "x.npy", np.random.default_rng(1).random((3, 8, 8), dtype=np.float32))
-    method = "DPS" if "phase" in str(section) else "MMPS"
+    method = "DPS" if "phase" in str(section) or "transmission" in str(section) else "MMPS"
     task = problems.load(write(prior=gaussian(3, 8, 8), operator=section, measurement={"image": "x.npy"}, method=method)).build()
     x = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(task.posterior.given.A(x), build()(x))
@@ -375,6 +379,7 @@ SEEN = [
     {"name": "downsample", "factor": 2, "kind": "box"},
     {"name": "mask", "box": 4},
     {"name": "radon", "angles": 3, "pixel_mm": 0.2},
+    {"name": "transmission", "angles": 3, "pixel_mm": 0.2},
     {"name": "clip", "gain": 1.5},
     {"name": "jpeg", "quality": 40, "subsampling": "4:4:4"},
 ]

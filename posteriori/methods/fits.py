@@ -21,7 +21,7 @@ from posteriori.flows import Family
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row, real_view
 from posteriori.methods.kernels import adam
-from posteriori.operators.base import LinearOperator, norm2
+from posteriori.operators.base import norm2
 from posteriori.priors import log_density as densities
 from posteriori.rng import Noise
 
@@ -100,8 +100,8 @@ class Target:
             r2 = (level**2 * share).clamp(0.0, prior.widest_error(level))
         clean, adjoint = A.linearize(at)
         residual = like.y - clean
-        size = norm2(A) ** 2 if isinstance(A, LinearOperator) else 1.0
-        fit = adjoint(residual / per_row(like.std**2 + r2 * size, residual))
+        wider = r2 * norm2(A, at).square() if bool(r2.any()) else r2
+        fit = adjoint(residual / per_row(like.std**2 + wider, residual))
         return own + (fit if pull is None else pull(fit))
 
 

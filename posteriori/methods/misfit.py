@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Likelihood
-from posteriori.linalg import Map, dot, per_row
+from posteriori.linalg import Map, dot, per_row, squared_norm
 from posteriori.operators.base import LinearOperator, norm2
 
 # x -> f(x), u -> (df/dx)^H u and d -> (df/dx) d.
@@ -30,13 +30,7 @@ class Misfit:
         if self.size is not None:
             return torch.full((len(x),), self.size**2, dtype=x.real.dtype, device=x.device)
         _, pull, push = self.f(x)
-        # Not from the slope: it may be nearly orthogonal to the widest direction.
-        start = torch.randn(x.shape[1:], dtype=x.dtype, generator=torch.Generator().manual_seed(0))
-        v, value = start.to(x.device).expand_as(x), dot(x, x) * 0
-        for _ in range(16):
-            value = dot(v, v).sqrt()
-            v = pull(push(v * per_row(ratio(torch.ones_like(value), value), v)))
-        return torch.where(value > 0, dot(v, v).sqrt(), 0.0)
+        return squared_norm(push, pull, x)
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -50,7 +44,17 @@ def misfit(like: Likelihood) -> Misfit:
     if isinstance(A, LinearOperator):
         return Misfit(like.y, lambda x: (A(x), A.adjoint, A), norm2(A))
     # A derivative along d by forward differentiation: a finite difference would see the steps of an operator that rounds.
-    return Misfit(like.y, lambda x: (*A.linearize(x), lambda d: torch.func.jvp(A, (x,), (d,))[1]))
+    return Misfit(like.y, lambda x: (*A.linearize(x), lambda d: torch.func.jvp(A, (x,), (d,))[1]), A.steady_norm)
+
+
+def bounded_variance(variance: Tensor, r2: float, norm: Tensor, y: Tensor) -> Tensor:
+    """Of each number of y (*O) when x is known up to a variance r2: ``variance`` of the noise, and at most r2 ||dA/dx||^2 more.
+
+    norm: ||dA/dx|| of each row, (B,). The result broadcasts against (B, *O).
+    """
+    total = variance + per_row(r2 * norm.square(), y[None])
+    # Without noise, where the derivative is 0: nothing is guided there.
+    return torch.where(total > 0, total, 1.0)
 
 
 def noise_energy(like: Likelihood) -> float:

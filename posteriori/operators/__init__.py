@@ -32,6 +32,7 @@ from posteriori.operators.nothing import Nothing
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.radon import Radon
 from posteriori.operators.stack import Stack
+from posteriori.operators.transmission import Transmission
 from posteriori.settings import absent
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "SolveError",
     "Spectrum",
     "Stack",
+    "Transmission",
     "box_mask",
     "dot_test",
     "gaussian_kernel",

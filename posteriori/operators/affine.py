@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from posteriori.operators.base import Operator
+from posteriori.operators.base import Map, Operator
 
 
 class Affine(Operator):
@@ -17,6 +17,15 @@ class Affine(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.a * x + self.b)
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
+        y, pull = self.A.linearize(self.a * x + self.b)
+        return y, lambda u: self.a * pull(u)
+
+    @property
+    def steady_norm(self) -> float | None:
+        known = self.A.steady_norm
+        return None if known is None else abs(self.a) * known
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         return (self.A.pseudo_inverse(y) - self.b) / self.a

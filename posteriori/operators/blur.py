@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
 import torch
@@ -22,7 +23,8 @@ class Blur(LinearOperator):
     boundary: what x is beyond its border: "circular" (periodic; by Fourier transform, closed-form spectrum), "reflect" (mirrored about
     the outermost pixel), "zero", or "valid" (nothing is assumed and y shrinks to (C, H - kh + 1, W - kw + 1), what a camera sees).
 
-    Raises ``ValueError`` for a kernel too large for the boundary; "circular" and "zero" take any.
+    Raises ``ValueError`` for a kernel too large for the boundary ("circular" and "zero" take any), and for one that sums to 0, which is a
+    filter but no blur. Warns when the sum is not 1 within 1e-3: the image's brightness is then not kept.
     """
 
     kernel: Tensor
@@ -31,6 +33,7 @@ class Blur(LinearOperator):
         super().__init__(shape)
         if kernel.ndim != 2 or not kernel.is_floating_point() or not bool(kernel.isfinite().all()):
             raise ValueError(f"Blur needs a finite real kernel (kh, kw), got {kernel.dtype} of shape {tuple(kernel.shape)}")
+        _check_sum(kernel)
         if len(self.in_shape) != 3:
             raise ValueError(f"Blur takes images of shape (C, H, W), got {self.in_shape}")
         (kh, kw), (H, W) = kernel.shape, self.in_shape[1:]
@@ -124,6 +127,21 @@ class Blur(LinearOperator):
 
         # Hartley's transform is its own inverse.
         return Spectrum(s.flatten().repeat(self.in_shape[0]), V=lambda c: image(seen(image(c))), Vh=seen, U=measurement, Uh=measured)
+
+
+def _check_sum(kernel: Tensor) -> None:
+    total, size = float(kernel.double().sum()), float(kernel.double().abs().sum())
+    if abs(total) <= 1e-6 * size:
+        raise ValueError(
+            f"Blur: the kernel sums to {total:.3g}, so that it removes the brightness of an image and cannot be normalised; check the "
+            "file, or write a filter that takes differences as an operator of its own (a LinearOperator, or Dense)"
+        )
+    if abs(total - 1) > 1e-3:
+        warnings.warn(
+            f"Blur: the kernel sums to {total:.4g}, so that y is {total:.4g} times as bright as x; give kernel / kernel.sum() to keep the "
+            "brightness, or ignore this if the instrument does that",
+            stacklevel=4,  # past this, the constructor and its checks
+        )
 
 
 def _mirror(c: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import Tensor
 
 from posteriori.linalg import real_view
@@ -14,6 +16,7 @@ class MultiCoilFourier(LinearOperator):
 
     sensitivities: S, complex (coils, H, W). mask, centred: as in ``MaskedFourier``, the same for all coils. The adjoint is
     sum_c conj(S_c) F^H fill(y_c). No map is normalised here: the norm of A is max sqrt(sum_c |S_c|^2) for a full mask.
+    Warns when sum_c |S_c|^2 is not 1 within 10 % wherever it is not 0.
     """
 
     sensitivities: Tensor
@@ -25,6 +28,15 @@ class MultiCoilFourier(LinearOperator):
         if not bool(real_view(sensitivities).isfinite().all()):
             raise ValueError("MultiCoilFourier: the sensitivities hold values that are not finite; set them to 0 outside the object")
         super().__init__(tuple(sensitivities.shape[1:]), complex_in=True, complex_out=True)
+        power = sensitivities.abs().square().sum(0)
+        inside = power[power > 1e-6 * power.max()]
+        low, high = (float(inside.min()), float(inside.max())) if inside.numel() else (1.0, 1.0)
+        if low < 0.9 or high > 1.1:
+            warnings.warn(
+                f"MultiCoilFourier: the sum over coils of |S_c|^2 lies between {low:.3g} and {high:.3g} where it is not 0, and is 1 for "
+                "normalised maps: divide them by its root, unless the image shall carry their shading",
+                stacklevel=3,  # past the constructor and its checks
+            )
         self.register_buffer("sensitivities", sensitivities.resolve_conj())
         self.fourier = MaskedFourier(mask, self.in_shape, centred)
 

@@ -105,7 +105,7 @@ def _check_angles(angles: Sequence[float] | Tensor) -> np.ndarray[Any, np.dtype[
         warnings.warn(
             f"Radon: {degrees.size} angles between {degrees.min():.3g} and {degrees.max():.3g} degrees look like radians; "
             "convert them with numpy.rad2deg",
-            stacklevel=3,
+            stacklevel=4,  # past this, the constructor and its checks
         )
     return degrees
 

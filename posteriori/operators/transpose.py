@@ -12,7 +12,7 @@ from torch import Tensor
 from posteriori.linalg import dot
 
 if TYPE_CHECKING:
-    from posteriori.operators.base import LinearOperator
+    from posteriori.operators.base import LinearOperator, Operator
 
 
 Map = Callable[[Tensor], Tensor]
@@ -20,6 +20,26 @@ Map = Callable[[Tensor], Tensor]
 
 class AdjointError(ValueError):
     """``adjoint`` is not the transpose of ``forward``."""
+
+
+def repeat_test(A: Operator, rtol: float, dtype: torch.dtype | None = None, seed: int = 0) -> None:
+    """Compare A(x) of two calls on one x of numbers between 0 and 1.
+
+    Raises ``ValueError`` when they differ by more than ``rtol`` of their size: an operator that draws something at each call is none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        x = A.probe(lambda *size, dtype, device: torch.rand(*size, dtype=dtype, generator=generator).to(device), dtype=dtype)
+        first, second = A(x.clone()), A(x.clone())
+    real, again = (torch.view_as_real(y) if y.is_complex() else y for y in (first, second))
+    # Numbers that are no number twice are the same.
+    gap = float(torch.where(real.isfinite() & again.isfinite(), real - again, (real.isfinite() != again.isfinite()).to(real)).norm())
+    size = float(real[real.isfinite()].norm())
+    if gap > rtol * size:
+        raise ValueError(
+            f"{A.label} is not an operator: A(x) differs between two calls, by {gap / max(size, 1e-30):.2g} of its size. Draw what is "
+            "random once, when it is made, and switch a network to eval()"
+        )
 
 
 def dot_test(A: LinearOperator, rtol: float, dtype: torch.dtype | None = None, seed: int = 0) -> None:

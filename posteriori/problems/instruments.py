@@ -163,8 +163,21 @@ class Radon(Instrument):
     detector_mm: Positive | None = None
 
     def build(self, shape: Shape) -> Operator:
-        angles = [180 * k / self.angles for k in range(self.angles)] if isinstance(self.angles, int) else self.angles
-        return ops.Radon(shape, angles, self.pixel_mm, self.detectors, self.detector_mm)
+        return _rays(self, shape)
+
+
+class Transmission(Instrument):
+    """Photon counts of X-ray tomography: exp(-line integrals), with the settings of ``radon``. The image is an attenuation in 1 / mm, and
+    the peak of poisson noise the number of photons that a detector counts where nothing is in the way."""
+
+    name: Literal["transmission"]
+    angles: Count | tuple[Number, ...]
+    pixel_mm: Positive
+    detectors: Count | None = None
+    detector_mm: Positive | None = None
+
+    def build(self, shape: Shape) -> Operator:
+        return ops.Transmission(_rays(self, shape))
 
 
 class PhaseRetrieval(Instrument):
@@ -247,12 +260,17 @@ class Compose(Instrument):
         return all(part.pictorial for part in self.parts)
 
 
+def _rays(section: Radon | Transmission, shape: Shape) -> ops.Radon:
+    angles = [180 * k / section.angles for k in range(section.angles)] if isinstance(section.angles, int) else section.angles
+    return ops.Radon(shape, angles, section.pixel_mm, section.detectors, section.detector_mm)
+
+
 def _named(raw: Any) -> Any:
     return {"name": raw} if isinstance(raw, str) else raw
 
 
 Section = Annotated[
-    Identity | Nothing | Blur | Mask | Downsample | Grey | Radon | PhaseRetrieval | Clip | JPEG | MaskedFourier | Compose,
+    Identity | Nothing | Blur | Mask | Downsample | Grey | Radon | Transmission | PhaseRetrieval | Clip | JPEG | MaskedFourier | Compose,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]

@@ -8,18 +8,23 @@ import torch
 from torch import Tensor
 
 from posteriori.linalg import dot, real_view
-from posteriori.operators.base import AdjointError, LinearOperator, Operator, Spectrum, dot_test, matrix, norm2, pinv, solve
+from posteriori.operators.base import AdjointError, LinearOperator, Operator, Spectrum, dot_test, matrix, norm2, pinv, repeat_test, solve
 
 
 def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
     """Check an operator on random images of the given precision. Raises ``AssertionError`` (``AdjointError``) with the numbers.
 
-    Every operator: shapes and kinds of number; each row of a batch is its own problem; the input is not changed; wrong shapes and kinds
-    are refused by name; ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there is one).
+    Every operator: the same A(x) at each call; shapes and kinds of number; each row of a batch is its own problem; the input is not
+    changed; wrong shapes and kinds are refused by name; ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there
+    is one).
     A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; A and ``adjoint`` as each other's derivatives; the
     singular value decomposition, where one is offered; ``solve``, ``pinv`` and ``norm2`` against their definitions.
     """
     probes = _Probes(A, dtype, seed)
+    try:
+        repeat_test(A, probes.rtol, dtype)
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
     _check_shapes(A, probes)
     _check_refusals(A, probes)
     if not isinstance(A, LinearOperator):

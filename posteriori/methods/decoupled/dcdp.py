@@ -4,7 +4,7 @@
     x  = u + sigma z
     u' = the probability-flow ODE from (x, sigma) to 0 in ``purify`` Euler steps; one step is D(x, sigma)
 
-The state is an image without noise, at first 0. Data and prior never meet in one gradient.
+The state is an image without noise, at first the prior's mean (0 for a network). Data and prior never meet in one gradient.
 
 Reference: Li, Kwon, Liang, Alkhouri, Ravishankar, Qu, Decoupled data consistency with diffusion purification for image restoration,
 2024, algorithm 1 (``purify`` > 1) and its one-step variant.
@@ -58,7 +58,7 @@ class DCDP(Method[Tensor]):
         return cls(inner=100, purify=20, stop=False, descent=HeavyBall(1.02, 0.9))
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Tensor:
-        return torch.zeros_like(x)
+        return post.prior.start(torch.zeros_like(x), x.real.new_zeros(()))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         return self.purified(post, self.consistent(post, state), sigma, rng), {}

@@ -14,7 +14,8 @@
 
 Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior sampling with midpoint guidance, 2025.
 Cost per step: one denoiser, and ``inner`` (twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
-Assumes: A differentiable (||A|| = 1 where it is not linear); other noise than Gaussian enters by its variance at A D.
+Assumes: A differentiable; other noise than Gaussian enters by its variance at A D.
+||A|| is that of dA/dx at D where A is not linear, by 16 more operators and adjoints a step.
 Exact when: y is flat and the steps many ("ddpm": the ancestral step for any tau); "matched" with "curvature" and a white Gaussian prior
 with A selecting pixels, each step: every law above is then a diagonal Gaussian.
 Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then); no second fit of x_0 at the start. On images
@@ -31,8 +32,10 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
+from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import adam
+from posteriori.methods.misfit import bounded_variance
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
 from posteriori.settings import Count, Positive, Share
@@ -69,7 +72,8 @@ class MGPS(Method[Tensor]):
             return x0, {}
         share = float(1 - tau**2 / sigma**2)
         p = float(tau) ** 2 * share + (share**2 * post.prior.error(sigma) if self.width == "matched" else 0.0)
-        mu, std = (self.by_curvature if self.fit == "curvature" else self.by_adam)(post, torch.lerp(x, x0, share), p, tau, rng)
+        norm = norm2(post.likelihood.A, x0) if self.width == "matched" or self.fit == "curvature" else x.real.new_ones(len(x))
+        mu, std = (self.by_curvature if self.fit == "curvature" else self.by_adam)(post, torch.lerp(x, x0, share), p, tau, norm, rng)
         k = float((s**2 - tau**2) / (sigma**2 - tau**2))
         return torch.lerp(mu + std * rng.normal(mu), x, k).add(rng.normal(x), alpha=math.sqrt(k * float(sigma**2 - s**2))), {}
 
@@ -80,39 +84,37 @@ class MGPS(Method[Tensor]):
         t = ((0.01 + 39.8 * (s**2).log1p()).sqrt() - 0.1) / 19.9 * self.midpoint
         return (0.1 * t + 9.95 * t**2).expm1().sqrt().clamp(min=min(low, float(s)))
 
-    def by_curvature(self, post: Posterior, m: Tensor, p: float, tau: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
+    def by_curvature(self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
         """mu and std of the fit to N(m, p) times the likelihood, by damped steps: (B, *E) each."""
         like, error = post.likelihood, post.prior.widest_error(tau)
-        size = norm2(like.A) ** 2 if isinstance(like.A, LinearOperator) else 1.0
-        widened = float(like.noise.gaussian(like.y)[1].min()) + size * error * (self.width == "matched")
-        bound = (error / float(tau) ** 2) ** 2 * size / widened
+        least = like.noise.gaussian(like.y)[1].min() + error * (self.width == "matched") * norm.square()
+        bound = per_row((error / float(tau) ** 2) ** 2 * norm.square() / least.clamp(min=1e-30), m)
         mu, std, precision = m, torch.full_like(m.real, p**0.5), torch.zeros_like(m.real)
         for k in range(self.inner):
             shift = std * rng.normal(m).sgn()
-            ahead, behind = self.slope(post, mu + shift, tau), self.slope(post, mu - shift, tau)
+            ahead, behind = self.slope(post, mu + shift, tau, norm), self.slope(post, mu - shift, tau, norm)
             bend = ((behind - ahead) / 2 * shift.conj()).real / std.square()
             precision = torch.lerp(1 / p + bend.clamp(min=0), precision, k / (k + 1))
             mu, std = mu + ((m - mu) / p + (ahead + behind) / 2) / precision.clamp(min=1 / p + bound), precision.rsqrt()
         return mu, std
 
-    def by_adam(self, post: Posterior, m: Tensor, p: float, tau: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
+    def by_adam(self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
         """The same fit by Adam on one reparametrised draw per step; its steps of mu are in the VP units of the paper."""
         mu, log_std = m, torch.full_like(m.real, 0.5 * math.log(p))
         moments = [torch.zeros_like(v) for v in (m, log_std, log_std, log_std)]
         for k in range(1, self.inner + 1):
             shift = log_std.exp() * rng.normal(mu)
-            slope = self.slope(post, mu + shift, tau)
+            slope = self.slope(post, mu + shift, tau, norm)
             bend = (1 + m.is_complex()) * ((2 * log_std).exp() / p - 1) - (slope * shift.conj()).real
             step, *moments[:2] = adam((mu - m) / p - slope, moments[0], moments[1], k)
             turn, *moments[2:] = adam(bend, moments[2], moments[3], k)
             mu, log_std = mu.sub(step, alpha=self.lr * float((1 + tau**2).sqrt())), log_std.sub(turn, alpha=self.lr)
         return mu, log_std.exp()
 
-    def slope(self, post: Posterior, x: Tensor, tau: Tensor) -> Tensor:
+    def slope(self, post: Posterior, x: Tensor, tau: Tensor, norm: Tensor) -> Tensor:
         """grad_x log p(y | D(x, tau)): (B, *E)."""
-        like, r2 = post.likelihood, post.prior.widest_error(tau) if self.width == "matched" else 0.0
-        x0, pull = post.prior.linearize(x, tau)
+        like, r2, (x0, pull) = post.likelihood, post.prior.widest_error(tau) * (self.width == "matched"), post.prior.linearize(x, tau)
         if isinstance(like.A, LinearOperator) and like.noise.std is not None:
             return pull(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
-        return pull(adjoint((like.y - clean) / (like.noise.variance_at(like.y, clean) + r2)))
+        return pull(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, like.y)))
