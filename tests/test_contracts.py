@@ -126,3 +126,13 @@ def test_info_and_purity_are_checked():
         check_method(Restored(), bed())
     with pytest.raises((AssertionError, RuntimeError, IndexError)):
         check_method(Scalar(), bed())
+
+
+def test_a_score_that_is_not_the_derivative_of_its_density_is_caught():
+    @dataclass(frozen=True)
+    class Doubled(po.noise.Gaussian):
+        def score(self, y, clean):
+            return 2 * super().score(y, clean)
+
+    with pytest.raises(AssertionError):
+        check_noise(Doubled(0.3))
