@@ -646,3 +646,13 @@ def test_measurements_of_a_wrong_shape_are_refused_with_both_shapes():
         with pytest.raises(ValueError, match=r"shape \(") as caught:
             A.adjoint(y)
         assert str(tuple(y.shape)) in str(caught.value) or isinstance(A, ops.Compose)
+
+
+def test_the_contract_finds_singular_values_of_another_operator():
+    class Louder(ops.Dense):
+        def spectrum(self):
+            found = super().spectrum()
+            return Spectrum(1.1 * found.s, found.V, found.Vh, found.U, found.Uh)
+
+    with pytest.raises(AssertionError, match=r"U s V\^H x and A x"):
+        check_operator(Louder(torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))))

@@ -575,3 +575,9 @@ def test_a_gaussian_belief_has_the_stated_mean_and_standard_deviation():
     assert tuple(belief.shape) == (1, 2, 3)
     torch.testing.assert_close(belief.mean, torch.full((1, 2, 3), 0.4))
     torch.testing.assert_close(belief.covariance, 0.04 * torch.eye(6))
+
+
+def test_the_settings_of_a_run_are_those_of_the_file(write):
+    chosen = {"n": 3, "steps": 7, "seed": 11, "grid": "log", "batch": 2}
+    settings = problems.load(write(**chosen)).build().settings
+    assert {name: settings[name] for name in chosen} == chosen

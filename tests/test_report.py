@@ -78,3 +78,14 @@ def test_a_map_is_the_root_mean_square_over_channels():
     image = torch.tensor([3.0, -4.0, 0.0]).view(3, 1, 1).expand(3, 2, 5)
     torch.testing.assert_close(_flat(image), torch.full((2, 5), (25 / 3) ** 0.5))
     assert torch.equal(_flat(-image[0]), image[0])
+
+
+def test_the_residual_on_a_page_is_in_standard_deviations_of_the_noise(tmp_path):
+    post = picture()
+    run = po.sample(post, po.methods.DiffPIR(), n=2, steps=4)
+    report.save(run, post, tmp_path, reference=run.mean, baseline=2 * run.mean)
+    extras = Run.load(tmp_path).extras
+    torch.testing.assert_close(extras["residual"], (post.given.y - post.given.A(run.samples[:1])[0]).abs() / post.given.std)
+    assert torch.equal(extras["reference"], run.mean)
+    assert torch.equal(extras["baseline"], 2 * run.mean)
+    torch.testing.assert_close(extras["measurement"], post.given.A.adjoint(post.given.y[None])[0])
