@@ -12,9 +12,10 @@ import posteriori as po
 from posteriori import methods
 from posteriori.evaluation.bed_scores import variance_difference
 from posteriori.evaluation.references import reference_samples
-from posteriori.methods.curved import log_says
+from posteriori.methods.curved import SEED, log_says
 from posteriori.noise import Gaussian
 from posteriori.problems.bipsda import Squares, bipsda
+from posteriori.rng import Streams
 
 F64 = torch.float64
 
@@ -57,3 +58,14 @@ def test_the_filter_keeps_the_modes_of_squared_measurements():
     assert variance_difference(run.samples, reference_samples(problem, 2000, 1)) < 12
     with pytest.raises(ValueError, match="draws come in pairs"):
         methods.Bootstrap(draws=3)
+
+
+def test_two_draws_on_either_side_spread_by_what_one_of_them_is_off():
+    """A linear A and one pair D +- sqrt(r2) z: cov = r2 (A z)(A z)^T, the mean over both draws, whose own mean is D and not estimated."""
+    post, sigma = bed(), torch.tensor(0.5, dtype=F64)
+    A, y = po.operators.matrix(post.likelihood.A), post.likelihood.y
+    x0 = torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(0))
+    az = A @ Streams(SEED, [0]).normal(torch.zeros(1, 6, dtype=F64))[0]
+    V = 0.01 * torch.eye(4, dtype=F64) + post.prior.widest_error(sigma) * torch.outer(az, az)
+    wanted = torch.distributions.MultivariateNormal(x0 @ A.T, V).log_prob(y)
+    torch.testing.assert_close(log_says(post, x0, sigma, 2), wanted)

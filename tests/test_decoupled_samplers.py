@@ -443,3 +443,15 @@ def test_what_cannot_be_done_is_refused():
     ):
         with pytest.raises(ValueError, match="expected a number|needs r2|needs spread"):
             wrong()
+
+
+def test_pnpdm_draws_the_image_with_the_spring_of_the_level_it_reaches():
+    """z with rho = sigma, x with rho' = s, each never below the floor; the last step returns z."""
+    post, x = bed(), torch.randn(2, 6, dtype=F64, generator=torch.Generator().manual_seed(0))
+    for sigma, s, floor in ((2.0, 0.7, 0.0), (2.0, 0.1, 0.3), (0.2, 0.1, 0.3), (0.5, 0.0, 0.0)):
+        levels = [torch.tensor(v, dtype=F64) for v in (sigma, s)]
+        ours, _ = methods.PnPDM(prior="exact", floor=floor).step(post, x, *levels, Streams(3, [0, 1]))
+        rng = Streams(3, [0, 1])
+        z = post.prior.draw_given(x, levels[0].clamp(min=floor), rng)
+        want = draws.exact(draws.Product(post.likelihood, z, max(s, floor) ** 2), rng) if s > 0 else z
+        torch.testing.assert_close(ours, want)

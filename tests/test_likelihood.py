@@ -243,3 +243,11 @@ def test_the_noise_energy_of_counts_is_the_sum_of_their_variances():
     y = torch.tensor([0.5, 2.0, 0.1], dtype=torch.float64)
     given = po.Likelihood(y, po.operators.Identity((3,)), Poisson(50.0))
     assert noise_energy(given) == pytest.approx(float(y.sum()) / 50)
+
+
+def test_photon_counts_have_the_normalised_law_of_poisson():
+    """log p of counts n = peak y; a difference between two y as well as between two rates."""
+    rates = torch.tensor([[0.02, 0.3, 0.9], [0.5, 0.1, 0.05]], dtype=torch.float64)
+    counts = torch.tensor([[0.0, 7.0, 12.0], [11.0, 3.0, 2.0]], dtype=torch.float64)
+    wanted = torch.distributions.Poisson(20.0 * rates).log_prob(counts).sum(1)
+    torch.testing.assert_close(Poisson(20.0).log_prob(counts / 20.0, rates), wanted)
