@@ -287,3 +287,13 @@ def test_the_moments_twist_is_the_truth_for_a_gaussian_prior():
     mean = (post.prior.mean + (x - post.prior.mean) @ K.T) @ A.T
     truth = torch.distributions.MultivariateNormal(mean, V).log_prob(post.likelihood.y)
     torch.testing.assert_close(view(post, x, level, "moments").log_p, truth)
+
+
+def test_the_matrix_root_is_exact_when_its_basis_stays_orthogonal():
+    """A hundred eigenvalues over four decades, as many iterations: without a second orthogonalisation 1.5 per cent are lost."""
+    s = torch.logspace(0, -4, 100, dtype=F64)
+    b = torch.randn(3, 100, dtype=F64, generator=torch.Generator().manual_seed(0))
+    for dtype, rtol in ((F64, 1e-10), (torch.float32, 1e-4)):
+        M, v = s.to(dtype), b.to(dtype)
+        gap = root_product(lambda u, M=M: M * u, v, iterations=100) - M.sqrt() * v
+        assert float((gap.norm(dim=1) / (M.sqrt() * v).norm(dim=1)).max()) < rtol

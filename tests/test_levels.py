@@ -113,3 +113,27 @@ def test_bounds_of_levels_are_met_within_rounding():
         )
         assert SMCDiff().refuses(post) is None
         assert clouds.near(post, clouds.width(post) * (1 + change))
+
+
+def test_named_grids_are_their_formulas():
+    """Level i of n, from the largest: Karras's by its root, the geometric one by its ratio, and the last is the prior's lowest."""
+    top, bottom, n = 80.0, 0.002, 18
+    ends = top ** (1 / 7), bottom ** (1 / 7)
+    wanted = [(ends[0] + k / (n - 1) * (ends[1] - ends[0])) ** 7 for k in range(n)] + [0.0]
+    assert grid.karras(n, top, bottom).tolist() == pytest.approx(wanted, rel=1e-12)
+    # Two of the levels of the 18 that the paper's ImageNet sampler visits.
+    assert grid.karras(n, top, bottom)[1:3].tolist() == pytest.approx([57.5860, 40.7856], abs=1e-3)
+    assert grid.karras(3, 27.0, 1.0, rho=3.0).tolist() == pytest.approx([27, 8, 1, 0])
+    assert grid.log(4, 8.0, 1.0).tolist() == pytest.approx([8, 4, 2, 1, 0])
+    assert grid.karras(1, 9.0, 1.0).tolist() == pytest.approx([9, 0])
+    betas = [1e-4 + k / 999 * (0.02 - 1e-4) for k in range(1000)]
+    kept, sigmas = 1.0, []
+    for beta in betas:
+        kept *= 1 - beta
+        sigmas.append(((1 - kept) / kept) ** 0.5)
+    assert grid.ddpm(1000).tolist() == pytest.approx([*reversed(sigmas), 0.0], rel=1e-9)
+    assert grid.ddpm(4).tolist() == pytest.approx([sigmas[999], sigmas[666], sigmas[333], sigmas[0], 0], rel=1e-9)
+    post = bed()
+    for name in ("karras", "log"):
+        levels = po.sample(post, po.methods.Unconditional(), n=1, steps=6, grid=name).config["levels"]
+        assert levels == pytest.approx(getattr(grid, name)(6, post.prior.sigma_max, post.prior.sigma_min).tolist(), rel=1e-12)

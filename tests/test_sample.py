@@ -395,3 +395,19 @@ def test_an_operator_that_fails_on_the_samples_costs_no_sample():
     (sentence,), run = told(post, po.methods.Unconditional(), n=2, steps=5)
     assert "could not be compared with the measurement (RuntimeError: the instrument is gone)" in sentence
     assert run.samples.shape == (2, 6)
+
+
+def test_no_two_groups_of_a_run_share_a_stream():
+    """Thousands of groups, in one batch or in many; runs of one row a group and of several."""
+    first = Streams(3, range(5000)).uniform(1)[:, 0]
+    assert len(first.unique()) == 5000
+    assert torch.equal(Streams(3, range(4000, 4010)).uniform(1)[:, 0], first[4000:4010])
+    rows = Streams(3, range(300), 2).normal(torch.zeros(600, 3))
+    assert len(rows.flatten().unique()) > 0.999 * 1800
+    assert len(rows.unique(dim=0)) == 600
+    counts = Streams(3, range(300)).poisson(torch.full((300, 8), 50.0))
+    assert len(counts.unique(dim=0)) == 300
+    # Neighbours are independent: the correlation of 5000 pairs is below 4 standard errors, at any distance.
+    z = Streams(5, range(5000)).normal(torch.zeros(5000, 1, dtype=torch.float64))[:, 0]
+    for apart in (1, 2, 32, 64, 128, 1024):
+        assert abs(float((z[:-apart] * z[apart:]).mean())) < 4 / (5000 - apart) ** 0.5

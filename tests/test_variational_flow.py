@@ -443,3 +443,21 @@ def test_each_step_fits_the_target_blurred_to_the_level_it_reaches(monkeypatch):
     method = methods.ScorePriorVI("diagonal", draws=4, updates=1, polish=1)
     drive(post, method, 4, n=4)
     assert levels == pytest.approx([*po.grid.karras(4, post.prior.sigma_max, post.prior.sigma_min)[1:-1].tolist(), post.prior.sigma_min])
+
+
+def test_a_gradient_longer_than_clip_is_shortened_to_it_and_a_shorter_one_is_not():
+    """Group by group: Adam's first moment after one update is a tenth of the gradient that it was given."""
+    family, d, n = flows.Diagonal(), 3, 4
+    params = family.initial(torch.zeros(2, family.size(d), dtype=F64), d)
+    frame = fits.Frame(torch.zeros(1, d, dtype=F64), 1.0, n)
+    z = randn(2, n, d, seed=3)
+    steep = torch.tensor([1e4, 1e-2], dtype=F64).repeat_interleave(n)[:, None]
+    first = {}
+    for clip in (1e30, 5.0):
+        fit = fits.begin(params, torch.zeros(2 * n, d, dtype=F64))
+        first[clip] = fits.ascend(family, fit, frame, lambda x: steep * (1 - x), z, 1e-3, clip).first
+    free, held = first[1e30], first[5.0]
+    assert float(free[0].norm()) > 5
+    torch.testing.assert_close(held[0], free[0] * 0.5 / free[0].norm())
+    assert float(free[1].norm()) < 0.5
+    torch.testing.assert_close(held[1], free[1])

@@ -287,3 +287,31 @@ def test_the_midpoint_stays_above_the_priors_lowest_level(spacing):
         assert float(method.level(torch.tensor(s, dtype=F64), low)) == pytest.approx(0.1, rel=1e-12)
     assert torch.equal(method.level(torch.tensor(3.0, dtype=F64), low), method.level(torch.tensor(3.0, dtype=F64)))
     assert float(method.level(torch.tensor(0.01, dtype=F64), low)) == pytest.approx(0.01, rel=1e-12)
+
+
+def complex_pixels():
+    """Complex white images, of which a unitary transform measures every frequency: the Hessian of log p(y | D(x)) is -j^2 / sigma_y^2 I."""
+    prior = po.priors.ComplexImages(po.priors.Gaussian(torch.zeros(2, 4, 4, dtype=F64), 0.5))
+    A = po.operators.MaskedFourier(torch.ones(4, 4, dtype=torch.bool), (4, 4))
+    y = torch.randn(16, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    return po.Posterior(prior, po.Likelihood(y, A, po.noise.ComplexGaussian(sigma_per_channel=0.3)))
+
+
+@pytest.mark.parametrize("inner", [1, 3])
+def test_the_bend_of_a_complex_likelihood_is_its_curvature(inner):
+    """The random signs are complex numbers of modulus 1, which must cancel: 1 / std^2 = 1 / p + j^2 / sigma_y^2, whatever their phase."""
+    post, tau, p = complex_pixels(), torch.tensor(0.4, dtype=F64), 0.2
+    m = torch.randn(3, 4, 4, dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    j = 0.5 / (0.5 + 0.16)
+    _, std = methods.MGPS(inner=inner, width="ddpm").by_curvature(post, m, p, tau, Streams(0, range(3)))
+    torch.testing.assert_close(std, torch.full((3, 4, 4), (1 / p + j**2 / 0.09) ** -0.5, dtype=F64), rtol=1e-9, atol=0)
+
+
+def test_adams_bend_of_a_complex_likelihood_does_not_know_the_phase_of_its_draw():
+    """At the mode, where the slope at a draw is -h times its distance: the width shrinks for every phase, by the learning rate."""
+    post, tau = complex_pixels(), torch.tensor(0.4, dtype=F64)
+    mode = (0.66 / 0.5) * post.likelihood.linear.adjoint(post.likelihood.y[None])
+    for angle in (0.0, 0.8, 1.6, 3.0):
+        z = torch.full_like(mode, 1.0) * torch.polar(torch.tensor(1.0, dtype=F64), torch.tensor(angle, dtype=F64))
+        _, std = methods.MGPS.published(inner=1, lr=0.03).by_adam(post, mode, 0.2, tau, Fixed(z))
+        torch.testing.assert_close(std.log(), torch.full_like(std, 0.5 * math.log(0.2) - 0.03), rtol=1e-6, atol=1e-6)
