@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import identity
-from posteriori.linalg import note_solver
+from posteriori.linalg import note_solver, real_view
 from posteriori.operators.norm import measured_norm, norm_at
 from posteriori.operators.normal import SolveError, normal_solve
 from posteriori.operators.spectrum import Spectrum
@@ -301,10 +301,11 @@ def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor
     if spectrum is not None:
         s, copies = _apart_from_rounding(spectrum.s).double(), 1
     else:
-        M = matrix(A)
+        real = A.complex_in and not A.complex_out  # no matrix, but the adjoint's values are one, each number as two
+        rows = real_view(A.adjoint(torch.eye(m, dtype=torch.float64).view(m, *A.out_shape))).flatten(1) if real else matrix(A)
         # Complex measurements of real images: the adjoint is the real one, so each number counts as two real ones, each with half a vote.
         copies = 2 if A.complex_out and not A.complex_in else 1
-        s = _apart_from_rounding(torch.linalg.svdvals(torch.cat([M.real, M.imag]) if copies == 2 else M))
+        s = _apart_from_rounding(torch.linalg.svdvals(torch.cat([rows.real, rows.imag]) if copies == 2 else rows))
     width = torch.full((m * copies,), float(s2), dtype=torch.float64)
     width[: s.numel()] += float(r2) * s.cpu() ** 2
     return width.log().sum() / copies

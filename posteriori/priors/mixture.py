@@ -207,8 +207,11 @@ class GaussianMixture(Prior):
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[GaussianMixture, float]:
         """The posterior given y = matrix x0 + sigma z, and log p(y).
 
-        matrix: (m, d), y: (m,), sigma > 0. Source: the conditional of a joint Gaussian, component by component.
+        matrix: (m, d), y: (m,), sigma > 0, of each real number: m complex ones are 2 m of them, and log p(y) is a density over these.
+        Source: the conditional of a joint Gaussian, component by component.
         """
+        if matrix.is_complex() or y.is_complex():
+            matrix, y = (torch.cat([v.real, v.imag]) for v in (matrix + 0j, y + 0j))
         matrix, y = matrix.to(self.means), y.to(self.means)
         _K, _d = self.means.shape
         m = len(y)

@@ -73,6 +73,14 @@ class DAPS(Method[Tensor]):
             return self.needs | {"linear", "gaussian", "closed form"}
         return self.needs | ({"unbounded"} if self.draw in draws.UNBOUNDED else frozenset())
 
+    def refuses(self, post: Posterior) -> str | None:
+        A = post.likelihood.A
+        if self.draw == "exact" and A.complex_in and not A.complex_out:
+            return (
+                f"DAPS: draw 'exact' needs A as a matrix, which real measurements ({A.label}) of complex images have not; use 'conditional'"
+            )
+        return super().refuses(post)
+
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         if self.draw == "exact":
             like = post.likelihood
