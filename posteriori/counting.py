@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.operators.base import LinearOperator, Map, Operator, Spectrum
+from posteriori.operators.base import LinearOperator, Map, Operator, Preconditioner, Spectrum
 from posteriori.priors.base import Prior, Pull
 from posteriori.priors.frequencies import Covariance
 from posteriori.rng import Noise
@@ -155,6 +155,9 @@ class CountedLinearOperator(LinearOperator):
 
     def spectrum(self) -> Spectrum | None:
         return self.inner.spectrum()
+
+    def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
+        return self.inner.preconditioner(r2, s2)
 
 
 def counted(post: Posterior, counter: Counter) -> Posterior:

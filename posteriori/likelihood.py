@@ -25,6 +25,7 @@ from posteriori.memo import kept
 from posteriori.noise import Noise
 from posteriori.operators.affine import Affine
 from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, repeat_test, solve
+from posteriori.operators.gain import gain
 from posteriori.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Likelihood:
         if not isinstance(self.r2, Tensor) and self.r2 == 0:
             clean, pull = self.A.linearize(x0)
             return pull(self.noise.score(self.y, clean))
-        return self.linear.adjoint(solve(self.linear, self.residual(x0), self.r2, self.std**2))
+        return gain(self.linear, self.residual(x0), self.r2, self.std**2)
 
     def widen(self, r2: Tensor | float) -> Likelihood:
         """The likelihood of a point known only up to variance r2: y ~ N(A x, noise + r2 A A^H)."""

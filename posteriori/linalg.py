@@ -80,12 +80,16 @@ def cosine(x: Tensor, *, inverse: bool = False) -> Tensor:
 
 @dataclass(frozen=True)
 class Solved:
-    """``x``, with its relative residual (B,), the iterations used (B,) and whether non-positive curvature stopped a row (B,)."""
+    """``x``, with its relative residual (B,), the iterations used (B,) and whether non-positive curvature stopped a row (B,).
+
+    ``rounding``: the relative residual (B,) that rounding alone leaves, eps ||M|| ||x|| / ||b||, with the largest ||M p|| / ||p|| seen
+    for ||M||; a smaller one is not to be had."""
 
     x: Tensor
     residual: Tensor
     iterations: Tensor
     breakdown: Tensor
+    rounding: Tensor
 
 
 def cg(
@@ -96,14 +100,18 @@ def cg(
     rtol: float,
     start: Tensor | None = None,
     precondition: Map | None = None,
+    energy: bool = False,
+    attainable: bool = False,
 ) -> Solved:
     """Conjugate gradients for M x = b with M Hermitian positive definite, row by row.
 
     precondition: r -> P r with P Hermitian positive definite, near the inverse of M; the identity when None.
+    energy: measure residuals by r^T P r instead of r^T r: near the error's own e^T M e, whatever the condition of M.
+    attainable: stop also at the residual that rounding leaves (see ``Solved``), below which only the recurrence would go on to fall.
 
     A row stops by itself when ||b - M x|| <= rtol ||b||, or when p^T M p <= 0 shows that M is not positive definite in the direction p:
-    the row keeps its last good iterate and is marked. ``b = 0`` gives 0 and an exact start returns at once. Values are returned, never
-    raised: the caller knows what a poor residual means.
+    the row keeps its last good iterate and is marked. ``b = 0`` gives 0 and an exact start returns at once. A row of b that is not finite
+    gives NaN and does not hold up the others. Values are returned, never raised: the caller knows what a poor residual means.
 
     Source: Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems, 1952.
     """
@@ -112,30 +120,38 @@ def cg(
     x = torch.zeros_like(b) if start is None else start.clone()
     r = b.clone() if start is None else b - matvec(start)
     p = P(r)
-    rr, rz = dot(r, r), dot(r, p)
-    goal = (rtol**2) * dot(b, b)
+    rz = dot(r, p)
+    rr = rz if energy else dot(r, r)
+    bb = dot(b, b) if not energy else rz if start is None else dot(b, P(b))
+    goal = (rtol**2) * bb
     live = rr > goal
     broken = torch.zeros_like(live)
-    used = torch.zeros_like(rr)
+    used, most = torch.zeros_like(rr), torch.zeros_like(rr)
     for _ in range(max_iter):
         if not live.any():
             break
         q = matvec(p)
         curvature = dot(p, q)
+        pp = dot(p, p)
+        most = torch.maximum(most, torch.where(live & (pp > 0), dot(q, q) / torch.where(pp > 0, pp, 1.0), 0.0))
         broken = broken | (live & ~(curvature > 0))
         live = live & (curvature > 0)
         alpha = torch.where(live, rz / torch.where(live, curvature, 1.0), 0.0)
         x = torch.addcmul(x, per_row(alpha, p).to(p.dtype), p)
         r = torch.addcmul(r, per_row(-alpha, p).to(p.dtype), q)
         used = used + live
-        rr = torch.where(live, dot(r, r), rr)
-        live = live & (rr > goal)
         z = P(r)
         new = torch.where(live, dot(r, z), rz)
+        rr = torch.where(live, new if energy else dot(r, r), rr)
+        live = live & (rr > goal)
+        if attainable:
+            live = live & (rr > torch.finfo(rr.dtype).eps ** 2 * most * dot(x, x))
         p = torch.addcmul(z, per_row(torch.where(live, new / torch.where(rz != 0, rz, 1.0), 0.0), p).to(p.dtype), p)
         rz = new
-    norm_b = dot(b, b).sqrt()
-    return Solved(x, rr.sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken)
+    norm_b, length = bb.sqrt(), torch.where(bb > 0, dot(b, b), 1.0).sqrt()
+    rounding = torch.finfo(rr.dtype).eps * (most * dot(x, x)).sqrt() / length
+    x = torch.where(per_row(bb.isfinite(), x), x, torch.nan)
+    return Solved(x, rr.clamp(min=0).sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken, rounding)
 
 
 def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: Map | None = None) -> Solved:
@@ -181,7 +197,8 @@ def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: M
     u = torch.zeros_like(b)
     for k, v in enumerate(basis[:max_iter]):
         u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v
-    return Solved(P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, torch.zeros_like(live))
+    no = torch.zeros_like(live)
+    return Solved(P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, no, torch.zeros_like(size))
 
 
 def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
@@ -208,6 +225,8 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
             break
         basis.append(torch.where(per_row(live, w), w / per_row(torch.where(live, length, 1.0), w).to(w.dtype), 0.0))
     T = T[:, :iterations, :iterations]
+    # A row that is not finite stays so by its basis, and must not stop the decomposition of the others.
+    T = torch.where(T.isfinite().all(2).all(1)[:, None, None], T, 0.0)
     # A row that is no longer finite stays so, and must not stop the decomposition of the others.
     sick = ~T.isfinite().all(2).all(1)
     # Only the upper triangle of the symmetric T has been filled in.

@@ -26,7 +26,8 @@ from posteriori.methods.chains import Both, hmc, mala, ula
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
 from posteriori.methods.supports import Parts, bounded, inside, one_by_one, whitened
-from posteriori.operators.base import LinearOperator, norm2, solve
+from posteriori.operators.base import LinearOperator, norm2
+from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 
 Name = Literal["conditional", "rto", "langevin", "mala", "hmc"]
@@ -171,7 +172,7 @@ def exact(target: Product, rng: Noise) -> Tensor:
     x = target.m.add(rng.normal(target.m), alpha=r2**0.5)
     clean = A(x)
     gap = target.like.y - clean.add(rng.normal(clean), alpha=target.std)
-    return x.add(A.adjoint(solve(A, gap, r2, target.std**2)), alpha=r2)
+    return x.add(gain(A, gap, r2, target.std**2), alpha=r2)
 
 
 def rto(target: Product, rng: Noise, iterations: int) -> Tensor:

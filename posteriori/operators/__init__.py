@@ -23,6 +23,7 @@ from posteriori.operators.compose import Chain, Compose
 from posteriori.operators.dense import Dense
 from posteriori.operators.downsample import Downsample
 from posteriori.operators.fourier import MaskedFourier
+from posteriori.operators.gain import gain
 from posteriori.operators.grey import Grey
 from posteriori.operators.identity import Identity
 from posteriori.operators.jpeg import JPEG
@@ -62,6 +63,7 @@ __all__ = [
     "Transmission",
     "box_mask",
     "dot_test",
+    "gain",
     "gaussian_kernel",
     "log_det",
     "matrix",

@@ -3,9 +3,9 @@
     A : (B, *E) -> (B, *O)
 
 An operator author writes ``forward`` and, for a linear operator, ``adjoint`` (left out, it is the exact transpose by automatic
-differentiation). A closed form, where one is known, is offered as ``spectrum()``. The questions ``solve``, ``pinv``, ``norm2``,
-``matrix`` and ``log_det`` are functions that answer for every linear operator, with the spectrum when there is one and conjugate
-gradients otherwise; no caller asks which kind of operator it holds.
+differentiation). A closed form, where one is known, is offered as ``spectrum()``, a nearby one as ``preconditioner(r2, s2)``. The questions
+``solve``, ``gain``, ``pinv``, ``norm2``, ``matrix`` and ``log_det`` are functions that answer for every linear operator, with the spectrum
+when there is one and conjugate gradients otherwise; no caller asks which kind of operator it holds.
 
 An operator computes in the precision of the images it is given: its own numbers are cast, never the image.
 """
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from posteriori import identity
 from posteriori.linalg import note_solver, real_view
 from posteriori.operators.norm import measured_norm, norm_at
-from posteriori.operators.normal import SolveError, normal_solve
-from posteriori.operators.spectrum import Spectrum
+from posteriori.operators.normal import Preconditioner, SolveError, normal_solve
+from posteriori.operators.spectrum import Spectrum, apart_from_rounding
 from posteriori.operators.transpose import AdjointError, Linear, dot_test, followed, repeat_test, transposed
 from posteriori.settings import Checked
 
@@ -198,6 +198,9 @@ class LinearOperator(Operator):
         """A closed-form singular value decomposition, or None when no cheap one is known."""
         return None
 
+    def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
+        """What solves by conjugate gradients quickly at r2, s2 > 0; None when nothing is known."""
+
 
 def solve(
     A: LinearOperator, b: Tensor, r2: Tensor | float, s2: Tensor | float, *, rtol: float | None = None, max_iter: int = 1000
@@ -219,7 +222,7 @@ def solve(
         return normal_solve(A, A.adjoint, A, (r, s), b, rtol or (1e-10 if real == torch.float64 else 1e-5), max_iter)
     note_solver("closed form")
     c = spectrum.Uh(b)
-    a = _apart_from_rounding(spectrum.s).to(s)
+    a = apart_from_rounding(spectrum.s).to(s)
     width = s.expand(c.shape[1]).clone()
     width[: a.numel()] += r * a**2
     if not bool(s > 0):
@@ -237,10 +240,12 @@ def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
     spectrum = A.spectrum()
     if spectrum is None:
         top = norm2(A)
+        weights = (one := y.real.new_ones(()), one * (max(rtol, 1e-3) * top) ** 2)
+        offered = A.preconditioner(1.0, float(weights[1])) if top > 0 else None
+        if offered is not None and not offered.images:
+            return A.adjoint(solve(A, y, *weights))
         # Left-multiplied by A^H, the right-hand side lies in the range, where conjugate gradients behave well.
         c = A.adjoint(y)
-        one = torch.ones((), dtype=y.real.dtype, device=y.device)
-        weights = (one, one * (max(rtol, 1e-3) * top) ** 2)
         return normal_solve(A, A, A.adjoint, weights, c, 1e-8 if one.dtype == torch.float64 else 1e-5, 5000) if top > 0 else c
     c = spectrum.Uh(y)
     s = spectrum.s.to(c.real)
@@ -281,11 +286,6 @@ def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.cat([A(rows) for rows in basis.split(512)]).flatten(1).T.contiguous()
 
 
-def _apart_from_rounding(s: Tensor) -> Tensor:
-    """Singular values, those that are 0 up to the rounding of the largest as 0: times an r2 of 1e8, rounding is no longer small."""
-    return torch.where(s > 8 * torch.finfo(s.dtype).eps * s.max(), s, 0.0)
-
-
 def closed_spectrum(A: LinearOperator) -> Spectrum:
     """The spectrum of A. Raises ``TypeError`` for an operator that offers none."""
     spectrum = A.spectrum()
@@ -299,13 +299,13 @@ def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor
     m = math.prod(A.out_shape)
     spectrum = A.spectrum()
     if spectrum is not None:
-        s, copies = _apart_from_rounding(spectrum.s).double(), 1
+        s, copies = apart_from_rounding(spectrum.s).double(), 1
     else:
         real = A.complex_in and not A.complex_out  # no matrix, but the adjoint's values are one, each number as two
         rows = real_view(A.adjoint(torch.eye(m, dtype=torch.float64).view(m, *A.out_shape))).flatten(1) if real else matrix(A)
         # Complex measurements of real images: the adjoint is the real one, so each number counts as two real ones, each with half a vote.
         copies = 2 if A.complex_out and not A.complex_in else 1
-        s = _apart_from_rounding(torch.linalg.svdvals(torch.cat([rows.real, rows.imag]) if copies == 2 else rows))
+        s = apart_from_rounding(torch.linalg.svdvals(torch.cat([rows.real, rows.imag]) if copies == 2 else rows))
     width = torch.full((m * copies,), float(s2), dtype=torch.float64)
     width[: s.numel()] += float(r2) * s.cpu() ** 2
     return width.log().sum() / copies
@@ -316,6 +316,7 @@ __all__ = [
     "LinearOperator",
     "Map",
     "Operator",
+    "Preconditioner",
     "SolveError",
     "Spectrum",
     "closed_spectrum",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posteriori.memo import kept
-from posteriori.operators.base import LinearOperator, Spectrum
+from posteriori.operators.base import LinearOperator, Preconditioner, Spectrum
 
 Boundary = Literal["circular", "reflect", "zero", "valid"]
 
@@ -89,10 +89,10 @@ class Blur(LinearOperator):
     def transfer(self, like: Tensor) -> Tensor:
         """The kernel's Fourier transform (H, W) in the precision of ``like``: a kernel larger than the image wraps around."""
         dtype = like.dtype.to_complex()
-        return kept(self, ("transfer", dtype), lambda: self._transform().to(dtype), self.kernel)
+        return kept(self, ("transfer", dtype), lambda: self._transform(self.in_shape[1:]).to(dtype), self.kernel)
 
-    def _transform(self) -> Tensor:
-        (kh, kw), (H, W) = self.kernel.shape, self.in_shape[1:]
+    def _transform(self, sides: tuple[int, ...]) -> Tensor:
+        (kh, kw), (H, W) = self.kernel.shape, sides
         rows = (torch.arange(kh, device=self.kernel.device) - kh // 2) % H
         columns = (torch.arange(kw, device=self.kernel.device) - kw // 2) % W
         grid = self.kernel.new_zeros(H, W, dtype=torch.float64)
@@ -100,6 +100,32 @@ class Blur(LinearOperator):
         D = torch.fft.fft2(grid)
         # Rounding must not spoil D(-k) = conj D(k): the phases of a real filter would not be unitary on real images.
         return (D + _mirror(D).conj()) / 2
+
+    def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
+        """For a kernel that is its own mirror image along rows and along columns: a filter of the mirrored measurement, by cosines.
+
+        "reflect": the cosines of the mirror about the outermost pixel are the eigenvectors of A, which is symmetric once these pixels have
+        the weight 1/2 on each side. With W these weights, P = W^(1/2) Q (r2 D^2 + s2)^-1 Q^T W^(1/2), and all eigenvalues of
+        P (r2 A A^H + s2 I) lie between 1/4 and 1. "zero", "valid": the cosines of the mirror between pixels, which few border pixels spoil.
+        """
+        if self.boundary == "circular" or not kept(self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel):
+            return None
+        whole, sides = self.boundary == "reflect", self.out_shape[1:]
+        periods = tuple(max(2 * n - 2, 1) if whole else 2 * n for n in sides)
+        power = kept(self, ("power", periods), lambda: self._transform(periods).abs().square()[:, : periods[1] // 2 + 1], self.kernel)
+        share = 1 / (r2 * power + s2)
+        weights = torch.ones(sides, dtype=share.dtype, device=share.device)
+        if whole:
+            weights[[0, -1]] *= 0.5 if sides[0] > 1 else 1.0
+            weights[:, [0, -1]] *= 0.5 if sides[1] > 1 else 1.0
+
+        def near(v: Tensor) -> Tensor:
+            for axis in (-2, -1):
+                v = torch.cat([v, v.flip(axis).narrow(axis, 1, max(v.shape[axis] - 2, 0)) if whole else v.flip(axis)], axis)
+            v = torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=periods)[..., : sides[0], : sides[1]]
+            return v * weights.to(v.dtype)
+
+        return Preconditioner(near)
 
     def spectrum(self) -> Spectrum | None:
         """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D belongs to U."""
@@ -142,6 +168,11 @@ def _check_sum(kernel: Tensor) -> None:
             "brightness, or ignore this if the instrument does that",
             stacklevel=4,  # past this, the constructor and its checks
         )
+
+
+def _is_mirrored(kernel: Tensor) -> bool:
+    flips = torch.stack([kernel.flip(0), kernel.flip(1)])
+    return min(n % 2 for n in kernel.shape) == 1 and bool((flips - kernel).abs().max() <= 1e-5 * kernel.abs().max())
 
 
 def _mirror(c: Tensor) -> Tensor:

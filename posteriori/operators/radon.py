@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from posteriori.memo import kept
-from posteriori.operators.base import LinearOperator
+from posteriori.operators.base import LinearOperator, Preconditioner
 
 
 class Radon(LinearOperator):
@@ -87,6 +87,15 @@ class Radon(LinearOperator):
         rays = len(self.angles) * self.detectors
         x = self._sparse("back", y.dtype) @ y.reshape(-1, rays).T
         return x.T.reshape(-1, *self.in_shape)
+
+    def preconditioner(self, r2: float, s2: float) -> Preconditioner:
+        """The ramp filter: A^H A is near a convolution, (angles / pi) (pixel_mm^3 / detector_mm) / |k| at k cycles a pixel."""
+        H, W = self.in_shape[-2:]
+        rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64, device=self.values.device) for n in (H, W))
+        k = torch.hypot(rows[:, None], columns[: W // 2 + 1].abs())
+        power = len(self.angles) / math.pi * self.pixel_mm**3 / self.detector_mm / k.clamp(min=0.25 / max(H, W))
+        share = 1 / (r2 * power + s2)
+        return Preconditioner(lambda v: torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=(H, W)), images=True)
 
     def _sparse(self, name: str, dtype: torch.dtype) -> Tensor:
         sides = (len(self.angles) * self.detectors, math.prod(self.in_shape[-2:]))

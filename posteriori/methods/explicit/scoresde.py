@@ -31,7 +31,8 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Transition
-from posteriori.operators.base import pinv, solve
+from posteriori.operators.base import pinv
+from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 from posteriori.settings import Fraction, Natural, Positive
 
@@ -87,7 +88,7 @@ def replace_measured(
     if v > 0:
         share = 1 - float(s / sigma) ** 2
         gap = gap.add(rng.normal(gap), alpha=v * (2 / share - 1) ** 0.5)
-        return x.add(A.adjoint(solve(A, gap, share * float(s) ** 2, v**2)), alpha=lam * share * float(s) ** 2)
+        return x.add(gain(A, gap, share * float(s) ** 2, v**2), alpha=lam * share * float(s) ** 2)
     x = x.add(pinv(A, gap), alpha=lam)
     # An iterative A^+ is damped where A is weak: the final merge takes up what it left. With lam < 1 the gap is meant to stay.
     return x if noisy or lam < 1 else x + pinv(A, y - A(x))

@@ -28,7 +28,7 @@ from posteriori.methods import clouds
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.ensemble import Ensemble
-from posteriori.operators.base import solve
+from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 from posteriori.settings import Count, Fraction
 
@@ -57,6 +57,6 @@ class AFDPS(Ensemble[Cloud]):
         (x0,) = in_chunks(lambda x: (post.prior.denoise(x, sigma),), self.chunk, x)
         if not bool(s > 0):
             return clouds.ended(clouds.weigh(clouds.moved(cloud, x0), like.log_prob(x0).double() - log_phi), info)
-        g = like.linear.adjoint(solve(like.linear, like.y - like.linear(x), float(sigma) ** 2, like.std**2))
+        g = gain(like.linear, like.y - like.linear(x), float(sigma) ** 2, like.std**2)
         ahead, ratio = clouds.pulled(x0, x, g, sigma, s, rng)
         return clouds.weigh(clouds.moved(cloud, ahead), ratio - log_phi), info

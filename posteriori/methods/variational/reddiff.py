@@ -32,7 +32,8 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import adam
-from posteriori.operators.base import LinearOperator, norm2, solve
+from posteriori.operators.base import LinearOperator, norm2
+from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 from posteriori.settings import Positive
 
@@ -79,7 +80,7 @@ class REDDiff(Method[Fit]):
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Fit:
         A, mu = post.likelihood.A, post.prior.start(torch.zeros_like(x), x.real.new_zeros(()))
         if self.start == "pseudo-inverse" and isinstance(A, LinearOperator):
-            mu = torch.zeros_like(x) + A.adjoint(solve(A, post.likelihood.y[None], 1.0, max((0.03 * norm2(A)) ** 2, 1e-30)))
+            mu = torch.zeros_like(x) + gain(A, post.likelihood.y[None], 1.0, max((0.03 * norm2(A)) ** 2, 1e-30))
         moments = torch.zeros_like(mu if self.optimiser == "adam" else mu.flatten(1)[:, :0])
         return Fit(mu, moments, moments.abs(), torch.zeros((), dtype=torch.int64))
 
@@ -94,7 +95,7 @@ class REDDiff(Method[Fit]):
         x0 = post.prior.denoise(mu.add(rng.normal(mu), alpha=level), sigma)
         if self.optimiser == "newton" and isinstance(A, LinearOperator) and variance.ndim == 0:
             # mu - H^-1 g, without subtracting large numbers
-            goal = x0 + A.adjoint(solve(A, y - A(x0), 1.0, w * variance))
+            goal = x0 + gain(A, y - A(x0), 1.0, w * variance)
             return Fit(torch.lerp(mu, goal, self.rate), first, second, count + 1), {}
         clean, adjoint = A.linearize(mu)
         g = w * (mu - x0) - adjoint((y - clean) / variance)

@@ -1,0 +1,81 @@
+"""What a preconditioner saves: operator calls and seconds of whole runs, with it and without it, in one process.
+
+    python benchmarks/solves.py             (a photograph of 96 x 100 pixels)
+    python benchmarks/solves.py --full      (1440 x 1500)
+
+Every run is done twice, with the same operator, seeds and levels; the first time the operator says that it knows no preconditioner. The
+prior is the closed form of white images, so that next to nothing but the solves is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+import posteriori as po
+from posteriori.counting import CountedLinearOperator, Counter
+from posteriori.measurements.photos import COFFEE
+from posteriori.priors.base import Prior
+
+
+class White(Prior):
+    """White images of variance 1/4."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, variance=0.25, sigma_max=20.0, sigma_min=0.02)
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x * (0.25 / (0.25 + sigma**2))
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> Any:
+        return self.denoise(x, sigma), lambda u: self.denoise(u, sigma)
+
+
+class Unaided(CountedLinearOperator):
+    """The operator, of which nothing is known but its products."""
+
+    def preconditioner(self, r2: float, s2: float) -> None:
+        return None
+
+
+def run(kind: type[CountedLinearOperator], A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int) -> str:
+    """Operator calls for one sample and seconds; where the run stops in between, those up to there."""
+    counter, y = Counter(), A(x)[0]
+    y = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    post = po.Posterior(White(A.in_shape), po.Likelihood(y, kind(A, counter), po.noise.Gaussian(sigma), check=False))
+    began, end = time.perf_counter(), ""
+    try:
+        po.sample(post, method, n=1, steps=steps)
+    except po.operators.SolveError as error:
+        end = " (stops: residual " + str(error).split("residual ")[1].split(" ")[0] + ")"
+    return f"{counter.calls['operator']:6d} calls {time.perf_counter() - began:7.1f} s{end}"
+
+
+def show(name: str, A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int) -> None:
+    before, after = (run(kind, A, x, sigma, method, steps) for kind in (Unaided, CountedLinearOperator))
+    print(f"{name:32s} {after}   without: {before}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="a photograph of 1440 x 1500 pixels")
+    H, W = (1440, 1500) if parser.parse_args().full else (96, 100)
+    original, _ = po.measurements.read_image(COFFEE, channels=3)
+    photo = 2 * interpolate(original[None], size=(H, W), mode="bicubic", antialias=True) - 1
+    slices = interpolate(photo.mean(1, keepdim=True), size=(64, 64), mode="bicubic", antialias=True)
+    radon = po.operators.Radon((1, 64, 64), torch.linspace(0, 180, 91)[:-1], pixel_mm=1.0)
+    show("Radon 64 x 64, 90 angles REDDiff", radon, slices, 0.5, po.methods.REDDiff(), 20)
+    kernel = po.operators.gaussian_kernel(2.0)
+    for boundary in ("reflect", "zero", "valid"):
+        A = po.operators.Blur(kernel, (3, H, W), boundary=boundary)
+        for method in (po.methods.PiGDM(), po.methods.DMPS(), po.methods.REDDiff()):
+            show(f"{boundary} {H} x {W} {type(method).__name__}", A, photo, 0.02, method, 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The step of an image towards a measurement, the data step of most methods."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posteriori.operators.base import LinearOperator, solve
+from posteriori.operators.normal import normal_solve
+
+
+def gain(A: LinearOperator, b: Tensor, r2: Tensor | float, s2: Tensor | float, *, max_iter: int = 5000) -> Tensor:
+    """A^H (r2 A A^H + s2 I)^-1 b = (r2 A^H A + s2 I)^-1 A^H b, row by row: (B, *O) -> (B, *E).
+
+    It is ``A.adjoint(solve(A, b, r2, s2))``, but an operator without a spectrum that offers a preconditioner for images is solved there: to
+    3e-5 in float32 and 1e-8 in float64 of the norm e^T (r2 A^H A + s2 I) e, in which an error counts by how well its direction is known.
+    That holds whatever the condition; a small residual says nothing of directions that are measured poorly. Raises as ``solve`` does.
+    """
+    r, s = (torch.as_tensor(v, dtype=b.real.dtype, device=b.device) for v in (r2, s2))
+    offered = None if A.spectrum() is not None or not bool((r > 0) & (s > 0)) else A.preconditioner(float(r), float(s))
+    if offered is None or not offered.images:
+        return A.adjoint(solve(A, b, r2, s2))
+    rtol = 1e-8 if b.real.dtype == torch.float64 else 3e-5
+    return normal_solve(A, A, A.adjoint, (r, s), A.adjoint(b), rtol, max_iter, energy=True)
