@@ -57,6 +57,28 @@ def test_a_false_claim_does_not_pass(name, claim, monkeypatch):
         check_claims(methods.ALL[name]())
 
 
+# True in the default setting, on these problems and at this limit, and not claimed: where weights or inner loops have not been shown to be
+# exact, or it goes without saying.
+UNSAID = {
+    LEARNED: ("Unconditional", "Peng", "DAPS"),
+    RANGE: ("Unconditional", "DDRM", "DMPS", "ILVR", "ScoreSDE", "REDDiff", "PnPDM", "ReSample"),
+    ANY: ("ScorePriorVI", "DDSMC", "FPS", "MomentSMC", "TDS", "DAPS"),
+    WHITE: ("ILVR", "RePaint", "ScoreSDE", "ScorePriorVI", "DDSMC", "FPS", "MomentSMC", "TDS"),
+    FLAT: ("ILVR", "MCG", "RePaint", "ScoreALD", "ScoreSDE", "ScorePriorVI", "DAPS"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("name", methods.ALL)
+def test_what_a_method_does_not_claim_it_does_not_hold(name, claim):
+    """But for ``UNSAID``: a check that everything passes would prove nothing."""
+    if claim in methods.ALL[name].claims or name in UNSAID.get(claim, ()):
+        return
+    with pytest.raises(AssertionError):
+        CLAIMS[claim].check(methods.ALL[name]())
+
+
 @pytest.mark.parametrize("problem", [{"white": False}, {"white": True}, {"white": False, "flat": True}])
 def test_the_limit_lies_between_the_oracle_and_a_small_fault(problem):
     """The exact conditional denoiser is below it; samples whose standard deviation is a sixth too small are above."""

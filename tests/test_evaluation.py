@@ -454,6 +454,18 @@ class TestSummary:
         (sentence,) = ev.summary(made(samples), po.Posterior(post.prior, high))["flags"]
         assert "only 0.25 times the stated noise" in sentence
 
+    def test_a_complex_measurement_counts_twice_in_the_room_that_a_residual_has(self):
+        """Of m real numbers chi2 scatters by sqrt(2 / m): 2.7 is too much for 16 of them, and would not be for 8."""
+        prior = po.priors.ComplexImages(po.priors.Gaussian(torch.zeros(2, 8, dtype=F64), 1.0))
+        A = po.operators.Dense(torch.eye(8, dtype=torch.complex128))
+        law = po.noise.ComplexGaussian(sigma_per_channel=0.1)
+        post = po.Posterior(prior, po.Likelihood(torch.zeros(8, dtype=torch.complex128), A, law))
+        x = torch.full((1, 8), 0.1 * math.sqrt(2.7), dtype=torch.complex128) * (1 + 1j)
+        x = x * torch.exp(1j * torch.arange(8))
+        record = ev.summary(made(x), post)
+        assert record["chi2_samples"] == pytest.approx(2.7)
+        assert any("times the stated noise" in sentence for sentence in record["flags"])
+
     def test_narrow_equal_and_collapsed_samples_are_flagged(self):
         post, truth = image_posterior()
         exact = ev.exact_posterior(post)
