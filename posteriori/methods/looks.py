@@ -9,6 +9,7 @@ at in pieces of ``rows`` rows, and looked at again where it is needed again.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +23,8 @@ from posteriori.priors.base import Pull
 
 # Numbers of K that are held together: 64 MiB in single precision.
 HELD = 2**24
+# Relative residuals of 0.007 move log p(y) by less than 0.04, of 0.05 by 60 (40 numbers, 10 of y).
+LOOSE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +47,13 @@ class Look:
 
     def step_says(self, seen: Tensor, tau2: float, solves: int) -> Tensor:
         """log N(y; A D + R^T (v - D), sigma_y^2 I + tau^2 A R), R = (S + tau^2 I)^-1 K: of y given x and ``seen`` = v (B, *E), a look at
-        x0 through noise of variance tau^2; (B,) float64. At most ``solves`` iterations for each number of y."""
+        x0 through noise of variance tau^2; (B,) float64. At most ``solves`` iterations for each number of y; warns where they leave more
+        than ``LOOSE`` of a right side."""
         like, s2 = self.post.likelihood, float(self.sigma) ** 2
-        R = torch.stack([cg(lambda v: s2 * self.pull(v) + tau2 * v, k, max_iter=solves, rtol=1e-6).x for k in self.K])
+        solved = [cg(lambda v: s2 * self.pull(v) + tau2 * v, k, max_iter=solves, rtol=1e-6) for k in self.K]
+        if max(float(one.residual.nan_to_num(0.0).max()) for one in solved) > LOOSE:
+            warnings.warn("solves of a step have stopped early, and its weights are inexact: use more steps, or more solves", stacklevel=3)
+        R = torch.stack([one.x for one in solved])
         gap = seen - self.x0
         expected = self.clean.flatten(1) + torch.stack([(r * gap).flatten(1).sum(1) for r in R], 1)
         return gaussian(like.y.flatten() - expected, spread(like.linear, tau2 * R, like.std**2))[1]

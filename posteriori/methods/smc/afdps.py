@@ -12,6 +12,9 @@ Exact when: particles go to infinity: the law is then p(x | y) under the chain o
 are added), and the evidence is unbiased for any number of particles.
 Many particles are needed: phi knows nothing of the prior, so that weights have heavy tails far above the prior's width, where phi pulls
 every x to y; on 1-D mixtures the evidence of four particles scatters by 2 times itself from twice the width, by 20 from eight times.
+The evidence is that of y under the chain. Its mean over 600 clouds of 64, as a share of the truth (six numbers, N(0, 1), each measured
+to 0.3 as 1, 20 steps): 0.93 +- 0.04 from a start at the prior's width, 0.77 +- 0.07 from 3 times it, 0.56 +- 0.12 from 10 times, where
+grids begin by default: unbiased, but made by clouds too rare to be met. Of use from starts at the width (of one number: up to 10 times).
 Departs from the paper: weights of the discrete chain, where theirs integrate a differential equation and err with the step; phi is
 widened by the noise of x, where theirs is p(y | x) as if x were clean: the drift is then bounded at any step, and phi flat at the start.
 """

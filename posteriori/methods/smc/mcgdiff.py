@@ -15,6 +15,9 @@ Cost per step: one denoiser for each particle.
 Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6 of the largest count as 0.
 Exact when: particles and steps go to infinity. Where every tau is above the last level the evidence is unbiased for any number of
 particles: "kept" for the ancestral sampler's chain, "dropped" (width 0) for that chain's density at x(tau) = u, times 1 / a.
+Where the evidence is of use: its mean over 600 clouds of 64, as a share of the truth (six numbers, N(0, 1), each measured to 0.3 as 1, 20
+steps), is 0.93 +- 0.03 from a start at the prior's width and 0.89 +- 0.05 from 10 times it, where grids begin by default; a single cloud
+scatters by 0.8 and 1.2 times the truth.
 Departs from the paper: a tau that is no level cuts a step in two; resampling only when the ESS falls; kappa is a variance of the image.
 """
 
