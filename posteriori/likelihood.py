@@ -73,7 +73,7 @@ class Likelihood:
         if y.is_complex() != self.A.complex_out:
             want, got = ("complex", "real") if self.A.complex_out else ("real", "complex")
             raise TypeError(f"{type(self.A).__name__} makes {want} measurements, y is {got} ({y.dtype})")
-        bad = ~(torch.view_as_real(y).isfinite().all(-1) if y.is_complex() else y.isfinite())
+        bad = ~(real_view(y).isfinite().all(-1) if y.is_complex() else y.isfinite())
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
             raise ValueError(f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask them out with an operator")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,7 @@ CALLS = {
     "sliced_wasserstein": (True, (9, 6), lambda x: ev.sliced_wasserstein(x, x[:4], slices=20)),
     "speckle": (True, (2, 1, 9, 9), ev.speckle),
     "ssim": (False, (2, 1, 12, 12), lambda x: ev.ssim(x, plain(x).flip(0), (-4, 4))),
+    "student": (False, (6,), lambda m: ev.student(m, torch.full((6,), 0.5), 5, plain(m).flip(0))),
     "summary": (
         True,
         (9, 6),
@@ -99,8 +101,8 @@ CALLS = {
 
 def test_every_function_of_the_evaluation_is_swept():
     public = {name for name in ev.__all__ if inspect.isfunction(getattr(ev, name))}
-    # One takes no numbers, the other a package and weights that need not be there.
-    assert public - {"floor", "lpips"} <= set(CALLS)
+    # Two take no images, the third a package and weights that need not be there.
+    assert public - {"floor", "kept", "lpips"} <= set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -212,3 +214,15 @@ def test_methods(name, tmp_path):
         return
     run = po.sample(lazy, method, n=method.returned, steps=2, folder=tmp_path / "run", checkpoint_seconds=0)
     assert_close(run.samples, po.sample(usual, method, n=method.returned, steps=2).samples, rtol=0, atol=0)
+
+
+def test_the_numbers_of_a_tensor_are_read_in_one_place():
+    """``torch.view_as_real`` refuses lazy numbers: where it is called they have been resolved."""
+    root = Path(po.__file__).parent
+    calls = {
+        f"{path.relative_to(root)}: {line.strip()}"
+        for path in root.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if "view_as_real(" in line and "resolve_conj()" not in line
+    }
+    assert not calls, "use linalg.real_view"

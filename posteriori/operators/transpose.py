@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posteriori.linalg import dot
+from posteriori.linalg import dot, real_view
 
 if TYPE_CHECKING:
     from posteriori.operators.base import LinearOperator, Operator
@@ -31,7 +31,7 @@ def repeat_test(A: Operator, rtol: float, dtype: torch.dtype | None = None, seed
     with torch.no_grad():
         x = A.probe(lambda *size, dtype, device: torch.rand(*size, dtype=dtype, generator=generator).to(device), dtype=dtype)
         first, second = A(x.clone()), A(x.clone())
-    real, again = (torch.view_as_real(y) if y.is_complex() else y for y in (first, second))
+    real, again = (real_view(y) for y in (first, second))
     # Numbers that are no number twice are the same.
     gap = float(torch.where(real.isfinite() & again.isfinite(), real - again, (real.isfinite() != again.isfinite()).to(real)).norm())
     size = float(real[real.isfinite()].norm())
