@@ -125,8 +125,8 @@ def test_a_measurement_is_its_truth_with_noise_of_the_stated_level(make, seeds, 
     drawn = []
     for kind in (po.priors.GaussianMixture, po.priors.Gaussian):
 
-        def kept(self, n, seed, kind=kind, sample=kind.sample):
-            drawn.append(sample(self, n, seed))
+        def kept(self, n, seed, *, kind=kind, sample=kind.sample, **options):
+            drawn.append(sample(self, n, seed, **options))
             return drawn[-1]
 
         monkeypatch.setattr(kind, "sample", kept)
