@@ -303,7 +303,7 @@ def test_the_bend_of_a_complex_likelihood_is_its_curvature(inner):
     post, tau, p = complex_pixels(), torch.tensor(0.4, dtype=F64), 0.2
     m = torch.randn(3, 4, 4, dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
     j = 0.5 / (0.5 + 0.16)
-    _, std = methods.MGPS(inner=inner, width="ddpm").by_curvature(post, m, p, tau, Streams(0, range(3)))
+    _, std = methods.MGPS(inner=inner, width="ddpm").by_curvature(post, m, p, tau, torch.ones(len(m), dtype=F64), Streams(0, range(3)))
     torch.testing.assert_close(std, torch.full((3, 4, 4), (1 / p + j**2 / 0.09) ** -0.5, dtype=F64), rtol=1e-9, atol=0)
 
 
@@ -313,5 +313,5 @@ def test_adams_bend_of_a_complex_likelihood_does_not_know_the_phase_of_its_draw(
     mode = (0.66 / 0.5) * post.likelihood.linear.adjoint(post.likelihood.y[None])
     for angle in (0.0, 0.8, 1.6, 3.0):
         z = torch.full_like(mode, 1.0) * torch.polar(torch.tensor(1.0, dtype=F64), torch.tensor(angle, dtype=F64))
-        _, std = methods.MGPS.published(inner=1, lr=0.03).by_adam(post, mode, 0.2, tau, Fixed(z))
+        _, std = methods.MGPS.published(inner=1, lr=0.03).by_adam(post, mode, 0.2, tau, torch.ones(len(mode), dtype=F64), Fixed(z))
         torch.testing.assert_close(std.log(), torch.full_like(std, 0.5 * math.log(0.2) - 0.03), rtol=1e-6, atol=1e-6)
