@@ -73,7 +73,7 @@ def weigh(cloud: Cloud, increment: Tensor) -> Cloud:
     if bool(broken.any()):
         warnings.warn("particles whose numbers are not finite have lost their weight, and others take their place", stacklevel=3)
     out = replace(cloud, log_w=log_w.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf))
-    unknown = (out.clouds == -math.inf).all(1) & broken.view_as(out.clouds).any(1) & (out.log_z > -math.inf)
+    unknown = (out.clouds == -math.inf).all(1) & broken.view_as(out.clouds).any(1)
     return replace(out, log_z=torch.where(unknown, torch.nan, out.log_z))
 
 
