@@ -22,22 +22,28 @@ from posteriori.sample import sample
 # A run draws from the streams (seed, k) of its problem: truths have seeds of their own.
 TRUTH, TRUTH_STEPS, NOISE = 2**33, 80, {"mixture": 0.2, "digits": 0.1}
 GROUPS = {"seen": slice(0, 3), "unseen": slice(3, 6), "norm": slice(6, 7), "fit": slice(7, 8), "all": slice(0, 8)}
-REFERENCES = ("exact", "oracle", "prior")
-PRIOR = methods.Unconditional()
+# What few levels cost, at the price of 16 ancestral steps; they stand beside the methods and are not counted among them.
+FEW = ("oracle, 16 ancestral", "oracle, 8 midpoint", "MMPS, 16 ancestral", "MMPS, 8 midpoint")
+REFERENCES = ("exact", "oracle", "prior", *FEW)
+PRIOR, ANCESTRAL, MIDPOINT = methods.Unconditional(), methods.DDIM(1.0), methods.Midpoint()
 
 # Method, steps and problems. On the mixture a cloud gives one sample, on the digits all of its particles.
 SETUPS: dict[str, dict[str, tuple[Method[Any], int, int]]] = {
     "mixture": {
-        "exact": (PRIOR, 0, 200),
-        "oracle": (PRIOR, 60, 200),
-        "prior": (PRIOR, 60, 200),
-        "DPS": (methods.DPS(), 60, 200),
+        "exact": (PRIOR, 0, 600),
+        "oracle": (PRIOR, 60, 600),
+        "prior": (PRIOR, 60, 600),
+        FEW[0]: (methods.Unconditional(ANCESTRAL), 16, 600),
+        FEW[1]: (methods.Unconditional(MIDPOINT), 8, 600),
+        FEW[2]: (methods.MMPS(iterations=3, rtol=1e-8, transition=ANCESTRAL), 16, 200),
+        FEW[3]: (methods.MMPS(iterations=3, rtol=1e-8, transition=MIDPOINT), 8, 200),
+        "DPS": (methods.DPS(), 60, 600),
         "PiGDM": (methods.PiGDM(), 60, 200),
-        "MMPS": (methods.MMPS(iterations=3, rtol=1e-8, transition=methods.DDIM(1.0)), 60, 150),
+        "MMPS": (methods.MMPS(iterations=3, rtol=1e-8), 30, 150),
         "DDRM/DDNM+": (methods.DDRM(), 60, 200),
         "DAPS": (methods.DAPS(), 60, 200),
         "PnPDM": (methods.PnPDM(), 60, 60),
-        "DiffPIR": (methods.DiffPIR(), 60, 200),
+        "DiffPIR": (methods.DiffPIR(), 60, 600),
         "REDDiff": (methods.REDDiff(), 60, 200),
         "ScorePriorVI": (methods.ScorePriorVI(draws=64, updates=5, polish=200, couplings=4, hidden=16), 20, 40),
         "TDS": (methods.TDS(32, single=True), 60, 100),
@@ -75,13 +81,15 @@ drawn in 80 ancestral steps. n = 9, so that of the levels only 80 % can be state
 Eight fixed test functions: three random unit directions within what is measured and three orthogonal to it, the length of the image, and
 the length of the residual y - A x, which depends on y as well. Without the last, samples of the prior itself would pass.
 
-Methods: the defaults of this library, which use the noise level and differ from the published settings, on Karras' levels from the prior's
-largest to its smallest (MCGDiff, FPS and MomentSMC choose their own); steps and problems are columns. DDRM and DDNM+ are one rule with
-their usual settings (eta 0.85, eta_b 1), hence one row. MMPS solves to 1e-8 in up to three iterations. PnPDM has 20 prior levels, 8 on the
-digits. ScorePriorVI fits a RealNVP of 4 couplings with 16 hidden units for each problem, in 5 updates for each of 20 levels and 200 at the
-end, with batches of 64; its draws are used without their weights. On the mixture clouds have 32 particles and give one sample each, so that
-samples are independent; on the digits one cloud of 19 gives all 19, copies included. TDS has the twist with the denoiser's Jacobian on the
-mixture, PiGDM's on the digits. Problem k has seed k for its samples, 2^33 + k for truth and noise.
+Methods: the defaults of this library, which use the noise level and differ from the published settings, on Karras' levels from the
+prior's largest to its smallest (MCGDiff, FPS and MomentSMC choose their own); steps and problems are columns. MMPS steps by Midpoint,
+with two denoisers a step, the others with a transition ancestrally; rows named after a number of steps and a transition say what few
+levels cost. DDRM and DDNM+ are one rule with their usual settings (eta 0.85, eta_b 1), hence one row. MMPS solves to 1e-8 in up to three
+iterations. PnPDM has 20 prior levels, 8 on the digits. ScorePriorVI fits a RealNVP of 4 couplings with 16 hidden units for each problem,
+in 5 updates for each of 20 levels and 200 at the end, with batches of 64; its draws are used without their weights. On the mixture clouds
+have 32 particles and give one sample each, so that samples are independent; on the digits one cloud of 19 gives all 19, copies included.
+TDS has the twist with the denoiser's Jacobian on the mixture, PiGDM's on the digits. Problem k has seed k for its samples, 2^33 + k for
+truth and noise.
 
 Coverage is the share of pairs of a problem and a function. Its standard error takes problems as independent and functions of one problem as
 dependent, and is never below that of independent functions of a calibrated sampler. Verdict of each group of functions: over-confident
