@@ -225,8 +225,6 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
             break
         basis.append(torch.where(per_row(live, w), w / per_row(torch.where(live, length, 1.0), w).to(w.dtype), 0.0))
     T = T[:, :iterations, :iterations]
-    # A row that is not finite stays so by its basis, and must not stop the decomposition of the others.
-    T = torch.where(T.isfinite().all(2).all(1)[:, None, None], T, 0.0)
     # A row that is no longer finite stays so, and must not stop the decomposition of the others.
     sick = ~T.isfinite().all(2).all(1)
     # Only the upper triangle of the symmetric T has been filled in.
