@@ -148,6 +148,19 @@ def test_methods_end_at_their_defaults_in_single_precision(method, name):
     assert float((run.samples - exact.samples).norm() / exact.samples.norm()) < 0.1
 
 
+def test_a_kernel_without_a_preconditioner_ends_in_single_precision_too():
+    kernel = torch.zeros(9, 9)
+    kernel[range(9), [i * 2 // 3 for i in range(9)]] = 1 / 9
+    A = blur("reflect", F32, kernel, (32, 32))
+    r2, s2 = 400.0, 4e-4
+    x = 20 * torch.nn.functional.interpolate(draw(1, 1, 6, 6, dtype=F32), size=(32, 32), mode="bicubic")
+    b = A(x) + 0.02 * draw(1, *A.out_shape, dtype=F32, seed=1)
+    u = ops.gain(A, b, r2, s2)
+    assert off(A, u, b, r2, s2) < 0.5
+    # 20 standard deviations of the prior are the scale on which the image is not known without y.
+    assert off(A, 0 * u, b, r2, s2) > 100
+
+
 def test_single_precision_is_done_where_rounding_ends_and_not_before():
     """Without any help, at a condition of 1e6: the residual that rounding leaves is accepted, an answer that is wrong is not."""
     M = torch.diag(torch.logspace(-6, 0, 7, dtype=F32).repeat(2))
