@@ -43,12 +43,19 @@ class Unaided(CountedLinearOperator):
     def preconditioner(self, r2: float, s2: float) -> None:
         return None
 
+    def cosine_power(self) -> None:
+        return None
 
-def run(kind: type[CountedLinearOperator], A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int) -> str:
+
+def run(
+    kind: type[CountedLinearOperator], A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int, prior: Prior | None
+) -> str:
     """Operator calls for one sample and seconds; where the run stops in between, those up to there."""
     counter, y = Counter(), A(x)[0]
     y = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-    post = po.Posterior(White(A.in_shape), po.Likelihood(y, kind(A, counter), po.noise.Gaussian(sigma), check=False))
+    post = po.Posterior(
+        prior or White(A.in_shape), po.Likelihood(y, kind(A, counter), po.noise.Gaussian(sigma), range=prior and prior.range, check=False)
+    )
     began, end = time.perf_counter(), ""
     try:
         po.sample(post, method, n=1, steps=steps)
@@ -57,8 +64,8 @@ def run(kind: type[CountedLinearOperator], A: po.operators.LinearOperator, x: Te
     return f"{counter.calls['operator']:6d} calls {time.perf_counter() - began:7.1f} s{end}"
 
 
-def show(name: str, A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int) -> None:
-    before, after = (run(kind, A, x, sigma, method, steps) for kind in (Unaided, CountedLinearOperator))
+def show(name: str, A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int, prior: Prior | None = None) -> None:
+    before, after = (run(kind, A, x, sigma, method, steps, prior) for kind in (Unaided, CountedLinearOperator))
     print(f"{name:32s} {after}   without: {before}", flush=True)
 
 
@@ -78,6 +85,10 @@ def main() -> None:
         A = po.operators.Blur(kernel, (3, H, W), boundary=boundary)
         for method in (po.methods.PiGDM(), po.methods.DMPS(), po.methods.REDDiff()):
             show(f"{boundary} {H} x {W} {type(method).__name__}", A, photo, 0.02, method, 4)
+    # The covariance of the shipped prior's error, by colour and frequency.
+    for boundary in ("circular", "reflect", "zero"):
+        A = po.operators.Blur(kernel, (3, H, W), boundary=boundary)
+        show(f"{boundary} {H} x {W} DiffPIR, photos", A, photo, 0.04, po.methods.DiffPIR(), 4, po.priors.photos())
 
 
 if __name__ == "__main__":

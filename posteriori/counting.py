@@ -156,6 +156,9 @@ class CountedLinearOperator(LinearOperator):
     def spectrum(self) -> Spectrum | None:
         return self.inner.spectrum()
 
+    def cosine_power(self) -> Tensor | None:
+        return self.inner.cosine_power()
+
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         return self.inner.preconditioner(r2, s2)
 

@@ -11,6 +11,7 @@ from cases import bed, toy_unet
 
 import posteriori as po
 from posteriori import methods
+from posteriori.counting import Counter, counted
 from posteriori.evaluation import affine_probe, gaussian_kl, oracle
 from posteriori.linalg import cosine
 from posteriori.methods import proximal
@@ -282,3 +283,28 @@ def test_daps_tempers_the_measured_draw_as_any_other():
         last, _ = methods.DAPS(temperature=temperature).step(post, x, level(0.7), level(0.0), Streams(3, range(3)))
         torch.testing.assert_close(last, proximal.draw(post, centre, C, Streams(3, range(3)), temperature))
     assert float((last - proximal.draw(post, centre, C, Streams(3, range(3)))).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("boundary", ["circular", "reflect", "zero"])
+def test_a_preconditioned_shift_is_the_same_in_fewer_operator_calls(boundary):
+    """The shift with the shipped prior's covariance against the dense-tolerance solution: as near as without, at half the calls."""
+    shape = (3, 24, 28)
+    A = po.operators.Blur(po.operators.gaussian_kernel(1.5), shape, boundary=boundary)
+    y = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        post = po.Posterior(po.priors.photos(), po.Likelihood(y.to(dtype), A, po.noise.Gaussian(0.04), range=(-1, 1)))
+        C = proximal.measured(post, torch.tensor(2.0))
+        exact = proximal.shift(post, post.likelihood.y[None], C, iterations=2000)
+        for aided in (True, False):
+            counter = Counter()
+            with pytest.MonkeyPatch.context() as patch:
+                if not aided:
+                    patch.setattr(po.operators.Blur, "cosine_power", lambda self: None)
+                x = proximal.shift(counted(post, counter), post.likelihood.y[None], C)
+            found[dtype, aided] = (x.double() - exact.double()).norm() / exact.double().norm(), counter.calls["operator"]
+    assert float(found[torch.float64, True][0]) < 1e-6
+    assert float(found[torch.float64, False][0]) < 1e-6
+    for dtype in (torch.float32, torch.float64):
+        assert found[dtype, True][1] <= 0.6 * found[dtype, False][1]
+    assert float(found[torch.float32, True][0]) < 0.1

@@ -201,6 +201,10 @@ class LinearOperator(Operator):
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         """What solves by conjugate gradients quickly at r2, s2 > 0; None when nothing is known."""
 
+    def cosine_power(self) -> Tensor | None:
+        """What A^H A multiplies each frequency of ``linalg.cosine`` by, nearly, broadcasting against E; None when nothing is known."""
+        return None
+
 
 def solve(
     A: LinearOperator, b: Tensor, r2: Tensor | float, s2: Tensor | float, *, rtol: float | None = None, max_iter: int = 1000

@@ -127,6 +127,13 @@ class Blur(LinearOperator):
 
         return Preconditioner(near)
 
+    def cosine_power(self) -> Tensor | None:
+        """The kernel's power at the frequencies of ``linalg.cosine``, (H, W) float64: A^H A but for the border, where A is symmetric."""
+        if self.boundary == "valid" or not kept(self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel):
+            return None
+        H, W = self.in_shape[1:]
+        return kept(self, "cosine power", lambda: self._transform((2 * H, 2 * W)).abs().square()[:H, :W], self.kernel)
+
     def spectrum(self) -> Spectrum | None:
         """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D belongs to U."""
         if self.boundary != "circular":
