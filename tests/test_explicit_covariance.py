@@ -171,7 +171,10 @@ def test_lgd_is_the_gradient_of_the_log_mean_likelihood(kind, drawn):
     A, y, sigma = post.likelihood.A, post.likelihood.y, level(0.7)
     method = methods.LGDMC(draws=6, drawn=drawn)
     x, r2 = images(post, 0.7, 2), post.prior.widest_error(0.7)
-    norm2 = torch.linalg.matrix_norm(po.operators.matrix(A), 2) ** 2 if isinstance(A, po.operators.LinearOperator) else 1.0
+    if isinstance(A, po.operators.LinearOperator):
+        norm2 = torch.linalg.matrix_norm(po.operators.matrix(A), 2) ** 2
+    else:
+        norm2 = po.operators.norm2(A, post.prior.denoise(x, sigma)) ** 2
     variance = post.likelihood.std**2 + (1 - drawn) * r2 * norm2
     rng = Streams(0, range(2))
     with torch.enable_grad():

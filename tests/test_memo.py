@@ -169,3 +169,17 @@ def test_a_prior_follows_its_numbers_and_precision():
         single = make(torch.float32)
         says(single, z.float())
         torch.testing.assert_close(says(copy.deepcopy(single).double()), says(make(torch.float32).double()), rtol=1e-12, atol=1e-12)
+
+
+def test_what_operators_hold_is_their_own():
+    """Writing into one operator's numbers changes neither another operator nor the library's tables."""
+    from posteriori.linalg import cosines
+
+    for make in OPERATORS.values():
+        one, other, table = make(torch.float64), make(torch.float64), cosines(8).clone()
+        held = [t.clone() for t in other.buffers()]
+        for tensor in one.buffers():
+            if tensor.is_floating_point() or tensor.is_complex():
+                tensor.mul_(2.0)
+        assert all(torch.equal(a, b) for a, b in zip(other.buffers(), held, strict=True))
+        assert torch.equal(cosines(8), table)

@@ -77,7 +77,8 @@ class JPEG(Operator):
             raise ValueError(f"JPEG: the sides of {H}x{W} images must be multiples of {unit}; crop them, or pad them to {larger}")
         self.register_buffer("luminance", _scaled(LUMINANCE, self.quality))
         self.register_buffer("chrominance", _scaled(CHROMINANCE, self.quality))
-        self.register_buffer("cosines", cosines(8))
+        # A copy: a buffer may be written into, the table that all share may not.
+        self.register_buffer("cosines", cosines(8).clone())
         self.register_buffer("colours", _colours())
 
     def forward(self, x: Tensor) -> Tensor:
