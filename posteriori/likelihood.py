@@ -24,7 +24,8 @@ from posteriori.linalg import dot, real_view
 from posteriori.memo import kept
 from posteriori.noise import Noise
 from posteriori.operators.affine import Affine
-from posteriori.operators.base import LinearOperator, Operator, dot_test, log_det, repeat_test, solve
+from posteriori.operators.base import LinearOperator, Operator, dot_test, repeat_test, solve
+from posteriori.operators.dense_matrix import log_det
 from posteriori.operators.gain import gain
 from posteriori.priors.base import Prior
 

@@ -17,7 +17,8 @@ from posteriori import methods
 from posteriori.evaluation import affine_probe, exact_posterior
 from posteriori.linalg import real_view
 from posteriori.methods import draws, proximal
-from posteriori.operators.base import LinearOperator, log_det, solve
+from posteriori.operators.base import LinearOperator, solve
+from posteriori.operators.dense_matrix import log_det
 from posteriori.priors.frequencies import Covariance
 
 F64 = torch.float64

@@ -168,7 +168,7 @@ def test_single_precision_keeps_what_only_noise_limits(r2):
         logs = [po.Likelihood(b[0].to(t), A, Gaussian(0.01)).widen(r2).log_prob(torch.zeros(1, *A.in_shape, dtype=t)) for A, t in
                 ((single, torch.float32), (double, torch.float64))]  # fmt: skip
         assert float(logs[0]) == pytest.approx(float(logs[1]), rel=1e-3)
-        determinants = [float(po.operators.base.log_det(A, r2, 1e-4)) for A in (single, double)]
+        determinants = [float(po.operators.log_det(A, r2, 1e-4)) for A in (single, double)]
         assert determinants[0] == pytest.approx(determinants[1], rel=1e-4)
 
 

@@ -8,7 +8,7 @@ import torch
 from posteriori.evaluation import calibration, rank_tests
 from posteriori.evaluation.exact import exact_posterior
 from posteriori.methods import DDNM, DDRM
-from posteriori.operators.base import matrix
+from posteriori.operators.dense_matrix import matrix
 from posteriori.sample import sample
 from posteriori.studies import coverage_problems as problems
 from posteriori.studies import posterior_coverage as study

@@ -13,7 +13,7 @@ from torch import Tensor
 from posteriori.evaluation.discrepancies import central_moment_discrepancy, ksd, mean_distance, mmd, posterior_score, rmse
 from posteriori.evaluation.distances import flat, sliced_wasserstein
 from posteriori.evaluation.references import reference_samples
-from posteriori.operators.base import matrix
+from posteriori.operators.dense_matrix import matrix
 from posteriori.problems.beds import Bed
 
 Score = Callable[[Tensor, Bed, Tensor], dict[str, float]]

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.noise import Gaussian
-from posteriori.operators.base import LinearOperator, matrix
+from posteriori.operators.base import LinearOperator
 from posteriori.operators.dense import Dense
+from posteriori.operators.dense_matrix import matrix
 from posteriori.priors.base import Prior, Pull
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.rng import Noise

@@ -10,8 +10,6 @@ from posteriori.operators.base import (
     SolveError,
     Spectrum,
     dot_test,
-    log_det,
-    matrix,
     norm2,
     pinv,
     solve,
@@ -21,6 +19,7 @@ from posteriori.operators.channels import ComplexChannels
 from posteriori.operators.clip import Clip
 from posteriori.operators.compose import Chain, Compose
 from posteriori.operators.dense import Dense
+from posteriori.operators.dense_matrix import log_det, matrix
 from posteriori.operators.downsample import Downsample
 from posteriori.operators.fourier import MaskedFourier
 from posteriori.operators.gain import gain

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from posteriori.linalg import dot, real_view
-from posteriori.operators.base import AdjointError, LinearOperator, Operator, Spectrum, dot_test, matrix, norm2, pinv, repeat_test, solve
+from posteriori.operators.base import AdjointError, LinearOperator, Operator, Spectrum, dot_test, norm2, pinv, repeat_test, solve
+from posteriori.operators.dense_matrix import matrix
 
 
 def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:

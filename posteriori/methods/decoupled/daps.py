@@ -32,7 +32,8 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods import draws, proximal
 from posteriori.methods.base import Info, Method
-from posteriori.operators.base import LinearOperator, matrix
+from posteriori.operators.base import LinearOperator
+from posteriori.operators.dense_matrix import matrix
 from posteriori.rng import Noise
 from posteriori.settings import Count, Positive
 
