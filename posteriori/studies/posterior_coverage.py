@@ -255,9 +255,9 @@ STUDY = Study(
         "Coverage is an average over measurements: a method may be too narrow for some of them, too wide for others, and pass.",
         "On the digits there are few problems and only large faults are found. Verdicts of methods with different numbers of problems, "
         "and of the two beds, do not have the same power.",
-        "On the mixture all have 600 problems but TDS (100), ScorePriorVI (40), MomentSMC (32), for their cost, and MMPS at few levels (200). "
-        "At 60 ancestral levels the oracle itself is found over-confident where y looks: of methods that step so a part of what is found "
-        "there is for want of steps.",
+        "On the mixture all have 600 problems but TDS (100), ScorePriorVI (40), MomentSMC (32), for their cost, and MMPS at few levels "
+        "(200). At 60 ancestral levels the oracle itself is found over-confident where y looks: of methods that step so a part of what is "
+        "found there is for want of steps.",
         "The prior of the digits is what the network samples in 80 ancestral steps, not exactly what it samples in fewer; the row of the "
         "prior shows how much that matters. MMPS, MomentSMC and ScorePriorVI are not run there, for their cost.",
         "On the digits a cloud is judged by its own particles, copies included, as it returns them by default: independent clouds with one "
