@@ -109,22 +109,25 @@ def sample(
         raise ValueError(refusal)
     config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
     job = Job(post, method, steps, grid, seed, n, first, batch or batch_rows(post, method, n), tuple(watch), progress, config, Counter())
-    if folder is None:
-        return tell(job.run(None, checkpoint_seconds), post)
-    folder = Path(folder)
+    run = job.run(None, checkpoint_seconds) if folder is None else _kept(job, Path(folder), resume, checkpoint_seconds)
+    return tell(run, post)
+
+
+def _kept(job: Job, folder: Path, resume: bool, every: float) -> Run:
+    """The run of a folder: made there, completed, or read where it is complete."""
     with locked(folder):
         if (folder / "run.json").exists():
             if not resume:
                 raise ValueError(f"{folder} already holds a run; choose another folder, or go on with it by resume")
             record = read_json(folder / "run.json")
-            check_same(record["config"], config, folder)
+            check_same(record["config"], job.config, folder)
             job.visit(folder, record["config"])
             if record["state"] == "complete":
-                return tell(Run.load(folder), post)
-        run = job.run(folder, checkpoint_seconds)
+                return Run.load(folder)
+        run = job.run(folder, every)
         run.save(folder)
         checkpoint.clear(folder)
-        return tell(run, post)
+        return run
 
 
 def _check(n: int, first: int, batch: int | None, returned: int) -> None:
