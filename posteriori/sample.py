@@ -94,10 +94,8 @@ def sample(
         completed there, to the same numbers. Another one is refused.
     checkpoint_seconds: time between checkpoints of the batch under way in ``folder``.
 
-    Samples are returned on the CPU.
-
-    Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and ``FloatingPointError`` when every row
-    diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning. Samples that do not fit the
+    Samples are returned on the CPU. Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and
+    ``FloatingPointError`` when every row diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning. Samples that do not fit the
     measurement, are all the same or count as few are returned with a ``RunWarning`` that says so.
     """
     _check(n, first, batch, method.returned)
@@ -124,6 +122,8 @@ def _kept(job: Job, folder: Path, resume: bool, every: float) -> Run:
             job.visit(folder, record["config"])
             if record["state"] == "complete":
                 return Run.load(folder)
+        else:  # rows or a checkpoint without the record of their run are nobody's
+            checkpoint.clear(folder)
         run = job.run(folder, every)
         run.save(folder)
         checkpoint.clear(folder)

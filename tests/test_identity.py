@@ -226,3 +226,12 @@ def test_what_is_no_part_is_not_merged():
         po.sample(post, po.methods.TDS(particles=4), n=4, first=2, steps=3)
     with pytest.raises(ValueError, match="first must be an integer >= 0, got -1"):
         po.sample(post, method, n=1, first=-1, steps=3)
+
+
+def test_what_is_left_of_a_run_without_a_record_is_not_taken_up(tmp_path):
+    """Rows and a checkpoint of another problem, whose run.json is gone: a new run there is its own."""
+    interrupted(image_problem(std=2.5), po.methods.DiffPIR(), tmp_path, 3, n=3, steps=5, batch=1)
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    (tmp_path / "run.json").unlink()
+    run = po.sample(image_problem(), po.methods.DiffPIR(), n=3, steps=5, batch=1, folder=tmp_path)
+    assert torch.equal(run.samples, po.sample(image_problem(), po.methods.DiffPIR(), n=3, steps=5, batch=1).samples)
