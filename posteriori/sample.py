@@ -95,8 +95,8 @@ def sample(
     checkpoint_seconds: time between checkpoints of the batch under way in ``folder``.
 
     Samples are returned on the CPU. Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and
-    ``FloatingPointError`` when every row diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a warning. Samples that do not fit the
-    measurement, are all the same or count as few are returned with a ``RunWarning`` that says so.
+    ``FloatingPointError`` when every row diverged. A row that diverged alone is left out of the samples, reported in ``status`` and by a
+    warning. Samples that do not fit the measurement, are all the same or count as few are returned with a ``RunWarning`` that says so.
     """
     _check(n, first, batch, method.returned)
     if resume and folder is None:
