@@ -137,6 +137,11 @@ def pending(
     return batch, [value.to(device) for _, value in state], notes
 
 
+def kept_in(folder: Path) -> bool:
+    """Whether anything of a run under way is kept in a folder."""
+    return (folder / "checkpoint.safetensors").exists() or any((folder / "rows").glob("*.safetensors"))
+
+
 def clear(folder: Path) -> None:
     """Remove what only a run under way needs."""
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """A run: samples, what they cost, how each of them ended; and the folder that holds it.
 
-    run.json              configuration, seed, versions, units, counts, status of every row
+    run.json              state (and the reason of a failure), configuration, seed, versions, units, counts, status of every row
     samples.safetensors   the arrays
     checkpoint.safetensors   only while a run is under way
 
@@ -203,7 +203,8 @@ class Run:
         folder = Path(folder)
         record = read_json(folder / "run.json")
         if record.get("state") != "complete":
-            raise RuntimeError(f"the run in {folder} is {record.get('state')}, not complete; finish it with --resume")
+            why = f" ({record['reason']})" if "reason" in record else ""
+            raise RuntimeError(f"the run in {folder} is {record.get('state')}{why}, not complete; finish it with --resume")
         arrays, _ = read_arrays(folder / "samples.safetensors")
         return cls(
             samples=arrays["samples"],

@@ -23,9 +23,10 @@ from tqdm import tqdm
 from posteriori import checkpoint
 from posteriori import grid as grids
 from posteriori.checkpoint import Done, Pending, Progress
-from posteriori.configuration import batch_rows, check_same, describe, make_levels
+from posteriori.configuration import batch_rows, describe, make_levels
 from posteriori.counting import Counter, counted
 from posteriori.flags import tell
+from posteriori.keeping import keep
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
@@ -36,7 +37,7 @@ from posteriori.noise import Noise as NoiseLaw
 from posteriori.operators.nothing import Nothing
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
-from posteriori.run import Run, Status, locked, read_json, write_json
+from posteriori.run import Run, Status, write_json
 
 Watch = Callable[[int, Tensor, Tensor, Info], None]
 # Images at any level lie within a few times the largest one: numbers this far away come from an update that has exploded.
@@ -91,7 +92,7 @@ def sample(
     watch: functions (step, s, rows, info) called after each step of each batch.
     progress: show a bar.
     folder: where to keep the run, batch by batch; with ``resume`` an interrupted run of the same prior, operator, noise, y and settings is
-        completed there, to the same numbers. Another one is refused.
+        completed there, to the same numbers. Another one is refused. The folder of a run that fails or is interrupted says why.
     checkpoint_seconds: time between checkpoints of the batch under way in ``folder``.
 
     Samples are returned on the CPU. Raises ``ValueError`` before the first denoiser call when the method refuses the problem, and
@@ -107,27 +108,8 @@ def sample(
         raise ValueError(refusal)
     config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
     job = Job(post, method, steps, grid, seed, n, first, batch or batch_rows(post, method, n), tuple(watch), progress, config, Counter())
-    run = job.run(None, checkpoint_seconds) if folder is None else _kept(job, Path(folder), resume, checkpoint_seconds)
+    run = job.run(None, checkpoint_seconds) if folder is None else keep(job, Path(folder), resume, checkpoint_seconds)
     return tell(run, post)
-
-
-def _kept(job: Job, folder: Path, resume: bool, every: float) -> Run:
-    """The run of a folder: made there, completed, or read where it is complete."""
-    with locked(folder):
-        if (folder / "run.json").exists():
-            if not resume:
-                raise ValueError(f"{folder} already holds a run; choose another folder, or go on with it by resume")
-            record = read_json(folder / "run.json")
-            check_same(record["config"], job.config, folder)
-            job.visit(folder, record["config"])
-            if record["state"] == "complete":
-                return Run.load(folder)
-        else:  # rows or a checkpoint without the record of their run are nobody's
-            checkpoint.clear(folder)
-        run = job.run(folder, every)
-        run.save(folder)
-        checkpoint.clear(folder)
-        return run
 
 
 def _check(n: int, first: int, batch: int | None, returned: int) -> None:

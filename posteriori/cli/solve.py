@@ -9,8 +9,9 @@ from typing import Any
 
 from posteriori import problems, report
 from posteriori.flags import quiet
+from posteriori.keeping import holds, told
 from posteriori.measurements import write_image
-from posteriori.run import Run, read_json, write_json
+from posteriori.run import Run, locked, read_json, write_json
 from posteriori.sample import sample
 
 
@@ -23,9 +24,10 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
         print(note, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", given.raw)
-    if not (out / "run.json").exists():
+    if holds(out) is None:
         names = ("n", "steps", "grid", "batch")
-        print(task.posterior.plan(task.method, **{name: task.settings[name] for name in names}), flush=True)
+        with locked(out), told(out):
+            print(task.posterior.plan(task.method, **{name: task.settings[name] for name in names}), flush=True)
     kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
     with quiet():
         done = sample(task.posterior, task.method, **task.settings, **kept)
@@ -36,8 +38,9 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
 
 def check_folder(given: problems.Problem, out: Path, resume: bool) -> None:
     """Raise ``ValueError`` when the folder holds a run already or, on resuming, one of another problem."""
-    if (out / "run.json").exists() and not resume:
-        raise ValueError(f"{out} already holds a run; choose another folder, or go on with it by --resume")
+    held = holds(out)
+    if held is not None and not resume:
+        raise ValueError(f"{out} already holds a run{held}; choose another folder, or go on with it by --resume")
     place = out / "problem.json"
     if resume and place.exists():
         then, now = read_json(place), json.loads(json.dumps(given.raw))
