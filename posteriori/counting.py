@@ -164,11 +164,11 @@ class CountedLinearOperator(LinearOperator):
 
 
 def counted(post: Posterior, counter: Counter) -> Posterior:
-    """The posterior with its prior and operator wrapped."""
+    """The posterior with its prior and operator wrapped, which keeps what is asked of it once a run."""
     A = post.likelihood.A
     wrapped = CountedLinearOperator(A, counter) if isinstance(A, LinearOperator) else CountedOperator(A, counter)
     likelihood = replace(post.likelihood, A=wrapped, check=False)
     twin = object.__new__(Posterior)
-    for name, value in (("prior", CountedPrior(post.prior, counter)), ("likelihood", likelihood), ("given", post.given)):
+    for name, value in (("prior", CountedPrior(post.prior, counter)), ("likelihood", likelihood), ("given", post.given), ("_answers", {})):
         object.__setattr__(twin, name, value)
     return twin

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from posteriori.plan import Plan
 
 Range = tuple[float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,11 @@ class Likelihood:
         if not isinstance(self.A, LinearOperator):
             raise TypeError(f"this needs a linear operator, {type(self.A).__name__} is not linear")
         return self.A
+
+    @property
+    def conjugate(self) -> bool:
+        """Whether A is linear and the noise Gaussian: p(y | x) is then a Gaussian function of x."""
+        return isinstance(self.A, LinearOperator) and self.noise.std is not None
 
     def residual(self, x0: Tensor) -> Tensor:
         """y - A(x0): (B, *E) -> (B, *O)."""
@@ -189,6 +196,7 @@ class Posterior:
     prior: Prior
     likelihood: Likelihood
     given: Likelihood = field(init=False)
+    _answers: dict[Any, Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "given", self.likelihood)
@@ -239,6 +247,15 @@ class Posterior:
         if prior is self.prior and A is self.given.A and (y.device, y.dtype) == (place, kind):
             return self
         return Posterior(prior, replace(self.given, y=y.to(device=place, dtype=kind), A=A, check=False))
+
+    def once(self, make: Callable[[Posterior], T]) -> T:
+        """``make(self)``. Within a run it is made at the first call and kept as long as the run; outside it is made anew, since an
+        operator may have been changed in between."""
+        if self._answers is None:
+            return make(self)
+        if make not in self._answers:
+            self._answers[make] = make(self)
+        return self._answers[make]
 
     def plan(self, method: Method[Any], n: int = 1, steps: int = 100, **how: Any) -> Plan:
         """What ``sample`` with these arguments would do and take, after one timed step; see ``posteriori.plan``."""

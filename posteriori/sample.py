@@ -140,7 +140,7 @@ class Job:
     counter: Counter
 
     def __post_init__(self) -> None:
-        self.levels = torch.empty(0)
+        self.levels, self.counted = torch.empty(0), counted(self.post, self.counter)
         self.kept: tuple[Done, Progress | None] = (Done(), None)
         self.start = self.first // self.method.returned
 
@@ -164,7 +164,7 @@ class Job:
         self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
 
     def all_levels(self) -> tuple[Tensor, grids.Name | Tensor | None]:
-        return make_levels(counted(self.post, self.counter), self.method, self.steps, self.grid)
+        return make_levels(self.counted, self.method, self.steps, self.grid)
 
     def run(self, folder: Path | None, every: float) -> Run:
         began, counter = time.perf_counter(), self.counter
@@ -174,7 +174,7 @@ class Job:
         if folder is not None:
             write_json(folder / "run.json", {"state": "running", "config": self.config})
         saved = time.perf_counter()
-        post, group = counted(self.post, counter), self.method.group
+        post, group = self.counted, self.method.group
         groups = -(-self.n // self.method.returned)
         bar = tqdm(disable=not self.progress, desc=type(self.method).__name__, file=sys.stderr)
         while done.groups < groups:

@@ -251,3 +251,40 @@ def test_photon_counts_have_the_normalised_law_of_poisson():
     counts = torch.tensor([[0.0, 7.0, 12.0], [11.0, 3.0, 2.0]], dtype=torch.float64)
     wanted = torch.distributions.Poisson(20.0 * rates).log_prob(counts).sum(1)
     torch.testing.assert_close(Poisson(20.0).log_prob(counts / 20.0, rates), wanted)
+
+
+@pytest.mark.parametrize(
+    ("A", "law", "expected"),
+    [
+        (po.operators.Identity((4,)), po.noise.Gaussian(0.1), True),
+        (po.operators.Identity((4,)), po.noise.Poisson(20.0), False),
+        (Square((4,)), po.noise.Gaussian(0.1), False),
+    ],
+)
+def test_a_likelihood_is_conjugate_where_a_is_linear_and_the_noise_gaussian(A, law, expected):
+    assert po.Likelihood(torch.ones(4), A, law).conjugate is expected
+
+
+def test_what_is_asked_once_is_made_once_a_run_and_anew_outside():
+    """A frame of singular coordinates is needed at each of 8 steps, its spectrum is asked for a number of times that does not grow."""
+    asked = []
+
+    class Counting(po.operators.Dense):
+        def spectrum(self):
+            asked.append(1)
+            return super().spectrum()
+
+    prior = po.priors.Gaussian(torch.zeros(4), 1.0)
+    post = po.Posterior(prior, po.Likelihood(torch.ones(3), Counting(torch.randn(3, 4)), po.noise.Gaussian(0.1)))
+    times = []
+    for steps in (2, 8):
+        asked.clear()
+        po.sample(post, po.methods.DDRM(), steps=steps)
+        times.append(len(asked))
+    assert times[0] == times[1]
+    assert post.once(lambda _: object()) is not post.once(lambda _: object())
+
+    def make(_):
+        return object()
+
+    assert post.once(make) is not post.once(make)

@@ -23,7 +23,6 @@ from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info
-from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 
 Scheme = Literal["systematic", "stratified", "residual", "multinomial"]
@@ -199,8 +198,7 @@ def log_evidence(cloud: Cloud) -> Tensor:
 def units(post: Posterior) -> float:
     """What makes log p(y) in the prior's coordinates a density of y as it was measured: -log|a| for each real number of y."""
     y = post.likelihood.y
-    linear = isinstance(post.given.A, LinearOperator) and post.given.noise.std is not None
-    return -y.numel() * (2 if y.is_complex() else 1) * math.log(abs(post.scaling[0])) if linear else 0.0
+    return -y.numel() * (2 if y.is_complex() else 1) * math.log(abs(post.scaling[0])) if post.given.conjugate else 0.0
 
 
 def in_chunks(look: Callable[..., tuple[Tensor, ...]], rows: int | None, *parts: Tensor) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ from posteriori.methods.chains import Both, hmc, mala, ula
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
 from posteriori.methods.supports import Parts, bounded, inside, one_by_one, whitened
-from posteriori.operators.base import LinearOperator, norm2
+from posteriori.operators.base import norm2
 from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 
@@ -93,8 +93,8 @@ class Product:
         """Largest eigenvalue of minus the Hessian, (B,): 1 / r2 + ||A||^2 / std^2 for a linear A and Gaussian noise; for other noise the
         information 1 / r2 + ||A' / spread||^2 at x. For a curved A a few power iterations at x on differences of the slope, and at least
         1 / r2."""
-        if isinstance(self.like.A, LinearOperator) and self.like.noise.std is not None:
-            return torch.full_like(x.real.flatten(1)[:, 0], 1 / self.r2 + (norm2(self.like.A) / self.std) ** 2)
+        if self.like.conjugate:
+            return torch.full_like(x.real.flatten(1)[:, 0], 1 / self.r2 + (norm2(self.like.linear) / self.std) ** 2)
         if self.like.noise.std is None:
             return 1 / self.r2 + whitened(self.like, self.temperature).curvature(x)
         v, here = rng.normal(x), self.slope(x)
@@ -112,7 +112,7 @@ def draw(name: Name, target: Product, rng: Noise, steps: int) -> tuple[Tensor, d
     steps: of the chain, or of the minimisation in ``rto``; not used by the exact draw.
     """
     if name == "conditional":
-        if target.like.noise.std is not None and isinstance(target.like.A, LinearOperator):
+        if target.like.conjugate:
             return exact(target, rng), {}
         name = "mala" if target.like.noise.std is None else "rto"
     if name == "rto":

@@ -16,7 +16,6 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import cg
 from posteriori.methods.base import Info
-from posteriori.operators.base import LinearOperator
 from posteriori.priors.frequencies import Covariance
 from posteriori.rng import Noise
 
@@ -29,7 +28,7 @@ def measured(post: Posterior, sigma: Tensor, scale: float = 1.0) -> Covariance |
     None without noise as well: A C A^H may then be singular for what concerns y, and A x = y holds for every C.
     """
     like = post.likelihood
-    if not isinstance(like.A, LinearOperator) or not like.noise.std:
+    if not like.conjugate or not like.noise.std:
         return None
     C = post.prior.covariance_of_error(sigma, post.shape)
     return C if C is None or scale == 1 else Covariance(scale * C.variances, C.colours)

@@ -9,7 +9,7 @@ in two at t = max(s, tau_i): D + (t / sigma)^2 (x - D) + t sqrt(1 - t^2 / sigma^
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,6 +66,16 @@ class Frame:
 def frame(post: Posterior, *levels: Tensor) -> Frame:
     """The frame of a posterior. A tau that is one of ``levels`` up to rounding is that level exactly, so that comparing the two says the
     same on every processor; a small singular value is known to the rounding of the largest."""
+    f = post.once(_measured)
+    tau = f.tau
+    slack = (16 * torch.finfo(f.spectrum.s.dtype).eps * f.a.max() / torch.where(tau.isfinite(), f.a, 1.0)).clamp(grid.SLACK, 1e-3)
+    for level in levels:
+        tau = torch.where((tau - float(level)).abs() <= slack * float(level), float(level), tau)
+    return replace(f, tau=tau) if levels else f
+
+
+def _measured(post: Posterior) -> Frame:
+    """The frame as it is computed."""
     like, spectrum = post.likelihood, closed_spectrum(post.likelihood.linear)
     n, k = like.linear.coordinates, spectrum.s.numel()
     a = pad(spectrum.s.double(), (0, n - k))
@@ -74,9 +84,6 @@ def frame(post: Posterior, *levels: Tensor) -> Frame:
     y = spectrum.Uh(like.y[None])
     u = torch.where(seen, pad(y[:, :k], (0, n - k)) / divisor.to(y.real), 0.0)
     tau = torch.where(seen, like.std / divisor, math.inf)
-    slack = (16 * torch.finfo(spectrum.s.dtype).eps * a.max() / divisor).clamp(grid.SLACK, 1e-3)
-    for level in levels:
-        tau = torch.where((tau - float(level)).abs() <= slack * float(level), float(level), tau)
     return Frame(spectrum, a, tau, u, y, like.std)
 
 

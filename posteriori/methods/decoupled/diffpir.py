@@ -36,7 +36,6 @@ from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
 from posteriori.methods.misfit import misfit, ratio
-from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 from posteriori.settings import Count, Positive
 
@@ -86,8 +85,7 @@ class DiffPIR(Method[Tensor]):
         if C is not None:
             return x0 + proximal.shift(post, post.likelihood.residual(x0), C, info=info)
         r2 = (float(sigma) ** 2 if self.width == "sigma" else post.prior.error(sigma)) / self.lam
-        linear = isinstance(post.likelihood.A, LinearOperator)
-        if self.data == "proximal" or (self.data == "auto" and linear):
+        if self.data == "proximal" or (self.data == "auto" and post.likelihood.conjugate):
             return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)
         return self._descend(post.likelihood, x0, r2)
 

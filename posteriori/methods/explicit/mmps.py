@@ -29,7 +29,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, gmres
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import DDIM, Midpoint, Transition
-from posteriori.operators.base import LinearOperator, solve
+from posteriori.operators.base import solve
 from posteriori.rng import Noise
 from posteriori.settings import Count, NonNegative
 
@@ -74,8 +74,8 @@ class MMPS(Method[Tensor]):
             return (noise2 * v).add(push(pull(adjoint(v))), alpha=sigma2)
 
         white = None
-        if self.precondition and isinstance(A, LinearOperator):
-            white = partial(solve, A, r2=post.prior.error(sigma), s2=noise2)
+        if self.precondition and post.likelihood.conjugate:
+            white = partial(solve, post.likelihood.linear, r2=post.prior.error(sigma), s2=noise2)
         solver = gmres if self.solver == "gmres" else cg
         solved = solver(covariance, post.likelihood.y - clean, max_iter=self.iterations, rtol=self.rtol, precondition=white)
         if info is not None:

@@ -31,7 +31,6 @@ from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.curved import log_says
 from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.kernels import DDIM
-from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
 from posteriori.settings import Count, Fraction
 
@@ -76,6 +75,6 @@ class Bootstrap(Ensemble[Cloud]):
         like, x0 = post.likelihood, post.prior.denoise(x, sigma)
         if self.look == "end":
             return x0, torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
-        if isinstance(like.A, LinearOperator) and like.noise.std is not None:
+        if like.conjugate:
             return x0, like.widen(post.prior.widest_error(sigma)).log_prob(x0).double()
         return x0, log_says(post, x0, sigma, self.draws)

@@ -36,7 +36,7 @@ from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.kernels import adam
 from posteriori.methods.misfit import bounded_variance
-from posteriori.operators.base import LinearOperator, norm2
+from posteriori.operators.base import norm2
 from posteriori.rng import Noise
 from posteriori.settings import Count, Positive, Share
 
@@ -114,7 +114,7 @@ class MGPS(Method[Tensor]):
     def slope(self, post: Posterior, x: Tensor, tau: Tensor, norm: Tensor) -> Tensor:
         """grad_x log p(y | D(x, tau)): (B, *E)."""
         like, r2, (x0, pull) = post.likelihood, post.prior.widest_error(tau) * (self.width == "matched"), post.prior.linearize(x, tau)
-        if isinstance(like.A, LinearOperator) and like.noise.std is not None:
+        if like.conjugate:
             return pull(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
         return pull(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, like.y)))
