@@ -18,7 +18,7 @@ import sys
 import types
 import typing
 from abc import ABCMeta
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
@@ -165,14 +165,14 @@ def _expected(item: Any) -> str:
 
 
 @cache
-def settings_of(cls: type) -> dict[str, Setting]:
-    """The arguments of a constructor that can be checked, by name."""
+def settings_of(cls: Callable[..., Any]) -> dict[str, Setting]:
+    """The arguments of a constructor, or of a function, that can be checked, by name."""
     raw: dict[str, tuple[Any, str]] = {}
-    if hasattr(cls, "__dataclass_fields__"):
+    if isinstance(cls, type) and hasattr(cls, "__dataclass_fields__"):
         for base in reversed(cls.__mro__):
             raw |= {name: (hint, base.__module__) for name, hint in vars(base).get("__annotations__", {}).items()}
     else:
-        init = inspect.unwrap(_constructor(cls))
+        init = inspect.unwrap(_constructor(cls) if isinstance(cls, type) else cls)
         raw = {name: (hint, init.__module__) for name, hint in getattr(init, "__annotations__", {}).items()}
     found = {}
     for name, parameter in inspect.signature(cls).parameters.items():

@@ -16,7 +16,7 @@ from posteriori import problems
 from posteriori.evaluation import exact_posterior
 from posteriori.measurements import write_image
 from posteriori.methods import ALL, DAPS, DDIM, DPS, MMPS, ConstantFraction, DiffPIR, Heun, Midpoint, PiGDM, Unconditional
-from posteriori.problems.instruments import Instrument
+from posteriori.problems.instruments import Instrument, OwnOperator
 from posteriori.rng import Streams
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "problems").glob("*.yaml"))
@@ -92,7 +92,7 @@ def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, s
 
 def test_every_operator_section_is_tried():
     tried = {section if isinstance(section, str) else section["name"] for section, _ in SECTIONS} | {"nothing", "masked-fourier"}
-    assert {cls.model_fields["name"].annotation.__args__[0] for cls in Instrument.__subclasses__()} == tried
+    assert {cls.model_fields["name"].annotation.__args__[0] for cls in Instrument.__subclasses__() if cls is not OwnOperator} == tried
 
 
 def test_a_simulated_measurement_has_the_stated_noise_and_no_sample_shares_it(write, tmp_path):

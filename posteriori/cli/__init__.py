@@ -248,8 +248,18 @@ def main(words: Sequence[str] | None = None) -> None:
         except (CycloptsError, ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
             if DEBUG in words:
                 raise
-            print(f"posteriori: {error or type(error).__name__}", file=sys.stderr)
+            print(f"posteriori: {error or type(error).__name__}{_in_own_code(error)}", file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _in_own_code(error: BaseException) -> str:
+    """Where in a module of the user's own an error came from that does not say so; empty when from nowhere there."""
+    if "posteriori.problems.modules" not in sys.modules or isinstance(error, CycloptsError):
+        return ""
+    from posteriori.problems.modules import where
+
+    place = where(error)
+    return f" ({place}; {DEBUG} shows the way there)" if place and place not in str(error) else ""
 
 
 def _said(message: Warning | str, *where: object, **more: object) -> None:

@@ -23,7 +23,7 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
     for note in task.notes:
         print(note, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "problem.json", given.raw)
+    write_json(out / "problem.json", given.record)
     if holds(out) is None:
         names = ("n", "steps", "grid", "batch")
         with locked(out), told(out):
@@ -43,7 +43,7 @@ def check_folder(given: problems.Problem, out: Path, resume: bool) -> None:
         raise ValueError(f"{out} already holds a run{held}; choose another folder, or go on with it by --resume")
     place = out / "problem.json"
     if resume and place.exists():
-        then, now = read_json(place), json.loads(json.dumps(given.raw))
+        then, now = read_json(place), json.loads(json.dumps(given.record))
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if changed:
             changes = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed)

@@ -4,6 +4,7 @@ photos | digits                                   shipped with the package
 {path: FOLDER}                                    a folder written by ``save_pretrained`` or by ``posteriori train --export``
 {diffusers: FOLDER}                               a folder of the diffusers library on this machine
 {gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}    N(mean, std^2) in every pixel, known in closed form
+{name: my_prior.py:load, weights: net.pt}         a class of the user's own, or a function that makes one: ``posteriori.problems.own``
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, model_validator
 
 from posteriori import priors
+from posteriori.problems import own
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Range, suggestion
 
 KINDS = ("path", "diffusers", "gaussian")
+SHIPPED = ("photos", "digits")
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -30,17 +33,20 @@ class White(Part):
 
 
 class Section(Part):
-    """Exactly one of four kinds."""
+    """Exactly one of five kinds."""
 
     shipped: Literal["photos", "digits"] | None = None
     path: File | None = None
     diffusers: File | None = None
     gaussian: White | None = None
+    maker: InstanceOf[own.Own] | None = None
 
     @model_validator(mode="after")
     def one(self) -> Section:
         if len(self.model_fields_set) != 1:
-            raise ValueError("give exactly one of photos, digits, {path: ...}, {diffusers: ...} and {gaussian: ...}")
+            raise ValueError(
+                "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {gaussian: ...} and {name: mypackage:MyPrior}"
+            )
         return self
 
     def build(self, precision: Precision) -> priors.Prior:
@@ -49,20 +55,28 @@ class Section(Part):
             if precision != "float32":
                 raise ValueError(f"a Gaussian prior has no network to run in {precision}; leave `precision` out")
             return priors.Gaussian(torch.full(self.gaussian.shape, self.gaussian.mean), self.gaussian.std**2, range=self.gaussian.range)
+        if self.maker is not None:
+            if precision != "float32" and "autocast" not in self.maker.arguments:
+                raise ValueError(f"{self.maker.path} chooses its own precision; leave `precision` out, or let it take `autocast`")
+            return self.maker.make(**({} if precision == "float32" else {"autocast": precision}))
         autocast = None if precision == "float32" else precision
         if self.shipped is not None:
             return {"photos": priors.photos, "digits": priors.digits}[self.shipped](autocast=autocast)
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
-        assert self.path is not None  # one of the four is given
+        assert self.path is not None  # one of the five is given
         return priors.from_pretrained(self.path, autocast=autocast)
 
 
-def _by_name(raw: Any) -> Any:
-    if isinstance(raw, str):
-        if raw not in ("photos", "digits"):
-            raise ValueError(f"unknown prior {raw!r}; {suggestion(raw, ['photos', 'digits'])}; or a folder as {{path: {raw}}}")
-        return {"shipped": raw}
+def _by_name(raw: Any, info: ValidationInfo) -> Any:
+    raw = {"name": raw} if isinstance(raw, str) else raw
+    if isinstance(raw, dict) and own.is_path(raw.get("name")):
+        return {"maker": own.find(raw, own.PRIOR, info.context)}
+    if isinstance(raw, dict) and raw.keys() == {"name"}:
+        name = raw["name"]
+        if name not in SHIPPED:
+            raise ValueError(f"unknown prior {name!r}; {suggestion(name, SHIPPED)}; or a folder as {{path: {name}}}{own.hint(name)}")
+        return {"shipped": name}
     for key in raw if isinstance(raw, dict) else ():
         if key not in KINDS:
             raise ValueError(f"unknown setting {key!r}; {suggestion(key, KINDS)}, or the name photos or digits alone")

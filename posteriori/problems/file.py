@@ -72,6 +72,7 @@ class Problem(Part):
     precision: Precision = "float32"
     device: str = "cpu"
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _code: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def consistent(self) -> Problem:
@@ -83,6 +84,11 @@ class Problem(Part):
     def raw(self) -> dict[str, Any]:
         """The file as it was written."""
         return self._raw
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The file as it was written and, where it names classes by their import path, the digests of the files that they stand in."""
+        return self._raw | ({"code": self._code} if self._code else {})
 
     def build(self) -> Task:
         """Read the files, load the prior, and put everything together.
@@ -115,7 +121,7 @@ class Problem(Part):
 
 
 def load(path: str | Path) -> Problem:
-    """Read and check a problem file; nothing that it names is opened yet.
+    """Read and check a problem file; no data that it names are opened yet. Classes that it names by their import path are imported.
 
     Raises ``FileNotFoundError``, and ``ValueError`` with one line for each bad field: unknown names come with the nearest known one.
     """
@@ -126,11 +132,13 @@ def load(path: str | Path) -> Problem:
         raise ValueError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, got {type(raw).__name__}")
+    code: dict[str, str] = {}
     try:
-        problem = Problem.model_validate(raw, context={"folder": path.parent})
+        problem = Problem.model_validate(raw, context={"folder": path.parent, "code": code})
     except ValidationError as error:
         raise ValueError(f"{path}\n" + "\n".join(f"  {line}" for line in told(error, raw))) from None
     problem._raw.update(raw)
+    problem._code.update(code)
     return problem
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from torch import Tensor
 
 from posteriori import operators as ops
@@ -12,11 +12,14 @@ from posteriori.operators.base import Operator
 from posteriori.operators.blur import Boundary
 from posteriori.operators.downsample import Kind
 from posteriori.operators.jpeg import Subsampling
-from posteriori.problems import patterns
+from posteriori.problems import own, patterns
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed, Whole
+from posteriori.settings import Setting
 
 Shape = tuple[int, ...]
 Notes = tuple[str, ...]
+# How an operator of the user's own calls the shape of images.
+SHAPES = ("shape", "in_shape")
 Share = Annotated[Number, Field(gt=0, lt=1)]
 
 
@@ -260,6 +263,22 @@ class Compose(Instrument):
         return all(part.pictorial for part in self.parts)
 
 
+class OwnOperator(Instrument):
+    """An operator of the user's own, see ``posteriori.problems.own``. An argument called shape or in_shape is that of the images. With
+    ``pictures: true`` it makes pictures, and whole numbers in a file are grey levels."""
+
+    name: str
+    maker: InstanceOf[own.Own]
+    makes_pictures: bool = False
+
+    def build(self, shape: Shape) -> Operator:
+        return self.maker.make(**{name: shape for name in SHAPES if name in self.maker.arguments})
+
+    @property
+    def pictorial(self) -> bool:
+        return self.makes_pictures
+
+
 def _rays(section: Radon | Transmission, shape: Shape) -> ops.Radon:
     angles = [180 * k / section.angles for k in range(section.angles)] if isinstance(section.angles, int) else section.angles
     return ops.Radon(shape, angles, section.pixel_mm, section.detectors, section.detector_mm)
@@ -269,9 +288,18 @@ def _named(raw: Any) -> Any:
     return {"name": raw} if isinstance(raw, str) else raw
 
 
+def _own(raw: Any, inner: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """A name with a colon is an import path; every other one is chosen from the list."""
+    if not isinstance(raw, dict) or not own.is_path(raw.get("name")):
+        return inner(raw)
+    maker = own.find(raw, own.OPERATOR, info.context, given=SHAPES, free=("pictures",))
+    return OwnOperator(name=maker.path, maker=maker, makes_pictures=Setting(bool).valid(raw.get("pictures", False), "pictures"))
+
+
 Section = Annotated[
     Identity | Nothing | Blur | Mask | Downsample | Grey | Radon | Transmission | PhaseRetrieval | Clip | JPEG | MaskedFourier | Compose,
     Field(discriminator="name"),
+    WrapValidator(_own),
     BeforeValidator(_named),
 ]
 Compose.model_rebuild()

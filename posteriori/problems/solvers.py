@@ -3,8 +3,9 @@
     method: MMPS
     method: {name: MMPS, iterations: 3, transition: {name: DDIM, eta: 0.5}}
     method: {name: DPS, preset: published}
+    method: {name: mypackage:MyMethod, scale: 2}        a class of the user's own, see ``posteriori.problems.own``
 
-A class is only ever chosen from a list of this package, never by a path in the file.
+A plain name is only ever one of a list of this package.
 """
 
 from __future__ import annotations
@@ -13,20 +14,29 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo
 
 from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method, Midpoint
 from posteriori.methods.descent import Adam, Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import Transition
+from posteriori.problems import own
 from posteriori.settings import Setting, settings_of, suggestion
 
 TRANSITIONS: dict[str, type] = {"DDIM": DDIM, "ConstantFraction": ConstantFraction, "Heun": Heun, "Midpoint": Midpoint}
 DESCENTS: dict[str, type] = {"Conjugate": Conjugate, "Adam": Adam, "HeavyBall": HeavyBall}
 
 
-def method(raw: Any) -> Method[Any]:
-    """The method that a file describes. Raises ``ValueError`` for an unknown name, setting or preset, and for a value of the wrong kind."""
-    return _chosen(raw, ALL, "method", presets=True)
+def method(raw: Any, context: Mapping[str, Any] | None = None) -> Method[Any]:
+    """The method that a file or a command names: "MMPS", "mypackage:MyMethod", or a mapping with a name and settings.
+
+    context: as for ``own.find``; without it import paths start at the current folder.
+    Raises ``ValueError`` for an unknown name, setting or preset, for a value of the wrong kind, and as ``own.find``.
+    """
+    given = {"name": raw} if isinstance(raw, str) else raw
+    if not isinstance(given, dict) or not own.is_path(given.get("name")):
+        return _chosen(raw, ALL, "method", presets=True)
+    found = own.find(given, own.METHOD, context, free=("preset",), read=_value)
+    return dataclasses.replace(_preset(found.target, given["preset"]), **found.settings) if "preset" in given else found.make()
 
 
 def _chosen(raw: Any, table: Mapping[str, type], what: str, presets: bool = False) -> Any:
@@ -34,8 +44,8 @@ def _chosen(raw: Any, table: Mapping[str, type], what: str, presets: bool = Fals
     if not isinstance(given, dict) or "name" not in given:
         raise ValueError(f"expected a name, or a mapping with a name, got {raw!r}. Known: {', '.join(table)}")
     name = given["name"]
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; {suggestion(name, table)}")
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"unknown {what} {name!r}; {suggestion(name, table)}{own.hint(name) if presets else ''}")
     cls, known = table[name], [field.name for field in dataclasses.fields(table[name]) if field.init]
     values = {}
     for key, value in given.items():
@@ -51,7 +61,7 @@ def _chosen(raw: Any, table: Mapping[str, type], what: str, presets: bool = Fals
     return dataclasses.replace(_preset(cls, given["preset"]), **values)
 
 
-def _preset(cls: type, name: Any) -> Any:
+def _preset(cls: Any, name: Any) -> Any:
     names = [n for n in ("published",) if hasattr(cls, n)]
     if name not in names:
         raise ValueError(f"{cls.__name__} has no preset {name!r}; known: {', '.join(names) or 'none'}")
@@ -68,4 +78,8 @@ def _value(known: Mapping[str, Setting], key: str, value: Any) -> Any:
     return known[key].read(value) if key in known else value
 
 
-Solver = Annotated[Any, BeforeValidator(method)]
+def _of_a_file(raw: Any, info: ValidationInfo) -> Method[Any]:
+    return method(raw, info.context)
+
+
+Solver = Annotated[Any, BeforeValidator(_of_a_file)]
