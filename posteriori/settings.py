@@ -63,8 +63,8 @@ def suggestion(word: Any, known: Iterable[str]) -> str:
     names = list(known)
     lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
-    start = f"did you mean {lower[near[0]]!r}? " if near else ""
-    return f"{start}Known: {', '.join(names)}"
+    start = f"did you mean {lower[near[0]]!r}? K" if near else "k"
+    return f"{start}nown: {', '.join(names)}"
 
 
 def absent(module: str, name: str, known: Iterable[str], other: Mapping[str, str] | None = None) -> AttributeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ from test_cli import call
 
 import posteriori as po
 from posteriori import problems
+from posteriori.evaluation import gallery
 from posteriori.problems import solvers
 from posteriori.testing import check_method, check_operator
 
@@ -269,3 +271,47 @@ def test_the_current_folder_is_looked_in_and_no_installed_module_is_replaced(fol
     file = write(folder, method="own_method:Shrink").rename(tmp_path_factory.mktemp("elsewhere") / "problem.yaml")
     assert type(problems.load(file).method).__name__ == "Shrink"
     assert sys.path.index(str(folder)) > 0
+
+
+def test_a_method_of_ones_own_is_measured_beside_those_of_the_library_and_again_when_its_file_has_changed(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    words = ["bench", "exact", "--bed", "gaussian", "--cells", "white", "--steps", "10", "--quiet", "--json", "rows.json", "--methods"]
+    assert call(monkeypatch, *words, "PiGDM,own_method.py:Shrink") == 0
+    assert "own_method.py:Shrink" in capsys.readouterr().out
+    rows = {row["method"]: row for row in json.loads((folder / "rows.json").read_text())}
+    assert rows["own_method.py:Shrink"]["value"] > 0
+    source = folder / "own_method.py"
+    for change, same in (("", True), ("\n# changed", False)):
+        source.write_text(source.read_text() + change)
+        assert call(monkeypatch, *words, "PiGDM", "own_method:Shrink", "own_method.py:Shrink") == 0
+        again = {row["method"]: row for row in json.loads((folder / "rows.json").read_text())}
+        assert (again["own_method.py:Shrink"]["code"] == rows["own_method.py:Shrink"]["code"]) is same
+        assert again["PiGDM"] == rows["PiGDM"]
+    assert call(monkeypatch, *words, "own_method.py:Shrnk") == 2
+    assert "did you mean 'Shrink'" in capsys.readouterr().err
+
+
+def test_a_method_of_ones_own_has_a_row_on_photographs(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    words = [
+        "bench",
+        "images",
+        "--images",
+        "chelsea",
+        "--problems",
+        "random",
+        "--side",
+        "32",
+        "--steps",
+        "2",
+        "--quiet",
+        "--json",
+        "rows.json",
+    ]
+    assert call(monkeypatch, *words, "--methods", "own_method.py:Shrink") == 0
+    row = json.loads((folder / "rows.json").read_text())[-1]
+    assert (row["method"], row["outcome"]) == ("own_method.py:Shrink", "finished")
+    assert len(row["settings"]["code"]) == 16
+    assert gallery.current(row)
+    (folder / "own_method.py").write_text(METHOD + "\n# changed\n")
+    assert not gallery.current(row)

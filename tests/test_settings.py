@@ -73,7 +73,7 @@ def test_the_sweep_sees_every_kind():
         (lambda: methods.TDS(particles=0), "TDS.particles: expected a number >= 1, got 0"),
         (lambda: methods.FPS(share=float("nan")), "FPS.share: expected a finite number, got nan"),
         (lambda: methods.MomentSMC(power=-1), "MomentSMC.power: expected a number > 0"),
-        (lambda: methods.TMPD(True), "TMPD.covariance is True; Known: row sum, diagonal"),
+        (lambda: methods.TMPD(True), "TMPD.covariance is True; known: row sum, diagonal"),
         (lambda: methods.DPS(transition="DDIM"), r"DPS.transition is 'DDIM'; expected an object such as DDIM\(\)"),
         (lambda: methods.DDIM(eta=1.5), "DDIM.eta: expected a number <= 1, got 1.5"),
         (lambda: dataclasses.replace(methods.DPS(), scale=-2.0), "DPS.scale: expected a number >= 0"),

@@ -13,11 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from posteriori.cli.lists import parted
 from posteriori.cli.machine import text as machine
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
 from posteriori.report import costs, standings
 from posteriori.run import write_text
+from posteriori.settings import suggestion
 
 SAVE_SECONDS = 10.0
 
@@ -40,8 +42,9 @@ class Selection:
         chosen = self.bed or tuple(BOARDS)
         for name in chosen:
             if name not in BOARDS:
-                raise ValueError(f"unknown bed {name!r}; known: {', '.join(BOARDS)}")
-        for kind, asked in (("cell", self.cells), ("schedule", self.schedule)):
+                raise ValueError(f"unknown bed {name!r}; {suggestion(name, BOARDS)}")
+        wanted = parted(self.cells, [cell for name in chosen for cell in BOARDS[name].cells])
+        for kind, asked in (("cell", wanted), ("schedule", self.schedule)):
             of = {name: getattr(BOARDS[name], f"{kind}s") for name in chosen}
             unknown = set(asked) - {value for values in of.values() for value in values}
             if unknown:
@@ -52,7 +55,7 @@ class Selection:
         out: list[scoreboard.Cell] = []
         for name in chosen:
             board = BOARDS[name]
-            cells = [cell for cell in board.cells if not self.cells or cell in self.cells]
+            cells = [cell for cell in board.cells if not wanted or cell in wanted]
             # A bed with one schedule has no choice to offer.
             schedules = [s for s in board.schedules if not self.schedule or s in self.schedule or len(board.schedules) == 1]
             seeds = board.seeds if self.seeds is None or board.seeds == 1 else self.seeds
@@ -67,7 +70,7 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     """
     plan = selection.plan()
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else []
-    have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows}
+    have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows if scoreboard.current(row, plan)}
     refused: set[tuple[str, str]] = set()
     saved = time.monotonic()
     try:

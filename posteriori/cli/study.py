@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from posteriori.cli.machine import text as machine
+from posteriori.settings import suggestion
 from posteriori.studies import ALL, runner
 
 
@@ -16,8 +17,10 @@ def listing() -> str:
 def run(name: str | None, out: Path, quick: bool, progress: bool) -> None:
     """Run a study and print what it found. Raises ``ValueError`` for a name that is none of the known ones."""
     if name not in ALL:
-        asked = "give the name of a study" if name is None else f"unknown study {name!r}"
-        raise ValueError(f"{asked}; known: {', '.join(sorted(ALL))}")
+        known = sorted(ALL)
+        raise ValueError(
+            f"give the name of a study; known: {', '.join(known)}" if name is None else f"unknown study {name!r}; {suggestion(name, known)}"
+        )
     study = ALL[name]
     found = runner.run(study, out, quick=quick, machine=machine(), progress=progress)
     print(study.question, *(f"{k}. {text}" for k, text in enumerate(found, 1)), sep="\n")

@@ -34,9 +34,10 @@ from posteriori.methods.base import Info, settings
 from posteriori.noise import Gaussian
 from posteriori.operators import Blur, Downsample, LinearOperator, Mask, box_mask, gaussian_kernel, random_mask
 from posteriori.priors.base import Prior
-from posteriori.problems import simulate
+from posteriori.problems import own, simulate, solvers
 from posteriori.run import Run
 from posteriori.sample import sample
+from posteriori.settings import suggestion
 
 SIGMA, RANGE, BASELINE = 0.05, (0.0, 1.0), "Wiener"
 # Row and column around which a crop of any side lies, as far as the border allows: a face, and the eye of a cat.
@@ -74,12 +75,17 @@ class Scene:
 
 
 def plan(images: list[str], problems: list[str], names: list[str], side: int, steps: int) -> Iterator[Cell]:
-    """Every row in order, the Wiener row first. Raises ``ValueError`` naming an unknown image, problem or method, or a bad number."""
+    """Every row in order, the Wiener row first. Methods of the user's own are named by their import path.
+
+    Raises ``ValueError`` naming an unknown image, problem or method, or a bad number, and for an own method that cannot be made.
+    """
     kinds = (("image", images, [*PHOTOGRAPHS]), ("problem", problems, [*PROBLEMS]), ("method", names, [BASELINE, *methods.ALL]))
     for kind, chosen, known in kinds:
-        unknown = [name for name in chosen if name not in known]
-        if unknown:
-            raise ValueError(f"unknown {kind} {unknown[0]!r}; known: {', '.join(known)}")
+        for name in chosen:
+            if kind == "method" and own.is_path(name):
+                solvers.method(name)
+            elif name not in known:
+                raise ValueError(f"unknown {kind} {name!r}; {suggestion(name, known)}{own.hint(name)}")
     if side % 8 or not 32 <= side <= 256:
         raise ValueError(f"the crops have a side of 32 to 256 pixels, a multiple of 8, got {side}")
     if steps < 1:
@@ -121,8 +127,8 @@ def measure(cell: Cell, prior: Prior, limit: float | None = None) -> tuple[Row, 
     if cell.method == BASELINE:
         x, _, _ = best_linear(about.given.y, about.given.linear, SIGMA, about.truth)
         return row | _scores(x, about) | {"denoiser": 0, "vjp": 0, "seconds": time.perf_counter() - began}, x
-    method = methods.ALL[cell.method]()
-    row["settings"] = json.loads(json.dumps(settings(method)))
+    method = solvers.method(cell.method)
+    row["settings"] = _settings(method)
     end, run = _attempt(method, Posterior(prior, about.given), cell.steps, limit)
     row |= end | {"seconds": time.perf_counter() - began}
     if run is None:
@@ -139,7 +145,13 @@ def current(row: Row) -> bool:
     """Whether a stored row still says what a new one would: not given up for lack of time, and of the method's present defaults."""
     if row["outcome"] == "stopped":
         return False
-    return row["method"] == BASELINE or row["settings"] == json.loads(json.dumps(settings(methods.ALL[row["method"]]())))
+    return row["method"] == BASELINE or row["settings"] == _settings(solvers.method(row["method"]))
+
+
+def _settings(method: methods.Method[Any]) -> dict[str, Any]:
+    """The settings of a method as JSON values and, of one of the user's own, the digest of its file."""
+    code = own.code(method)
+    return json.loads(json.dumps(settings(method))) | ({"code": code} if code else {})
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ rows that state no ``sample_seed`` were drawn with s = 0 on every problem.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,8 +30,9 @@ from posteriori.evaluation.exact import ExactPosterior, exact_posterior, oracle
 from posteriori.evaluation.probe import NotAffineError, affine_probe
 from posteriori.evaluation.references import reference_samples
 from posteriori.flags import quiet
-from posteriori.problems import beds
+from posteriori.problems import beds, own, solvers
 from posteriori.sample import sample
+from posteriori.settings import suggestion
 
 REFERENCES = ("floor", "oracle", "prior")
 Row = dict[str, Any]
@@ -69,11 +70,19 @@ def families() -> dict[str, str]:
 
 
 def plan(bed: str, cells: list[str], schedules: list[str], steps: list[int], names: list[str], seeds: int) -> Iterator[Cell]:
-    """Every row of a run, seed by seed, so that an interrupted run has whole seeds. Raises ``ValueError`` for an unknown bed or method."""
+    """Every row of a run, seed by seed, so that an interrupted run has whole seeds.
+
+    names: of ``settings``, or import paths of methods of the user's own, with their default settings.
+    Raises ``ValueError`` for an unknown bed or method, and for an own one that cannot be made.
+    """
     known = [*REFERENCES, *settings()]
-    unknown = [name for name in names if name not in known]
-    if unknown or bed not in BOARDS:
-        raise ValueError(f"unknown {f'method {unknown[0]!r}; known: {known}' if unknown else f'bed {bed!r}; known: {list(BOARDS)}'}")
+    for name in names:
+        if own.is_path(name):
+            solvers.method(name)
+        elif name not in known:
+            raise ValueError(f"unknown method {name!r}; {suggestion(name, known)}{own.hint(name)}")
+    if bed not in BOARDS:
+        raise ValueError(f"unknown bed {bed!r}; {suggestion(bed, BOARDS)}")
     for cell in cells:
         for schedule in schedules:
             for count in steps:
@@ -88,10 +97,19 @@ def measure(cell: Cell, sample_seed: int | None = None) -> Row | None:
 
     sample_seed: s of the seed rule above; the seed of the problem when None.
     """
-    return _drawn(cell, cell.seed if sample_seed is None else sample_seed) if BOARDS[cell.bed].score else _probed(cell)
+    row = _drawn(cell, cell.seed if sample_seed is None else sample_seed) if BOARDS[cell.bed].score else _probed(cell)
+    return row if row is None or not own.is_path(cell.method) else row | {"code": own.code(solvers.method(cell.method))}
+
+
+def current(row: Row, cells: Sequence[Cell]) -> bool:
+    """Whether a stored row still says what a new one would: not where it is of a user's own method whose file has changed since."""
+    asked = {cell.method for cell in cells if own.is_path(cell.method)}
+    return row["method"] not in asked or row.get("code") == own.code(solvers.method(row["method"]))
 
 
 def _method(cell: Cell) -> methods.Method[Any]:
+    if own.is_path(cell.method):
+        return solvers.method(cell.method)
     return methods.Unconditional() if cell.method in REFERENCES else settings(BOARDS[cell.bed].n or 8)[cell.method]
 
 

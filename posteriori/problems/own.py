@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,10 +87,17 @@ class Own:
             raise ValueError(f"{self.path} made {_described(made)}; expected {_a(self.kind.noun)}, {_base(self.kind)}")
         return made
 
-    def digest(self) -> str:
-        """Of the file that the class or function stands in; 16 hexadecimal digits. Empty where there is no such file."""
-        file = inspect.getsourcefile(self.target)
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+
+def code(thing: Any) -> str:
+    """The digest of the file in which the class of ``thing``, or the function that it is, stands: 16 hexadecimal digits.
+
+    Empty for what is part of this package, and where there is no file.
+    """
+    maker = thing if inspect.isroutine(thing) or isinstance(thing, type) else type(thing)
+    if maker.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return ""
+    file = getattr(sys.modules.get(maker.__module__), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 def find(
@@ -113,7 +121,7 @@ def find(
     folder = context.get("folder", Path())
     target = _target(path, kind, folder)
     own = Own(path, kind, target, {})
-    context.get("code", {})[path] = own.digest()
+    context.get("code", {})[path] = code(target)
     known = {name: p for name, p in own.arguments.items() if _nameable(p)}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in own.arguments.values())
     checks, files = settings_of(target), _paths(target)
