@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, testing
+    from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, shards, testing
     from posteriori.flags import RunWarning
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     __version__: str
     from posteriori.sample import sample
 
-ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "testing")
+ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "shards", "testing")
 HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "RunWarning": "flags", "Status": "run", "sample": "sample"}
 
 # Where names live that people look for at the top.
@@ -54,6 +54,7 @@ __all__ = [
     "report",
     "rng",
     "sample",
+    "shards",
     "testing",
 ]
 

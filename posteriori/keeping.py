@@ -16,7 +16,7 @@ from posteriori.configuration import check_same
 from posteriori.run import Run, locked, read_json, write_json
 
 
-class Work(Protocol):
+class Resumable(Protocol):
     """A run to be done in a folder: the ``Job`` of ``posteriori.sample``."""
 
     config: dict[str, Any]
@@ -25,7 +25,7 @@ class Work(Protocol):
     def run(self, folder: Path | None, every: float) -> Run: ...
 
 
-def keep(work: Work, folder: Path, resume: bool, every: float) -> Run:
+def keep(work: Resumable, folder: Path, resume: bool, every: float) -> Run:
     """The run of a folder, with checkpoints ``every`` so many seconds.
 
     Raises ``ValueError`` when the folder holds a run and ``resume`` is not asked for, or holds another one.
@@ -64,7 +64,7 @@ def holds(folder: Path) -> str | None:
 
 
 @contextmanager
-def told(folder: Path, work: Work | None = None) -> Iterator[None]:
+def told(folder: Path, work: Resumable | None = None) -> Iterator[None]:
     """Write into run.json that, and why, what is done within it ended before its time. The exception goes on.
 
     work: whose configuration is written; it may still change within.
