@@ -192,6 +192,7 @@ PRIORS = {
     "GaussianMixture white": lambda dtype: pri.GaussianMixture(torch.ones(3, dtype=dtype), _draw(3, 4, dtype=dtype), 0.3),
     "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
     "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
+    "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
     "UNet": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5),
     "UNet padded": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5),
     "UNet v": lambda dtype: pri.Network(

@@ -5,6 +5,7 @@ from typing import NoReturn
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
+from posteriori.priors.grey import GreyImages
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import digits, from_pretrained, photos, save_pretrained
@@ -20,6 +21,7 @@ __all__ = [
     "DiscreteVP",
     "Gaussian",
     "GaussianMixture",
+    "GreyImages",
     "Network",
     "Prior",
     "RectifiedFlow",

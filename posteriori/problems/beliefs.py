@@ -3,6 +3,7 @@
 photos | digits                                   shipped with the package
 {path: FOLDER}                                    a folder written by ``save_pretrained`` or by ``posteriori train --export``
 {diffusers: FOLDER}                               a folder of the diffusers library on this machine
+{grey: photos}                                    grey images by a prior of colour images: one of the kinds above
 {gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}    N(mean, std^2) in every pixel, known in closed form
 {name: my_prior.py:load, weights: net.pt}         a class of the user's own, or a function that makes one: ``posteriori.problems.own``
 """
@@ -18,7 +19,7 @@ from posteriori import priors
 from posteriori.problems import own
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Range, suggestion
 
-KINDS = ("path", "diffusers", "gaussian")
+KINDS = ("path", "diffusers", "grey", "gaussian")
 SHIPPED = ("photos", "digits")
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -33,11 +34,12 @@ class White(Part):
 
 
 class Section(Part):
-    """Exactly one of five kinds."""
+    """Exactly one of six kinds."""
 
     shipped: Literal["photos", "digits"] | None = None
     path: File | None = None
     diffusers: File | None = None
+    grey: Belief | None = None
     gaussian: White | None = None
     maker: InstanceOf[own.Own] | None = None
 
@@ -45,7 +47,7 @@ class Section(Part):
     def one(self) -> Section:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {gaussian: ...} and {name: mypackage:MyPrior}"
+                "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {grey: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
 
@@ -55,6 +57,8 @@ class Section(Part):
             if precision != "float32":
                 raise ValueError(f"a Gaussian prior has no network to run in {precision}; leave `precision` out")
             return priors.Gaussian(torch.full(self.gaussian.shape, self.gaussian.mean), self.gaussian.std**2, range=self.gaussian.range)
+        if self.grey is not None:
+            return priors.GreyImages(self.grey.build(precision))
         if self.maker is not None:
             if precision != "float32" and "autocast" not in self.maker.arguments:
                 raise ValueError(f"{self.maker.path} chooses its own precision; leave `precision` out, or let it take `autocast`")
@@ -64,7 +68,7 @@ class Section(Part):
             return {"photos": priors.photos, "digits": priors.digits}[self.shipped](autocast=autocast)
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
-        assert self.path is not None  # one of the five is given
+        assert self.path is not None  # one of the six is given
         return priors.from_pretrained(self.path, autocast=autocast)
 
 
@@ -84,3 +88,4 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
 
 
 Belief = Annotated[Section, BeforeValidator(_by_name)]
+Section.model_rebuild()

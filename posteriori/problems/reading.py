@@ -211,7 +211,7 @@ def _colours(path: Path, shape: Shape, wanted: Wanted) -> str:
     if shape[0] == 1:
         return (
             f". {path.name} is grey, the prior models colours: if it is a grey picture of a coloured scene, measure in grey, "
-            "operator: {name: compose, parts: [..., grey]}; for grey scenes take a prior of grey images"
+            "operator: {name: compose, parts: [..., grey]}; for grey scenes take a prior of grey images, such as prior: {grey: photos}"
         )
     return f". {path.name} has colours, the prior models grey images: store it as grey, or take a prior of colours such as photos"
 

@@ -1,0 +1,83 @@
+"""Grey images from a prior of colour images: what it says of pictures whose channels are equal."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from posteriori.memo import kept
+from posteriori.priors.base import Prior, Pull
+from posteriori.priors.frequencies import Covariance
+from posteriori.rng import Streams
+
+ROOT3 = math.sqrt(3)
+
+
+class GreyImages(Prior):
+    """Grey images x (1, H, W) by a colour prior D_3 of (3, H, W), held to the images (x, x, x).
+
+        D(x, sigma) = mean over channels of D_3((x, x, x) + sqrt(3) sigma n, sqrt(3) sigma)
+
+    n is white noise without its mean over channels. Of a colour image (x0, x0, x0) + s z the mean over channels is x0 + s / sqrt(3)
+    noise, and the rest is noise that says nothing of x0: for a prior of grey images D is its exact denoiser, whatever n is, and for a
+    network n makes the input look as in training. n is a fixed pattern for each size, so that D is one function of x and sigma.
+
+    colours: a real prior of shape (3, H, W). ``variance`` is that of one of its numbers; ``error`` is its error at sqrt(3) sigma.
+    """
+
+    def __init__(self, colours: Prior) -> None:
+        if colours.complex or len(colours.shape) != 3 or colours.shape[0] != 3:
+            kind = "complex" if colours.complex else "real"
+            raise ValueError(f"GreyImages needs a real prior of colour images (3, H, W), got a {kind} one of shape {colours.shape}")
+        super().__init__(
+            (1, *colours.shape[1:]),
+            range=colours.range,
+            variance=colours.variance,
+            sigma_max=colours.sigma_max / ROOT3,
+            sigma_min=colours.sigma_min / ROOT3,
+            spread=colours.spread / ROOT3,
+        )
+        self.colours = colours
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.colours.denoise(self._coloured(x, sigma), ROOT3 * sigma).mean(1, keepdim=True)
+
+    def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        x0, pull = self.colours.linearize(self._coloured(x, sigma), ROOT3 * sigma)
+        return x0.mean(1, keepdim=True), lambda u: pull((u / 3).expand(-1, 3, -1, -1).contiguous()).sum(1, keepdim=True)
+
+    def error(self, sigma: Tensor | float) -> float:
+        return min(self.colours.error(ROOT3 * float(sigma)), float(sigma) ** 2)
+
+    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+        """That of the mean over channels: (1, H, W) from the colours' (3, H, W)."""
+        known = self.colours.covariance_of_error(ROOT3 * float(sigma), (3, *shape[1:]))
+        if known is None:
+            return None
+        axes = torch.eye(3, dtype=torch.float64) if known.colours is None else known.colours.double()
+        shares = (axes.sum(1) / 3).square()
+        return Covariance(torch.einsum("c,chw->hw", shares, known.variances.double())[None].clamp(max=float(sigma) ** 2))
+
+    def ladder(self) -> Tensor:
+        return self.colours.ladder() / ROOT3
+
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
+        inner = self.colours.at_work(device, dtype)
+        return self if inner is self.colours else GreyImages(inner)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
+        self.colours.check_shape((3, *shape[1:]))
+
+    def _coloured(self, x: Tensor, sigma: Tensor) -> Tensor:
+        size, place = tuple(x.shape[2:]), (x.device, x.dtype)
+        n = kept(self, ("pattern", size, place), lambda: _pattern(size).to(device=place[0], dtype=place[1]))
+        return x.expand(-1, 3, -1, -1) + ROOT3 * float(sigma) * n
+
+
+def _pattern(size: tuple[int, ...]) -> Tensor:
+    """White noise in three channels without its mean over them, (3, H, W): the same for a size, always."""
+    n = Streams(0, [0]).normal(torch.zeros(1, 3, *size, dtype=torch.float64))[0]
+    return n - n.mean(0)
