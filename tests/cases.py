@@ -39,6 +39,7 @@ OPERATORS = {
     "Clip darker": lambda dtype: ops.Clip((5,), gain=0.5, low=-0.4, high=0.3),
     "ComplexChannels": lambda dtype: ops.ComplexChannels((2, 5, 4)),
     "Compose": lambda dtype: ops.Mask(ops.random_mask((6, 6), 0.5, 0), (1, 6, 6)) @ ops.Blur(_draw(3, 3, dtype=dtype), (1, 6, 6)),
+    "PhaseMap": lambda dtype: ops.PhaseMap(torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))),
     "Compose Fourier": lambda dtype: ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6)),
     "Compose coils": lambda dtype: ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 2)) @ ops.ComplexChannels((2, 6, 5)),
     "Compose unitary left": lambda dtype: ops.Identity((1, 3, 4)) @ ops.Downsample((1, 9, 12), 3).to(dtype),

@@ -1,4 +1,4 @@
-"""Arrays of numbers in files: .npy, .safetensors, .pt. No file of these is ever executed."""
+"""Arrays of numbers in files: .npy, .safetensors, .pt, .cfl. No file of these is ever executed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from posteriori.measurements.bart import SUFFIX as BART
+from posteriori.measurements.bart import read_cfl
 from posteriori.measurements.files import checked
 
-SUFFIXES = (".npy", ".safetensors", ".pt")
+SUFFIXES = (".npy", ".safetensors", ".pt", BART)
 
 
 def read_array(path: str | Path, key: str | None = None) -> Tensor:
@@ -22,10 +24,10 @@ def read_array(path: str | Path, key: str | None = None) -> Tensor:
     Raises ``FileNotFoundError``, and ``ValueError`` naming the file for another suffix, pickled objects, a damaged file, or an unknown key.
     """
     path = checked(path)
-    if path.suffix == ".npy":
+    if path.suffix in (".npy", BART):
         if key is not None:
             raise ValueError(f"{path} holds one array without a name; leave the key {key!r} out")
-        return _npy(path)
+        return _npy(path) if path.suffix == ".npy" else read_cfl(path)
     try:
         if path.suffix == ".safetensors":
             return _pick(load_file(path), key, path)

@@ -30,6 +30,7 @@ from posteriori.operators.mask import Mask, box_mask, random_mask
 from posteriori.operators.multicoil import MultiCoilFourier
 from posteriori.operators.nothing import Nothing
 from posteriori.operators.phase import PhaseRetrieval
+from posteriori.operators.phase_map import PhaseMap
 from posteriori.operators.radon import Radon
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
@@ -54,6 +55,7 @@ __all__ = [
     "MultiCoilFourier",
     "Nothing",
     "Operator",
+    "PhaseMap",
     "PhaseRetrieval",
     "Radon",
     "SolveError",

@@ -78,6 +78,9 @@ class Problem(Part):
     def consistent(self) -> Problem:
         if self.measurement.image is not None and self.reference is not None:
             raise ValueError("with measurement.image the clean image is the reference; leave `reference` out")
+        if isinstance(self.noise, noises.ComplexGaussian) and not self.operator.calibrates:
+            self.noise.build()
+            self.noise.stated()
         return self
 
     @property
@@ -96,16 +99,16 @@ class Problem(Part):
         Raises ``FileNotFoundError`` and ``ValueError`` naming the file or the setting; a file that looks like the clean image in the place
         of the measurement, or the other way round, is named as such.
         """
-        prior, range = self.prior.build(self.precision), self.noise.range
-        law, wanted = self.noise.build(), self.image_shape or prior.shape
+        section, law, range, prior, learnt = self.operator.ready(self.measurement, self.noise, self.prior.build(self.precision))
+        wanted = self.image_shape or prior.shape
         if self.measurement.image is not None:
             reference, notes = as_image(self.measurement.image, range, self.measurement)
-            A, y = degrade(self.operator, reference, law, self.measurement, wanted)
+            A, y = degrade(section, reference, law, self.measurement, wanted)
             name = self.measurement.image.name
             notes += (f"{name} is taken as the clean image: y was simulated from it. If it is the measurement, write `file: {name}`",)
         else:
             assert self.measurement.file is not None  # one of the two is given
-            A, y, notes = measured(self.operator, self.measurement.file, self.measurement, law, range, wanted)
+            A, y, notes = measured(section, self.measurement.file, self.measurement, law, range, wanted)
             reference = None
             if self.reference is not None:
                 reference, more = as_image(self.reference.file, range, self.reference)
@@ -113,7 +116,7 @@ class Problem(Part):
         if reference is not None and tuple(reference.shape) != A.in_shape:
             place = self.reference.file if self.reference else self.measurement.image
             raise ValueError(f"the reference {place} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")
-        notes = (*self.operator.notes(), *notes)
+        notes = (*section.notes(), *learnt, *notes)
         device = _device(self.device)
         posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
         names = ("n", "steps", "seed", "grid", "batch")

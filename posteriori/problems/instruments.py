@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from torch import Tensor
@@ -13,40 +13,13 @@ from posteriori.operators.blur import Boundary
 from posteriori.operators.downsample import Kind
 from posteriori.operators.jpeg import Subsampling
 from posteriori.problems import own, patterns
-from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed, Whole
+from posteriori.problems.fields import Count, File, Number, Positive, Seed, Whole
+from posteriori.problems.instrument import Instrument, Notes, Shape, Share
+from posteriori.problems.resonance import MRI
 from posteriori.settings import Setting
 
-Shape = tuple[int, ...]
-Notes = tuple[str, ...]
 # How an operator of the user's own calls the shape of images.
 SHAPES = ("shape", "in_shape")
-Share = Annotated[Number, Field(gt=0, lt=1)]
-
-
-class Instrument(Part):
-    """A section of the file that describes an operator.
-
-    pictures: whether it makes pictures, black and white being those of the image; whole numbers in a file are then read as grey levels.
-    """
-
-    pictures: ClassVar[bool] = False
-
-    def build(self, shape: Shape) -> Operator:
-        """The operator for images of a shape. Raises ``ValueError`` when it cannot take them."""
-        raise NotImplementedError
-
-    def pick(self, A: Operator, y: Tensor) -> Tensor | None:
-        """The observed numbers of a picture with holes (or a whole k-space) y; None when y is no such thing."""
-        return None
-
-    def notes(self) -> Notes:
-        """Sentences about the files that the operator was made from."""
-        return ()
-
-    @property
-    def pictorial(self) -> bool:
-        """Whether this section makes pictures of pictures."""
-        return self.pictures
 
 
 class Identity(Instrument):
@@ -297,7 +270,20 @@ def _own(raw: Any, inner: ValidatorFunctionWrapHandler, info: ValidationInfo) ->
 
 
 Section = Annotated[
-    Identity | Nothing | Blur | Mask | Downsample | Grey | Radon | Transmission | PhaseRetrieval | Clip | JPEG | MaskedFourier | Compose,
+    Identity
+    | Nothing
+    | Blur
+    | Mask
+    | Downsample
+    | Grey
+    | Radon
+    | Transmission
+    | PhaseRetrieval
+    | Clip
+    | JPEG
+    | MaskedFourier
+    | MRI
+    | Compose,
     Field(discriminator="name"),
     WrapValidator(_own),
     BeforeValidator(_named),

@@ -19,24 +19,47 @@ class Gaussian(Part):
     sigma: Level
     range: Range
 
+    def stated(self) -> tuple[float, float]:
+        """The range that the file states."""
+        return self.range
+
     def build(self) -> laws.Noise:
         return laws.Gaussian(self.sigma)
 
 
 class ComplexGaussian(Part):
-    """For complex measurements: the level of the real part (and of the imaginary part), or sqrt(2) times that, by name."""
+    """For complex measurements: the level of the real part (and of the imaginary part), or sqrt(2) times that, by name.
+
+    Level and range may be left out where the operator takes them from the measurement, as ``mri`` does.
+    """
 
     law: Literal["complex-gaussian"]
     sigma_per_channel: Level | None = None
     sigma_complex: Level | None = None
-    range: Range
+    range: Range | None = None
 
     @model_validator(mode="after")
     def one(self) -> ComplexGaussian:
-        self.build()
+        if self.stated_level:
+            self.build()
         return self
 
+    @property
+    def stated_level(self) -> bool:
+        """Whether the file states a level."""
+        return self.sigma_per_channel is not None or self.sigma_complex is not None
+
+    def stated(self) -> tuple[float, float]:
+        """The range that the file states. Raises ``ValueError`` without one."""
+        if self.range is None:
+            raise ValueError("noise.range: state the range of images that the level refers to; only the operator mri takes it from y")
+        return self.range
+
     def build(self) -> laws.Noise:
+        if not self.stated_level:
+            raise ValueError(
+                "noise: give exactly one of sigma_per_channel and sigma_complex (sqrt(2) times it); only the operator mri estimates it"
+            )
         return laws.ComplexGaussian(self.sigma_per_channel, self.sigma_complex)
 
 
@@ -46,6 +69,10 @@ class Poisson(Part):
     law: Literal["poisson"]
     peak: Positive
     range: Range
+
+    def stated(self) -> tuple[float, float]:
+        """The range that the file states."""
+        return self.range
 
     @model_validator(mode="after")
     def light(self) -> Poisson:

@@ -14,7 +14,7 @@ from posteriori.measurements.arrays import SUFFIXES as ARRAYS
 from posteriori.noise import Noise
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed
-from posteriori.problems.instruments import Instrument, Shape
+from posteriori.problems.instrument import Instrument, Shape
 from posteriori.rng import Streams
 
 Range = tuple[float, float]
@@ -151,6 +151,7 @@ def simulate(A: Operator, x: Tensor, law: Noise, seed: int) -> Tensor:
 def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> tuple[Operator, Tensor, Notes]:
     """The operator and the measurement in a file. wanted: the shape of images; a side of any length (None) is that of the measurement."""
     y, level, notes = as_numbers(path, range, how, section.pictorial)
+    y = section.arrange(y, str(path))
     with torch.no_grad():
         fixed = _known(wanted)
         A = section.build(fixed or _like(y, wanted))

@@ -49,8 +49,8 @@ def save(
 
 
 def _display(y: Tensor, A: torch.nn.Module) -> Tensor | None:
-    """The measurement as a picture (C, h, w): itself when it has that shape, else its back-projection when that has."""
-    candidates = [y]
+    """The measurement as a picture (C, h, w): itself when it is real and has that shape, else its back-projection when that has."""
+    candidates = [] if y.is_complex() else [y]
     if isinstance(A, LinearOperator):
         with torch.no_grad():
             candidates.append(A.adjoint(y[None])[0])

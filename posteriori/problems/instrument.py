@@ -1,0 +1,79 @@
+"""What every section of a problem file that describes an operator can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+
+from pydantic import Field
+from torch import Tensor
+
+from posteriori.noise import Noise
+from posteriori.operators.base import Operator
+from posteriori.priors.base import Prior
+from posteriori.problems import noises
+from posteriori.problems.fields import Number, Part
+
+if TYPE_CHECKING:
+    from posteriori.problems.reading import Measurement
+
+Shape = tuple[int, ...]
+Notes = tuple[str, ...]
+Share = Annotated[Number, Field(gt=0, lt=1)]
+
+
+class Baseline(NamedTuple):
+    """What the field makes of a measurement without a learned prior: ``image`` maps y to an image in the range of the likelihood."""
+
+    name: str
+    image: Callable[[Tensor], Tensor]
+
+
+class Ready(NamedTuple):
+    """A section with all that it takes from the measurement, and what belongs to it: noise law, range of images, prior, sentences."""
+
+    section: Instrument
+    law: Noise
+    range: tuple[float, float]
+    prior: Prior
+    notes: Notes = ()
+
+
+class Instrument(Part):
+    """A section of the file that describes an operator.
+
+    pictures: whether it makes pictures, black and white being those of the image; whole numbers in a file are then read as grey levels.
+    calibrates: whether it takes noise level and range from the measurement where the file does not state them.
+    """
+
+    pictures: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
+
+    def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
+        """This section with what it leaves open taken from the measurement. Raises ``ValueError`` where more has to be stated."""
+        return Ready(self, noise.build(), noise.stated(), prior)
+
+    def build(self, shape: Shape) -> Operator:
+        """The operator for images of a shape. Raises ``ValueError`` when it cannot take them."""
+        raise NotImplementedError
+
+    def arrange(self, y: Tensor, path: str) -> Tensor:
+        """The numbers of a file in the order of this operator's measurements. Raises ``ValueError`` when they cannot be one."""
+        return y
+
+    def pick(self, A: Operator, y: Tensor) -> Tensor | None:
+        """The observed numbers of a picture with holes (or a whole k-space) y; None when y is no such thing."""
+        return None
+
+    def baseline(self, A: Operator) -> Baseline | None:
+        """What to compare with; None where the field has no such thing."""
+        return None
+
+    def notes(self) -> Notes:
+        """Sentences about the files that the operator was made from."""
+        return ()
+
+    @property
+    def pictorial(self) -> bool:
+        """Whether this section makes pictures of pictures."""
+        return self.pictures
