@@ -295,7 +295,8 @@ def test_the_command_lists_the_studies_and_refuses_other_names(tmp_path, monkeyp
     monkeypatch.setitem(ALL, "fake-study", FAKE)
     assert call(monkeypatch, "--list") == 0
     assert "fake-study: Do squares grow?\n" in capsys.readouterr().out
-    for words, message in ((["fake"], "unknown study 'fake'; known: "), ([], "give the name of a study; known: ")):
+    wrong = "unknown study 'fake'; did you mean 'fake-study'? Known: "
+    for words, message in ((["fake"], wrong), ([], "give the name of a study; known: ")):
         assert call(monkeypatch, *words) == 2
         said = capsys.readouterr().err
         assert message in said
