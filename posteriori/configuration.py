@@ -15,10 +15,11 @@ from torch import Tensor
 from posteriori import grid as grids
 from posteriori import identity
 from posteriori.likelihood import Posterior
+from posteriori.methods import courses
 from posteriori.methods.base import Method, settings
 
 # What may differ between a run and its completion: it does not enter the samples, or follows from the rest.
-FREE = ("threads", "levels", "grid", "pilot")
+FREE = ("threads", "levels", "grid", "pilot", "published")
 
 
 def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: int, steps: int) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: 
         "first": first,
         "seed": seed,
         "steps": steps,
+        "published": courses.record(method),
         "dtype": str(given.y.dtype).removeprefix("torch."),
         "device": str(given.y.device),
         "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},

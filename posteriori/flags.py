@@ -15,6 +15,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.lineage import lineage, remarks
+from posteriori.methods.courses import off_course
 from posteriori.methods.evidence import GAP
 from posteriori.run import Run
 
@@ -70,6 +71,7 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
         "diverged": len(failed),
         "first_failure": str(failed[0]) if failed else None,
         "effective_samples": run.ess,
+        "off_course": _left(run),
         "cloud": lineage(run, post),
         "evidence_gap": float(run.trace["gap"][-1].max()) if "gap" in run.trace else None,
         "range": list(given.range) if given.range else None,
@@ -84,6 +86,12 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
     return record
 
 
+def _left(run: Run) -> str | None:
+    """What is said where the run left the course of its published setting."""
+    c = run.config
+    return off_course(c.get("published"), len(c["levels"]) - 1, c["grid"]) if "levels" in c else None
+
+
 def _constant(x: Tensor, range: tuple[float, float] | None) -> float:
     """Share of samples whose numbers are all the same, to a thousandth of the stated range or a millionth of the largest."""
     flat = x.flatten(1)
@@ -95,7 +103,8 @@ def flags(record: dict[str, Any], post: Posterior) -> list[str]:
     """The sentences for a record of ``summary``, none when nothing stands out."""
     measured = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
     numbers = math.prod(post.shape) * (2 if post.prior.complex else 1)
-    found = [
+    found: list[str | None] = [
+        record.get("off_course"),
         *_ended(record),
         *remarks(record["cloud"]),
         *_lost(record),

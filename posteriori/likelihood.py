@@ -257,7 +257,7 @@ class Posterior:
             self._answers[make] = make(self)
         return self._answers[make]
 
-    def plan(self, method: Method[Any], n: int = 1, steps: int = 100, **how: Any) -> Plan:
+    def plan(self, method: Method[Any], n: int = 1, steps: int | None = None, **how: Any) -> Plan:
         """What ``sample`` with these arguments would do and take, after one timed step; see ``posteriori.plan``."""
         from posteriori.plan import plan
 

@@ -20,6 +20,7 @@ from posteriori.configuration import batch_rows, make_levels
 from posteriori.counting import KINDS, Counter, counted
 from posteriori.likelihood import Posterior
 from posteriori.linalg import solvers_noted
+from posteriori.methods import courses
 from posteriori.methods.base import Method
 from posteriori.rng import Streams
 
@@ -81,7 +82,7 @@ def plan(
     method: Method[Any],
     *,
     n: int = 1,
-    steps: int = 100,
+    steps: int | None = None,
     grid: grids.Name | Tensor | None = None,
     batch: int | None = None,
     device: str | torch.device | None = None,
@@ -95,6 +96,7 @@ def plan(
     refusal = method.refuses(post)
     if refusal:
         raise ValueError(refusal)
+    steps = courses.steps_of(method, steps)
     levels, pilot = _levels(post, method, steps, grid)
     rows = batch or batch_rows(post, method, n)
     groups = -(-n // method.returned)
@@ -113,7 +115,7 @@ def plan(
         seconds=seconds * count * groups / together,
         memory=_memory(post.likelihood.y.device),
         pilot=pilot,
-        notes=_notes(post),
+        notes=(*_notes(post), *_course(method, count, grid)),
     )
 
 
@@ -164,6 +166,13 @@ def _notes(post: Posterior) -> tuple[str, ...]:
     y = post.likelihood.y
     notes.append(f"precision: {str(y.real.dtype).removeprefix('torch.')} on {y.device}")
     return tuple(notes)
+
+
+def _course(method: Method[Any], steps: int, grid: grids.Name | Tensor | None) -> tuple[str, ...]:
+    """What is said where a published setting is used otherwise than in its paper."""
+    name = "explicit" if isinstance(grid, Tensor) else grid or "the method's own"
+    left = courses.off_course(courses.record(method), steps, name)
+    return () if left is None else (f"warning: {left}",)
 
 
 def _shown(range: tuple[float, float] | None) -> str:

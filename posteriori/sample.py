@@ -8,7 +8,6 @@ arithmetic, about 1e-6).
 from __future__ import annotations
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from posteriori import checkpoint
 from posteriori import grid as grids
@@ -30,12 +28,14 @@ from posteriori.keeping import keep
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import steps_of
 from posteriori.methods.kernels import Heun
 from posteriori.methods.unconditional import Unconditional
 from posteriori.noise import ComplexGaussian, Gaussian
 from posteriori.noise import Noise as NoiseLaw
 from posteriori.operators.nothing import Nothing
 from posteriori.priors.base import Prior
+from posteriori.progress import Progress as Bar
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, write_json
 
@@ -60,7 +60,7 @@ def sample(
     method: Method[Any],
     *,
     n: int = 1,
-    steps: int = 100,
+    steps: int | None = None,
     seed: int = 0,
     first: int = 0,
     grid: grids.Name | Tensor | None = None,
@@ -80,9 +80,9 @@ def sample(
     post: prior and likelihood.
     method: any method of ``posteriori.methods``.
     n: samples returned, whatever the method does inside.
-    steps: noise levels visited.
+    steps: noise levels visited; 100 by default, and those of its paper for a published setting.
     grid: "karras", "log" or "ddpm" (levels that the prior was trained at, a DDPM's where it has none of its own), or a tensor of levels
-        that ends at 0; None for the method's own choice, "karras" when it has none.
+        that ends at 0; None for the method's own choice or its paper's, else "karras".
     seed: integer >= 0; sample k depends on (seed, k).
     first: the number of the first sample: the run returns samples first to first + n - 1, so that ``Run.merge`` makes of several runs,
         on several machines, the one that would have drawn them all. A multiple of the samples that the method returns together.
@@ -90,7 +90,7 @@ def sample(
     device, dtype: where and in which precision (float32 or float64) images are worked on, see ``Posterior.at_work``. By default where
         the prior's tensors are, in the precision of y. A network keeps the precision of its own.
     watch: functions (step, s, rows, info) called after each step of each batch.
-    progress: show a bar.
+    progress: show a bar for the whole run, or print lines about it where no terminal is.
     folder: where to keep the run, batch by batch; with ``resume`` an interrupted run of the same prior, operator, noise, y and settings is
         completed there, to the same numbers. Another one is refused. The folder of a run that fails or is interrupted says why.
     checkpoint_seconds: time between checkpoints of the batch under way in ``folder``.
@@ -103,7 +103,7 @@ def sample(
     if resume and folder is None:
         raise ValueError("resume needs the folder of the run to go on with")
     post = post.at_work(device, dtype)
-    refusal = method.refuses(post)
+    steps, refusal = steps_of(method, steps), method.refuses(post)
     if refusal:
         raise ValueError(refusal)
     config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
@@ -176,17 +176,16 @@ class Job:
         saved = time.perf_counter()
         post, group = self.counted, self.method.group
         groups = -(-self.n // self.method.returned)
-        bar = tqdm(disable=not self.progress, desc=type(self.method).__name__, file=sys.stderr)
+        count = len(self.levels) - 1
+        bar = Bar(type(self.method).__name__, groups * count, self.progress)
         while done.groups < groups:
             if pending is None:
                 pending = self.begin(post, done.groups, min(max(1, self.batch // group), groups - done.groups))
             before, kept = pending.groups, dict(counter.calls)
-            bar.reset(total=len(self.levels) - 1)
-            bar.update(pending.step)
             try:
-                while pending.step < len(self.levels) - 1:
+                while pending.step < count:
+                    bar.at(done.groups * count + before * pending.step)
                     self.advance(post, pending, counter)
-                    bar.update(1)
                     if folder is not None and time.perf_counter() - saved >= every:
                         checkpoint.save(folder, done, pending, self.progressed(began))
                         saved = time.perf_counter()
@@ -201,6 +200,7 @@ class Job:
                 if folder is not None:
                     checkpoint.append(folder, done, before, self.progressed(began))
             pending = None
+        bar.at(done.groups * count)
         bar.close()
         return self.finish(done, counter, time.perf_counter() - began)
 

@@ -311,7 +311,7 @@ def test_levels_hold_the_noise_of_every_direction_and_runs_use_them():
     for tau in (0.3 / 1.5, 0.3 / 0.7, 0.3 / 0.3, 0.3 / 0.05):
         assert min(abs(v / tau - 1) for v in levels[:-1]) < 1e-12
     assert len(singular.levels(post, 4)) == 5
-    assert FPS.published().levels(post, 10) is None
+    assert FPS(5, "published", 0.95).levels(post, 10) is None
 
 
 @pytest.mark.parametrize("method", [MCGDiff(particles=3), FPS(particles=3), MCGDiff(particles=3, **KEPT)])

@@ -55,13 +55,13 @@ def solve(
     resume:
         go on with an interrupted run in that folder, to the same samples.
     quiet:
-        no progress bar.
+        no progress bar, and no lines in its place where there is no terminal.
     checkpoint_seconds:
         seconds between two checkpoints: what an interruption loses at most.
     """
     from posteriori.cli.solve import run
 
-    run(problem, out, resume=resume, progress=not quiet and sys.stderr.isatty(), checkpoint_seconds=checkpoint_seconds)
+    run(problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds)
 
 
 @app.command

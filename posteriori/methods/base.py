@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
+from posteriori.methods.courses import course_of
 from posteriori.operators.base import closed_spectrum
 from posteriori.rng import Noise, Streams
 from posteriori.settings import Checked
@@ -76,8 +77,12 @@ class Method(Generic[S], metaclass=Checked):
         return self.rows(state).new_zeros(len(self.rows(state)), dtype=torch.float64)
 
     def levels(self, post: Posterior, steps: int) -> Tensor | None:
-        """The noise levels that this method asks for when the user names none: sigmas that fall and end at 0, or None to leave it."""
-        return None
+        """The noise levels that this method asks for when the user names none: sigmas that fall and end at 0, or None to leave it.
+
+        Those of its paper for a published setting, see ``posteriori.methods.courses``.
+        """
+        course = course_of(self)
+        return None if course is None else course.levels(post, steps)
 
     def finish(self, post: Posterior, state: S, rng: Noise) -> tuple[Tensor, Tensor]:
         """The samples, ``returned`` of each group in the order of the groups, and their log-weights. The rows themselves by default."""

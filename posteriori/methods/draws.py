@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from posteriori.likelihood import Likelihood
+from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import dot, per_row, real_view
 from posteriori.methods.chains import Both, hmc, mala, ula
+from posteriori.methods.courses import scale
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
 from posteriori.methods.supports import Parts, bounded, inside, one_by_one, whitened
+from posteriori.noise import ComplexGaussian, Gaussian
 from posteriori.operators.base import norm2
 from posteriori.operators.gain import gain
 from posteriori.rng import Noise
@@ -33,6 +35,8 @@ from posteriori.rng import Noise
 Name = Literal["conditional", "rto", "langevin", "mala", "hmc"]
 # Those that do not heed where the law of the noise ends.
 UNBOUNDED = ("rto", "langevin")
+# The noise level that DAPS states for images in [-1, 1].
+TAU = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +205,25 @@ def rto(target: Product, rng: Noise, iterations: int) -> Tensor:
         return both(x, clean), back, lambda d: both(d, push(d))
 
     return Conjugate()(Misfit(both(goal, y), f), goal, iterations, 0.0)
+
+
+def annealed(post: Posterior, m: Tensor, sigma: Tensor, rate: float, steps: int, rng: Noise) -> Tensor:
+    """The Langevin chain of DAPS as published, from m and for images in [-1, 1]: with tau = 0.01 whatever the noise of y,
+
+        x' = x + h ((m - x) / sigma^2 + 2 / tau^2 A^H (y - A x)) + sqrt(2 h) z
+
+    h falls from ``rate`` at sigma = 100 to a hundredth of it at 0.1, linearly in sigma^(1/7), that is in the number of the paper's level. A
+    chain so short stays near m, which at large sigma is a narrower law than N(m, sigma^2 I). h is at most 2 / L, L the largest curvature,
+    beyond which no chain is stable: the paper's rate is that of ||A|| = 1.
+    """
+    like, unit = post.likelihood, scale(post.prior)
+    top, bottom = ((level * unit) ** (1 / 7) for level in (100.0, 0.1))
+    walked = min(max((top - float(sigma) ** (1 / 7)) / (top - bottom), 0.0), 1.0)
+    level = TAU * unit / 2**0.5
+    law = ComplexGaussian(sigma_per_channel=level) if like.y.is_complex() else Gaussian(level)
+    target = Product(replace(like, noise=law, check=False), m, float(sigma) ** 2)
+    h = (2 / target.curvature(m, rng)).clamp(max=rate * unit**2 * (1 - 0.99 * walked))
+    return ula(target.slope, m, h, steps, rng)
 
 
 def _real(x: Tensor) -> Tensor:

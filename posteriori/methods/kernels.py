@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Protocol
 
 import torch
@@ -122,6 +123,13 @@ class Heun(metaclass=Checked):
         if not bool(s > 0):
             return ahead
         return x + (s - sigma) * 0.5 * (slope + (ahead - denoise(ahead, s)) / s)
+
+
+def flow(denoise: Denoise, x: Tensor, levels: Tensor) -> Tensor:
+    """The end of the probability-flow ODE started at x, along ``levels`` by Euler's rule: one denoiser a step."""
+    for level, lower in pairwise(levels):
+        x = torch.lerp(denoise(x, level), x, float(lower / level))
+    return x
 
 
 def adam(g: Tensor, first: Tensor, second: Tensor, k: int, beta2: float = 0.999) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,11 +27,15 @@ from torch import Tensor
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
+from posteriori.methods.courses import steps_of
 from posteriori.problems import instruments, noises
 from posteriori.problems.beliefs import Belief, Precision
 from posteriori.problems.fields import Count, Part, Seed, told
 from posteriori.problems.reading import Measurement, Reference, as_image, degrade, measured
 from posteriori.problems.solvers import Solver
+
+# Noise levels where neither the file nor a paper says how many.
+USUAL = 50
 
 
 def _file_alone(raw: Any) -> Any:
@@ -54,7 +58,8 @@ class Problem(Part):
     reference: the true image, if it is known, for comparison only.
     image_shape: (C, H, W) of the image, where the measurement has another shape.
     precision: of a network's inner arithmetic. batch: rows worked on together; sample k does not depend on it.
-    grid: where the noise levels lie; without it, or with null, the method's own choice, which is "karras" for a method that has none.
+    steps: noise levels visited; 50 by default, and those of its paper for the preset "published".
+    grid: where they lie; without it, or with null, the method's own choice or its paper's, and "karras" for a method that has none.
     """
 
     prior: Belief
@@ -65,7 +70,7 @@ class Problem(Part):
     image_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     method: Solver
     n: Count = 4
-    steps: Count = 50
+    steps: Count | None = None
     seed: Seed = 0
     grid: Literal["karras", "log", "ddpm"] | None = None
     batch: Count | None = None
@@ -119,8 +124,9 @@ class Problem(Part):
         notes = (*section.notes(), *learnt, *notes)
         device = _device(self.device)
         posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
-        names = ("n", "steps", "seed", "grid", "batch")
-        return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names}, notes)
+        steps = steps_of(self.method, self.steps, USUAL)
+        names = ("n", "seed", "grid", "batch")
+        return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names} | {"steps": steps}, notes)
 
 
 def load(path: str | Path) -> Problem:

@@ -2,7 +2,7 @@
 
     method: MMPS
     method: {name: MMPS, iterations: 3, transition: {name: DDIM, eta: 0.5}}
-    method: {name: DPS, preset: published}
+    method: {name: DPS, preset: published}      # along the paper's own noise levels where steps and grid are not given
     method: {name: mypackage:MyMethod, scale: 2}        a class of the user's own, see ``posteriori.problems.own``
 
 A plain name is only ever one of a list of this package.
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationInfo
 
 from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method, Midpoint
+from posteriori.methods.courses import changed
 from posteriori.methods.descent import Adam, Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import Transition
 from posteriori.problems import own
@@ -58,7 +59,7 @@ def _chosen(raw: Any, table: Mapping[str, type], what: str, presets: bool = Fals
     # The class itself checks the values.
     if not presets or "preset" not in given:
         return cls(**values)
-    return dataclasses.replace(_preset(cls, given["preset"]), **values)
+    return changed(_preset(cls, given["preset"]), **values)
 
 
 def _preset(cls: Any, name: Any) -> Any:

@@ -13,25 +13,25 @@ Cost per step: one denoiser (``ode_steps`` with the ODE centre) and one solve, o
 Assumes: a differentiable A, noise with a density.
 Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw = "conditional" for a white Gaussian prior, or for one
 whose measured error by frequency is its own.
-The published choices (ODE centre, r = sigma) double the variance of a Gaussian posterior: the end of the ODE already has the prior's
-full spread, and r2 is added to it. Departs from the authors' code: the Langevin step comes from the measured curvature, and the
-noise level is the true one (theirs is 0.01 whatever the noise), set by ``temperature`` if wanted.
+The published choices (ODE centre, r = sigma) with exact draws double the variance of a Gaussian posterior: the end of the ODE already
+has the prior's full spread, and r2 is added to it. The published chain, too short to mix, adds less.
 For a non-linear A spend the levels where shapes are decided: of 20 MNIST digits (test, 2000 to 2019) all are found from Fourier magnitudes
 with ``inner_steps=20, grid=grid.log(200, 5.0, 0.02)``, one run each (the problem of ``benchmarks/phase_digits.py``).
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
+from posteriori.grid import karras
 from posteriori.likelihood import Posterior
-from posteriori.methods import draws, proximal
+from posteriori.methods import courses, draws, proximal
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
+from posteriori.methods.kernels import flow
 from posteriori.operators.base import LinearOperator
 from posteriori.operators.dense_matrix import matrix
 from posteriori.rng import Noise
@@ -47,7 +47,7 @@ class DAPS(Method[Tensor]):
     "sigma" sigma^2. "auto" is for a linear A "matched", or for draw "conditional" in place of r2 I the error by frequency where the prior
     has measured it (see ``proximal``), and "white" otherwise: never more than the spread of images, and at small sigma
     as much as their edges and strokes may move, so that the measurement can be met.
-    draw: a rule of ``posteriori.methods.draws``, or "exact": from p(x0 | x, y) itself.
+    draw: a rule of ``posteriori.methods.draws``, or "exact": from p(x0 | x, y) itself. rate: of ``draws.annealed``, if it is used.
     """
 
     centre: Literal["tweedie", "ode"] = "tweedie"
@@ -56,6 +56,7 @@ class DAPS(Method[Tensor]):
     ode_steps: Count = 5
     inner_steps: Count = 100
     temperature: Positive = 1.0
+    rate: Positive | None = None
 
     reference: ClassVar[str] = "zhang2025daps"
     family: ClassVar[str] = "decoupled"
@@ -64,9 +65,14 @@ class DAPS(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"exact for a white Gaussian prior"})
 
     @classmethod
-    def published(cls) -> DAPS:
-        """ODE centre in 5 Euler steps, r = sigma, 100 Langevin steps; meant for 200 steps."""
-        return cls(centre="ode", width="sigma", draw="langevin", ode_steps=5, inner_steps=100)
+    @course(200, courses.between("karras", 100.0, 0.1, drop=1), "levels from 100 to 0.1 as Karras et al. space them")
+    def published(cls, rate: float = 1e-4) -> DAPS:
+        """The authors' blur; 5e-5 for motion, boxes and phases, 2e-5 for HDR. For images in [-1, 1]."""
+        return cls(centre="ode", width="sigma", draw="langevin", ode_steps=5, inner_steps=100, rate=rate)
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and (self.draw, self.width, self.temperature) != ("langevin", "sigma", 1.0):
+            raise ValueError("DAPS: rate is the published chain's; it needs draw='langevin', width='sigma' and temperature 1")
 
     @property
     def requires(self) -> frozenset[str]:
@@ -77,9 +83,7 @@ class DAPS(Method[Tensor]):
     def refuses(self, post: Posterior) -> str | None:
         A = post.likelihood.A
         if self.draw == "exact" and A.complex_in and not A.complex_out:
-            return (
-                f"DAPS: draw 'exact' needs A as a matrix, which real measurements ({A.label}) of complex images have not; use 'conditional'"
-            )
+            return f"DAPS: draw 'exact' needs A as a matrix, which real {A.label} of complex images has not; use 'conditional'"
         return super().refuses(post)
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
@@ -92,6 +96,8 @@ class DAPS(Method[Tensor]):
             C = proximal.measured(post, sigma) if self.width == "auto" and self.draw == "conditional" else None
             if C is not None:
                 x0, info = proximal.draw(post, centre, C, rng, self.temperature), Info()
+            elif self.rate is not None:
+                x0, info = draws.annealed(post, centre, sigma, self.rate, self.inner_steps, rng), Info()
             else:
                 target = draws.Product(post.likelihood, centre, self._r2(post, sigma), self.temperature)
                 x0, info = draws.draw(self.draw, target, rng, self.inner_steps)
@@ -111,7 +117,4 @@ class DAPS(Method[Tensor]):
     def _centre(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         if self.centre == "tweedie":
             return post.prior.denoise(x, sigma)
-        levels = torch.linspace(1, 0, self.ode_steps + 1, dtype=torch.float64) ** 7 * (sigma - post.prior.sigma_min) + post.prior.sigma_min
-        for level, lower in itertools.pairwise(levels):
-            x = torch.lerp(post.prior.denoise(x, level), x, float(lower / level))
-        return x
+        return flow(post.prior.denoise, x, karras(self.ode_steps + 1, float(sigma), post.prior.sigma_min)[:-1])

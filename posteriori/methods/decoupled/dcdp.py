@@ -26,7 +26,9 @@ from torch import Tensor
 
 from posteriori.grid import above, karras
 from posteriori.likelihood import Posterior
+from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.descent import Conjugate, Descent, HeavyBall
 from posteriori.methods.kernels import renoise
 from posteriori.methods.misfit import misfit, noise_energy
@@ -52,9 +54,10 @@ class DCDP(Method[Tensor]):
     cost: ClassVar[str] = "purify denoisers, inner operators"
 
     @classmethod
+    @course(10, courses.times(courses.linear, 2.03), "levels from 2 down, evenly spaced in the time of a DDPM (its 400 to 40)")
     def published(cls) -> DCDP:
-        """The authors' deblurring: 100 steps of momentum 0.9 (their rate 1e5 of a mean is 1.02 of a sum), 20 DDIM steps; meant for 10
-        levels that fall from 2 (their time 400) to 0."""
+        """The authors' deblurring: 100 steps of momentum 0.9 (their rate 1e5 of a mean is 1.02 of a sum), 20 DDIM
+        steps."""
         return cls(inner=100, purify=20, stop=False, descent=HeavyBall(1.02, 0.9))
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Tensor:

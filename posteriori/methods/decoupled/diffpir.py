@@ -32,8 +32,9 @@ from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import per_row
-from posteriori.methods import proximal
+from posteriori.methods import courses, proximal
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
 from posteriori.methods.misfit import misfit, ratio
 from posteriori.rng import Noise
@@ -66,8 +67,9 @@ class DiffPIR(Method[Tensor]):
     )
 
     @classmethod
+    @course(100, courses.times(courses.quadratic), "levels at equal distances in the square of a DDPM's time")
     def published(cls) -> DiffPIR:
-        """The authors' deblurring setting (their lam = 1, zeta = 0.1), in consistent units; meant for 100 steps and ``grid="ddpm"``."""
+        """The authors' deblurring setting (their lam = 1, zeta = 0.1), in consistent units."""
         return cls(lam=0.25, width="sigma", transition=ConstantFraction(zeta=0.1))
 
     @property

@@ -32,6 +32,7 @@ from posteriori import grid
 from posteriori.likelihood import Posterior
 from posteriori.methods import draws
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM
 from posteriori.rng import Noise
 from posteriori.settings import Count, NonNegative
@@ -59,8 +60,9 @@ class PnPDM(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"with more prior_steps a flat likelihood gives the prior"})
 
     @classmethod
+    @course(100, lambda prior, steps: PnPDM.annealing(steps), "levels 10 * 0.9^k")
     def published(cls) -> PnPDM:
-        """The paper's linear problems: 100 prior levels and rho never below 0.3; meant for ``grid=PnPDM.annealing()``."""
+        """The paper's linear problems: 100 prior levels and rho never below 0.3."""
         return cls(prior_steps=100, floor=0.3)
 
     @staticmethod

@@ -29,6 +29,7 @@ from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.descent import Adam, Conjugate, Descent
 from posteriori.methods.kernels import renoise
 from posteriori.methods.misfit import misfit, noise_energy
@@ -67,8 +68,9 @@ class ReSample(Method[State]):
     cost: ClassVar[str] = "1 denoiser, inner operators (1 VJP with guide)"
 
     @classmethod
+    @course(500, "ddpm")
     def published(cls) -> ReSample:
-        """The authors' setting on pixels in [-1, 1]; meant for ``steps=500, grid="ddpm"``, whose last two thirds begin at level 9."""
+        """The authors' setting on pixels in [-1, 1]; the last two thirds of its levels begin at 9."""
         return cls(every=10, below=9.0, ahead=5, guide=0.5, inner=2000, descent=Adam(0.01))
 
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> State:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.descent import Adam, Conjugate, Descent
 from posteriori.methods.kernels import ConstantFraction
 from posteriori.methods.misfit import Local, Misfit, misfit, noise_energy
@@ -49,8 +50,9 @@ class SITCOM(Method[Tensor]):
     cost: ClassVar[str] = "1 + inner denoisers, 2 inner VJPs at most"
 
     @classmethod
+    @course(20, "ddpm")
     def published(cls) -> SITCOM:
-        """At most 30 steps of Adam at rate 0.02 for images in [-1, 1]; meant for ``steps=20, grid="ddpm"``."""
+        """At most 30 steps of Adam at rate 0.02 for images in [-1, 1]."""
         return cls(inner=30, descent=Adam(0.02))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import norm2
 from posteriori.rng import Noise
@@ -59,8 +60,9 @@ class ScoreALD(Method[Tensor]):
             raise ValueError(f"ScoreALD: rate must be below 2, where the Langevin steps are unstable, got {self.rate}")
 
     @classmethod
+    @course(1155, "log")
     def published(cls) -> ScoreALD:
-        """Three steps a level with weight 0.3 / s^2, as re-implemented for benchmarks; meant for about 1000 levels, ``grid="log"``."""
+        """Three steps a level with weight 0.3 / s^2, as re-implemented for benchmarks."""
         return cls(inner=3, rate=0.9, weighting="level", weight=0.3, transition=None)
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

@@ -31,6 +31,7 @@ from torch.nn.functional import pad
 from posteriori.likelihood import Posterior
 from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.rng import Noise
 from posteriori.settings import Fraction
 
@@ -49,8 +50,9 @@ class DDNM(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"moves only in the range of A^T"})
 
     @classmethod
+    @course(100, "ddpm")
     def published(cls) -> DDNM:
-        """The authors' setting: eta 0.85, DDNM+ when there is noise; meant for 100 steps and ``grid="ddpm"``."""
+        """The authors' setting: eta 0.85, DDNM+ when there is noise."""
         return cls(eta=0.85, noise="known")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

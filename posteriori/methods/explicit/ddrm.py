@@ -28,6 +28,7 @@ from torch.nn.functional import pad
 from posteriori.likelihood import Posterior
 from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.rng import Noise
 from posteriori.settings import Fraction
 
@@ -45,8 +46,9 @@ class DDRM(Method[Tensor]):
     cost: ClassVar[str] = "1 denoiser"
 
     @classmethod
+    @course(20, "ddpm")
     def published(cls) -> DDRM:
-        """The authors' setting; meant for 20 steps and ``grid="ddpm"``."""
+        """The authors' setting."""
         return cls(eta=0.85, eta_b=1.0)
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

@@ -31,6 +31,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import cg
 from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition, one_call
 from posteriori.rng import Noise
 from posteriori.settings import Count, NonNegative, Positive
@@ -64,8 +65,9 @@ class DDS(Method[Tensor]):
             one_call(self.transition, "DDS", 'direction="network"')
 
     @classmethod
+    @course(50, "ddpm")
     def published(cls) -> DDS:
-        """The authors' setting for noisy data: gamma 1, 5 iterations, eta 0.85; meant for 50 steps and ``grid="ddpm"``."""
+        """The authors' setting for noisy data: gamma 1, 5 iterations, eta 0.85."""
         return cls("fixed", 1.0, "network", iterations=5, rtol=0.0, transition=ConstantFraction(zeta=0.85**2))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

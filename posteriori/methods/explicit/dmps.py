@@ -24,6 +24,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
 from posteriori.settings import NonNegative
@@ -47,8 +48,9 @@ class DMPS(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls) -> DMPS:
-        """The authors' setting for super-resolution and deblurring: scale 1.75, ancestral sampling; for 1000 steps, ``grid="ddpm"``."""
+        """The authors' setting for super-resolution and deblurring: scale 1.75, ancestral sampling."""
         return cls(1.75, DDIM(eta=1.0))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

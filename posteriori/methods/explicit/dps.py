@@ -32,6 +32,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition, one_call
 from posteriori.methods.misfit import bounded_variance
 from posteriori.noise import Poisson
@@ -57,9 +58,10 @@ class DPS(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls, scale: float = 0.3) -> DPS:
         """The paper's step: ancestral sampling, scale 0.3 (blur, 4x super-resolution), 0.5 (random inpainting), 1.0 (phase
-        retrieval) for images in [-1, 1]. Meant for ``steps=1000, grid="ddpm"``: the sum of its steps depends on their number."""
+        retrieval) for images in [-1, 1]. The sum of its steps depends on their number."""
         return cls("norm", scale, DDIM(eta=1.0))
 
     def __post_init__(self) -> None:

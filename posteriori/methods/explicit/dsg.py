@@ -27,6 +27,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import renoise
 from posteriori.rng import Noise
 from posteriori.settings import Fraction, Share
@@ -48,8 +49,9 @@ class DSG(Method[Tensor]):
     cost: ClassVar[str] = "1 denoiser, 1 VJP"
 
     @classmethod
+    @course(100, "ddpm")
     def published(cls) -> DSG:
-        """The authors' inpainting setting: w = 0.2, eta = 1; meant for 100 steps and ``grid="ddpm"``."""
+        """The authors' inpainting setting: w = 0.2, eta = 1."""
         return cls(rate=0.2, eta=1.0)
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

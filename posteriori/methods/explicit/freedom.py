@@ -30,6 +30,7 @@ from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, ConstantFraction, Transition, one_call
 from posteriori.methods.misfit import bounded_variance
 from posteriori.operators.base import norm2
@@ -64,16 +65,18 @@ class FreeDoM(Method[Tensor]):
             one_call(self.transition, "FreeDoM", f"the weighting {self.weighting!r}")
 
     @classmethod
+    @course(100, "ddpm")
     def published(cls) -> FreeDoM:
         """The authors' ImageNet setting: relative steps of 0.02, timesteps 500 to 800 of the linear schedule walked ten times, ancestral
-        sampling, images in [-1, 1]; meant for 100 steps and ``grid="ddpm"``. Made for a few features of an image: too weak for a
+        sampling, images in [-1, 1]. Made for a few features of an image: too weak for a
         measurement of every pixel."""
         return cls("relative", 0.02, repeats=10, window=(3.44, 25.8), transition=DDIM(eta=1.0))
 
     @classmethod
+    @course(100, "ddpm")
     def published_faces(cls, scale: float) -> FreeDoM:
-        """The authors' face setting: the un-squared norm, eta = 0.5, no time travel, no guidance below timestep 100; 100 steps and
-        ``grid="ddpm"``. The scale depends on the measurement (theirs 0.2 to 500 for features of faces)."""
+        """The authors' face setting: the un-squared norm, eta = 0.5, no time travel, no guidance below timestep 100.
+        The scale depends on the measurement (theirs 0.2 to 500 for features of faces)."""
         return cls("norm", scale, repeats=1, until=0.342, transition=ConstantFraction(zeta=0.25))
 
     @property

@@ -26,6 +26,7 @@ from torch import Tensor
 from posteriori.grid import above
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
@@ -46,8 +47,9 @@ class ILVR(Method[Tensor]):
     cost: ClassVar[str] = "1 denoiser, 1 solve or pseudo-inverse"
 
     @classmethod
+    @course(1000, "ddpm", fewest=250)
     def published(cls) -> ILVR:
-        """The authors' setting: every level, the reference taken as noiseless; for 250 to 1000 steps and ``grid="ddpm"``."""
+        """The authors' setting: every level, the reference taken as noiseless."""
         return cls(until=0.0, transition=DDIM(eta=1.0), noise="ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

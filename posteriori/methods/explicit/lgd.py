@@ -27,6 +27,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.methods.misfit import bounded_variance
 from posteriori.operators.base import norm2
@@ -50,8 +51,10 @@ class LGDMC(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls, draws: int = 10) -> LGDMC:
-        """The paper's estimate (1 to 100 draws): all uncertainty drawn, its width; stiff where the noise is small, give it many steps."""
+        """The paper's estimate (1 to 100 draws): all uncertainty drawn, its width; stiff where the noise is small.
+        The course is that of DPS, which it refines: the paper's own number of levels for images could not be checked."""
         return cls(draws, 1.0, "paper")
 
     @property

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition, one_call
@@ -55,8 +56,9 @@ class MCG(Method[Tensor]):
             one_call(self.transition, "MCG", f"the weighting {self.weighting!r}")
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls) -> MCG:
-        """The authors' inpainting setting: the norm, not squared, scale 1, y taken as noiseless; for ``steps=1000, grid="ddpm"``."""
+        """The authors' inpainting setting: the norm, not squared, scale 1, y taken as noiseless."""
         return cls("norm", 1.0, DDIM(eta=1.0), "ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

@@ -27,7 +27,9 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, gmres
+from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Midpoint, Transition
 from posteriori.operators.base import solve
 from posteriori.rng import Noise
@@ -56,8 +58,9 @@ class MMPS(Method[Tensor]):
     )
 
     @classmethod
+    @course(256, courses.between("log", 100.0, 1e-3), "levels from 100 to 0.001 evenly spaced in their logarithm", 64)
     def published(cls) -> MMPS:
-        """The authors' default: one plain conjugate-gradient step, tolerance 1e-3, ancestral sampling; meant for 64 to 256 steps."""
+        """The authors' default: one plain conjugate-gradient step, tolerance 1e-3, ancestral sampling."""
         return cls(iterations=1, rtol=1e-3, precondition=False, solver="cg", transition=DDIM(eta=1.0))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

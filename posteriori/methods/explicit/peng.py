@@ -18,8 +18,7 @@ Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto t
 that of its card. dct needs a prior that knows its ``spectral_error`` (Gaussian, GaussianMixture), learned one with ``moments``.
 Exact when: the prior is Gaussian with a covariance of the form of C; both types then agree.
 Differs from PiGDM: r2 is a mean over directions, not a bound. Type I can overshoot along directions that vary more than the mean, so
-that an image prior (low frequencies far above the mean) needs type II. Departs from the authors' code: the same C at every level (theirs
-is PiGDM's above 0.2), no clipping of D.
+that an image prior (low frequencies far above the mean) needs type II. Departs from the authors' code: no PiGDM above 0.2, no clipping.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, cosine
 from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Heun, Transition
 from posteriori.operators.base import Map, solve
 from posteriori.rng import Noise
@@ -60,8 +60,9 @@ class Peng(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior", "exact for a white Gaussian prior"})
 
     @classmethod
+    @course(50, "karras")
     def published(cls) -> Peng:
-        """The authors' sampler: type I along the probability-flow ODE by Heun's rule; meant for 50 steps."""
+        """The authors' sampler: type I along the probability-flow ODE by Heun's rule."""
         return cls("I", Heun(), "analytic")
 
     @property

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition, one_call
 from posteriori.operators.base import LinearOperator
 from posteriori.rng import Noise
@@ -52,8 +53,9 @@ class PiGDM(Method[Tensor]):
             one_call(self.transition, "PiGDM", "the paper's weighting")
 
     @classmethod
+    @course(100, "ddpm", fewest=20)
     def published(cls) -> PiGDM:
-        """The paper's weighting with ancestral sampling; meant for 20 to 100 steps and ``grid="ddpm"``."""
+        """The paper's weighting with ancestral sampling."""
         return cls("paper", DDIM(eta=1.0))
 
     @property

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.rng import Noise
@@ -47,8 +48,9 @@ class RePaint(Method[Tensor]):
     cost: ClassVar[str] = "repeats denoisers and solves or pseudo-inverses"
 
     @classmethod
+    @course(250, "ddpm")
     def published(cls) -> RePaint:
-        """The paper's setting: each level walked 10 times, y taken as noiseless; meant for 250 steps and ``grid="ddpm"``."""
+        """The paper's setting: each level walked 10 times, y taken as noiseless."""
         return cls(repeats=10, transition=DDIM(eta=1.0), noise="ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

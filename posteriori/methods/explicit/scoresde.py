@@ -30,6 +30,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import pinv
 from posteriori.operators.gain import gain
@@ -58,8 +59,9 @@ class ScoreSDE(Method[Tensor]):
     cost: ClassVar[str] = "1 + corrections denoisers, as many solves or pseudo-inverses"
 
     @classmethod
+    @course(1000, "log")
     def published(cls) -> ScoreSDE:
-        """The medical setting: full replacement by a y taken as noiseless, one correction, snr 0.206; for 1000 steps, ``grid="log"``."""
+        """The medical setting: full replacement by a y taken as noiseless, one correction, snr 0.206."""
         return cls(lam=1.0, corrections=1, snr=0.206, transition=DDIM(eta=1.0), noise="ignored")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

@@ -31,8 +31,9 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import singular
+from posteriori.methods import courses, singular
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.operators.base import Spectrum
 from posteriori.rng import Noise
 from posteriori.settings import Count, Positive
@@ -64,9 +65,9 @@ class SNIPS(Method[Tensor]):
             raise ValueError(f"SNIPS: rate must be below 2, where the Langevin steps are unstable, got {self.rate}")
 
     @classmethod
+    @course(500, courses.between("log", 180.0, 0.02), "levels from 90 to 0.01 of images in [0, 1] evenly spaced in their logarithm")
     def published(cls) -> SNIPS:
-        """The authors' setting for faces: five steps a level of 0.033 (3.3e-6 / 0.01^2); meant for 500 levels from 90 down to 0.01 for
-        images in [0, 1], ``grid="log"``."""
+        """The authors' setting for faces: five steps a level of 0.033 (3.3e-6 / 0.01^2)."""
         return cls(n_steps=5, rate=0.033, noise="langevin")
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

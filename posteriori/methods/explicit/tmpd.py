@@ -27,6 +27,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, real_view
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import DDIM, Transition
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.rng import Noise
@@ -46,8 +47,9 @@ class TMPD(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls) -> TMPD:
-        """The paper's algorithm, which is the default: row sums and ancestral sampling; meant for 1000 steps and ``grid="ddpm"``."""
+        """The paper's algorithm, which is the default: row sums and ancestral sampling."""
         return cls("row sum", DDIM(eta=1.0))
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:

@@ -28,9 +28,10 @@ from torch import Tensor
 
 from posteriori import grid
 from posteriori.likelihood import Posterior
-from posteriori.methods import clouds, singular
+from posteriori.methods import clouds, courses, singular
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.courses import course
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 from posteriori.settings import Count, Fraction, Positive
@@ -57,8 +58,9 @@ class DDSMC(Ensemble[Cloud]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(200, courses.between("karras", 100.0, 0.1, drop=1), "levels from 100 to 0.1 as Karras et al. space them")
     def published(cls) -> DDSMC:
-        """The authors' setting: 16 particles, eta 0.5, resampling at every step; meant for 200 steps."""
+        """The authors' setting: 16 particles, eta 0.5, resampling at every step."""
         return cls(16, 0.5, rho=0.47, share=1.0, scheme="multinomial")
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:

@@ -29,6 +29,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme
+from posteriori.methods.courses import course
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 from posteriori.settings import Count, Fraction, Share
@@ -61,12 +62,13 @@ class FPS(Ensemble[Filtered]):
             raise ValueError(f"FPS: fresh={self.fresh} needs form='published', got form={self.form!r}")
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls) -> FPS:
-        """The authors' setting: five particles, c = 0.95, resampling at every step; meant for 1000 steps and ``grid="ddpm"``."""
+        """The authors' setting: five particles, c = 0.95, resampling at every step."""
         return cls(5, "published", 0.95, share=1.0, scheme="multinomial")
 
     def levels(self, post: Posterior, steps: int) -> Tensor | None:
-        return singular.levels(post, steps) if self.form == "consistent" else None
+        return singular.levels(post, steps) if self.form == "consistent" else super().levels(post, steps)
 
     def cloud(self, state: Filtered) -> Cloud:
         return state[0]

@@ -33,6 +33,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme
+from posteriori.methods.courses import course
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 from posteriori.settings import Count, Fraction, NonNegative
@@ -67,8 +68,9 @@ class MCGDiff(Ensemble[Guided]):
             raise ValueError("MCGDiff: last='kept' needs kappa or ratio > 0, both are 0")
 
     @classmethod
+    @course(100, None)
     def published(cls) -> MCGDiff:
-        """The authors' setting: 64 particles, one sample each, kappa 1e-4, resampling at every step; meant for 100 steps."""
+        """The authors' setting: 64 particles, one sample each, kappa 1e-4, resampling at every step."""
         return cls(64, kappa=1e-4, last="kept", share=1.0, scheme="multinomial", single=True)
 
     @property

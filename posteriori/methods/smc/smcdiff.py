@@ -13,9 +13,8 @@ but that of the last level, where the draw is made before x0 is known to meet u.
 Reference: Trippe, Yim, Tischer, Baker, Broderick, Barzilay, Jaakkola, Diffusion probabilistic modeling of protein backbones in 3D for
 the motif-scaffolding problem, 2023, algorithm 1.
 Cost per step: one denoiser for each particle.
-Assumes: linear A with a spectrum. y is taken as noiseless and its noise is fitted, magnified where a is small: for a mask and little
-noise. It refuses a y whose noise, so magnified, is stronger than the images themselves; FPS is the same filter knowing the noise.
-Singular values below 1e-6 of the largest count as 0.
+Assumes: linear A with a spectrum; its values below 1e-6 of the largest count as 0. y is taken as noiseless and its noise is fitted,
+magnified where a is small: for a mask and little noise. A y whose noise, so magnified, exceeds the images is refused; FPS knows it.
 Exact when: particles go to infinity, without noise, for every single path; "ancestral" up to an error that falls as 1 / steps and differs
 from path to path. Without the weights (ScoreSDE, replacement) the error stays however many steps are made.
 The path is drawn before a particle is seen: in many dimensions weights degenerate. No evidence: the last step has no density.
@@ -35,6 +34,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info, Method
 from posteriori.methods.clouds import Cloud, PerRow, Pieces, Scheme, in_chunks
+from posteriori.methods.courses import course
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Noise
 from posteriori.settings import Count, Fraction
@@ -65,8 +65,9 @@ class SMCDiff(Ensemble[Followed]):
     cost: ClassVar[str] = "1 denoiser per particle"
 
     @classmethod
+    @course(100, "ddpm")
     def published(cls) -> SMCDiff:
-        """As compared in Wu et al. 2023: four particles, resampling at every step; meant for 100 steps."""
+        """As compared in Wu et al. 2023: four particles, resampling at every step."""
         return cls(4, share=1.0)
 
     @property

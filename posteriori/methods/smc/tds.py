@@ -25,6 +25,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import clouds
 from posteriori.methods.base import Info
 from posteriori.methods.clouds import Cloud, Scheme, in_chunks
+from posteriori.methods.courses import course
 from posteriori.methods.ensemble import Ensemble
 from posteriori.methods.twists import MOST, Twist, view
 from posteriori.rng import Noise
@@ -53,8 +54,9 @@ class TDS(Ensemble[Cloud]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(100, "ddpm")
     def published(cls) -> TDS:
-        """The authors' setting: four particles, PiGDM's twist, resampling at every step; meant for 100 steps."""
+        """The authors' setting: four particles, PiGDM's twist, resampling at every step."""
         return cls(4, "pigdm", 1.0)
 
     def refuses(self, post: Posterior) -> str | None:

@@ -9,15 +9,13 @@
     fit     "curvature": per step two gradients, at mu +- std r with random signs r; their mean moves mu by a step from ||A|| and p, their
             difference estimates the diagonal of the Hessian, which added to 1 / p is 1 / std^2 (default)
             "adam": one reparametrised gradient in (mu, log std) per step, learning rate ``lr`` in VP units: the paper's
-    tau     "level": midpoint s; "time": at a share ``midpoint`` of the time at which a linear-beta VP process reaches s: the paper's;
-            never below the prior's sigma_min
+    tau     "level": midpoint s; "time": at the share ``midpoint`` of a linear-beta VP process's time: the paper's; never below sigma_min
 
 Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior sampling with midpoint guidance, 2025.
 Cost per step: one denoiser, and ``inner`` (twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at A D.
-||A|| is that of dA/dx at D where A is not linear, by 16 more operators and adjoints a step.
-Exact when: y is flat and the steps many ("ddpm": the ancestral step for any tau); "matched" with "curvature" and a white Gaussian prior
-with A selecting pixels, each step: every law above is then a diagonal Gaussian.
+Assumes: A differentiable; other noise than Gaussian enters by its variance at A D, and ||A|| of a curved A costs 16 A and A^T a step.
+Exact when: y is flat and the steps many ("ddpm": the ancestral step); each step of "matched" with "curvature", a white Gaussian prior and
+A selecting pixels.
 Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then); no second fit of x_0 at the start. On images
 an isotropic p understates what smooth directions can still do, and y is fitted late (masked: chi-square 4 to 9 in 30 steps).
 """
@@ -34,6 +32,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import adam
 from posteriori.methods.misfit import bounded_variance
 from posteriori.operators.base import norm2
@@ -58,8 +57,9 @@ class MGPS(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
     @classmethod
+    @course(300, "ddpm")
     def published(cls, inner: int = 2, lr: float = 0.03) -> MGPS:
-        """Half the time, DDPM's variance and Adam, for images in [-1, 1]; meant for 300 steps and ``grid="ddpm"``."""
+        """Half the time, DDPM's variance and Adam, for images in [-1, 1]."""
         return cls(inner, 0.5, "time", "ddpm", "adam", lr)
 
     @property

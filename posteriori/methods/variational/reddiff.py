@@ -31,6 +31,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.kernels import adam
 from posteriori.operators.base import LinearOperator, norm2
 from posteriori.operators.gain import gain
@@ -69,8 +70,9 @@ class REDDiff(Method[Fit]):
             raise ValueError(f"REDDiff: rate must be below 2, where the descent is unstable, for 'newton'; got {self.rate}")
 
     @classmethod
+    @course(1000, "ddpm")
     def published(cls, lam: float = 0.25, rate: float = 0.1) -> REDDiff:
-        """The paper's linear weight and Adam, which do not look at the noise of y; meant for 1000 steps, ``grid="ddpm"``, [-1, 1]."""
+        """The paper's linear weight and Adam, which do not look at the noise of y, for images in [-1, 1]."""
         return cls("linear", "one", "adam", lam, rate, "pseudo-inverse")
 
     @property

@@ -33,6 +33,7 @@ from posteriori.flows import Diagonal, Family, LowRank, RealNVP
 from posteriori.likelihood import Posterior
 from posteriori.methods import evidence, fits
 from posteriori.methods.base import Info, Method
+from posteriori.methods.courses import course
 from posteriori.methods.fits import Fit, Frame
 from posteriori.priors import log_density as densities
 from posteriori.rng import Noise
@@ -68,8 +69,9 @@ class ScorePriorVI(Method[Fit]):
     cost: ClassVar[str] = "10 denoisers, 20 VJPs"
 
     @classmethod
+    @course(20000, "karras")
     def published(cls) -> ScorePriorVI:
-        """32 couplings, the surrogate bound, no annealing, batches of 64; meant for ``steps=20000``, one update each."""
+        """32 couplings, the surrogate bound, no annealing, batches of 64; one update a step."""
         return cls("realnvp", "bound", 64, 1, 0, False, 1e-5, 1.0, 5000, couplings=32)
 
     @property
