@@ -103,7 +103,7 @@ def test_units_and_parts_of_complex_numbers_do_not_matter():
 def test_the_page_says_by_how_much_intervals_miss_and_why(inside, kept, said):
     post, method = bed(), methods.MMPS()
     run = po.sample(post, method, n=4, steps=3)
-    record = ev.summary(run, post, post.prior.sample(1, 0)[0], method) | {"inside_80": inside, "kept": kept}
+    record = ev.summary(run, post, post.prior.sample(1, 0)[0], method) | {"inside_80": inside, "kept": kept, "inside_80_room": 0.03}
     text = _spread(run, record)
     assert said in text
     assert ("in these 3 steps a Gaussian as wide keeps" in text) == (kept is not None)

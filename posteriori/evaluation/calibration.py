@@ -19,6 +19,9 @@ from torch import Tensor
 
 from posteriori.evaluation.distances import flat
 
+# Numbers whose ranks are found together.
+AT_ONCE = 2**22
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -62,6 +65,62 @@ def student(mean: Tensor, std: Tensor, n: float, reference: Tensor, level: float
 
     room = float(stdtrit(n - 1, (1 + level) / 2)) * (1 + 1 / n) ** 0.5
     return float(((reference - mean).abs() <= room * std).double().mean())
+
+
+def members(samples: Tensor, reference: Tensor, level: float, *, seed: int = 0) -> Tensor:
+    """The share that ``coverage`` measures, for the reference and for each sample in its place among the others: (n + 1,) float64.
+
+    The reference comes first. When samples and reference are draws of one law these n + 1 shares are exchangeable, whatever the law and
+    however its numbers depend on each other: the scatter of the samples' shares is that of the reference's. Their mean is the nominal
+    level exactly. Arguments as of ``coverage``, one reference.
+    """
+    x, truth = _aligned(samples, reference)
+    n, pool = len(x), torch.cat([truth, x])
+    i = min(max(1, round((n + 1) * (1 - level) / 2)), n // 2)
+    generator, shares = torch.Generator().manual_seed(seed), torch.zeros(n + 1, dtype=torch.float64)
+    for part in pool.split(max(1, AT_ONCE // len(pool)), 1):
+        # Ranks with ties broken at random: a stable sort after a shuffle.
+        shuffled = torch.rand(part.shape, generator=generator).argsort(0).to(part.device)
+        order = shuffled.gather(0, part.gather(0, shuffled).argsort(dim=0, stable=True))
+        shares.index_add_(0, order[i : n + 1 - i].flatten().cpu(), torch.ones(order[i : n + 1 - i].numel(), dtype=torch.float64))
+    return shares / pool.shape[1]
+
+
+def student_members(samples: Tensor, reference: Tensor, level: float = 0.8) -> Tensor:
+    """The share that ``student`` measures, for the reference and for each sample in its place among the others: (n + 1,) float64.
+
+    As ``members``: exchangeable when samples and reference are draws of one law.
+    """
+    from scipy.special import stdtrit
+
+    x, truth = _aligned(samples, reference)
+    n, pool = len(x), torch.cat([truth, x]).double()
+    pool = pool - pool.mean(0)
+    total, square = pool.sum(0), pool.square().sum(0)
+    room = float(stdtrit(n - 1, (1 + level) / 2)) * (1 + 1 / n) ** 0.5
+    shares = []
+    for row in pool:
+        mean = (total - row) / n
+        std = ((square - row.square() - n * mean.square()).clamp(min=0) / (n - 1)).sqrt()
+        shares.append(((row - mean).abs() <= room * std).double().mean())
+    return torch.stack(shares)
+
+
+def room(shares: Tensor, n: float) -> float:
+    """How far the reference's share may lie from the mean of all before its samples are to blame.
+
+    shares: (n + 1,) of ``members``, the reference's first. n: effective number of the samples. The share has to lie farther out than that
+    of any sample, of which chance alone makes one of n + 1, and by Student's limit of 0.5 % of one more draw of a Gaussian law of which n
+    are known, of at least 4 standard deviations, since shares are no Gaussian numbers: they lie in [0, 1] and are skewed. 1, all that a
+    share can miss, for two samples, or where no two shares differ. What sound samples pass is in docs/results/flags.md.
+    """
+    from scipy.special import stdtrit
+
+    others = shares[1:]
+    if n < 2.5 or len(others) < 3 or float(others.std()) < 1e-9:
+        return 1.0
+    student_limit = max(4.0, float(stdtrit(n - 1, 0.995))) * float(others.std()) / (1 + 1 / n) ** 0.5
+    return min(1.0, max(student_limit, float((others - shares.mean()).abs().max())))
 
 
 def ranks(samples: Tensor, reference: Tensor, *, seed: int = 0) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -84,24 +86,19 @@ def lpips(x: Tensor, reference: Tensor, range: tuple[float, float], *, net: str 
 
 
 def speckle(x: Tensor) -> Tensor:
-    """Share of salt-and-pepper pixels of each row, (B, ..., H, W) -> (B,): an average over the other axes.
+    """Share of salt-and-pepper pixels among those inside the border, of each row: (B, ..., H, W) -> (B,), an average over the other axes.
 
-    A pixel counts when it lies above (or below) all of its eight neighbours by more than six robust standard deviations of the image's
-    difference to its 3 x 3 median. Edges and corners do not count, isolated wrong pixels do, however good the PSNR is.
+    A pixel counts when it lies above (or below) all of its eight neighbours by more than three times what these span, and by more than a
+    fifth of the standard deviation of its plane. Neighbours on an edge or in a texture span much, so that their pixels do not count; an
+    isolated wrong pixel does, however good the PSNR is. What photographs have is in docs/results/flags.md.
     """
     planes = (x.abs() if x.is_complex() else x).detach().double().reshape(len(x), -1, *x.shape[-2:])
     if min(planes.shape[-2:]) < 3:
         raise ValueError(f"speckle needs images of at least 3 x 3 pixels, got {tuple(x.shape)}")
-    B, C, H, W = planes.shape
-    padded = torch.nn.functional.pad(planes, (1, 1, 1, 1), mode="reflect")
-    around = torch.nn.functional.unfold(padded.view(B * C, 1, H + 2, W + 2), 3)
-    flat = planes.view(B * C, H * W)
-    rough = (flat - around.median(1).values).abs()
-    # Exactly flat areas leave no robust scale: a thousandth of the image's spread is invisible and serves as a floor.
-    spread = flat.std(1, keepdim=True)
-    # Of an even number of values torch.median takes the lower of the two in the middle.
-    middle = (rough.median(1, keepdim=True).values - (-rough).median(1, keepdim=True).values) / 2
-    limit = 6 * torch.maximum(1.4826 * middle, 1e-3 * spread)
-    neighbours = around[:, [0, 1, 2, 3, 5, 6, 7, 8]]
-    alone = torch.maximum(flat - neighbours.amax(1), neighbours.amin(1) - flat)
-    return ((alone > limit) & (spread > 0)).double().mean(1).view(B, C).mean(1)
+    H, W = planes.shape[-2:]
+    around = [planes[..., i : H - 2 + i, j : W - 2 + j] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    highest, lowest = functools.reduce(torch.maximum, around), functools.reduce(torch.minimum, around)
+    inner = planes[..., 1:-1, 1:-1]
+    alone = torch.maximum(inner - highest, lowest - inner)
+    spread = planes.flatten(2).std(2)[..., None, None]
+    return (alone > torch.maximum(3 * (highest - lowest), 0.2 * spread)).double().mean((1, 2, 3))

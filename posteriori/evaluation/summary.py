@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posteriori.evaluation.calibration import coverage, student
+from posteriori.evaluation.calibration import coverage, members, room, student, student_members
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
 from posteriori.evaluation.spread import kept_of
-from posteriori.flags import chi_squares, facts, flags
+from posteriori.flags import chi_squares, expected_chi2, facts, flags
 from posteriori.likelihood import Posterior
 from posteriori.linalg import real_view
 from posteriori.methods.base import Method
@@ -28,6 +28,7 @@ REFERENCED = (
     "rmse_mean",
     "rmse_expected",
     "inside_80",
+    "inside_80_room",
 )
 
 
@@ -37,14 +38,16 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: 
     reference: the true image, shape E, in the range of the likelihood; without it the misfit, the spread and the looks remain.
     method: that made the run; without it ``kept`` is None.
 
-    chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1).
+    chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1);
+    chi2_expected: of right samples, 1 but for laws whose variance y itself has to tell.
     residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in the units of x; scale: the largest
     magnitude. constant: share of samples that have the same value everywhere. outside_range: share of values a tenth of the range outside.
     psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
     kept: share of its standard deviation that a Gaussian as wide as these samples keeps in these steps, see ``evaluation.spread``; for
     methods with a transition. inside_80: share of the reference within the 80 % intervals of a Gaussian, see ``calibration.student``.
-    coverage: of the intervals nearest to 50 % and 90 % that n samples can state. numbers: "real", or "magnitude" for complex images,
+    coverage: of the intervals nearest to 50 % and 90 % that n samples can state. room, inside_80_room: what these shares may miss the
+    level by as the samples scatter among themselves, see ``calibration.room``. numbers: "real", or "magnitude" for complex images,
     which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
     cloud: for methods with particles, how many of them the samples descend from, see ``lineage``; else None.
     evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several fits), see ``methods.evidence``.
@@ -65,7 +68,7 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: 
         if reference is not None
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
-    return record | {"flags": flags(record, post)}
+    return record | {"flags": flags(record)}
 
 
 def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float | None) -> float | None:
@@ -97,11 +100,11 @@ def _misfit(run: Run, post: Posterior) -> dict[str, Any]:
         mean = run.mean[None].to(device)
         squares = torch.cat([_mean_square(given.residual(part.to(device))) for part in run.samples.split(32)]).double().cpu()
         record: dict[str, Any] = {"residual_rms": float((w * squares).sum().sqrt())}
-        keys = ("chi2_samples", "chi2_lowest", "chi2_highest", "chi2_mean")
+        keys = ("chi2_samples", "chi2_lowest", "chi2_highest", "chi2_mean", "chi2_expected")
         chi2 = chi_squares(run, post)
         if chi2 is None:
             return record | dict.fromkeys(keys)
-        values = (float((w * chi2).sum()), float(chi2.min()), float(chi2.max()), float(given.chi2(mean)))
+        values = (float((w * chi2).sum()), float(chi2.min()), float(chi2.max()), float(given.chi2(mean)), expected_chi2(run, post))
     return record | dict(zip(keys, values, strict=True))
 
 
@@ -132,7 +135,8 @@ def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
         equal = x if size > n - 1e-6 else resample(x, run.log_w)
         if not x.is_complex():
             record["inside_80"] = student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
-        record["coverage"] = [asdict(c) for c in coverage(equal, truth, (0.5, 0.9))]
+            record["inside_80_room"] = room(student_members(equal, truth), size)
+        record["coverage"] = [asdict(c) | {"room": room(members(equal, truth, c.asked), size)} for c in coverage(equal, truth, (0.5, 0.9))]
     width = record["data_range"]
     if width is None:
         return record

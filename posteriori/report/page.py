@@ -110,15 +110,16 @@ def _spread(run: Run, record: dict[str, Any]) -> str:
         )
     if inside is not None:
         said.append(
-            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % of the reference's numbers{_miss(inside, kept)}."
+            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % of the reference's numbers"
+            f"{_miss(inside, kept, record.get('inside_80_room') or 0.0)}."
         )
     return " ".join(said)
 
 
-def _miss(inside: float, kept: float | None) -> str:
-    """By how many points a share of 80 % is missed and, as far as the steps tell, why; empty within five points."""
+def _miss(inside: float, kept: float | None, room: float) -> str:
+    """By how many points a share of 80 % is missed and, as far as the steps tell, why; empty within five points, or within ``room``."""
     points = 100 * inside - 80
-    if abs(points) <= MISS:
+    if abs(points) <= max(MISS, 100 * room):
         return ""
     said = f", {abs(points):.0f} points too {'few' if points < 0 else 'many'}"
     if kept is None:
