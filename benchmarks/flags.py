@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +71,6 @@ def salted(x: Tensor, part: float, by: float, seed: int) -> Tensor:
 
 def looks(pictures: list[Tensor], source: str) -> list[Row]:
     """Flags about what a single picture looks like, on photographs."""
-    prior = po.priors.Gaussian(torch.zeros(1, dtype=F64), 1.0)
-    del prior
     clean = [float(ev.speckle(x[None])) > flags.SPECKLE for x in pictures]
     seen = {
         text: [float(ev.speckle(salted(x, part, by, k)[None])) > flags.SPECKLE for k, x in enumerate(pictures)]
@@ -116,11 +113,12 @@ def misfit() -> list[Row]:
     for m in (1, 5, 20, 100, 10000):
         low, high = (m * limit for limit in flags.limits(m))
         law = stats.chi2(m)
+        rate = 100 * float(law.sf(high) + law.cdf(low))
         out.append(
             (
                 f"residual too large or too small, {m} number{'s' if m > 1 else ''}",
                 "the chi-square law",
-                f"{100 * (law.sf(high) + law.cdf(low)):.2g} %; of a mean of samples at most {100 * 2.8 * (law.sf(high) + law.cdf(low)):.2g} %",
+                f"{rate:.2g} %; of a mean of samples at most {2.8 * rate:.2g} %",
                 "noise stated 3 times too small; too large",
                 f"{100 * law.sf(high / 9):.0f} %; {100 * law.cdf(9 * low):.0f} %",
             )
