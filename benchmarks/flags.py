@@ -153,7 +153,7 @@ def photons(pictures: list[Tensor]) -> list[Row]:
 
 
 def made(x: Tensor, log_w: Tensor | None = None) -> Run:
-    config = {"method": "exact", "settings": {}, "levels": [1.0, 0.0], "range": None}
+    config = {"method": "exact", "settings": {}, "levels": [1.0, 0.0], "grid": "karras", "range": None}
     weights = torch.zeros(len(x), dtype=F64) if log_w is None else log_w
     return Run(x, weights, None, (Status(),) * len(x), {"denoiser": 0}, {}, 0.0, config, ())
 

@@ -20,7 +20,7 @@ F64 = torch.float64
 
 def made(x, log_w=None):
     log_w = torch.zeros(len(x), dtype=F64) if log_w is None else log_w
-    config = {"method": "exact", "settings": {}, "levels": [1.0, 0.0], "range": None}
+    config = {"method": "exact", "settings": {}, "levels": [1.0, 0.0], "grid": "karras", "range": None}
     return Run(x, log_w, None, (Status(),) * len(x), {"denoiser": 0}, {}, 0.0, config, ())
 
 
