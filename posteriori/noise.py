@@ -220,3 +220,14 @@ class Poisson(Noise):
         """The moments of Gamma(peak y + 1, peak): y + 1 / peak, and that over peak."""
         mean = y + 1 / self.peak
         return mean, mean / self.peak
+
+
+@dataclass(frozen=True)
+class Counts(Poisson):
+    """y ~ Poisson(A x): the photons themselves, of which A says how many are expected. ``Poisson`` with a peak of 1, in whole photons."""
+
+    peak: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if self.peak != 1:
+            raise ValueError(f"Counts are whole photons, y ~ Poisson(A x), and have no peak; got {self.peak:g}: use Poisson(peak)")

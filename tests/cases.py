@@ -39,6 +39,8 @@ OPERATORS = {
     "Clip darker": lambda dtype: ops.Clip((5,), gain=0.5, low=-0.4, high=0.3),
     "ComplexChannels": lambda dtype: ops.ComplexChannels((2, 5, 4)),
     "Compose": lambda dtype: ops.Mask(ops.random_mask((6, 6), 0.5, 0), (1, 6, 6)) @ ops.Blur(_draw(3, 3, dtype=dtype), (1, 6, 6)),
+    "Scaled Radon": lambda dtype: ops.Scaled(ops.Radon((6, 5), [0, 30, 100], 0.5), 0.02),
+    "Scaled mask": lambda dtype: ops.Scaled(ops.Mask(ops.random_mask((5, 4), 0.5, 3)), 3.0),
     "PhaseMap": lambda dtype: ops.PhaseMap(torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))),
     "Compose Fourier": lambda dtype: ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6)),
     "Compose coils": lambda dtype: ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 2)) @ ops.ComplexChannels((2, 6, 5)),
@@ -211,6 +213,7 @@ NOISES = {
     "ComplexGaussian": (laws.ComplexGaussian(sigma_per_channel=0.2), True, 1.0),
     "ComplexGaussian whole": (laws.ComplexGaussian(sigma_complex=0.2), True, 0.5),
     "Poisson": (laws.Poisson(200.0), False, 0.7),
+    "Counts": (laws.Counts(), False, 25.0),
 }
 
 

@@ -31,7 +31,8 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
     kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
     with quiet():
         done = sample(task.posterior, task.method, **task.settings, **kept)
-    record = report.save(done, task.posterior, out, task.reference, method=task.method)
+    usual: dict[str, Any] = {} if task.baseline is None else {"baseline": task.baseline.image, "baseline_name": task.baseline.name}
+    record = report.save(done, task.posterior, out, task.reference, **usual, method=task.method)
     said = pictures(done, out)
     print("\n".join([*lines(done, record), *said, f"page: {report.page(out)}"]))
 
@@ -61,6 +62,8 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
         out.append(f"chi-square: {record['chi2_samples']:.3f} (samples), {record['chi2_mean']:.3f} (mean)")
     if record["psnr_mean"] is not None:
         out.append(f"PSNR: {record['psnr_sample']:.2f} dB (one sample), {record['psnr_mean']:.2f} dB (mean)")
+    if record["baseline"] is not None and record["baseline"]["psnr"] is not None:
+        out.append(f"{record['baseline']['name']}: {record['baseline']['psnr']:.2f} dB")
     if record["ssim_mean"] is not None:
         out.append(f"SSIM: {record['ssim_sample']:.3f} (one sample), {record['ssim_mean']:.3f} (mean)")
     if record["kept"] is not None:

@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from posteriori.operators.affine import Affine
+from posteriori.operators.back_projection import back_projection
 from posteriori.operators.base import (
     AdjointError,
     LinearOperator,
@@ -32,6 +33,7 @@ from posteriori.operators.nothing import Nothing
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.phase_map import PhaseMap
 from posteriori.operators.radon import Radon
+from posteriori.operators.scaled import Scaled
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
 from posteriori.settings import absent
@@ -58,10 +60,12 @@ __all__ = [
     "PhaseMap",
     "PhaseRetrieval",
     "Radon",
+    "Scaled",
     "SolveError",
     "Spectrum",
     "Stack",
     "Transmission",
+    "back_projection",
     "box_mask",
     "dot_test",
     "gain",

@@ -42,6 +42,13 @@ def _file_alone(raw: Any) -> Any:
     return {"file": raw} if isinstance(raw, str) else raw
 
 
+class Compared(NamedTuple):
+    """What the field makes of y without a learned prior: a name and an image in the range of the likelihood."""
+
+    name: str
+    image: Tensor
+
+
 class Task(NamedTuple):
     """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes`` are sentences to show to the user."""
 
@@ -50,6 +57,7 @@ class Task(NamedTuple):
     reference: Tensor | None
     settings: dict[str, Any]
     notes: tuple[str, ...]
+    baseline: Compared | None = None
 
 
 class Problem(Part):
@@ -83,9 +91,8 @@ class Problem(Part):
     def consistent(self) -> Problem:
         if self.measurement.image is not None and self.reference is not None:
             raise ValueError("with measurement.image the clean image is the reference; leave `reference` out")
-        if isinstance(self.noise, noises.ComplexGaussian) and not self.operator.calibrates:
-            self.noise.build()
-            self.noise.stated()
+        if not self.operator.calibrates:
+            noises.complete(self.noise, self.operator.positive)
         return self
 
     @property
@@ -122,11 +129,14 @@ class Problem(Part):
             place = self.reference.file if self.reference else self.measurement.image
             raise ValueError(f"the reference {place} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")
         notes = (*section.notes(), *learnt, *notes)
+        with torch.no_grad():
+            usual = section.baseline(A)
+            baseline = None if usual is None else Compared(usual.name, usual.image(y))
         device = _device(self.device)
         posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
         steps = steps_of(self.method, self.steps, USUAL)
         names = ("n", "seed", "grid", "batch")
-        return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names} | {"steps": steps}, notes)
+        return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names} | {"steps": steps}, notes, baseline)
 
 
 def load(path: str | Path) -> Problem:

@@ -15,7 +15,7 @@ from posteriori.problems import noises
 from posteriori.problems.fields import Number, Part
 
 if TYPE_CHECKING:
-    from posteriori.problems.reading import Measurement
+    from posteriori.problems.reading import Measurement, Reading
 
 Shape = tuple[int, ...]
 Notes = tuple[str, ...]
@@ -44,10 +44,12 @@ class Instrument(Part):
 
     pictures: whether it makes pictures, black and white being those of the image; whole numbers in a file are then read as grey levels.
     calibrates: whether it takes noise level and range from the measurement where the file does not state them.
+    positive: whether its measurements are >= 0 for every image.
     """
 
     pictures: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
+    positive: ClassVar[bool] = False
 
     def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
         """This section with what it leaves open taken from the measurement. Raises ``ValueError`` where more has to be stated."""
@@ -59,6 +61,22 @@ class Instrument(Part):
 
     def arrange(self, y: Tensor, path: str) -> Tensor:
         """The numbers of a file in the order of this operator's measurements. Raises ``ValueError`` when they cannot be one."""
+        return y
+
+    def reading(self, how: Reading) -> Reading:
+        """How a measured file is read, where this operator knows more than the file says."""
+        return how
+
+    def matched(self, y: Tensor) -> Instrument:
+        """This section for measurements like y, where it leaves their size open."""
+        return self
+
+    def like(self, y: Tensor) -> Shape | None:
+        """The shape of an image, where the file states none and y tells it; None where the image is as large as y."""
+        return None
+
+    def linear_part(self, A: Operator, y: Tensor) -> Tensor:
+        """y without what A, in the unit of the image, leaves out: A x where the law is A x + b."""
         return y
 
     def pick(self, A: Operator, y: Tensor) -> Tensor | None:

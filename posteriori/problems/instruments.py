@@ -16,6 +16,7 @@ from posteriori.problems import own, patterns
 from posteriori.problems.fields import Count, File, Number, Positive, Seed, Whole
 from posteriori.problems.instrument import Instrument, Notes, Shape, Share
 from posteriori.problems.resonance import MRI
+from posteriori.problems.tomography import Radon, Transmission
 from posteriori.settings import Setting
 
 # How an operator of the user's own calls the shape of images.
@@ -129,33 +130,6 @@ class Grey(Instrument):
         return ops.Grey(shape)
 
 
-class Radon(Instrument):
-    """Tomography. ``angles``: how many, evenly over 180 degrees, or a list of degrees."""
-
-    name: Literal["radon"]
-    angles: Count | tuple[Number, ...]
-    pixel_mm: Positive
-    detectors: Count | None = None
-    detector_mm: Positive | None = None
-
-    def build(self, shape: Shape) -> Operator:
-        return _rays(self, shape)
-
-
-class Transmission(Instrument):
-    """Photon counts of X-ray tomography: exp(-line integrals), with the settings of ``radon``. The image is an attenuation in 1 / mm, and
-    the peak of poisson noise the number of photons that a detector counts where nothing is in the way."""
-
-    name: Literal["transmission"]
-    angles: Count | tuple[Number, ...]
-    pixel_mm: Positive
-    detectors: Count | None = None
-    detector_mm: Positive | None = None
-
-    def build(self, shape: Shape) -> Operator:
-        return ops.Transmission(_rays(self, shape))
-
-
 class PhaseRetrieval(Instrument):
     """The modulus of the oversampled Fourier transform."""
 
@@ -222,6 +196,13 @@ class Compose(Instrument):
     name: Literal["compose"]
     parts: Annotated[tuple[Section, ...], Field(min_length=2)]
 
+    @model_validator(mode="after")
+    def plain(self) -> Compose:
+        for part in self.parts:
+            if isinstance(part, MRI) or (isinstance(part, Radon | Transmission) and (part.unit == "HU" or part.calibrates)):
+                raise ValueError(f"{part.name} takes units or settings from the measurement, so that it stands alone, not within compose")
+        return self
+
     def build(self, shape: Shape) -> Operator:
         A = self.parts[0].build(shape)
         for part in self.parts[1:]:
@@ -250,11 +231,6 @@ class OwnOperator(Instrument):
     @property
     def pictorial(self) -> bool:
         return self.makes_pictures
-
-
-def _rays(section: Radon | Transmission, shape: Shape) -> ops.Radon:
-    angles = [180 * k / section.angles for k in range(section.angles)] if isinstance(section.angles, int) else section.angles
-    return ops.Radon(shape, angles, section.pixel_mm, section.detectors, section.detector_mm)
 
 
 def _named(raw: Any) -> Any:

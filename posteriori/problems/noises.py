@@ -19,6 +19,11 @@ class Gaussian(Part):
     sigma: Level
     range: Range
 
+    @property
+    def stated_level(self) -> bool:
+        """Whether the file states a level."""
+        return True
+
     def stated(self) -> tuple[float, float]:
         """The range that the file states."""
         return self.range
@@ -64,24 +69,35 @@ class ComplexGaussian(Part):
 
 
 class Poisson(Part):
-    """``peak`` photons where the clean measurement is 1."""
+    """``peak`` photons where the clean measurement is 1. None where the operator counts photons itself, as ``transmission`` may."""
 
     law: Literal["poisson"]
-    peak: Positive
+    peak: Positive | None = None
     range: Range
 
     def stated(self) -> tuple[float, float]:
         """The range that the file states."""
         return self.range
 
-    @model_validator(mode="after")
-    def light(self) -> Poisson:
-        if self.range[0] < 0:
-            raise ValueError(f"photons are counted from black = 0, so the range cannot start at {self.range[0]:g}; use for example [0, 1]")
-        return self
+    @property
+    def stated_level(self) -> bool:
+        """Whether the file states a level."""
+        return self.peak is not None
 
     def build(self) -> laws.Noise:
+        if self.peak is None:
+            raise ValueError("noise.peak: state the number of photons where the clean measurement is 1")
         return laws.Poisson(self.peak)
 
 
 Section = Annotated[Gaussian | ComplexGaussian | Poisson, Field(discriminator="law")]
+
+
+def complete(noise: Section, positive: bool) -> None:
+    """Raise ``ValueError`` for a level or range that is left out, and for photons of an operator whose measurements are not ``positive``
+    when images are negative."""
+    low, _ = noise.stated()
+    if not noise.stated_level:
+        noise.build()
+    if isinstance(noise, Poisson) and low < 0 and not positive:
+        raise ValueError(f"photons are counted from black = 0, so the range cannot start at {low:g}; use for example [0, 1]")

@@ -92,7 +92,7 @@ def as_numbers(path: Path, range: Range, how: Reading, pictorial: bool = True) -
     if white is not None:
         low, high = range
         return low + (high - low) * x, (high - low) / white if whole else 0.0, notes
-    times = f", {how.scale:g} times the stored ones," if how.scale else ""
+    times = f" {how.scale:g} times the stored ones," if how.scale else ""
     shown = "its complex values" if x.is_complex() else f"its values, {_span(x)},"
     return x, (how.scale or 0.0) if whole else 0.0, (*notes, f"{path.name}: {shown}{times} are taken as they are")
 
@@ -150,11 +150,12 @@ def simulate(A: Operator, x: Tensor, law: Noise, seed: int) -> Tensor:
 
 def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> tuple[Operator, Tensor, Notes]:
     """The operator and the measurement in a file. wanted: the shape of images; a side of any length (None) is that of the measurement."""
-    y, level, notes = as_numbers(path, range, how, section.pictorial)
+    y, level, notes = as_numbers(path, range, section.reading(how), section.pictorial)
     y = section.arrange(y, str(path))
+    section = section.matched(y)
     with torch.no_grad():
         fixed = _known(wanted)
-        A = section.build(fixed or _like(y, wanted))
+        A = section.build(fixed or section.like(y) or _like(y, wanted))
         fitted = _fitted(section, A, y)
         if fitted is None:
             raise ValueError(_misplaced(path, A, y, wanted))
@@ -164,6 +165,7 @@ def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: R
                 f"{path}: {lost} of {fitted.numel()} values hold no data or are not finite. Hide them with a mask as the operator's last "
                 "part, operator: {name: compose, parts: [..., {name: mask, file: ...}]}"
             )
+        fitted = section.linear_part(A, fitted)
         return A, fitted, (*notes, *_doubts(path, A, fitted, law, level))
 
 

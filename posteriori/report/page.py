@@ -49,7 +49,14 @@ def page(folder: str | Path, out: str | Path | None = None) -> Path:
         runs.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))
     first = runs[0][0]
     title = f"{first.config.get('operator', 'measurement')}: posterior samples"
-    parts = [_lead(title, first), '<div class="grid">', *_inputs(first), "</div>", "<h2>Methods</h2>", _table([s for _, s in runs])]
+    parts = [
+        _lead(title, first),
+        '<div class="grid">',
+        *_inputs(first, runs[0][1]),
+        "</div>",
+        "<h2>Methods</h2>",
+        _table([s for _, s in runs]),
+    ]
     for run, record in runs:
         parts += _section(run, record)
     target = Path(out) if out else folder / "index.html"
@@ -77,11 +84,13 @@ def _lead(title: str, run: Run) -> str:
     return f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(text)}</p>'
 
 
-def _inputs(run: Run) -> list[str]:
+def _inputs(run: Run, record: dict[str, Any]) -> list[str]:
     low, high = run.config["range"] or (0.0, 1.0)
-    known = (("measurement", "Measurement"), ("baseline", "Wiener filter"), ("reference", "Reference"))
+    usual = record.get("baseline") or {"name": "Wiener filter", "psnr": None}
+    known = (("measurement", "Measurement"), ("baseline", usual["name"]), ("reference", "Reference"))
+    said = {"baseline": "" if usual["psnr"] is None else f"PSNR {usual['psnr']:.2f} dB, "}
     return [
-        _figure(picture(run.extras[name], low, high), title, _span(run.extras[name]))
+        _figure(picture(run.extras[name], low, high), title, said.get(name, "") + _span(run.extras[name]))
         for name, title in known
         if name in run.extras and run.extras[name].ndim == 3
     ]

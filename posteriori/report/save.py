@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posteriori.evaluation.images import psnr
 from posteriori.evaluation.summary import summary
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Method
@@ -23,11 +24,12 @@ def save(
     reference: Tensor | None = None,
     baseline: Tensor | None = None,
     method: Method[Any] | None = None,
+    baseline_name: str = "Wiener filter",
 ) -> dict[str, Any]:
     """Write run.json, samples.safetensors (with the arrays for display) and summary.json; returns the summary.
 
-    reference, baseline: images in the range of the likelihood. method: that made the run, for what is said of its steps. Each file is
-    written beside its place and renamed.
+    reference, baseline: images in the range of the likelihood. method: that made the run, for what is said of its steps. baseline_name:
+    what made the baseline, whose PSNR is that of the summary's ``baseline``. Each file is written beside its place and renamed.
     """
     extras = dict(run.extras)
     y, A = post.given.y, post.given.A
@@ -42,10 +44,18 @@ def save(
         if image is not None:
             extras[name] = image
     record = summary(run, post, reference, method)
+    record["baseline"] = None if baseline is None else {"name": baseline_name, "psnr": _psnr(baseline, reference, record["data_range"])}
     folder = Path(folder)
     replace(run, extras=extras).save(folder)
     write_json(folder / "summary.json", record)
     return record
+
+
+def _psnr(image: Tensor, reference: Tensor | None, data_range: float | None) -> float | None:
+    if reference is None or data_range is None:
+        return None
+    a, b = (t.abs() if t.is_complex() else t for t in (image, reference))
+    return float(psnr(a[None].to(b.device), b, data_range)[0])
 
 
 def _display(y: Tensor, A: torch.nn.Module) -> Tensor | None:
