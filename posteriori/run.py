@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from posteriori import identity
+from posteriori.files import whole, write_text
 from posteriori.linalg import real_view
 from posteriori.settings import Fraction, Setting
 
@@ -221,21 +222,6 @@ class Run:
         )
 
 
-def replace_file(beside: Path, place: Path) -> None:
-    """Flush ``beside`` to disk and rename it to ``place``."""
-    with beside.open("rb") as handle:
-        os.fsync(handle.fileno())
-    beside.replace(place)
-
-
-def write_text(place: Path, text: str) -> None:
-    """A text file, in a folder that is made if need be."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(place.name + ".partial")
-    beside.write_text(text)
-    replace_file(beside, place)
-
-
 def write_json(place: Path, record: dict[str, Any]) -> None:
     write_text(place, json.dumps(record, indent=1))
 
@@ -247,15 +233,17 @@ def read_json(place: Path) -> dict[str, Any]:
 
 
 def write_arrays(place: Path, arrays: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
-    """Tensors and text in one safetensors file; complex tensors are stored as pairs under the name ``NAME!complex``."""
+    """Tensors and text in one safetensors file; complex tensors are stored as pairs under the name ``NAME!complex``.
+
+    Raises ``FullDiskError``.
+    """
     flat = {}
     for name, tensor in arrays.items():
         tensor = tensor.detach().cpu()
         # Files hold what is in memory, where a lazily conjugated or negated tensor has the wrong sign.
         flat[f"{name}!complex" if tensor.is_complex() else name] = real_view(tensor).contiguous().clone()
-    beside = place.with_name(place.name + ".partial")
-    save_file(flat, str(beside), metadata=notes)
-    replace_file(beside, place)
+    with whole(place, sum(tensor.nbytes for tensor in flat.values())) as beside:
+        save_file(flat, str(beside), metadata=notes)
 
 
 def read_arrays(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -183,7 +183,7 @@ def test_the_section_is_made_from_the_stored_file_alone(tmp_path):
     assert pages.markdown(FAKE, record) != (tmp_path / "fake-study.md").read_text()
 
 
-def test_an_interrupted_run_loses_the_cell_in_progress_alone(tmp_path, capsys):
+def test_an_interrupted_run_loses_the_cell_in_progress_alone(tmp_path):
     run(FAKE, tmp_path / "whole")
 
     def stop(cell):
@@ -191,9 +191,9 @@ def test_an_interrupted_run_loses_the_cell_in_progress_alone(tmp_path, capsys):
             raise KeyboardInterrupt
         return measure(cell)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         run(replace(FAKE, measure=stop), tmp_path / "cut")
-    assert "2 of 4 cells are in" in capsys.readouterr().err
+    assert "2 of 4 cells are kept in" in stopped.value.__notes__[0]
     assert not (tmp_path / "cut" / "fake-study.md").exists()
     assert len(runner.read(tmp_path / "cut" / "fake-study.json")["cells"]) == 2
     study, asked = counted(FAKE)

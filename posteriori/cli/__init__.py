@@ -17,6 +17,7 @@ from posteriori.cli.lists import StudyName
 DEBUG = "--debug"
 HELP = f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows where an error came from."
 app = App(name="posteriori", help=HELP, version_flags=["--version"], default_parameter=Parameter(negative=()))
+app.suppress_keyboard_interrupt = False  # which would end without a word
 
 
 @app.command
@@ -59,9 +60,11 @@ def solve(
     checkpoint_seconds:
         seconds between two checkpoints: what an interruption loses at most.
     """
+    from posteriori.cli.resuming import resumable, run_kept
     from posteriori.cli.solve import run
 
-    run(problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds)
+    with resumable(lambda: run_kept(out), "--resume"):
+        run(problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds)
 
 
 @app.command
@@ -193,14 +196,19 @@ def main(words: Sequence[str] | None = None) -> None:
         warnings.showwarning = _said
         try:
             app([word for word in words if word != DEBUG], exit_on_error=False, print_error=False)
-        except KeyboardInterrupt:
-            print("posteriori: interrupted", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            print(f"posteriori: interrupted{_notes(error)}", file=sys.stderr)
             raise SystemExit(130) from None
         except (CycloptsError, ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
             if DEBUG in words:
                 raise
-            print(f"posteriori: {error or type(error).__name__}{_in_own_code(error)}", file=sys.stderr)
+            print(f"posteriori: {error or type(error).__name__}{_in_own_code(error)}{_notes(error)}", file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _notes(error: BaseException) -> str:
+    """What was added to an error on its way: what is kept, and how to go on."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _in_own_code(error: BaseException) -> str:

@@ -6,6 +6,8 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,10 +17,11 @@ from tqdm import tqdm
 
 from posteriori.cli.lists import parted
 from posteriori.cli.machine import text as machine
+from posteriori.cli.resuming import resumable, rows_kept
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
+from posteriori.files import write_text
 from posteriori.report import costs, standings
-from posteriori.run import write_text
 from posteriori.settings import suggestion
 
 SAVE_SECONDS = 10.0
@@ -73,7 +76,7 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows if scoreboard.current(row, plan)}
     refused: set[tuple[str, str]] = set()
     saved = time.monotonic()
-    try:
+    with resumable(lambda: rows_kept(len(have), file)), _written(have, file):
         for cell in tqdm([c for c in plan if tuple(c) not in have], disable=not progress, file=sys.stderr, desc="bench"):
             if (cell.bed, cell.method) in refused:
                 continue
@@ -86,15 +89,22 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
             if file and time.monotonic() - saved > SAVE_SECONDS:
                 write_text(file, json.dumps(list(have.values()), indent=0))
                 saved = time.monotonic()
-    finally:
-        if file:
-            write_text(file, json.dumps(list(have.values()), indent=0))
     kept = [have[tuple(cell)] for cell in plan if tuple(cell) in have]
     print(standings.markdown(kept), end="")
     for bed, method in sorted(refused):
         print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
         _show(_ordered(list(have.values())), file)
+
+
+@contextmanager
+def _written(have: dict[tuple[Any, ...], dict[str, Any]], file: Path | None) -> Iterator[None]:
+    """Keep the rows also when measuring them ends before its time."""
+    try:
+        yield
+    finally:
+        if file:
+            write_text(file, json.dumps(list(have.values()), indent=0))
 
 
 def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,9 +19,11 @@ from tqdm import tqdm
 from posteriori import methods, priors
 from posteriori.cli.bench import SAVE_SECONDS
 from posteriori.cli.machine import text as machine
+from posteriori.cli.resuming import resumable, rows_kept
 from posteriori.evaluation import gallery
+from posteriori.files import write_text
 from posteriori.report.sheet import Entry, contact_sheet
-from posteriori.run import read_arrays, write_arrays, write_text
+from posteriori.run import read_arrays, write_arrays
 
 Kept = dict[gallery.Cell, gallery.Row]
 
@@ -53,8 +57,8 @@ def run(selection: Selection, file: Path | None, out: Path, progress: bool) -> N
     if gallery.lpips_missing():
         print(gallery.lpips_missing(), file=sys.stderr)
     saved = time.monotonic()
-    try:
-        missing = [cell for cell in plan if cell not in have or not gallery.current(have[cell])]
+    missing = [cell for cell in plan if cell not in have or not gallery.current(have[cell])]
+    with resumable(lambda: rows_kept(len(have), file)), _written(file, have, pictures):
         for cell in tqdm(missing, disable=not progress, file=sys.stderr, desc="bench"):
             have[cell], picture = gallery.measure(cell, prior, selection.limit)
             pictures.pop(_key(cell), None)
@@ -63,9 +67,6 @@ def run(selection: Selection, file: Path | None, out: Path, progress: bool) -> N
             if file and time.monotonic() - saved > SAVE_SECONDS:
                 _save(file, have, pictures)
                 saved = time.monotonic()
-    finally:
-        if file:
-            _save(file, have, pictures)
     table = gallery.table([have[cell] for cell in plan])
     print(table, end="")
     width, height = contact_sheet(out, *_sheet(plan, have, pictures), plan[0].side)
@@ -73,6 +74,16 @@ def run(selection: Selection, file: Path | None, out: Path, progress: bool) -> N
     if file:
         head = f"`posteriori {shlex.join(sys.argv[1:])}`, {date.today().isoformat()}"
         write_text(file.with_suffix(".md"), f"# Methods on photographs\n\n{head}\n\n{table}\n```\n{machine()}\n```\n")
+
+
+@contextmanager
+def _written(file: Path | None, have: Kept, pictures: dict[str, Tensor]) -> Iterator[None]:
+    """Keep rows and pictures also when measuring them ends before its time."""
+    try:
+        yield
+    finally:
+        if file:
+            _save(file, have, pictures)
 
 
 def _stored(file: Path | None) -> tuple[Kept, dict[str, Tensor]]:

@@ -33,10 +33,3 @@ def checked(path: str | Path) -> Path:
         if head.lstrip().lower().startswith(start):
             raise ValueError(f"{path} is {what}")
     return path
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside and rename: a kill leaves the old file or the new one."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(data)
-    beside.replace(path)

@@ -22,9 +22,10 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from posteriori.files import write_bytes
 from posteriori.measurements import png, tiff
 from posteriori.measurements.arrays import read_array
-from posteriori.measurements.files import checked, write_bytes
+from posteriori.measurements.files import checked
 from posteriori.measurements.tiff import Stored
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")

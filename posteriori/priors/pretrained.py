@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
+from posteriori.files import whole, write_text
 from posteriori.priors.base import Prior
 from posteriori.priors.frequencies import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
@@ -103,24 +104,21 @@ def save_pretrained(
         raise ValueError(f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); store them in float32, or train anew")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / "weights.safetensors.partial"
-    save_file(tensors, str(beside))
-    card = Card(
-        network=name,
-        arguments=net.arguments,
-        schedule=None if prior.schedule is None else record(prior.schedule),
-        sha256=_digest(beside),
-        storage=storage,
-        description=description,
-        training_data=training_data,
-        licence=licence,
-        training=training,
-        **{key: getattr(prior, key) for key in SHARED},
-    )
-    text = folder / "card.json.partial"
-    text.write_text(card.model_dump_json(indent=1))
-    beside.replace(folder / "weights.safetensors")
-    text.replace(folder / "card.json")
+    with whole(folder / "weights.safetensors", sum(tensor.nbytes for tensor in tensors.values())) as beside:
+        save_file(tensors, str(beside))
+        card = Card(
+            network=name,
+            arguments=net.arguments,
+            schedule=None if prior.schedule is None else record(prior.schedule),
+            sha256=_digest(beside),
+            storage=storage,
+            description=description,
+            training_data=training_data,
+            licence=licence,
+            training=training,
+            **{key: getattr(prior, key) for key in SHARED},
+        )
+    write_text(folder / "card.json", card.model_dump_json(indent=1))
 
 
 def from_pretrained(folder: str | Path, device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:

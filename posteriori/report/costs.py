@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from posteriori.files import write_bytes
 from posteriori.report.standings import REFERENCES
 
 Row = dict[str, Any]
@@ -67,7 +69,9 @@ def figure(rows: list[Row], families: dict[str, str], path: Path, schedule: str)
     picture.supxlabel("calls per sample (a vector-Jacobian product counts two)", fontsize=9)
     picture.supylabel("mean SW1", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.savefig(path, dpi=130)
+    content = BytesIO()
+    picture.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=130)
+    write_bytes(path, content.getvalue())
     return path
 
 

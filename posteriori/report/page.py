@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posteriori.files import write_text
 from posteriori.flags import KEPT
 from posteriori.report.colour import gradient, heat, picture
 from posteriori.report.table import HEADINGS, cells
@@ -60,13 +61,12 @@ def page(folder: str | Path, out: str | Path | None = None) -> Path:
     for run, record in runs:
         parts += _section(run, record)
     target = Path(out) if out else folder / "index.html"
-    beside = target.with_name(target.name + ".partial")
     body = "\n".join(parts)
-    beside.write_text(
+    write_text(
+        target,
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>",
     )
-    beside.replace(target)
     return target
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from posteriori.measurements.files import write_bytes
+from posteriori.files import write_bytes
 
 LABEL, HEAD, FOOT, GAP = 110, 30, 14, 4
 TILE, LETTER = 96, 6

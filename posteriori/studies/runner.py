@@ -21,8 +21,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from posteriori.files import write_bytes, write_text
 from posteriori.flags import quiet
-from posteriori.run import locked, replace_file, write_text
+from posteriori.run import locked
 from posteriori.studies.base import Study
 from posteriori.studies.contract import check_findings, check_plan, check_study, flaw, key
 from posteriori.studies.pages import Record, data, markdown, page, rows_of
@@ -60,8 +61,8 @@ def run(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = 
                 have[key(cell)] = {"cell": cell, "rows": rows, **ended, "machine": record["machines"].index(machine)}
                 record["cells"] = [have[key(c)] for c in plan if key(c) in have]
                 _write_record(file, record)
-        except KeyboardInterrupt:
-            print(f"{study.name}: {len(record['cells'])} of {len(plan)} cells are in {file}; the same command goes on", file=sys.stderr)
+        except (KeyboardInterrupt, OSError) as error:
+            error.add_note(f"{len(record['cells'])} of {len(plan)} cells are kept in {file}; the same command goes on")
             raise
         record["cells"] = [have[key(cell)] for cell in plan]
         _write_record(file, record)
@@ -129,9 +130,7 @@ def _publish(study: Study, file: Path, record: Record) -> tuple[str, ...]:
     # The version of the drawing package would make two equal pictures differ.
     study.draw(rows).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
     place = file.with_suffix(".png")
-    beside = place.with_name(place.name + ".partial")
-    beside.write_bytes(picture.getvalue())
-    replace_file(beside, place)
+    write_bytes(place, picture.getvalue())
     write_text(file.with_suffix(".csv"), data(study, record))
     write_text(file.with_suffix(".md"), markdown(study, record))
     write_text(file.with_suffix(".html"), page(study, record, picture.getvalue()))

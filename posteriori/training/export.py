@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from posteriori.files import write_bytes
 from posteriori.priors.frequencies import measure
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import from_pretrained, save_pretrained
@@ -99,7 +101,9 @@ def sheet(images: Tensor, file: Path) -> None:
     for k, picture in enumerate(pixels):
         top, left = (k // columns) * (H + 2), (k % columns) * (W + 2)
         canvas[top : top + H, left : left + W] = picture
-    Image.fromarray(canvas[..., 0] if C == 1 else canvas).save(file)
+    content = BytesIO()
+    Image.fromarray(canvas[..., 0] if C == 1 else canvas).save(content, format="PNG")
+    write_bytes(file, content.getvalue())
 
 
 def _portable(config: Training) -> dict[str, Any]:

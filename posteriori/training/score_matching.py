@@ -11,6 +11,7 @@ Reference: Vincent, A connection between score matching and denoising autoencode
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from posteriori.files import write_bytes
 from posteriori.priors import edm
 from posteriori.priors.unet import UNet
 from posteriori.training.config import Digits, Optimizer, Training
@@ -75,9 +77,9 @@ def loss(network: nn.Module, x0: Tensor, config: Training, step: int) -> Tensor:
 
 
 def save_atomically(state: dict[str, object], file: Path) -> None:
-    beside = file.with_suffix(".partial")
-    torch.save(state, beside)
-    beside.replace(file)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_bytes(file, content.getvalue())
 
 
 def train(config: Training, folder: str | Path, *, progress: bool = True) -> nn.Module:

@@ -1,0 +1,47 @@
+"""What a command that was interrupted, or met a full disk, has kept, and how to go on with it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from posteriori.files import full
+from posteriori.run import read_arrays, read_json
+
+
+@contextmanager
+def resumable(kept: Callable[[], str], option: str = "") -> Iterator[None]:
+    """Add to an interruption, or to the error of a full disk, what is ``kept`` and the command that goes on: this one, with ``option``."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        if isinstance(error, KeyboardInterrupt) or full(error):
+            room = "" if isinstance(error, KeyboardInterrupt) else "make room, then "
+            words = sys.argv[1:] + ([option] if option and option not in sys.argv else [])
+            error.add_note(f"{kept()}; {room}go on by: posteriori {shlex.join(words)}")
+        raise
+
+
+def rows_kept(count: int, file: Path | None) -> str:
+    """Of a bench."""
+    return "no row was kept, as without --json FILE none is" if file is None else f"{count} rows are kept in {file}"
+
+
+def run_kept(folder: Path) -> str:
+    """Of a run that is under way in a folder."""
+    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    if record.get("state") == "complete":
+        return f"all samples are kept in {folder}, only their pictures and page are missing"
+    config = record.get("config") or {}
+    rows = [json.loads(read_arrays(file)[1]["notes"]) for file in sorted((folder / "rows").glob("*.safetensors"))]
+    samples, groups = sum(len(notes["status"]) for notes in rows), sum(notes["groups"] for notes in rows)
+    said = [f"{samples} of {config['n']} samples"] if samples else []
+    if (place := folder / "checkpoint.safetensors").exists():
+        notes = json.loads(read_arrays(place)[1]["notes"])
+        if notes["done"] == groups:
+            said.append(f"{notes['step']} of {len(config['levels']) - 1} steps of the {'next' if said else 'first'} batch")
+    return f"{' and '.join(said)} are kept in {folder}" if said else f"nothing is kept in {folder} yet"
