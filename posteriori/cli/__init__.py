@@ -89,8 +89,8 @@ def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False, markdow
 
 
 @app.command
-def train(config: Path, *, out: Path, export: Path | None = None, quiet: bool = False) -> None:
-    """Train a prior by denoising score matching, or go on with a run in the same folder.
+def train(config: Path, *, out: Path, export: Path | None = None, device: str = "auto", quiet: bool = False) -> None:
+    """Train a prior by denoising score matching, or go on with a run in the same folder. Ctrl-C stops it after its step.
 
     Parameters
     ----------
@@ -100,15 +100,19 @@ def train(config: Path, *, out: Path, export: Path | None = None, quiet: bool = 
         folder of the training run, with its checkpoint.
     export:
         folder in which the averaged weights are also saved as a prior, with a sheet of samples; none by default.
+    device:
+        cpu, cuda, cuda:1 or another name of torch; auto is a CUDA GPU where there is one, else the CPU.
     quiet:
         no progress bar.
     """
+    from posteriori.cli.resuming import resumable
     from posteriori.training import config as configs
     from posteriori.training import export as exports
-    from posteriori.training import score_matching
+    from posteriori.training import score_matching, session
 
     settings = configs.read(config)
-    score_matching.train(settings, out, progress=not quiet)
+    with resumable(lambda: session.kept(out)):
+        score_matching.train(settings, out, progress=not quiet and sys.stderr.isatty(), device=device, say=print)
     if export is not None:
         exports.export(settings, out, export)
         print(f"prior saved in {export}")

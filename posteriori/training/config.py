@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0, strict=True)]
@@ -46,6 +46,32 @@ class Digits(Part):
     turns: bool = False
 
 
+class Arrays(Part):
+    """Measured numbers in files or folders, see ``training.arrays``. window: the numbers that become -1 and 1, such as [-1000, 1500] for
+    Hounsfield units; for complex images (two channels) it lies evenly around 0. clip: cut what lies outside, instead of refusing it."""
+
+    kind: Literal["arrays"]
+    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+    window: tuple[float, float]
+    crop: Count
+    key: str | None = None
+    clip: Annotated[bool, Field(strict=True)] = False
+    turns: bool = True
+
+    @model_validator(mode="after")
+    def rising(self) -> Arrays:
+        if not self.window[0] < self.window[1]:
+            raise ValueError(f"window is [lowest, highest] with lowest < highest, got {list(self.window)}")
+        return self
+
+
+class HeldOut(Part):
+    """The share of the images, drawn by the seed of the run, that are not trained on; and the crops of them on which the loss is told."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    crops: Count = 64
+
+
 class NoiseLevels(Part):
     """ln(sigma) ~ N(log_mean, log_std^2)."""
 
@@ -80,7 +106,7 @@ class Card(Part):
 class Training(Part):
     name: str
     network: Network
-    data: Annotated[Images | Digits, Field(discriminator="kind")]
+    data: Annotated[Images | Digits | Arrays, Field(discriminator="kind")]
     noise: NoiseLevels
     optimizer: Optimizer
     card: Card
@@ -92,21 +118,38 @@ class Training(Part):
     threads: Count = 2
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     checkpoint_every: Count = 200
+    held_out: HeldOut = HeldOut()
 
 
 def read(file: str | Path) -> Training:
     """Read and check a training file. Relative data paths are taken from the file's own folder.
 
-    Raises ``ValueError`` naming each bad field, or ``FileNotFoundError``.
+    Raises ``ValueError`` with one line for each bad field, or ``FileNotFoundError``.
     """
     file = Path(file)
-    raw = yaml.safe_load(file.read_text())
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: expected a mapping of settings, got {type(raw).__name__}")
-    config = Training.model_validate(raw)
-    data: Images | Digits = config.data
-    if isinstance(data, Images):
-        data = data.model_copy(update={"folders": tuple(file.parent / f for f in data.folders)})
-    else:
-        data = data.model_copy(update={"file": file.parent / data.file})
-    return config.model_copy(update={"data": data})
+    try:
+        config = Training.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(f"{file}\n" + "\n".join(f"  {_told(item)}" for item in error.errors())) from None
+    return config.model_copy(update={"data": _beside(config.data, file.parent)})
+
+
+def _beside(data: Images | Digits | Arrays, folder: Path) -> Images | Digits | Arrays:
+    if isinstance(data, Digits):
+        return data.model_copy(update={"file": folder / data.file})
+    name = "folders" if isinstance(data, Images) else "paths"
+    return data.model_copy(update={name: tuple(folder / path for path in getattr(data, name))})
+
+
+def _told(item: Any) -> str:
+    """One error of pydantic in one sentence, with its field in dots."""
+    place = ".".join(map(str, item["loc"]))
+    text = item["msg"].removeprefix("Value error, ")
+    given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+    return f"{place}: {text[:1].lower()}{text[1:]}{given}"

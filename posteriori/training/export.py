@@ -19,7 +19,7 @@ from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.rng import Streams
-from posteriori.training.config import Images, Training
+from posteriori.training.config import Digits, Training
 from posteriori.training.score_matching import crops
 
 
@@ -55,7 +55,7 @@ def export(
         sigma_min=config.card.sigma_min,
         multiple=net.multiple,
         # Crops of photographs say nothing of the size of a picture; centred digits fill theirs.
-        train_size=None if isinstance(data, Images) else (data.crop, data.crop),
+        train_size=(data.crop, data.crop) if isinstance(data, Digits) else None,
     )
     prior.errors = errors(prior, config)
     prior.spectrum = measure(prior, crops(config).batch(64, config.seed, 1), seed=config.seed)
@@ -92,7 +92,11 @@ def errors(prior: Network, config: Training, count: int = 64, levels: int = 17) 
 
 
 def sheet(images: Tensor, file: Path) -> None:
-    """Images (n, C, H, W) in [-1, 1], C of 1 or 3, side by side in one PNG; values outside are cut off."""
+    """Images (n, C, H, W) in [-1, 1] side by side in one PNG; values outside are cut off. Of two channels, |x(0) + i x(1)|."""
+    if images.shape[1] == 2:
+        images = 2 * images.square().sum(1, keepdim=True).sqrt() - 1
+    if images.shape[1] not in (1, 3):
+        images = images.flatten(0, 1)[:, None]
     n, C, H, W = images.shape
     columns = int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)
@@ -110,7 +114,7 @@ def _portable(config: Training) -> dict[str, Any]:
     """The config as JSON values, with the names of its data and not the place where they lay on one machine."""
     values = config.model_dump(mode="json")
     data = values["data"]
-    for key in ("file", "folders"):
+    for key in ("file", "folders", "paths"):
         if key in data:
             data[key] = Path(data[key]).name if key == "file" else [Path(folder).name for folder in data[key]]
     return values

@@ -11,19 +11,25 @@ Reference: Vincent, A connection between score matching and denoising autoencode
 from __future__ import annotations
 
 import copy
-import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posteriori.files import write_bytes
 from posteriori.priors import edm
 from posteriori.priors.unet import UNet
-from posteriori.training.config import Digits, Optimizer, Training
-from posteriori.training.data import Crops, read_folders, read_npz
+from posteriori.training import session
+from posteriori.training.arrays import read_arrays
+from posteriori.training.config import Arrays, Digits, Images, Optimizer, Training
+from posteriori.training.data import Crops, apart, read_folders, read_npz
+
+# The noise of the held-out loss is that of steps which no run reaches.
+HELD = 2**40
+HELD_DRAWS = 4
 
 
 class Rates:
@@ -56,19 +62,40 @@ class Rates:
         self.network.zero_grad()
 
 
-def crops(config: Training) -> Crops:
-    data = config.data
+def images(config: Training) -> tuple[Crops, Crops | None]:
+    """The images that are trained on, and those that are held out: whole files with all their scales, None without any.
+
+    Raises ``ValueError`` for images that do not fit the network or the crop, and as the readers do.
+    """
+    data, channels, weights, group = config.data, config.network.channels, None, 1
     if isinstance(data, Digits):
-        return Crops(read_npz(data.file, data.key, data.crop), data.crop, turns=data.turns)
-    images, weights = read_folders(data.folders, config.network.channels, data.scales, data.crop)
-    return Crops(images, data.crop, weights, data.turns)
+        if channels != 1:
+            raise ValueError(f"data of kind npz are grey, network.channels is {channels}")
+        pictures = read_npz(data.file, data.key, data.crop)
+    elif isinstance(data, Arrays):
+        pictures = read_arrays(data.paths, channels, data.window, key=data.key, clip=data.clip)
+    else:
+        pictures, weights = read_folders(data.folders, channels, data.scales, data.crop)
+        group = len(data.scales)
+    parts = []
+    for chosen in apart(len(pictures) // group, config.held_out.share, config.seed):
+        rows = [group * k + j for k in chosen for j in range(group)]
+        part = None if weights is None else [weights[k] for k in rows]
+        parts.append(Crops([pictures[k] for k in rows], data.crop, part, data.turns) if rows else None)
+    assert parts[0] is not None  # at least one image is kept
+    return parts[0], parts[1]
+
+
+def crops(config: Training) -> Crops:
+    """What is trained on."""
+    return images(config)[0]
 
 
 def loss(network: nn.Module, x0: Tensor, config: Training, step: int) -> Tensor:
     """The weighted loss of one batch (0-d), with noise drawn from (seed, step)."""
     rng = np.random.default_rng([config.seed, step, 1])
-    level = torch.from_numpy(np.exp(config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0)))).float()
-    z = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32))
+    level = torch.from_numpy(np.exp(config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0)))).float().to(x0.device)
+    z = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0.device)
     autocast = torch.bfloat16 if config.autocast == "bfloat16" else None
     rows = level.view(-1, 1, 1, 1)
     out = edm.denoise(network, x0 + rows * z, level, config.sigma_data, autocast)
@@ -76,52 +103,122 @@ def loss(network: nn.Module, x0: Tensor, config: Training, step: int) -> Tensor:
     return (weight * (out - x0).square()).mean()
 
 
-def save_atomically(state: dict[str, object], file: Path) -> None:
-    content = io.BytesIO()
-    torch.save(state, content)
-    write_bytes(file, content.getvalue())
+def held_out_loss(network: nn.Module, held: Crops, config: Training, device: torch.device) -> float:
+    """The loss on crops of images that were not trained on: the same crops and the same noise whenever it is asked for."""
+    x0 = held.batch(config.held_out.crops, config.seed, HELD).to(device)
+    total, parts = 0.0, x0.split(config.batch)
+    with torch.no_grad():
+        for k, part in enumerate(parts):
+            for draw in range(HELD_DRAWS):
+                total += len(part) * loss(network, part, config, HELD + HELD_DRAWS * k + draw).item()
+    return total / (HELD_DRAWS * len(x0))
 
 
-def train(config: Training, folder: str | Path, *, progress: bool = True) -> nn.Module:
-    """Run (or go on with) a training run in ``folder``; returns the network with averaged weights.
+def place(name: str) -> torch.device:
+    """The device of a name; "auto" is a CUDA GPU where there is one, else the CPU. Raises ``ValueError`` for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA raises the second
+        raise ValueError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
 
-    ``folder/checkpoint.pt`` holds network, average, optimiser and step, replaced atomically every ``checkpoint_every`` steps.
-    Raises ``FloatingPointError`` when the loss stops being finite; the last checkpoint is then still good.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.pt"
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    network = UNet(**config.network.model_dump())
-    average = copy.deepcopy(network)
-    rates = Rates(network, config.optimizer)
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        for part, saved in zip(rates.parts, state["optimizer"], strict=True):
+
+class Trainer:
+    """A network with its average, its optimisers, the step that it has reached and the losses on the way."""
+
+    def __init__(self, config: Training, source: Crops, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.network = UNet(**config.network.model_dump()).to(device)
+        if config.data.crop % self.network.multiple:
+            raise ValueError(f"data.crop is {config.data.crop}, this network takes sides that are multiples of {self.network.multiple}")
+        self.average = copy.deepcopy(self.network)
+        self.rates = Rates(self.network, config.optimizer)
+        self.record = session.comparable(config.model_dump(mode="json"), source.record())
+        self.reached = 0
+        self.smooth: float | None = None
+        self.history: list[dict[str, Any]] = []
+
+    def load(self, file: Path) -> None:
+        state = session.load(file, self.device, self.record)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        for part, saved in zip(self.rates.parts, state["optimizer"], strict=True):
             part.load_state_dict(saved)
-        start = state["step"]
-    source = crops(config)
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not progress, desc=config.name, mininterval=5)
-    smooth = None
-    for step in bar:
-        value = loss(network, source.batch(config.batch, config.seed, step), config, step)
+        self.reached, self.smooth, self.history = state["step"], state["smooth"], state["history"]
+
+    def save(self, file: Path) -> None:
+        optimizers = [part.state_dict() for part in self.rates.parts]
+        state = {"network": self.network.state_dict(), "average": self.average.state_dict(), "optimizer": optimizers}
+        session.save(state | {"step": self.reached, "smooth": self.smooth, "history": self.history, "record": self.record}, file)
+
+    def step(self, x0: Tensor) -> None:
+        """One step on a batch. Raises ``FloatingPointError`` when the loss is not finite."""
+        config, step = self.config, self.reached
+        value = loss(self.network, x0.to(self.device), config, step)
         if not bool(value.isfinite()):
-            raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from {checkpoint}")
+            raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from the last checkpoint")
         value.backward()
-        rates.step(min(1.0, (step + 1) / config.optimizer.warmup, (config.steps - step) / config.optimizer.decay))
+        self.rates.step(min(1.0, (step + 1) / config.optimizer.warmup, (config.steps - step) / config.optimizer.decay))
         # The average warms up, so that the first steps are forgotten quickly.
         keep = min(config.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
-        smooth = value.item() if smooth is None else 0.99 * smooth + 0.01 * value.item()
-        bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            optimizers = [part.state_dict() for part in rates.parts]
-            save_atomically(
-                {"network": network.state_dict(), "average": average.state_dict(), "optimizer": optimizers, "step": step + 1}, checkpoint
-            )
-    return average.eval()
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
+        self.smooth = value.item() if self.smooth is None else 0.99 * self.smooth + 0.01 * value.item()
+        self.reached = step + 1
+
+    def measure(self, held: Crops | None) -> str:
+        """Enter the losses of this step into the history, once; a sentence with them."""
+        if not self.history or self.history[-1]["step"] != self.reached:
+            value = None if held is None else held_out_loss(self.average, held, self.config, self.device)
+            self.history.append({"step": self.reached, "loss": self.smooth, "held_out": value})
+        last = self.history[-1]
+        held_out = "" if last["held_out"] is None else f", on held-out images {last['held_out']:.4f}"
+        return f"step {last['step']} of {self.config.steps}: loss {last['loss']:.4f}{held_out}"
+
+
+def train(
+    config: Training, folder: str | Path, *, progress: bool = True, device: str = "cpu", say: Callable[[str], None] = lambda text: None
+) -> nn.Module:
+    """Run (or go on with) a training run in ``folder``; returns the network with averaged weights.
+
+    ``folder/checkpoint.pt`` is replaced atomically every ``checkpoint_every`` steps, at which the loss on held-out images is measured; see
+    ``training.session`` for what it is gone on with. Ctrl-C ends the run after its step, with a checkpoint, as ``KeyboardInterrupt``.
+    device: "auto", or a name of torch. say: told what is held out, and the losses.
+    Raises ``FloatingPointError`` when the loss stops being finite; the last checkpoint is then still good.
+    """
+    folder, where = Path(folder), place(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    torch.set_num_threads(config.threads)
+    source, held = images(config)
+    say(_split(source, held, config))
+    run = Trainer(config, source, where)
+    if checkpoint.exists():
+        run.load(checkpoint)
+    bar = tqdm(
+        range(run.reached, config.steps), initial=run.reached, total=config.steps, disable=not progress, desc=config.name, mininterval=5
+    )
+    with session.at_a_keystroke() as stop:
+        for step in bar:
+            run.step(source.batch(config.batch, config.seed, step))
+            bar.set_postfix(loss=f"{run.smooth:.4f}", refresh=False)
+            if run.reached % config.checkpoint_every == 0 or run.reached == config.steps:
+                said = run.measure(held)
+                run.save(checkpoint)
+                say(said)
+            if stop.asked and run.reached < config.steps:
+                run.save(checkpoint)
+                raise KeyboardInterrupt(
+                    f"stopped after step {run.reached} of {config.steps}, kept in {checkpoint}; train goes on from there"
+                )
+    return run.average.eval()
+
+
+def _split(source: Crops, held: Crops | None, config: Training) -> str:
+    total = len(source.images) + (len(held.images) if held else 0)
+    if held is None:
+        return f"{total} images, none of them held out"
+    scales = " (all scales of a file together)" if isinstance(config.data, Images) and len(config.data.scales) > 1 else ""
+    return f"{len(source.images)} images to train on, {len(held.images)} of {total} held out by seed {config.seed}{scales}"
