@@ -20,6 +20,7 @@ slow: $(VENV)/.dev
 
 docs: $(VENV)/.package
 	$(BIN)/posteriori methods --markdown --scores docs/results/exact.json > docs/methods.md
+	$(BIN)/posteriori problem-file > docs/problem-file.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from posteriori.cli.listing import markdown, records
+from posteriori.cli.problem_file import markdown as problem_file
+from posteriori.cli.problem_file import named
+from posteriori.problems import keys
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -42,3 +47,36 @@ def test_the_table_names_the_schedule_and_shows_means_beside_medians():
         assert lines[name][extended] != "-"
     lost = [{"bed": "gmm25", "cell": "8,2", "schedule": "original", "steps": 20, "method": "DPS", "value": v} for v in (1.0, None, 3.0)]
     assert "| 2 (2), 1 of 3 lost |" in markdown(lost)
+
+
+def test_the_reference_of_the_problem_file_is_current():
+    assert (DOCS / "problem-file.md").read_text() == problem_file(), "run `make docs`"
+
+
+def test_every_key_of_a_problem_file_has_a_meaning_and_every_meaning_a_key():
+    told = {part.name: {key.name: key.meaning for key in part.keys} for part in keys.parts()}
+    for name, rows in told.items():
+        assert all(rows.values()), f"say in posteriori.problems.keys what these mean: {name} {[k for k, text in rows.items() if not text]}"
+    stale = {name: set(rows) - {"shipped"} - set(told.get(name, {})) for name, rows in keys.MEANING.items()}
+    assert not any(stale.values()), f"no key any more: {stale}"
+
+
+def test_types_defaults_and_allowed_values_are_those_of_the_models():
+    told = {part.name: {key.name: key[1:3] for key in part.keys} for part in [*keys.parts(), *keys.methods()]}
+    assert told["noise gaussian"] == {"sigma": ("number >= 0", "required"), "range": ("[number, number]", "required")}
+    assert told["operator jpeg"]["quality"] == ("whole number >= 1 and <= 100", "required")
+    assert told["operator mask"]["where"] == ("`centre` or [whole number, whole number]", "centre")
+    assert told["operator masked-fourier"]["centred"] == ("`true` or `false`", "true")
+    assert told["prior"]["name"] == ("`photos` or `digits`", "-")
+    assert told["measurement"]["file"] == ("path", "-")
+    assert told["method DPS"]["scale"] == ("number >= 0", "1")
+    assert len([name for name in told if name.startswith("method ")]) == len(records())
+
+
+def test_one_part_is_printed_by_its_name_and_a_wrong_name_meets_the_nearest():
+    assert named("blur").startswith("## operator blur")
+    assert "## noise poisson" in named("noise")
+    assert named("steps").startswith("## The file")
+    assert "iterations" in named("MMPS")
+    with pytest.raises(ValueError, match="did you mean 'blur'"):
+        named("blurr")

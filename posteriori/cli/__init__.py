@@ -170,6 +170,20 @@ def study(
     run(name, out, quick, not quiet and sys.stderr.isatty())
 
 
+@app.command(name="problem-file")
+def problem_file(part: str | None = None, /) -> None:
+    """Print every key of a problem file: values, default, unit and meaning, as Markdown.
+
+    Parameters
+    ----------
+    part:
+        only what is called so, such as operator, blur, noise or MMPS; all by default.
+    """
+    from posteriori.cli.problem_file import markdown, named
+
+    print(markdown() if part is None else named(part), end="")
+
+
 @app.command
 def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print what makes a shell complete commands, options, files and names of methods, beds and studies.
