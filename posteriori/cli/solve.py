@@ -11,6 +11,7 @@ from posteriori import problems, report
 from posteriori.flags import quiet
 from posteriori.keeping import holds, told
 from posteriori.measurements import write_image
+from posteriori.report.colour import limits
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.sample import sample
 
@@ -79,7 +80,7 @@ def pictures(done: Run, out: Path) -> list[str]:
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         return [f"no pictures: samples of shape {tuple(done.samples.shape[1:])} are not grey or RGB; they are in samples.safetensors"]
-    low, high = done.config["range"] or (float(x.min()), float(x.max()))
+    low, high = limits(done.config["range"] or (float(x.min()), float(x.max())), done.samples.is_complex())
     clipped = sum(write_image(out / f"sample-{k:03d}.png", image, range=(low, high)) for k, image in enumerate(x))
     mean = done.mean.abs() if done.mean.is_complex() else done.mean
     write_image(out / "mean.png", mean.view(x.shape[1:]), range=(low, high))

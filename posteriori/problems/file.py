@@ -125,6 +125,8 @@ class Problem(Part):
             if self.reference is not None:
                 reference, more = as_image(self.reference.file, range, self.reference)
                 notes += more
+        if reference is not None and A.complex_in and reference.ndim == len(A.in_shape) + 1 and len(reference) == 1:
+            reference = reference[0].to(torch.complex64)  # a magnitude in a file is a picture of one channel
         if reference is not None and tuple(reference.shape) != A.in_shape:
             place = self.reference.file if self.reference else self.measurement.image
             raise ValueError(f"the reference {place} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")

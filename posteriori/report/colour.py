@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,12 @@ from torch import Tensor
 ANCHORS = np.array(
     [(4, 4, 18), (38, 12, 74), (84, 15, 109), (130, 32, 108), (176, 50, 90), (216, 74, 61), (243, 114, 27), (251, 168, 25), (249, 251, 146)]
 )
+
+
+def limits(range: Sequence[float], complex: bool) -> tuple[float, float]:
+    """Black and white of images in a range: of complex ones, whose magnitudes are shown, 0 and the end that is farther from it."""
+    low, high = range
+    return (0.0, max(abs(low), abs(high))) if complex else (low, high)
 
 
 def picture(image: Tensor, low: float, high: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posteriori.files import write_text
 from posteriori.flags import KEPT
-from posteriori.report.colour import gradient, heat, picture
+from posteriori.report.colour import gradient, heat, limits, picture
 from posteriori.report.table import HEADINGS, cells
 from posteriori.run import Run, read_json
 
@@ -85,7 +85,7 @@ def _lead(title: str, run: Run) -> str:
 
 
 def _inputs(run: Run, record: dict[str, Any]) -> list[str]:
-    low, high = run.config["range"] or (0.0, 1.0)
+    low, high = limits(run.config["range"] or (0.0, 1.0), run.samples.is_complex())
     usual = record.get("baseline") or {"name": "Wiener filter", "psnr": None}
     known = (("measurement", "Measurement"), ("baseline", usual["name"]), ("reference", "Reference"))
     said = {"baseline": "" if usual["psnr"] is None else f"PSNR {usual['psnr']:.2f} dB, "}
@@ -144,7 +144,7 @@ def _pictures(run: Run) -> list[str]:
         x = x[:, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         return [_curve(run)]
-    low, high = run.config["range"] or (float(x.min()), float(x.max()))
+    low, high = limits(run.config["range"] or (float(x.min()), float(x.max())), run.samples.is_complex())
     mean = run.mean.abs() if run.mean.is_complex() else run.mean
     parts = [_figure(picture(mean, low, high), "Posterior mean", f"of {len(x)} samples")]
     parts += [_figure(picture(row, low, high), f"Sample {k}", _span(row)) for k, row in enumerate(x[:4])]

@@ -42,7 +42,10 @@ def save(
     extras["residual"] = residual / level.clamp(min=1e-30)
     for name, image in (("reference", reference), ("baseline", baseline)):
         if image is not None:
-            extras[name] = image
+            magnitude = image.abs() if image.is_complex() else image
+            extras[name] = magnitude[None] if image.is_complex() and image.ndim == 2 else magnitude
+    if baseline is not None and y.is_complex():
+        extras.pop("measurement", None)  # its back-projection is the baseline
     record = summary(run, post, reference, method)
     record["baseline"] = None if baseline is None else {"name": baseline_name, "psnr": _psnr(baseline, reference, record["data_range"])}
     folder = Path(folder)
