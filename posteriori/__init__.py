@@ -21,10 +21,19 @@ if TYPE_CHECKING:
     from posteriori.run import Run, Status
 
     __version__: str
+    from posteriori.each import sample_each
     from posteriori.sample import sample
 
 ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "shards", "testing")
-HOMES = {"Likelihood": "likelihood", "Posterior": "likelihood", "Run": "run", "RunWarning": "flags", "Status": "run", "sample": "sample"}
+HOMES = {
+    "Likelihood": "likelihood",
+    "Posterior": "likelihood",
+    "Run": "run",
+    "RunWarning": "flags",
+    "Status": "run",
+    "sample": "sample",
+    "sample_each": "each",
+}
 
 # Where names live that people look for at the top.
 ELSEWHERE = {
@@ -54,6 +63,7 @@ __all__ = [
     "report",
     "rng",
     "sample",
+    "sample_each",
     "shards",
     "testing",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,11 @@ def finished(folder: Path) -> tuple[Done, Progress | None]:
 
 
 def pending(
-    folder: Path, done: Done, seed: int, start: int, group: int, device: torch.device
+    folder: Path, done: Done, streams: Callable[[int, int], Streams], device: torch.device
 ) -> tuple[Pending, list[Tensor], Progress] | None:
     """The batch under way, with its state as a list of tensors (its shape is the method's affair, see ``pour``), and the progress then.
 
-    start: the group that the run begins with. None when no batch after those that are ``done`` was kept.
+    streams: the random streams of so many groups from one on. None when no batch after those that are ``done`` was kept.
     """
     place = folder / "checkpoint.safetensors"
     if not place.exists():
@@ -128,8 +128,7 @@ def pending(
     notes = json.loads(text["notes"])
     if notes["done"] != done.groups:
         return None
-    first = start + done.groups
-    rng = Streams(seed, range(first, first + notes["groups"]), group)
+    rng = streams(done.groups, notes["groups"])
     rng.restore(arrays.pop("streams"))
     batch = Pending(notes["step"], notes["groups"], rng, None, [Status(*s) for s in notes["status"]])
     batch.trace = {name.removeprefix("trace."): list(value) for name, value in arrays.items() if name.startswith("trace.")}

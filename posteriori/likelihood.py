@@ -100,6 +100,15 @@ class Likelihood:
         return self.A
 
     @property
+    def each(self) -> Tensor:
+        """y as a batch: (1, *O), or (B, *O) where each row of a batch has a measurement of its own, see ``for_rows``."""
+        return self.y if self.y.ndim > len(self.A.out_shape) else self.y[None]
+
+    def for_rows(self, y: Tensor) -> Likelihood:
+        """This likelihood with the measurement y[k] for row k of a batch, (B, *O): what ``sample_each`` gives to methods."""
+        return _unchecked(self, y=y)
+
+    @property
     def conjugate(self) -> bool:
         """Whether A is linear and the noise Gaussian: p(y | x) is then a Gaussian function of x."""
         return isinstance(self.A, LinearOperator) and self.noise.std is not None
@@ -127,7 +136,7 @@ class Likelihood:
 
     def widen(self, r2: Tensor | float) -> Likelihood:
         """The likelihood of a point known only up to variance r2: y ~ N(A x, noise + r2 A A^H)."""
-        return _with_r2(self, r2)
+        return _unchecked(self, r2=r2)
 
     def chi2(self, x0: Tensor) -> Tensor:
         """Mean squared residual over the noise variance, (B,): about 1 for the truth, and for a posterior sample."""
@@ -148,13 +157,12 @@ class Likelihood:
         return replace(self, A=Affine(A, a, b), range=target)
 
 
-def _with_r2(likelihood: Likelihood, r2: Tensor | float) -> Likelihood:
+def _unchecked(likelihood: Likelihood, **changes: Any) -> Likelihood:
     # The checks of __post_init__ have been passed already; this runs once per sampling step.
-    wide = object.__new__(Likelihood)
-    for name in ("y", "A", "noise", "range", "check"):
-        object.__setattr__(wide, name, getattr(likelihood, name))
-    object.__setattr__(wide, "r2", r2)
-    return wide
+    twin = object.__new__(Likelihood)
+    for name, value in (vars(likelihood) | changes).items():
+        object.__setattr__(twin, name, value)
+    return twin
 
 
 def affine(source: Range, target: Range) -> tuple[float, float]:
@@ -256,6 +264,14 @@ class Posterior:
         if make not in self._answers:
             self._answers[make] = make(self)
         return self._answers[make]
+
+    def for_rows(self, y: Tensor) -> Posterior:
+        """This posterior with the measurement y[k], in the prior's coordinates, for row k of a batch; what it is asked ``once`` is new."""
+        twin = object.__new__(Posterior)
+        changes: dict[str, Any] = {"likelihood": self.likelihood.for_rows(y), "_answers": None if self._answers is None else {}}
+        for name, value in (vars(self) | changes).items():
+            object.__setattr__(twin, name, value)
+        return twin
 
     def plan(self, method: Method[Any], n: int = 1, steps: int | None = None, **how: Any) -> Plan:
         """What ``sample`` with these arguments would do and take, after one timed step; see ``posteriori.plan``."""

@@ -42,8 +42,14 @@ class Streams:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
         self.rows = rows
-        base = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self.streams = [torch.Generator().manual_seed(_mix(base + k)) for k in groups]
+        self.streams = [_generator(_base(seed), k) for k in groups]
+
+    @classmethod
+    def of(cls, places: Sequence[tuple[int, int]], rows: int = 1) -> Streams:
+        """The streams of several runs: a group for each (seed, k)."""
+        out, bases = cls(0, [], rows), {seed: _base(seed) for seed, _ in places}
+        out.streams = [_generator(bases[seed], k) for seed, k in places]
+        return out
 
     def normal(self, like: Tensor) -> Tensor:
         if like.shape[0] != len(self.streams) * self.rows:
@@ -71,6 +77,14 @@ class Streams:
     def restore(self, state: Tensor) -> None:
         for stream, saved in zip(self.streams, state, strict=True):
             stream.set_state(saved.clone())
+
+
+def _base(seed: int) -> int:
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
+def _generator(base: int, k: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_mix(base + k))
 
 
 def _mix(k: int) -> int:

@@ -85,15 +85,22 @@ class Run:
         )
 
     @property
+    def weights(self) -> Tensor:
+        """Of the samples, (n_ok,) float64, which sum to 1. Raises ``ValueError`` for a run without samples."""
+        if not len(self.log_w):
+            raise ValueError(f"every row of this run diverged, it has no samples: row 0 {self.status[0]}")
+        return self.log_w.softmax(0)
+
+    @property
     def mean(self) -> Tensor:
         """Weighted mean of the samples, shape E."""
-        w = self.log_w.softmax(0).to(self.samples.real.dtype)
+        w = self.weights.to(self.samples.real.dtype)
         return torch.tensordot(w.to(self.samples.dtype), self.samples, 1)
 
     @property
     def std(self) -> Tensor:
         """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one sample."""
-        w = self.log_w.softmax(0).to(self.samples.real.dtype)
+        w = self.weights.to(self.samples.real.dtype)
         return torch.tensordot(w, (self.samples - self.mean).abs().square(), 1).div((1 - w.square().sum()).clamp(min=1e-12)).sqrt()
 
     @property
@@ -102,7 +109,7 @@ class Run:
 
         Particles of one cloud descend from common ancestors, which the weights do not tell: ``evaluation.summary`` counts those.
         """
-        w = self.log_w.softmax(0)
+        w = self.weights
         return float(1 / w.square().sum())
 
     def quantile(self, q: float) -> Tensor:
@@ -116,7 +123,7 @@ class Run:
         if self.samples.is_complex():
             raise ValueError("complex numbers have no quantiles; take those of the magnitude, real or imaginary part of run.samples")
         x, order = self.samples.double().sort(0)
-        w = self.log_w.softmax(0).to(x)[order]
+        w = self.weights.to(x)[order]
         n = self.ess
         p = 0.5 + (w.cumsum(0) - 0.5 * w - 0.5) * n / (n + 1)
         after = (p <= q).sum(0, keepdim=True)

@@ -38,6 +38,7 @@ from posteriori.priors.base import Prior
 from posteriori.progress import Progress as Bar
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, write_json
+from posteriori.several import Several
 
 Watch = Callable[[int, Tensor, Tensor, Info], None]
 # Images at any level lie within a few times the largest one: numbers this far away come from an update that has exploded.
@@ -138,6 +139,7 @@ class Job:
     progress: bool
     config: dict[str, Any]
     counter: Counter
+    several: Several | None = None
 
     def __post_init__(self) -> None:
         self.levels, self.counted = torch.empty(0), counted(self.post, self.counter)
@@ -174,14 +176,15 @@ class Job:
         if folder is not None:
             write_json(folder / "run.json", {"state": "running", "config": self.config})
         saved = time.perf_counter()
-        post, group = self.counted, self.method.group
+        group = self.method.group
         groups = -(-self.n // self.method.returned)
         count = len(self.levels) - 1
         bar = Bar(type(self.method).__name__, groups * count, self.progress)
         while done.groups < groups:
+            before = pending.groups if pending is not None else min(max(1, self.batch // group), groups - done.groups)
+            post, kept = self.of_groups(done.groups, before), dict(counter.calls)
             if pending is None:
-                pending = self.begin(post, done.groups, min(max(1, self.batch // group), groups - done.groups))
-            before, kept = pending.groups, dict(counter.calls)
+                pending = self.begin(post, done.groups, before)
             try:
                 while pending.step < count:
                     bar.at(done.groups * count + before * pending.step)
@@ -207,10 +210,19 @@ class Job:
     def progressed(self, began: float) -> Progress:
         return {"calls": self.counter.calls, "spent": time.perf_counter() - began, "size": self.batch}
 
+    def streams(self, done: int, groups: int) -> Streams:
+        """The random streams of so many groups after ``done`` ones."""
+        if self.several is not None:
+            return Streams.of(self.several.places(done, groups), self.method.group)
+        return Streams(self.seed, range(self.start + done, self.start + done + groups), self.method.group)
+
+    def of_groups(self, done: int, groups: int) -> Posterior:
+        """The posterior that they are drawn from: the same for all, or with a measurement for each."""
+        return self.counted if self.several is None else self.counted.for_rows(self.several.measured(done, groups))
+
     def begin(self, post: Posterior, done: int, groups: int) -> Pending:
         """The next batch at the largest noise level, after ``done`` groups."""
-        first = self.start + done
-        rng = Streams(self.seed, range(first, first + groups), self.method.group)
+        rng = self.streams(done, groups)
         with torch.no_grad():
             x = post.prior.start(rng.normal(self.blank(groups)), self.levels[0])
             return Pending(0, groups, rng, self.method.init(post, x, rng), [Status()] * (groups * self.method.group))
@@ -273,7 +285,7 @@ class Job:
         """What ``visit`` found: finished batches, the batch under way if there is one, the seconds spent."""
         done, progress = self.kept
         device, group = self.post.likelihood.y.device, self.method.group
-        found = None if folder is None else checkpoint.pending(folder, done, self.seed, self.start, group, device)
+        found = None if folder is None else checkpoint.pending(folder, done, self.streams, device)
         batch = None
         if found is not None:
             batch, parts, progress = found

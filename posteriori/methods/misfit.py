@@ -47,12 +47,12 @@ def misfit(like: Likelihood) -> Misfit:
     return Misfit(like.y, lambda x: (*A.linearize(x), lambda d: torch.func.jvp(A, (x,), (d,))[1]), A.steady_norm)
 
 
-def bounded_variance(variance: Tensor, r2: float, norm: Tensor, y: Tensor) -> Tensor:
+def bounded_variance(variance: Tensor, r2: float, norm: Tensor, like: Tensor) -> Tensor:
     """Of each number of y (*O) when x is known up to a variance r2: ``variance`` of the noise, and at most r2 ||dA/dx||^2 more.
 
-    norm: ||dA/dx|| of each row, (B,). The result broadcasts against (B, *O).
+    norm: ||dA/dx|| of each row, (B,). like: (B, *O), for its shape; the result broadcasts against it.
     """
-    total = variance + per_row(r2 * norm.square(), y[None])
+    total = variance + per_row(r2 * norm.square(), like)
     # Without noise, where the derivative is 0: nothing is guided there.
     return torch.where(total > 0, total, 1.0)
 
@@ -60,7 +60,7 @@ def bounded_variance(variance: Tensor, r2: float, norm: Tensor, y: Tensor) -> Te
 def noise_energy(like: Likelihood) -> float:
     """E ||y - A(x0)||^2 for the true x0: m sigma_y^2 for Gaussian noise, the variances at y summed otherwise."""
     parts = 2 if like.y.is_complex() else 1
-    return parts * float(like.noise.variance(like.y).expand(like.y.shape).double().sum())
+    return parts * float(like.noise.variance(like.y).expand(like.each[0].shape).double().sum())
 
 
 def crossing(r: Tensor, ahead: Tensor, floor: float) -> Tensor:

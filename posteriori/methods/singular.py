@@ -24,7 +24,8 @@ from posteriori.rng import Noise
 
 @dataclass(frozen=True)
 class Frame:
-    """a, tau (n,) float64, tau infinite where a counts as 0 (below 1e-6 of the largest); u (1, n), 0 there; y (1, m) = U^H y."""
+    """a, tau (n,) float64, tau infinite where a counts as 0 (below 1e-6 of the largest); u (1, n), 0 there; y (1, m) = U^H y.
+    u and y have a row for each row of the batch where these have measurements of their own."""
 
     spectrum: Spectrum
     a: Tensor
@@ -81,7 +82,7 @@ def _measured(post: Posterior) -> Frame:
     a = pad(spectrum.s.double(), (0, n - k))
     seen = a > 1e-6 * a.max()
     divisor = torch.where(seen, a, 1.0)
-    y = spectrum.Uh(like.y[None])
+    y = spectrum.Uh(like.each)
     u = torch.where(seen, pad(y[:, :k], (0, n - k)) / divisor.to(y.real), 0.0)
     tau = torch.where(seen, like.std / divisor, math.inf)
     return Frame(spectrum, a, tau, u, y, like.std)

@@ -80,7 +80,7 @@ class LGDMC(Method[Tensor]):
         for _ in range(self.draws):
             clean, adjoint = A.linearize(x0.add(rng.normal(x0), alpha=(self.drawn * r2) ** 0.5))
             residual, of_noise = y - clean, noise.variance_at(y, clean)
-            variance = bounded_variance(of_noise, (1 - self.drawn) * r2, norm, y)
+            variance = bounded_variance(of_noise, (1 - self.drawn) * r2, norm, clean)
             logs.append(-0.5 * dot(residual, residual / variance).double())
             if of_noise.ndim:
                 logs[-1] = logs[-1] - 0.5 * variance.expand(residual.shape).log().double().flatten(1).sum(1)

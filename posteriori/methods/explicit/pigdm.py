@@ -79,7 +79,7 @@ class PiGDM(Method[Tensor]):
             A, y = post.likelihood.A, post.likelihood.y
             # For a linear A one inversion of the difference: two iterative ones would leave the difference of their errors.
             linear = isinstance(A, LinearOperator)
-            gap = A.pseudo_inverse(y - A(x0)) if linear else A.pseudo_inverse(y[None]) - A.pseudo_inverse(A(x0))
+            gap = A.pseudo_inverse(y - A(x0)) if linear else A.pseudo_inverse(post.likelihood.each) - A.pseudo_inverse(A(x0))
             return x0.add(pull(gap), alpha=float(sigma) ** 2 / r2)
         guidance = pull(post.likelihood.widen(r2).score(x0))
         return x0.add(guidance, alpha=float(sigma) ** 2)

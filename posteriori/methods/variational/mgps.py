@@ -117,4 +117,4 @@ class MGPS(Method[Tensor]):
         if like.conjugate:
             return pull(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
-        return pull(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, like.y)))
+        return pull(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, clean)))

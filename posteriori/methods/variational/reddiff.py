@@ -82,7 +82,7 @@ class REDDiff(Method[Fit]):
     def init(self, post: Posterior, x: Tensor, rng: Noise) -> Fit:
         A, mu = post.likelihood.A, post.prior.start(torch.zeros_like(x), x.real.new_zeros(()))
         if self.start == "pseudo-inverse" and isinstance(A, LinearOperator):
-            mu = torch.zeros_like(x) + gain(A, post.likelihood.y[None], 1.0, max((0.03 * norm2(A)) ** 2, 1e-30))
+            mu = torch.zeros_like(x) + gain(A, post.likelihood.each, 1.0, max((0.03 * norm2(A)) ** 2, 1e-30))
         moments = torch.zeros_like(mu if self.optimiser == "adam" else mu.flatten(1)[:, :0])
         return Fit(mu, moments, moments.abs(), torch.zeros((), dtype=torch.int64))
 

@@ -1,0 +1,48 @@
+"""Many small measurements: ``sample_each`` beside a loop over ``sample``, in one process.
+
+    python benchmarks/each.py [--measurements 256] [--steps 20]
+
+Patches of 8 x 8 under a mixture prior, every second pixel measured; one sample of each. Seconds of the processor, and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+
+import torch
+
+import posteriori as po
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--measurements", type=int, default=256, help="how many (default: 256)")
+    parser.add_argument("--steps", type=int, default=20, help="noise levels of each run (default: 20)")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(5, 64, generator=generator)
+    prior = po.priors.GaussianMixture(torch.ones(5), means, 0.2, shape=(1, 8, 8))
+    A = po.operators.Mask(po.operators.random_mask((8, 8), 0.5, 0), (1, 8, 8))
+    truth = prior.sample(asked.measurements, seed=1)
+    likes = [
+        po.Likelihood(y, A, po.noise.Gaussian(0.1)) for y in A(truth) + 0.1 * torch.randn(len(truth), *A.out_shape, generator=generator)
+    ]
+    print(f"{asked.measurements} measurements, {asked.steps} steps; seconds of the processor")
+    for method in (po.methods.DPS(), po.methods.MMPS(), po.methods.DiffPIR(), po.methods.DDRM()):
+        began = time.process_time()
+        each = po.sample_each(prior, likes, method, steps=asked.steps)
+        middle = time.process_time()
+        alone = [po.sample(po.Posterior(prior, like), method, steps=asked.steps, seed=j) for j, like in enumerate(likes)]
+        ended = time.process_time()
+        gap = max(float((a.samples - b.samples).abs().max()) for a, b in zip(each, alone, strict=True))
+        name = type(method).__name__
+        print(
+            f"{name:8s} {middle - began:7.2f} {ended - middle:7.2f}  1/{(ended - middle) / (middle - began):.1f}  samples differ by {gap:.1g}"
+        )
+
+
+if __name__ == "__main__":
+    main()
