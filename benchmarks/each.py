@@ -38,10 +38,8 @@ def main() -> None:
         alone = [po.sample(po.Posterior(prior, like), method, steps=asked.steps, seed=j) for j, like in enumerate(likes)]
         ended = time.process_time()
         gap = max(float((a.samples - b.samples).abs().max()) for a, b in zip(each, alone, strict=True))
-        name = type(method).__name__
-        print(
-            f"{name:8s} {middle - began:7.2f} {ended - middle:7.2f}  1/{(ended - middle) / (middle - began):.1f}  samples differ by {gap:.1g}"
-        )
+        together, loop = middle - began, ended - middle
+        print(f"{type(method).__name__:8s} {together:7.2f} {loop:7.2f}  1/{loop / together:.1f}  samples differ by {gap:.1g}")
 
 
 if __name__ == "__main__":
