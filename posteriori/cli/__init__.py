@@ -68,6 +68,35 @@ def solve(
 
 
 @app.command
+def compare(
+    problem: Path,
+    *,
+    methods: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    out: Path = Path("comparison"),
+    quiet: bool = False,
+) -> None:
+    """Run several methods, or settings of one, on the problem of a file: one table and one page.
+
+    A folder that holds some of the runs is completed. A method that refuses or fails has a row with the reason.
+
+    Parameters
+    ----------
+    methods:
+        names such as DPS,MMPS or "DPS(scale=0.5),DPS(published),DDRM(steps=20)"; the file's list ``methods`` by default, and without one
+        those that are recommended for its kind of problem.
+    problem:
+        the problem file, YAML.
+    out:
+        folder for table.md, index.html, and a run folder for each method.
+    quiet:
+        no progress bars, and no lines in their place where there is no terminal.
+    """
+    from posteriori.cli.compare import run
+
+    run(problem, methods, out, progress=not quiet)
+
+
+@app.command
 def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False, markdown: bool = False, scores: Path | None = None) -> None:
     """List the methods: family, what they need, what a step costs, what is proven and tested.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from posteriori import problems, report
+from posteriori.evaluation.noise_level import noise_level
 from posteriori.flags import quiet
 from posteriori.keeping import holds, told
 from posteriori.measurements import write_image
@@ -23,6 +25,8 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
     task = given.build()
     for note in task.notes:
         print(note, file=sys.stderr)
+    if task.choice is not None:
+        print(task.choice)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", given.record)
     if holds(out) is None:
@@ -32,10 +36,13 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
     kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
     with quiet():
         done = sample(task.posterior, task.method, **task.settings, **kept)
-    usual: dict[str, Any] = {} if task.baseline is None else {"baseline": task.baseline.image, "baseline_name": task.baseline.name}
-    record = report.save(done, task.posterior, out, task.reference, **usual, method=task.method)
+    record = report.save(done, task.posterior, out, task.reference, **task.usual, method=task.method)
+    level = noise_level(done, task.posterior)
+    record |= {"chosen": str(task.choice) if task.choice else None, "noise_level": asdict(level) if level else None}
+    write_json(out / "summary.json", record)
     said = pictures(done, out)
-    print("\n".join([*lines(done, record), *said, f"page: {report.page(out)}"]))
+    told_level = [str(level)] if level is not None and level.differs else []
+    print("\n".join([*lines(done, record), *told_level, *said, f"page: {report.page(out)}"]))
 
 
 def check_folder(given: problems.Problem, out: Path, resume: bool) -> None:

@@ -39,6 +39,10 @@ File = Annotated[Path, AfterValidator(_beside)]  # relative paths start at the f
 __all__ = ["Count", "File", "Number", "Part", "Positive", "Range", "Seed", "Whole", "suggestion", "told"]
 
 
+# What may stand in the place of a number that nobody knows.
+UNKNOWN = {"sigma": "; where nobody knows it, sigma: estimate takes it from the measurement"}
+
+
 def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
     if not pair[0] < pair[1]:
         raise ValueError(f"expected [lowest, highest] with lowest < highest, got {list(pair)}")
@@ -71,7 +75,7 @@ def _place(loc: tuple[Any, ...], raw: Any) -> str:
 def _sentence(item: Any) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "missing":
-        return "this setting is required"
+        return f"this setting is required{UNKNOWN.get(item['loc'][-1], '')}"
     if kind == "union_tag_not_found":
         return f"say which by the key {context['discriminator']}"
     if kind == "union_tag_invalid":

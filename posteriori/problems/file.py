@@ -21,16 +21,20 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
 from posteriori.methods.courses import steps_of
+from posteriori.noise import Gaussian
 from posteriori.problems import instruments, noises
+from posteriori.problems.advice import Choice, choose
 from posteriori.problems.beliefs import Belief, Precision
+from posteriori.problems.entries import Entry, entries
 from posteriori.problems.fields import Count, Part, Seed, told
+from posteriori.problems.noise_level import estimated
 from posteriori.problems.reading import Measurement, Reference, as_image, degrade, measured
 from posteriori.problems.solvers import Solver
 
@@ -49,8 +53,18 @@ class Compared(NamedTuple):
     image: Tensor
 
 
+def _entries(raw: Any, info: ValidationInfo) -> list[Entry]:
+    if not isinstance(raw, list) or not raw:
+        raise ValueError(f"expected a list of methods, such as [MMPS, DiffPIR], got {raw!r}")
+    return list(entries(raw, info.context))
+
+
+Entries = Annotated[list[Any], BeforeValidator(_entries)]
+
+
 class Task(NamedTuple):
-    """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes`` are sentences to show to the user."""
+    """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes`` are sentences to show to the user;
+    ``choice`` says why this method, where the file names none."""
 
     posterior: Posterior
     method: Method[Any]
@@ -58,6 +72,12 @@ class Task(NamedTuple):
     settings: dict[str, Any]
     notes: tuple[str, ...]
     baseline: Compared | None = None
+    choice: Choice | None = None
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """The baseline as keywords of ``report.save``."""
+        return {} if self.baseline is None else {"baseline": self.baseline.image, "baseline_name": self.baseline.name}
 
 
 class Problem(Part):
@@ -66,6 +86,7 @@ class Problem(Part):
     reference: the true image, if it is known, for comparison only.
     image_shape: (C, H, W) of the image, where the measurement has another shape.
     precision: of a network's inner arithmetic. batch: rows worked on together; sample k does not depend on it.
+    method: without one it is chosen by the kind of problem, see ``posteriori.problems.advice``. methods: those that ``compare`` takes.
     steps: noise levels visited; 50 by default, and those of its paper for the preset "published".
     grid: where they lie; without it, or with null, the method's own choice or its paper's, and "karras" for a method that has none.
     """
@@ -76,7 +97,8 @@ class Problem(Part):
     measurement: Measurement
     reference: Annotated[Reference | None, BeforeValidator(_file_alone)] = None
     image_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
-    method: Solver
+    method: Solver | None = None
+    methods: Entries | None = None
     n: Count = 4
     steps: Count | None = None
     seed: Seed = 0
@@ -93,6 +115,8 @@ class Problem(Part):
             raise ValueError("with measurement.image the clean image is the reference; leave `reference` out")
         if not self.operator.calibrates:
             noises.complete(self.noise, self.operator.positive)
+        if self.measurement.image is not None and isinstance(self.noise, noises.Gaussian) and self.noise.unknown:
+            raise ValueError("noise.sigma: a measurement that is simulated from an image has the noise that the file states: give a number")
         return self
 
     @property
@@ -121,6 +145,9 @@ class Problem(Part):
         else:
             assert self.measurement.file is not None  # one of the two is given
             A, y, notes = measured(section, self.measurement.file, self.measurement, law, range, wanted)
+            if isinstance(self.noise, noises.Gaussian) and self.noise.unknown:
+                level, said = estimated(A, y)
+                law, notes = Gaussian(level), (*notes, said)
             reference = None
             if self.reference is not None:
                 reference, more = as_image(self.reference.file, range, self.reference)
@@ -136,9 +163,13 @@ class Problem(Part):
             baseline = None if usual is None else Compared(usual.name, usual.image(y))
         device = _device(self.device)
         posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
-        steps = steps_of(self.method, self.steps, USUAL)
-        names = ("n", "seed", "grid", "batch")
-        return Task(posterior, self.method, reference, {name: getattr(self, name) for name in names} | {"steps": steps}, notes, baseline)
+        choice = None if self.method or self.methods else choose(posterior, self.steps)
+        method = self.method or (choice.method if choice else self.methods[0].method)  # type: ignore[index]
+        settings: dict[str, Any] = {name: getattr(self, name) for name in ("n", "seed", "grid", "batch")}
+        settings["steps"] = steps_of(method, self.steps or (choice.steps if choice else None), USUAL)
+        if choice and self.grid is None:
+            settings["grid"] = choice.levels
+        return Task(posterior, method, reference, settings, notes, baseline, choice)
 
 
 def load(path: str | Path) -> Problem:

@@ -41,7 +41,8 @@ MEANING: dict[str, dict[str, str]] = {
         "measurement": "the file that was measured, or a clean image to simulate one from",
         "reference": "the true image, for comparison only; none by default",
         "image_shape": "channels, height, width of the image; by default as large as the measurement, with the channels of the prior",
-        "method": "a name, or a mapping with a name and settings",
+        "method": "a name, or a mapping with a name and settings; without one it is chosen by the kind of problem",
+        "methods": "a list of such names and mappings, each also with its own steps and grid: those that compare takes",
         "n": "samples to draw",
         "steps": "noise levels that a run visits; by default 50, and those of its paper for the preset published",
         "seed": "of the samples: sample k depends on it and on k alone",
@@ -70,7 +71,10 @@ MEANING: dict[str, dict[str, str]] = {
         "seed": "of the noise that is added to image",
     },
     "reference": READ | {"file": "the true image; a file alone may be written without this key"},
-    "noise gaussian": {"sigma": "standard deviation, in the unit of y when the image is in range", "range": "black and white of the image"},
+    "noise gaussian": {
+        "sigma": "standard deviation, in the unit of y when the image is in range; estimate takes it from y",
+        "range": "black and white of the image",
+    },
     "noise complex-gaussian": {
         "sigma_per_channel": "standard deviation of the real part, and of the imaginary part; this or sigma_complex",
         "sigma_complex": "sqrt(2) times sigma_per_channel",

@@ -10,13 +10,18 @@ from posteriori import noise as laws
 from posteriori.problems.fields import Number, Part, Positive, Range
 
 Level = Annotated[Number, Field(ge=0)]
+# Stands for a level that is to be estimated until y has been read: beside it nothing in y is a doubt.
+UNKNOWN = 1e30
 
 
 class Gaussian(Part):
-    """y = A x + sigma z, with sigma in the units of y when x lies in ``range``."""
+    """y = A x + sigma z, with sigma in the units of y when x lies in ``range``.
+
+    sigma: "estimate" has it estimated from the measurement, see ``posteriori.problems.noise_level``.
+    """
 
     law: Literal["gaussian"]
-    sigma: Level
+    sigma: Level | Literal["estimate"]
     range: Range
 
     @property
@@ -24,12 +29,17 @@ class Gaussian(Part):
         """Whether the file states a level."""
         return True
 
+    @property
+    def unknown(self) -> bool:
+        """Whether the level is to be estimated."""
+        return self.sigma == "estimate"
+
     def stated(self) -> tuple[float, float]:
         """The range that the file states."""
         return self.range
 
     def build(self) -> laws.Noise:
-        return laws.Gaussian(self.sigma)
+        return laws.Gaussian(UNKNOWN if isinstance(self.sigma, str) else self.sigma)
 
 
 class ComplexGaussian(Part):

@@ -1,0 +1,78 @@
+"""``posteriori compare``: several methods, or settings of one, on the problem of a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from posteriori import problems, report
+from posteriori.files import write_text
+from posteriori.flags import quiet
+from posteriori.methods.courses import steps_of
+from posteriori.problems.advice import rivals
+from posteriori.problems.entries import Entry, entries, read
+from posteriori.problems.file import USUAL
+from posteriori.report import comparison
+from posteriori.report.comparison import Row
+from posteriori.run import Run, read_json, write_json
+from posteriori.sample import sample
+
+# What one method may raise without ending the others: a refusal, a divergence, a solve that fails, a missing derivative, too little memory.
+ITS_OWN = (ArithmeticError, ValueError, TypeError, RuntimeError, NotImplementedError, MemoryError)
+
+
+def run(problem: Path, methods: Sequence[str], out: Path, *, progress: bool) -> None:
+    """Run what is not there yet, each method in a folder of its own; print the table and write it, and the page, into ``out``."""
+    given = problems.load(problem)
+    check_folder(given, out)
+    task = given.build()
+    for note in task.notes:
+        print(note, file=sys.stderr)
+    chosen = entries(read(methods), {"folder": Path.cwd()}) if methods else given.methods or entries(rivals(task.posterior))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "problem.json", _said(given))
+    rows = []
+    for entry in chosen:
+        rows.append(attempt(entry, given, task, out / entry.folder, progress))
+        if rows[-1].reason:
+            print(f"{entry.label}: {rows[-1].reason}", file=sys.stderr)
+    table = comparison.text(rows)
+    write_text(out / "table.md", table + "\n")
+    page = comparison.write(out, rows, f"{type(task.posterior.given.A).__name__}: {len(rows)} methods compared")
+    print(f"{table}\n\npage: {page}")
+
+
+def attempt(entry: Entry, given: problems.Problem, task: problems.Task, folder: Path, progress: bool) -> Row:
+    """One method: its run, drawn or completed, or why there is none."""
+    settings: dict[str, Any] = task.settings | {"steps": steps_of(entry.method, entry.steps or given.steps, USUAL)}
+    settings["grid"] = entry.grid or given.grid
+    try:
+        with quiet():
+            done = sample(task.posterior, entry.method, **settings, folder=folder, resume=True, progress=progress)
+        record = report.save(done, task.posterior, folder, task.reference, **task.usual, method=entry.method)
+    except ITS_OWN as error:
+        kind = "" if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: "
+        return Row(entry.label, reason=f"{kind}{error}".removesuffix(": "))
+    return Row.of(entry.label, Run.load(folder), record)  # with the pictures that were kept beside the samples
+
+
+def check_folder(given: problems.Problem, out: Path) -> None:
+    """Raise ``ValueError`` when the folder holds runs of another problem, or something else."""
+    place = out / "problem.json"
+    if not place.exists():
+        if out.exists() and any(out.iterdir()):
+            raise ValueError(f"{out} exists and holds no comparison; choose another folder by --out")
+        return
+    then, now = read_json(place), json.loads(json.dumps(_said(given)))
+    changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    if changed:
+        changes = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed)
+        raise ValueError(f"the runs in {out} belong to another problem, so they cannot be resumed ({changes[:600]})")
+
+
+def _said(given: problems.Problem) -> dict[str, Any]:
+    """The problem without its methods, of which a folder may get more."""
+    return {key: value for key, value in given.record.items() if key not in ("method", "methods", "code")}
