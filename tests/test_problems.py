@@ -559,12 +559,12 @@ def test_a_folder_of_another_kind_is_named(write, tmp_path):
     for part, name in (("a", "scheduler_config.json"), ("b", "checkpoint.pt"), ("c", "run.json"), ("d/inner", "card.json")):
         (tmp_path / part).mkdir(parents=True)
         (tmp_path / part / name).write_text("{}")
-    said = {"a": "prior: {diffusers: ", "b": "export the prior first", "c": "the folder of a run", "d": "There is one in its folder inner"}
+    said = {"a": "prior: {diffusers: ", "b": "--export PRIOR` makes a prior of it", "c": "the folder of a run", "d": "name one of inner"}
     for part, message in said.items():
         with pytest.raises(FileNotFoundError, match="card.json is missing. ") as caught:
             built(write, prior={"path": part})
         assert message in str(caught.value)
-    with pytest.raises(ValueError, match="is a folder, a file is expected .it holds scheduler_config.json."):
+    with pytest.raises(ValueError, match="is a folder, a file is expected. It is a folder of the diffusers library"):
         built(write, measurement={"file": "a"})
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from posteriori.cli.lists import parted
 from posteriori.cli.machine import text as machine
-from posteriori.cli.resuming import resumable, rows_kept
+from posteriori.cli.resuming import read_rows, resumable, rows_kept
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
 from posteriori.files import write_text
@@ -72,7 +72,7 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     The tables of the selection are printed.
     """
     plan = selection.plan()
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else []
+    rows = _stored(file)
     have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows if scoreboard.current(row, plan)}
     refused: set[tuple[str, str]] = set()
     saved = time.monotonic()
@@ -95,6 +95,16 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
         print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
         _show(_ordered(list(have.values())), file)
+
+
+def _stored(file: Path | None) -> list[dict[str, Any]]:
+    """The rows of a file. Raises ``ValueError`` for a file of something else."""
+    if file is None or not file.exists():
+        return []
+    rows = read_rows(file)
+    if any(not row.keys() >= {*scoreboard.Cell._fields, "value"} for row in rows):
+        raise ValueError(f"{file} holds other rows than those of `bench exact`; choose another file with --json")
+    return rows
 
 
 @contextmanager

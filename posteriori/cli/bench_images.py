@@ -19,7 +19,7 @@ from tqdm import tqdm
 from posteriori import methods, priors
 from posteriori.cli.bench import SAVE_SECONDS
 from posteriori.cli.machine import text as machine
-from posteriori.cli.resuming import resumable, rows_kept
+from posteriori.cli.resuming import read_rows, resumable, rows_kept
 from posteriori.evaluation import gallery
 from posteriori.files import write_text
 from posteriori.report.sheet import Entry, contact_sheet
@@ -90,7 +90,7 @@ def _stored(file: Path | None) -> tuple[Kept, dict[str, Tensor]]:
     """The rows of a file, and the pictures beside it. Raises ``ValueError`` for a file of other rows."""
     if file is None or not file.exists():
         return {}, {}
-    rows = json.loads(file.read_text())
+    rows = read_rows(file)
     if any(not row.keys() >= {*gallery.Cell._fields, "outcome"} for row in rows):
         raise ValueError(f"{file} holds other rows than those of `bench images`; choose another file with --json")
     beside = file.with_suffix(".safetensors")

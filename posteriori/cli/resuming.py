@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from posteriori.files import full
 from posteriori.run import read_arrays, read_json
@@ -24,6 +25,17 @@ def resumable(kept: Callable[[], str], option: str = "") -> Iterator[None]:
             words = sys.argv[1:] + ([option] if option and option not in sys.argv else [])
             error.add_note(f"{kept()}; {room}go on by: posteriori {shlex.join(words)}")
         raise
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows that a bench has written. Raises ``ValueError`` for a file that holds no list of them."""
+    try:
+        rows = json.loads(file.read_text())
+    except ValueError:  # of bytes that are no text as well
+        rows = None
+    if not isinstance(rows, list) or any(not isinstance(row, dict) for row in rows):
+        raise ValueError(f"{file} does not hold the rows of a bench; choose another file with --json")
+    return rows
 
 
 def rows_kept(count: int, file: Path | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posteriori import problems, report
+from posteriori import places, problems, report
 from posteriori.evaluation.noise_level import noise_level
 from posteriori.flags import quiet
 from posteriori.keeping import holds, told
@@ -47,6 +47,9 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
 
 def check_folder(given: problems.Problem, out: Path, resume: bool) -> None:
     """Raise ``ValueError`` when the folder holds a run already or, on resuming, one of another problem."""
+    what = places.occupied(out)
+    if what is not None:
+        raise ValueError(f"{out} is {what}, which a run would write into; choose another folder with --out")
     held = holds(out)
     if held is not None and not resume:
         raise ValueError(f"{out} already holds a run{held}; choose another folder, or go on with it by --resume")

@@ -64,7 +64,9 @@ def _pick(content: object, key: str | None, path: Path) -> Tensor:
         key = next(iter(content))
     if key is None or not isinstance(content.get(key), Tensor):
         asked = "choose one by key" if key is None else f"there is no tensor {key!r}"
-        raise ValueError(f"{path} holds {', '.join(sorted(map(str, content)))}: {asked}")
+        names = sorted(map(str, content))
+        more = f" and {len(names) - 8} more, as a network's weights do" if len(names) > 8 else ""
+        raise ValueError(f"{path} holds {', '.join(names[:8])}{more}: {asked}")
     return _plain(content[key])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posteriori import places
+
 PRETENDERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
     (b"<!doctype html", "a web page, not data: a download that went wrong; fetch it again"),
@@ -22,9 +24,7 @@ def checked(path: str | Path) -> Path:
         beside = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
         raise FileNotFoundError(f"no such file: {path}" + (f" (in that folder: {', '.join(beside)})" if beside else ""))
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.is_file())
-        held = f" (it holds {', '.join(inside[:5])}{', ...' if len(inside) > 5 else ''})" if inside else ""
-        raise ValueError(f"{path} is a folder, a file is expected{held}")
+        raise ValueError(f"{path} is a folder, a file is expected{places.told(path)}")
     with path.open("rb") as handle:
         head = handle.read(64)
     if not head:

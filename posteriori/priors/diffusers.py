@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from posteriori import places
 from posteriori.priors.network import Network, Precision
 from posteriori.priors.schedulers import training
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
@@ -97,9 +98,11 @@ def renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise ``ValueError`` where the folder is a file, a pipeline of latents, or a prior of this package."""
+    """Raise ``ValueError`` where the folder is a file, of another kind, a pipeline of latents, or a prior of this package."""
     if folder.is_file():
         raise ValueError(f"{folder} is a file; name the folder that has unet/config.json and scheduler/scheduler_config.json")
+    if not any((folder / name).exists() for name in ("unet", "config.json", "scheduler", "scheduler_config.json", "card.json")):
+        raise FileNotFoundError(f"no model of the diffusers library in {folder}{places.told(folder)}")
     latent = next((part for part in AUTOENCODERS if (folder / part).is_dir()), None)
     if latent is not None:
         raise ValueError(f"the network in {folder} models the latents of an autoencoder ({latent}/), which are no images")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
+from posteriori import places
 from posteriori.files import whole, write_text
 from posteriori.priors.base import Prior
 from posteriori.priors.frequencies import ErrorSpectrum
@@ -130,10 +131,13 @@ def from_pretrained(folder: str | Path, device: str | torch.device | None = None
     """
     folder = Path(folder)
     if folder.is_file():
+        if folder.name == "card.json" or folder.suffix.lower() not in places.ARRAYS:
+            raise ValueError(f"{folder} is no prior{places.told(folder)}")
         load_state_dict_file(folder)  # first say what is wrong with the file itself
         raise ValueError(
             f"{folder} holds weights without a card: nothing says which network, schedule and range they belong to. Build the network, "
-            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in Network(net, parametrization=..., schedule=...)"
+            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in Network(net, parametrization=..., schedule=...)."
+            " A problem file takes a function that does so, prior: {name: my_prior.py:load, weights: ...}"
         )
     card = read_card(folder)
     weights = folder / "weights.safetensors"
@@ -156,7 +160,7 @@ def read_card(folder: str | Path) -> Card:
     """The card of a prior's folder. Raises as ``from_pretrained``."""
     place = Path(folder) / "card.json"
     if not place.is_file():
-        raise FileNotFoundError(f"no prior in {folder}: card.json is missing{_mistaken(Path(folder))}")
+        raise FileNotFoundError(f"no prior in {folder}: card.json is missing{places.told(Path(folder))}")
     try:
         raw = json.loads(place.read_text())
     except ValueError as error:
@@ -172,18 +176,6 @@ def read_card(folder: str | Path) -> Card:
     if card.network not in NETWORKS:
         raise ValueError(f"{place}: unknown network {card.network!r}; known are {', '.join(sorted(NETWORKS))}")
     return card
-
-
-def _mistaken(folder: Path) -> str:
-    """What a folder without a card is, as far as its files tell, and what to do with it."""
-    if (folder / "unet").is_dir() or (folder / "scheduler_config.json").is_file():
-        return f". It is a folder of the diffusers library: load it by from_diffusers, or prior: {{diffusers: {folder}}}"
-    if (folder / "checkpoint.pt").is_file():
-        return ". It is a training folder: export the prior first, posteriori train CONFIG --out THIS_FOLDER --export PRIOR"
-    if (folder / "run.json").is_file():
-        return ". It is the folder of a run, whose samples are no prior"
-    inside = sorted(p.parent.name for p in folder.glob("*/card.json")) if folder.is_dir() else []
-    return f". There is one in its folder {', '.join(inside[:5])}" if inside else ""
 
 
 def photos(device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:

@@ -24,6 +24,7 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 from torch import Tensor
 
+from posteriori import places
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
@@ -181,9 +182,11 @@ def load(path: str | Path) -> Problem:
     try:
         raw = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+        raise ValueError(f"{path} is not YAML{places.told(path) or f': {error}'}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, got {type(raw).__name__}")
+    if "optimizer" in raw and "prior" not in raw:
+        raise ValueError(f"{path} describes a training, not a problem: posteriori train {path} --out FOLDER")
     code: dict[str, str] = {}
     try:
         problem = Problem.model_validate(raw, context={"folder": path.parent, "code": code})

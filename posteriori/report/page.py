@@ -12,6 +12,7 @@ from torch import Tensor
 
 from posteriori.files import write_text
 from posteriori.flags import KEPT
+from posteriori.places import told
 from posteriori.report.colour import gradient, heat, limits, picture
 from posteriori.report.table import HEADINGS, cells
 from posteriori.run import Run, read_json
@@ -44,7 +45,7 @@ def page(folder: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(folder)
     places = [folder] if (folder / "run.json").exists() else sorted(p.parent for p in folder.glob("*/run.json"))
     if not places:
-        raise FileNotFoundError(f"no run in {folder}: neither run.json nor sub-folders that hold one")
+        raise FileNotFoundError(f"no run in {folder}: neither run.json nor sub-folders that hold one{told(folder)}")
     runs = [(Run.load(place), _summary(place)) for place in places]
     if len(runs) > 1:
         runs.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from posteriori.measurements.files import checked
+
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 
@@ -126,13 +128,15 @@ def read(file: str | Path) -> Training:
 
     Raises ``ValueError`` with one line for each bad field, or ``FileNotFoundError``.
     """
-    file = Path(file)
+    file = checked(file)
     try:
         raw = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: expected a mapping of settings, got {type(raw).__name__}")
+    if "prior" in raw and "operator" in raw:
+        raise ValueError(f"{file} describes a problem, not a training: posteriori solve {file} --out FOLDER")
     try:
         config = Training.model_validate(raw)
     except ValidationError as error:
