@@ -26,7 +26,8 @@ def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: 
     """Plain JSON values. ``identity`` holds what prior, operator, noise, measurement and method are by content."""
     given, inner = post.given, post.likelihood
     levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
-    return {
+    framed = {} if given.frame is None else {"frame": [list(span) for span in given.frame]}
+    return framed | {
         "method": type(method).__name__,
         "settings": settings(method),
         "prior": type(post.prior).__name__,

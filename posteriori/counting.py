@@ -159,6 +159,9 @@ class CountedLinearOperator(LinearOperator):
     def cosine_power(self) -> Tensor | None:
         return self.inner.cosine_power()
 
+    def measured_power(self) -> Tensor | None:
+        return self.inner.measured_power()
+
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         return self.inner.preconditioner(r2, s2)
 

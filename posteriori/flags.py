@@ -92,7 +92,8 @@ def expected_chi2(run: Run, post: Posterior) -> float:
 def facts(run: Run, post: Posterior) -> dict[str, Any]:
     """What ``flags`` asks for and samples, weights and trace alone tell: the keys are explained at ``evaluation.summary``."""
     failed = [s for s in run.status if not s.ok]
-    x, given = run.samples, post.given
+    shown, given = run.in_frame(), post.given
+    x = shown.samples
     record: dict[str, Any] = {
         "n": len(run.status),
         "finished": len(x),
@@ -106,7 +107,7 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
         "measured": given.y.numel() * (2 if given.y.is_complex() else 1),
         "blank": not bool(given.y.any()),
         "scale": float(x.abs().max()),
-        "spread": float(run.std.double().mean()) if len(x) > 1 else None,
+        "spread": float(shown.std.double().mean()) if len(x) > 1 else None,
         "constant": _constant(x, given.range) if x[0].numel() >= FEW else None,
         "outside_range": None,
     }

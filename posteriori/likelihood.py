@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from posteriori.plan import Plan
 
 Range = tuple[float, float]
+# First and end of the rows and of the columns of an image.
+Frame = tuple[tuple[int, int], tuple[int, int]]
 T = TypeVar("T")
 
 
@@ -49,6 +51,8 @@ class Likelihood:
     noise: the law, its level in the units of y.
     range: the range in which A expects x, for example (0, 1); None for a prior without a range of its own.
     r2: extra uncertainty r2 of x itself: y ~ N(A x, noise + r2 A A^H). For Gaussian noise and linear A.
+    frame: the rows and columns of x, each (first, end), in which results are shown and scored, where x is larger than what was measured;
+        samples hold all of x, ``Run.in_frame`` is the run within it. None: all of x.
     check: call A twice on one image, and compare ``A.adjoint`` with a linear A, once per operator (two to four operator calls).
 
     Raises ``TypeError`` when y, A and the noise are not of one kind of number, ``ValueError`` when two calls of A differ, and
@@ -61,6 +65,7 @@ class Likelihood:
     range: Range | None = None
     r2: Tensor | float = 0.0
     check: bool = True
+    frame: Frame | None = None
 
     def __post_init__(self) -> None:
         y, wanted = self.y, self.A.out_shape
@@ -81,6 +86,7 @@ class Likelihood:
             first = tuple(bad.nonzero()[0].tolist())
             raise ValueError(f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask them out with an operator")
         self.noise.check_kind(y)
+        _check_frame(self.frame, self.A.in_shape)
         if self.check:
             real = y.real.dtype
             kept(self.A, ("call tests", real), lambda: _test_calls(self.A, real))
@@ -163,6 +169,19 @@ def _unchecked(likelihood: Likelihood, **changes: Any) -> Likelihood:
     for name, value in (vars(likelihood) | changes).items():
         object.__setattr__(twin, name, value)
     return twin
+
+
+def framed(image: Tensor, frame: Frame | None) -> Tensor:
+    """An image cut to a frame; one that is no larger than the frame as it is."""
+    if frame is None or tuple(image.shape[-2:]) == tuple(end - first for first, end in frame):
+        return image
+    (top, bottom), (left, right) = frame
+    return image[..., top:bottom, left:right]
+
+
+def _check_frame(frame: Frame | None, shape: tuple[int, ...]) -> None:
+    if frame is not None and (len(shape) < 2 or any(not 0 <= a < b <= n for (a, b), n in zip(frame, shape[-2:], strict=True))):
+        raise ValueError(f"frame {frame} must be the (first, end) of some rows and of some columns of images of shape {shape}")
 
 
 def affine(source: Range, target: Range) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +83,14 @@ class Run:
             f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape {list(self.samples.shape[1:])} {kind}"
             f"{f', {lost} diverged' if lost else ''}; {calls or 'no'} calls a sample; {self.seconds:.1f} s)"
         )
+
+    def in_frame(self) -> Run:
+        """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and intervals then belong; itself without."""
+        frame, sides = self.config.get("frame"), list(self.samples.shape[-2:])
+        if frame is None or sides != list(self.config["image_shape"][-2:]):  # there is none, or it has been cut
+            return self
+        (top, bottom), (left, right) = frame
+        return replace(self, samples=self.samples[..., top:bottom, left:right])
 
     @property
     def weights(self) -> Tensor:

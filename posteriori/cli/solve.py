@@ -85,7 +85,8 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
 
 
 def pictures(done: Run, out: Path) -> list[str]:
-    """Samples, mean and standard deviation as PNG files, when they are pictures; sentences about them."""
+    """Samples, mean and standard deviation as PNG files, when they are pictures; sentences about them. Cut to the frame of the run."""
+    whole, done = list(done.samples.shape[-2:]), done.in_frame()
     x = done.samples.abs() if done.samples.is_complex() else done.samples
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or x.shape[1] not in (1, 3):
@@ -95,6 +96,12 @@ def pictures(done: Run, out: Path) -> list[str]:
     mean = done.mean.abs() if done.mean.is_complex() else done.mean
     write_image(out / "mean.png", mean.view(x.shape[1:]), range=(low, high))
     said = []
+    if "frame" in done.config:
+        height, width = x.shape[-2:]
+        said.append(
+            f"frame: pictures, scores and page show the {height} x {width} pixels that were measured, of {whole[0]} x {whole[1]}; "
+            "samples.safetensors holds them all (Run.load(...).in_frame() is cut)"
+        )
     if clipped:
         said.append(
             f"pictures: {clipped} of {x.numel()} values lie outside [{low:g}, {high:g}]; clipped in the PNG files, not in the samples"

@@ -13,7 +13,7 @@ from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
 from posteriori.evaluation.spread import kept_of
 from posteriori.flags import chi_squares, expected_chi2, facts, flags
-from posteriori.likelihood import Posterior
+from posteriori.likelihood import Posterior, framed
 from posteriori.linalg import real_view
 from posteriori.methods.base import Method
 from posteriori.run import Run
@@ -35,7 +35,8 @@ REFERENCED = (
 def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: Method[Any] | None = None) -> dict[str, Any]:
     """What a run is worth, as plain JSON values; None where a number does not apply.
 
-    reference: the true image, shape E, in the range of the likelihood; without it the misfit, the spread and the looks remain.
+    reference: the true image, shape E or that of the frame, in the range of the likelihood; without it the misfit, the spread and the
+    looks remain. Images are scored within the frame of the likelihood, where it has one; the misfit is that of the whole image.
     method: that made the run; without it ``kept`` is None.
 
     chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1);
@@ -57,14 +58,16 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: 
     """
     if tuple(run.samples.shape[1:]) != post.shape:
         raise ValueError(f"the run has samples of shape {tuple(run.samples.shape[1:])}, the posterior images of shape {post.shape}")
+    shown = run.in_frame()
     if reference is not None:
-        _check(reference, post)
+        reference = framed(reference, post.given.frame)
+        _check(reference, post, tuple(shown.samples.shape[1:]))
     record: dict[str, Any] = {"method": run.config.get("method", "unknown"), **facts(run, post)}
     record |= {"effective_samples": effective_size(run.log_w), "counts": run.counts, "seconds": run.seconds}
-    record |= _misfit(run, post) | _texture(run, post)
+    record |= _misfit(run, post) | _texture(shown)
     record["kept"] = _kept(run, post, method, record["spread"])
     record |= (
-        _compared(run, post, reference)
+        _compared(shown, post, reference)
         if reference is not None
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
@@ -80,8 +83,8 @@ def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float |
     return kept_of(transition, torch.tensor(run.config["levels"], dtype=torch.float64), inner)
 
 
-def _check(reference: Tensor, post: Posterior) -> None:
-    if tuple(reference.shape) != post.shape:
+def _check(reference: Tensor, post: Posterior, shape: tuple[int, ...]) -> None:
+    if tuple(reference.shape) != shape:
         raise ValueError(f"the reference has shape {tuple(reference.shape)}, the images have shape {post.shape}")
     if not bool(reference.abs().isfinite().all()):
         raise ValueError("the reference has values that are not finite")
@@ -113,8 +116,8 @@ def _mean_square(x: Tensor) -> Tensor:
     return real_view(x).square().flatten(1).mean(1)
 
 
-def _texture(run: Run, post: Posterior) -> dict[str, Any]:
-    x, shape = run.samples, post.shape
+def _texture(run: Run) -> dict[str, Any]:
+    x, shape = run.samples, run.samples.shape[1:]
     record: dict[str, Any] = {"numbers": "magnitude" if x.is_complex() else "real", "speckle": None}
     if len(shape) >= 2 and min(shape[-2:]) >= 8:
         record["speckle"] = float(torch.cat([speckle(part) for part in x[:8].split(1)]).mean())
@@ -148,7 +151,7 @@ def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
     record |= {"psnr_sample": float((w * scores).sum()), "psnr_mean": float(psnr(mean, truth, width))}
     if n > 1:
         record["psnr_sample_std"] = float(scores.std())
-    if len(post.shape) == 3 and min(post.shape[1:]) >= 11:
+    if mean.ndim == 4 and min(mean.shape[2:]) >= 11:
         span = (record["lowest"], record["lowest"] + width)
         record |= {"ssim_sample": float((w * ssim(x, truth, span)).sum()), "ssim_mean": float(ssim(mean, truth, span))}
     return record

@@ -205,6 +205,10 @@ class LinearOperator(Operator):
         """What A^H A multiplies each frequency of ``linalg.cosine`` by, nearly, broadcasting against E; None when nothing is known."""
         return None
 
+    def measured_power(self) -> Tensor | None:
+        """The same of A A^H and measurements, broadcasting against O."""
+        return None
+
 
 def solve(
     A: LinearOperator, b: Tensor, r2: Tensor | float, s2: Tensor | float, *, rtol: float | None = None, max_iter: int = 1000

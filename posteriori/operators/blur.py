@@ -134,6 +134,11 @@ class Blur(LinearOperator):
         H, W = self.in_shape[1:]
         return kept(self, "cosine power", lambda: self._transform((2 * H, 2 * W)).abs().square()[:H, :W], self.kernel)
 
+    def measured_power(self) -> Tensor:
+        """The kernel's power at the frequencies of ``linalg.cosine`` of measurements, float64; a kernel of any kind moves their phases."""
+        h, w = self.out_shape[1:]
+        return kept(self, "measured power", lambda: self._transform((2 * h, 2 * w)).abs().square()[:h, :w], self.kernel)
+
     def spectrum(self) -> Spectrum | None:
         """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D belongs to U."""
         if self.boundary != "circular":

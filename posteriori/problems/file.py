@@ -12,6 +12,9 @@ Pictures with whole numbers of 8 or 16 bits are put into ``range``: black is its
 numbers are taken as they are. What a file does not say is stated beside it: ``{file: y.tif, white: 4095}`` for 12 bits,
 ``{file: y.png, scale: 0.001}`` for whole numbers that are no picture (``posteriori.problems.reading.Reading``). Relative paths start at
 the folder of the file.
+
+A blur of a measured file assumes nothing beyond the border of y (``boundary: valid``): the image is larger than y by the kernel, the frame
+of the likelihood is y's own, and a reference has the shape of either.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, Valid
 from torch import Tensor
 
 from posteriori import places
-from posteriori.likelihood import Likelihood, Posterior
+from posteriori.likelihood import Likelihood, Posterior, framed
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
 from posteriori.methods.courses import steps_of
@@ -140,12 +143,12 @@ class Problem(Part):
         wanted = self.image_shape or prior.shape
         if self.measurement.image is not None:
             reference, notes = as_image(self.measurement.image, range, self.measurement)
-            A, y = degrade(section, reference, law, self.measurement, wanted)
+            (A, y), frame = degrade(section, reference, law, self.measurement, wanted), None
             name = self.measurement.image.name
             notes += (f"{name} is taken as the clean image: y was simulated from it. If it is the measurement, write `file: {name}`",)
         else:
             assert self.measurement.file is not None  # one of the two is given
-            A, y, notes = measured(section, self.measurement.file, self.measurement, law, range, wanted)
+            A, y, frame, notes = measured(section, self.measurement.file, self.measurement, law, range, wanted)
             if isinstance(self.noise, noises.Gaussian) and self.noise.unknown:
                 level, said = estimated(A, y)
                 law, notes = Gaussian(level), (*notes, said)
@@ -155,7 +158,8 @@ class Problem(Part):
                 notes += more
         if reference is not None and A.complex_in and reference.ndim == len(A.in_shape) + 1 and len(reference) == 1:
             reference = reference[0].to(torch.complex64)  # a magnitude in a file is a picture of one channel
-        if reference is not None and tuple(reference.shape) != A.in_shape:
+        reference = None if reference is None else framed(reference, frame)
+        if reference is not None and tuple(reference.shape) != tuple(framed(torch.empty(A.in_shape), frame).shape):
             place = self.reference.file if self.reference else self.measurement.image
             raise ValueError(f"the reference {place} has shape {tuple(reference.shape)}, images here have shape {A.in_shape}")
         notes = (*section.notes(), *learnt, *notes)
@@ -163,7 +167,7 @@ class Problem(Part):
             usual = section.baseline(A)
             baseline = None if usual is None else Compared(usual.name, usual.image(y))
         device = _device(self.device)
-        posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range))
+        posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range, frame=frame))
         choice = None if self.method or self.methods else choose(posterior, self.steps)
         method = self.method or (choice.method if choice else self.methods[0].method)  # type: ignore[index]
         settings: dict[str, Any] = {name: getattr(self, name) for name in ("n", "seed", "grid", "batch")}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from posteriori.noise import Noise
 from posteriori.operators.base import Operator
+from posteriori.operators.blur import Boundary
 from posteriori.priors.base import Prior
 from posteriori.problems import noises
 from posteriori.problems.fields import Number, Part
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 Notes = tuple[str, ...]
+Margins = tuple[tuple[int, int], tuple[int, int]]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 
 
@@ -74,6 +76,14 @@ class Instrument(Part):
     def like(self, y: Tensor) -> Shape | None:
         """The shape of an image, where the file states none and y tells it; None where the image is as large as y."""
         return None
+
+    def assuming(self, boundary: Boundary) -> Instrument:
+        """This section with ``boundary`` in the place of one that is not stated: itself where none is left open."""
+        return self
+
+    def margins(self) -> Margins:
+        """By how many pixels images are larger than their measurement: above and below, to the left and to the right."""
+        return (0, 0), (0, 0)
 
     def linear_part(self, A: Operator, y: Tensor) -> Tensor:
         """y without what A, in the unit of the image, leaves out: A x where the law is A x + b."""

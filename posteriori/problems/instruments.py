@@ -14,7 +14,7 @@ from posteriori.operators.downsample import Kind
 from posteriori.operators.jpeg import Subsampling
 from posteriori.problems import own, patterns
 from posteriori.problems.fields import Count, File, Number, Positive, Seed, Whole
-from posteriori.problems.instrument import Instrument, Notes, Shape, Share
+from posteriori.problems.instrument import Instrument, Margins, Notes, Shape, Share
 from posteriori.problems.resonance import MRI
 from posteriori.problems.tomography import Radon, Transmission
 from posteriori.settings import Setting
@@ -43,7 +43,12 @@ class Nothing(Instrument):
 
 
 class Blur(Instrument):
-    """A Gaussian of ``std`` pixels, or the ``kernel`` in a file, (kh, kw) numbers of sum 1; ``normalize`` divides by their sum."""
+    """A Gaussian of ``std`` pixels, or the ``kernel`` in a file, (kh, kw) numbers of sum 1; ``normalize`` divides by their sum.
+
+    boundary: what lies beyond the border of the image. Where it is not stated, "circular" for a measurement that is simulated, and for a
+    measured file "valid": nothing is assumed, images are larger than y by the kernel, and results are shown cut to y's frame. A measured
+    file whose image is stated, or known to the prior, to be no larger than y has "reflect".
+    """
 
     pictures = True
     name: Literal["blur"]
@@ -51,7 +56,7 @@ class Blur(Instrument):
     size: Count | None = None
     kernel: File | None = None
     normalize: Annotated[bool, Field(strict=True)] = False
-    boundary: Boundary = "circular"
+    boundary: Boundary | None = None
 
     @model_validator(mode="after")
     def one(self) -> Blur:
@@ -62,8 +67,19 @@ class Blur(Instrument):
         return self
 
     def build(self, shape: Shape) -> Operator:
-        k = patterns.kernel(self.kernel, self.normalize)[0] if self.kernel else ops.gaussian_kernel(self.std or 1.0, self.size)
-        return ops.Blur(k, shape, self.boundary)
+        return ops.Blur(self._taps(), shape, self.boundary or "circular")
+
+    def assuming(self, boundary: Boundary) -> Instrument:
+        return self if self.boundary else self.model_copy(update={"boundary": boundary})
+
+    def margins(self) -> Margins:
+        if self.boundary != "valid":
+            return (0, 0), (0, 0)
+        rows, columns = ((k - 1 - k // 2, k // 2) for k in self._taps().shape)
+        return rows, columns
+
+    def _taps(self) -> Tensor:
+        return patterns.kernel(self.kernel, self.normalize)[0] if self.kernel else ops.gaussian_kernel(self.std or 1.0, self.size)
 
     def notes(self) -> Notes:
         return patterns.kernel(self.kernel, self.normalize)[1] if self.kernel else ()
@@ -208,6 +224,15 @@ class Compose(Instrument):
         for part in self.parts[1:]:
             A = part.build(A.out_shape) @ A
         return A
+
+    def assuming(self, boundary: Boundary) -> Instrument:
+        parts = tuple(part.assuming(boundary) for part in self.parts)
+        return self if all(a is b for a, b in zip(parts, self.parts, strict=True)) else self.model_copy(update={"parts": parts})
+
+    def margins(self) -> Margins:
+        known = [part.margins() for part in self.parts]
+        (top, bottom), (left, right) = ((sum(m[axis][side] for m in known) for side in (0, 1)) for axis in (0, 1))
+        return (top, bottom), (left, right)
 
     def notes(self) -> Notes:
         return tuple(note for part in self.parts for note in part.notes())

@@ -89,7 +89,8 @@ MEANING: dict[str, dict[str, str]] = {
         "size": "side of the Gaussian kernel, in pixels; by default large enough for std",
         "kernel": "a picture or array of (rows, columns) with sum 1; this or std",
         "normalize": "divide the kernel of a file by its sum",
-        "boundary": "what lies beyond the border of the image; valid measures only where the kernel lies within it",
+        "boundary": "what lies beyond the border of the image: valid assumes nothing. Left out: valid for a measured file (reflect where "
+        "the image is no larger than it), circular for a simulated one",
     },
     "operator mask": {
         "box": "side of the square that is hidden, in pixels; this, keep or file",

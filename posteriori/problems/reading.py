@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from posteriori.likelihood import Frame
+from posteriori.linalg import cosine
 from posteriori.measurements import read_array, read_image
 from posteriori.measurements.arrays import SUFFIXES as ARRAYS
 from posteriori.noise import Noise
@@ -148,14 +151,21 @@ def simulate(A: Operator, x: Tensor, law: Noise, seed: int) -> Tensor:
         return law.sample(A(x[None]), Streams(seed, [NOISE_STREAM]))[0]
 
 
-def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> tuple[Operator, Tensor, Notes]:
-    """The operator and the measurement in a file. wanted: the shape of images; a side of any length (None) is that of the measurement."""
+class Measured(NamedTuple):
+    """The operator, y (*O), the part of the image that lies under y where it is larger than y, and sentences about them."""
+
+    A: Operator
+    y: Tensor
+    frame: Frame | None
+    notes: Notes
+
+
+def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> Measured:
+    """What is in a file that was measured. wanted: the shape of images; a side of any length (None) follows from the measurement."""
     y, level, notes = as_numbers(path, range, section.reading(how), section.pictorial)
     y = section.arrange(y, str(path))
-    section = section.matched(y)
     with torch.no_grad():
-        fixed = _known(wanted)
-        A = section.build(fixed or section.like(y) or _like(y, wanted))
+        section, A, frame, more = _seen(section.matched(y), y, wanted, path.name)
         fitted = _fitted(section, A, y)
         if fitted is None:
             raise ValueError(_misplaced(path, A, y, wanted))
@@ -166,7 +176,40 @@ def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: R
                 "part, operator: {name: compose, parts: [..., {name: mask, file: ...}]}"
             )
         fitted = section.linear_part(A, fitted)
-        return A, fitted, (*notes, *_doubts(path, A, fitted, law, level))
+        return Measured(A, fitted, frame, (*notes, *more, *_doubts(path, A, fitted, law, level)))
+
+
+def _seen(section: Instrument, y: Tensor, wanted: Wanted, name: str) -> tuple[Instrument, Operator, Frame | None, Notes]:
+    """The section with its border settled, its operator, the frame of y in the image, and what to say of it.
+
+    A camera sees light from beyond the border of its picture: without a statement an image is larger than y by what a blur reaches. Where
+    images can be no larger than y, they are mirrored.
+    """
+    fixed, open_border = _known(wanted), section.assuming("valid")
+    if fixed is None:
+        (top, bottom), (left, right) = open_border.margins()
+        like = open_border.like(y) or _like(y, wanted)
+        if len(like) != 3 or not top + bottom + left + right:
+            return open_border, open_border.build(like), None, ()
+        C, H, W = like
+        shape = (C, top + H + bottom, left + W + right)
+        said = (
+            f"{name}: nothing is assumed of what lies beyond its border. Images are {shape[1]} x {shape[2]}, larger by what the blur "
+            f"reaches; results are shown cut to its {H} x {W}"
+        )
+        return open_border, open_border.build(shape), ((top, top + H), (left, left + W)), (said,)
+    if open_border is not section:
+        with suppress(ValueError):  # as for a kernel that is larger than the image
+            A = open_border.build(fixed)
+            if _fitted(open_border, A, y) is not None:
+                return open_border, A, None, ()
+        section = section.assuming("reflect")
+        said = (
+            f"{name}: images are no larger than it, so that what the blur brings in from beyond its border is taken for their mirror image "
+            "(boundary: reflect). With an image_shape larger by the kernel, or without one where the prior takes any, nothing is assumed"
+        )
+        return section, section.build(fixed), None, (said,)
+    return section, section.build(fixed), None, ()
 
 
 def _known(wanted: Wanted) -> Shape | None:
@@ -230,19 +273,26 @@ def _doubts(path: Path, A: Operator, y: Tensor, law: Noise, level: float) -> Not
             f"warning: {path.name} is stored in steps of {level:.3g}; their rounding alone has a standard deviation of {rounding:.3g}, "
             f"more than the stated noise of {std:.3g}. Store y with 16 bits, or state more noise"
         )
-    spectrum = A.spectrum() if isinstance(A, LinearOperator) and std > 0 else None
-    if spectrum is not None:
+    parts = _parts(A, y) if isinstance(A, LinearOperator) and std > 0 else None
+    if parts is not None:
         # Along directions that A does not reach, y holds noise alone.
-        c = spectrum.Uh(y[None])[0]
-        unreached = torch.ones(len(c), dtype=torch.bool)
-        unreached[: len(spectrum.s)] = spectrum.s <= 1e-3 * spectrum.s.max()
-        alone = c[unreached].abs().square()
+        c, s = parts
+        alone = c[s <= 1e-3 * s.max()].abs().square()
         if len(alone) >= 30 and (ratio := float(alone.mean()) ** 0.5 / std) > 2:
             notes.append(
                 f"warning: {path.name} holds detail that {type(A).__name__} cannot make, {ratio:.1f} times the stated noise. Is it the "
                 f"clean image? Then write measurement: {{image: {path.name}}}. Otherwise check the operator and the noise level"
             )
     return tuple(notes)
+
+
+def _parts(A: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Coordinates of y and how well A reaches each of them: singular values or, nearly, what it passes of each frequency."""
+    spectrum, passed = A.spectrum(), A.measured_power()
+    if spectrum is not None:
+        c = spectrum.Uh(y[None])[0]
+        return c, torch.nn.functional.pad(spectrum.s, (0, len(c) - len(spectrum.s)))
+    return None if passed is None else (cosine(y[None])[0].flatten(), passed.sqrt().expand(y.shape).flatten())
 
 
 def _span(array: Tensor) -> str:

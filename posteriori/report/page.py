@@ -46,7 +46,7 @@ def page(folder: str | Path, out: str | Path | None = None) -> Path:
     places = [folder] if (folder / "run.json").exists() else sorted(p.parent for p in folder.glob("*/run.json"))
     if not places:
         raise FileNotFoundError(f"no run in {folder}: neither run.json nor sub-folders that hold one{told(folder)}")
-    runs = [(Run.load(place), _summary(place)) for place in places]
+    runs = [(Run.load(place).in_frame(), _summary(place)) for place in places]
     if len(runs) > 1:
         runs.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))
     first = runs[0][0]
@@ -81,7 +81,8 @@ def _lead(title: str, run: Run) -> str:
     unit = f" for images in {c['range']}" if c["range"] else ""
     inner = c.get("noise_std_in_prior_range")
     other = f"; {inner:g} in the prior's range {c['prior_range']}" if inner is not None and c["prior_range"] else ""
-    text = f"{c['prior']} prior, image {c['image_shape']}, measurement {c['measurement_shape']}. Noise: {level}{unit}{other}."
+    shown = f" (shown: {list(run.samples.shape[1:])}, the part that was measured)" if "frame" in c else ""
+    text = f"{c['prior']} prior, image {c['image_shape']}{shown}, measurement {c['measurement_shape']}. Noise: {level}{unit}{other}."
     return f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(text)}</p>'
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posteriori.evaluation.images import psnr
 from posteriori.evaluation.summary import summary
-from posteriori.likelihood import Posterior
+from posteriori.likelihood import Posterior, framed
 from posteriori.methods.base import Method
 from posteriori.operators.base import LinearOperator
 from posteriori.run import Run, write_json
@@ -31,6 +31,7 @@ def save(
     reference, baseline: images in the range of the likelihood. method: that made the run, for what is said of its steps. baseline_name:
     what made the baseline, whose PSNR is that of the summary's ``baseline``. Each file is written beside its place and renamed.
     """
+    reference, baseline = (None if image is None else framed(image, post.given.frame) for image in (reference, baseline))
     extras = dict(run.extras)
     y, A = post.given.y, post.given.A
     shown = _display(y, A)
