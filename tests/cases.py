@@ -41,6 +41,7 @@ OPERATORS = {
     "Compose": lambda dtype: ops.Mask(ops.random_mask((6, 6), 0.5, 0), (1, 6, 6)) @ ops.Blur(_draw(3, 3, dtype=dtype), (1, 6, 6)),
     "Scaled Radon": lambda dtype: ops.Scaled(ops.Radon((6, 5), [0, 30, 100], 0.5), 0.02),
     "Scaled mask": lambda dtype: ops.Scaled(ops.Mask(ops.random_mask((5, 4), 0.5, 3)), 3.0),
+    "Weighted Radon": lambda dtype: ops.Weighted(ops.Radon((6, 5), [0, 30, 100], 0.5), _draw(3, 8, dtype=dtype).abs() + 0.1),
     "PhaseMap": lambda dtype: ops.PhaseMap(torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))),
     "Compose Fourier": lambda dtype: ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6)),
     "Compose coils": lambda dtype: ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 2)) @ ops.ComplexChannels((2, 6, 5)),

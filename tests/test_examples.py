@@ -53,9 +53,11 @@ def test_a_complex_prior_shows_magnitudes(tmp_path):
 
 
 def test_photon_counts_of_a_chest_in_hounsfield_units(tmp_path):
-    run, record, page = solved(tmp_path, "counts.yaml", n=1, steps=3, method="DPS")
+    run, record, page = solved(tmp_path, "counts.yaml", n=1, steps=6)
     assert float(run.samples.min()) < -800
     assert record["data_range"] == 1600
+    assert 0.5 < record["chi2_samples"] < 2
+    assert record["psnr_mean"] > record["baseline"]["psnr"] + 1
     assert record["baseline"]["name"] == "Filtered back-projection"
     assert 25 < record["baseline"]["psnr"] < 32
     assert "Filtered back-projection" in page

@@ -36,6 +36,7 @@ from posteriori.operators.radon import Radon
 from posteriori.operators.scaled import Scaled
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
+from posteriori.operators.weighted import Weighted
 from posteriori.settings import absent
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Spectrum",
     "Stack",
     "Transmission",
+    "Weighted",
     "back_projection",
     "box_mask",
     "dot_test",

@@ -103,7 +103,10 @@ MEANING: dict[str, dict[str, str]] = {
     "operator downsample": {"factor": "how many times smaller each side is", "kind": "by which filter; they differ by more than 10 dB"},
     "operator radon": RAYS,
     "operator transmission": RAYS
-    | {"photons": "that each detector counts where nothing is in the way: a number, or a file of (detectors,) or (angles, detectors)"},
+    | {
+        "photons": "that each detector counts where nothing is in the way: a number, or a file of (detectors,) or (angles, detectors)",
+        "linear": "take the counts for line integrals with Gaussian noise of variance 1 / y, for methods of linear operators",
+    },
     "operator phase-retrieval": {"oversampling": "side of the Fourier grid over the side of the image"},
     "operator clip": {
         "gain": "by which the image is multiplied first",

@@ -10,16 +10,16 @@ A sinogram in a file is (angles, detectors).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
 from posteriori import operators as ops
 from posteriori.measurements import read_array, read_image
 from posteriori.measurements.arrays import SUFFIXES as ARRAYS
-from posteriori.noise import Counts, Noise
+from posteriori.noise import Counts, Gaussian, Noise
 from posteriori.operators.base import Operator
 from posteriori.priors import Prior
 from posteriori.problems import noises
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Attenuations in 1 / mm are below 1 for all that is X-rayed; Hounsfield units span hundreds.
 LARGEST = 10.0
+USUAL = "Filtered back-projection"
 
 
 class Geometry(Part):
@@ -127,11 +128,22 @@ class Transmission(Geometry, Instrument):
     photons: those that each detector counts where nothing is in the way, a number or a file of (detectors,) or (angles, detectors). The
     measurement is then the counts themselves, and poisson noise has no peak. Without photons the measurement is the share that passes,
     and the peak of poisson noise is the number of photons.
+    linear: the counts are taken for line integrals log(photons / y) with Gaussian noise of variance 1 / y, each in units of its own noise
+    level: the Poisson law to second order, good for tens of photons or more, with which methods for linear operators work.
+    Source: Sauer and Bouman, A local update strategy for iterative reconstruction from projections, 1993.
     """
 
     positive = True
     name: Literal["transmission"]
     photons: Positive | File | None = Field(None, union_mode="left_to_right")
+    linear: Annotated[bool, Field(strict=True)] = False
+    _counts: Tensor | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def counted(self) -> Transmission:
+        if self.linear and self.photons is None:
+            raise ValueError("linear takes the counts for line integrals, so that it needs photons")
+        return self
 
     def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
         low, high = noise.stated()
@@ -140,12 +152,17 @@ class Transmission(Geometry, Instrument):
             return super().ready(source, noise, prior)
         if not isinstance(noise, noises.Poisson) or noise.peak is not None:
             raise ValueError("noise: with photons the counts themselves are measured: state {law: poisson, range: ...}, and no peak")
-        law: Noise = Counts()
+        if self.linear and source.file is None:
+            raise ValueError("linear takes the noise level of each ray from measured counts: measurement: {file: ...}")
+        law: Noise = Gaussian(1.0) if self.linear else Counts()
         said = f"{_span(self._photons())} photons at a detector without an object"
-        return Ready(self, law, (low, high), prior, (said,))
+        how = ("the counts are taken for line integrals with Gaussian noise, each in units of its noise level",) if self.linear else ()
+        return Ready(self, law, (low, high), prior, (said, *how))
 
     def build(self, shape: Shape) -> Operator:
         photons, (a, b) = self._photons(), self.affine
+        if self._counts is not None:
+            return ops.Weighted(ops.Scaled(self.rays(shape), a), self._counts.sqrt().reshape(-1, *self._counts.shape[-2:]))
         A = ops.Transmission(self.rays(shape), 1.0 if photons is None else photons)
         return A if self.unit == "1/mm" else ops.Affine(A, a, b)
 
@@ -158,14 +175,32 @@ class Transmission(Geometry, Instrument):
         return self.ordered(y, path)
 
     def matched(self, y: Tensor) -> Instrument:
-        return self if self.detectors else self.model_copy(update={"detectors": y.shape[-1]})
+        known = self.model_copy(update={"detectors": self.detectors or y.shape[-1]})
+        known._counts = y.clamp(min=1) if self.linear else None
+        return known
 
     def like(self, y: Tensor) -> Shape | None:
         return self.sides(y)
 
+    def linear_part(self, A: Operator, y: Tensor) -> Tensor:
+        """Of counts taken for line integrals: these, without those of water for Hounsfield units, over their noise levels."""
+        if not isinstance(A, ops.Weighted):
+            return y
+        photons, counts = self._photons(), y.clamp(min=1)
+        assert photons is not None  # linear needs them
+        return A.weights * (torch.log(photons / counts) - _integrals(A, self.affine[1]).to(y))
+
     def baseline(self, A: Operator) -> Baseline:
-        """Of the line integrals log(I0 / y), at least half a photon."""
+        """Of the line integrals log(I0 / y), at least half a photon (one, where they are taken for linear)."""
         a, b = self.affine
+        if isinstance(A, ops.Weighted):
+            weights = A.weights
+
+            def of_integrals(y: Tensor) -> Tensor:
+                integrals = y / weights + _integrals(A, b).to(y)
+                return (ops.back_projection(_radon(A), integrals[None])[0] - b) / a
+
+            return Baseline(USUAL, of_integrals)
         inner = A.A if isinstance(A, ops.Affine) else A
         assert isinstance(inner, ops.Transmission)
         least = 0.5 if self.calibrates else 1e-6
@@ -174,7 +209,7 @@ class Transmission(Geometry, Instrument):
             integrals = torch.log(inner.photons.to(y) / y.clamp(min=least))
             return (ops.back_projection(_radon(inner), integrals[None])[0] - b) / a
 
-        return Baseline("Filtered back-projection", image)
+        return Baseline(USUAL, image)
 
     @property
     def calibrates(self) -> bool:  # type: ignore[override]
