@@ -138,6 +138,7 @@ def _split(run: Run, configs: Sequence[dict[str, Any]], n: int) -> list[Run]:
                 trace=trace,
                 seconds=run.seconds / len(configs),
                 config=configs[j],
+                extras={},  # what a folder keeps to be looked at is that of the first measurement
             )
         )
     return runs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from posteriori.lineage import lineage, remarks
 from posteriori.methods.courses import off_course
 from posteriori.methods.evidence import GAP
 from posteriori.rng import Streams
-from posteriori.run import Run
+from posteriori.run import Run, read_json, write_json
 
 # Share of speckled pixels: 1 % of photographs at half their size have more, none at full size.
 SPECKLE = 0.0005
@@ -43,24 +44,35 @@ def quiet() -> AbstractContextManager[Any]:
     return warnings.catch_warnings(action="ignore", category=RunWarning)
 
 
-def tell(run: Run, post: Posterior) -> Run:
+def tell(run: Run, post: Posterior, folder: str | Path | None = None) -> Run:
     """The run itself, after a ``RunWarning`` for each sentence that looking at the samples gives.
 
     It costs an operator call for each sample, which is not counted. Lost rows and the evidence bound of a fit have been told by then.
     Whatever fails here is said and costs no sample.
+    folder: that of the run. What was found is written to its summary.json, for the tables of ``posteriori.report``, unless a summary of
+    this run is there already.
     """
     try:
         with torch.no_grad():
             chi2 = chi_squares(run, post)
-            record = facts(run, post) | {"diverged": 0, "evidence_gap": None, "coverage": None, "speckle": None}
+            record = facts(run, post) | {"coverage": None, "speckle": None}
             record["chi2_samples"] = None if chi2 is None else float((run.log_w.softmax(0).to(chi2) * chi2).sum())
             record["chi2_expected"] = None if chi2 is None else expected_chi2(run, post)
-        found = flags(record)
+        found = flags(record | {"diverged": 0, "evidence_gap": None})
+        if folder is not None:
+            _note(run, record | {"flags": flags(record)}, Path(folder) / "summary.json")
     except Exception as error:  # a run that is finished must not be lost to an operator that fails on its samples
         found = [f"The samples could not be compared with the measurement ({type(error).__name__}: {error})."]
     for sentence in found:
         warnings.warn(sentence, RunWarning, stacklevel=3)
     return run
+
+
+def _note(run: Run, record: dict[str, Any], place: Path) -> None:
+    """What ``tell`` has found as the summary of the run, which has no seconds of another one."""
+    if place.exists() and read_json(place).get("seconds") == run.seconds:
+        return
+    write_json(place, {"method": run.config.get("method", "unknown"), "counts": run.counts, "seconds": run.seconds} | record)
 
 
 def chi_squares(run: Run, post: Posterior) -> Tensor | None:
@@ -213,11 +225,7 @@ def _looks(record: dict[str, Any]) -> list[str]:
         out.append(
             f"{100 * record['constant']:.0f} % of the samples have the same value everywhere: the prior or the method has lost the image."
         )
-    if record["speckle"] is not None and record["speckle"] > SPECKLE:
-        out.append(
-            f"{100 * record['speckle']:.1f} % of the pixels stick out of all their neighbours (salt-and-pepper speckle): look at a sample "
-            "at full size, whatever its PSNR."
-        )
+    out += speckled(record)
     if record["outside_range"] is not None and record["outside_range"] > 0.05:
         low, high = record["range"]
         out.append(
@@ -225,6 +233,15 @@ def _looks(record: dict[str, Any]) -> list[str]:
             "is the range right?"
         )
     return out
+
+
+def speckled(record: dict[str, Any]) -> list[str]:
+    if record["speckle"] is None or record["speckle"] <= SPECKLE:
+        return []
+    return [
+        f"{100 * record['speckle']:.2g} % of the pixels stick out of all their neighbours (salt-and-pepper speckle): look at a sample at "
+        "full size, whatever its PSNR."
+    ]
 
 
 def _kept(record: dict[str, Any]) -> list[str]:

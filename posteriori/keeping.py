@@ -13,13 +13,16 @@ from typing import Any, Protocol
 
 from posteriori import checkpoint
 from posteriori.configuration import check_same
+from posteriori.likelihood import Posterior
 from posteriori.run import Run, locked, read_json, write_json
+from posteriori.views import viewed
 
 
 class Resumable(Protocol):
     """A run to be done in a folder: the ``Job`` of ``posteriori.sample``."""
 
     config: dict[str, Any]
+    post: Posterior
 
     def visit(self, folder: Path, config: dict[str, Any]) -> None: ...
     def run(self, folder: Path | None, every: float) -> Run: ...
@@ -44,7 +47,7 @@ def keep(work: Resumable, folder: Path, resume: bool, every: float) -> Run:
         else:  # rows or a checkpoint without the record of their run are nobody's
             checkpoint.clear(folder)
         with told(folder, work):
-            run = work.run(folder, every)
+            run = viewed(work.run(folder, every), work.post)
             run.save(folder)
         checkpoint.clear(folder)
         return run

@@ -10,6 +10,7 @@ Every file is written beside its place and renamed, so that a kill leaves the ol
 from __future__ import annotations
 
 import fcntl
+import html
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from torch import Tensor
 from posteriori import identity
 from posteriori.files import whole, write_text
 from posteriori.linalg import real_view
+from posteriori.measurements.pictures import glimpse, limits
 from posteriori.settings import Fraction, Setting
 
 
@@ -83,6 +85,12 @@ class Run:
             f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape {list(self.samples.shape[1:])} {kind}"
             f"{f', {lost} diverged' if lost else ''}; {calls or 'no'} calls a sample; {self.seconds:.1f} s)"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of ``repr`` and, where the samples are pictures, mean, standard deviation and samples, small."""
+        shown, range = self.in_frame(), self.config.get("range")
+        stated = limits(range, self.samples.is_complex()) if range else None
+        return f"<div>{html.escape(repr(self))}</div>{glimpse(shown.samples, shown.mean, shown.std, stated)}"
 
     def in_frame(self) -> Run:
         """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and intervals then belong; itself without."""

@@ -110,7 +110,7 @@ def sample(
     config = describe(post, method, n=n, first=first, seed=seed, steps=steps)
     job = Job(post, method, steps, grid, seed, n, first, batch or batch_rows(post, method, n), tuple(watch), progress, config, Counter())
     run = job.run(None, checkpoint_seconds) if folder is None else keep(job, Path(folder), resume, checkpoint_seconds)
-    return tell(run, post)
+    return tell(run, post, folder)
 
 
 def _check(n: int, first: int, batch: int | None, returned: int) -> None:

@@ -26,6 +26,7 @@ from posteriori.methods import Method
 from posteriori.problems.solvers import method as chosen
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.sample import sample
+from posteriori.views import viewed
 
 PLAN = "plan.json"
 
@@ -111,10 +112,11 @@ def merge(folder: str | Path) -> Run:
     missing = [f"{p.first} to {p.first + p.n - 1}" for p in pieces if not _done(p)]
     if missing:
         raise RuntimeError(f"the run in {folder} cannot be merged yet: samples {', '.join(missing)} are not drawn")
+    post = _task(pieces[0].problem, pieces[0].method).posterior
     with locked(Path(folder)):
-        run = Run.merge([Run.load(piece.place) for piece in pieces])
+        run = viewed(Run.merge([Run.load(piece.place) for piece in pieces]), post)
         run.save(folder)
-    return tell(run, _task(pieces[0].problem, pieces[0].method).posterior)
+    return tell(run, post, folder)
 
 
 def _done(piece: Work) -> bool:

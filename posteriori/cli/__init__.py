@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from posteriori.cli.benches import bench_app
-from posteriori.cli.lists import Entries, StudyName
+from posteriori.cli.lists import StudyName
 
 DEBUG = "--debug"
 HELP = f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows where an error came from."
@@ -71,7 +71,7 @@ def solve(
 def compare(
     problem: Path,
     *,
-    methods: Entries = (),
+    methods: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     out: Path = Path("comparison"),
     quiet: bool = False,
 ) -> None:
@@ -92,10 +92,8 @@ def compare(
         no progress bars, and no lines in their place where there is no terminal.
     """
     from posteriori.cli.compare import run
-    from posteriori.cli.resuming import resumable, runs_kept
 
-    with resumable(lambda: runs_kept(out)):
-        run(problem, methods, out, progress=not quiet)
+    run(problem, methods, out, progress=not quiet)
 
 
 @app.command
@@ -150,19 +148,22 @@ def train(config: Path, *, out: Path, export: Path | None = None, device: str = 
 
 
 @app.command
-def report(folder: Path, *, out: Path | None = None) -> None:
+def report(folder: Path, *, out: Path | None = None, reference: Path | None = None) -> None:
     """Write one self-contained page for a run folder, or for a folder of runs.
 
     Parameters
     ----------
     folder:
-        what ``solve`` or ``demo`` wrote.
+        what ``solve`` or ``demo`` wrote, or ``sample(folder=)`` from Python.
     out:
         the page to write; index.html in that folder by default.
+    reference:
+        the true image, a picture or .npy, to compare samples with that were drawn without one.
     """
+    from posteriori.cli.truth import read
     from posteriori.report import page
 
-    print(page(folder, out))
+    print(page(folder, out, None if reference is None else read(reference, folder)))
 
 
 app.command(bench_app)

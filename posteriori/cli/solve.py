@@ -12,8 +12,9 @@ from posteriori import places, problems, report
 from posteriori.evaluation.noise_level import noise_level
 from posteriori.flags import quiet
 from posteriori.keeping import holds, told
-from posteriori.measurements import write_image
-from posteriori.report.colour import limits
+from posteriori.measurements import Depth, depth
+from posteriori.measurements.images import SUFFIXES
+from posteriori.report import files
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.sample import sample
 
@@ -40,7 +41,7 @@ def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_se
     level = noise_level(done, task.posterior)
     record |= {"chosen": str(task.choice) if task.choice else None, "noise_level": asdict(level) if level else None}
     write_json(out / "summary.json", record)
-    said = pictures(done, out)
+    said = files.write(done, out, stored(given))
     told_level = [str(level)] if level is not None and level.differs else []
     print("\n".join([*lines(done, record), *told_level, *said, f"page: {report.page(out)}"]))
 
@@ -84,30 +85,10 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
     return out + [f"note: {flag}" for flag in record["flags"]]
 
 
-def pictures(done: Run, out: Path) -> list[str]:
-    """Samples, mean and standard deviation as PNG files, when they are pictures; sentences about them. Cut to the frame of the run."""
-    whole, done = list(done.samples.shape[-2:]), done.in_frame()
-    x = done.samples.abs() if done.samples.is_complex() else done.samples
-    x = x[:, None] if x.ndim == 3 else x
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
-        return [f"no pictures: samples of shape {tuple(done.samples.shape[1:])} are not grey or RGB; they are in samples.safetensors"]
-    low, high = limits(done.config["range"] or (float(x.min()), float(x.max())), done.samples.is_complex())
-    clipped = sum(write_image(out / f"sample-{k:03d}.png", image, range=(low, high)) for k, image in enumerate(x))
-    mean = done.mean.abs() if done.mean.is_complex() else done.mean
-    write_image(out / "mean.png", mean.view(x.shape[1:]), range=(low, high))
-    said = []
-    if "frame" in done.config:
-        height, width = x.shape[-2:]
-        said.append(
-            f"frame: pictures, scores and page show the {height} x {width} pixels that were measured, of {whole[0]} x {whole[1]}; "
-            "samples.safetensors holds them all (Run.load(...).in_frame() is cut)"
-        )
-    if clipped:
-        said.append(
-            f"pictures: {clipped} of {x.numel()} values lie outside [{low:g}, {high:g}]; clipped in the PNG files, not in the samples"
-        )
-    if len(x) > 1:
-        top = max(float(done.std.max()), 1e-12)
-        write_image(out / "std.png", done.std.view(x.shape[1:]), range=(0.0, top))
-        said.append(f"std.png: black is 0, white is {top:.3g}")
-    return said
+def stored(given: problems.Problem) -> Depth | None:
+    """How the picture that was measured, or degraded, is stored; None for what is no picture file."""
+    source = given.measurement
+    path = source.file or source.image
+    if path is None or path.suffix.lower() not in SUFFIXES or (source.file and not given.operator.pictorial):
+        return None
+    return depth(path, white=source.white, unit=source.scale)

@@ -12,8 +12,8 @@ from posteriori.evaluation.calibration import coverage, members, room, student, 
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
 from posteriori.evaluation.spread import kept_of
-from posteriori.flags import chi_squares, expected_chi2, facts, flags
-from posteriori.likelihood import Posterior, framed
+from posteriori.flags import chi_squares, dispersion, expected_chi2, facts, flags, speckled
+from posteriori.likelihood import Posterior, Range, framed
 from posteriori.linalg import real_view
 from posteriori.methods.base import Method
 from posteriori.run import Run
@@ -61,17 +61,38 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: 
     shown = run.in_frame()
     if reference is not None:
         reference = framed(reference, post.given.frame)
-        _check(reference, post, tuple(shown.samples.shape[1:]))
+        _check(reference, tuple(shown.samples.shape[1:]), post.given.range)
     record: dict[str, Any] = {"method": run.config.get("method", "unknown"), **facts(run, post)}
     record |= {"effective_samples": effective_size(run.log_w), "counts": run.counts, "seconds": run.seconds}
     record |= _misfit(run, post) | _texture(shown)
     record["kept"] = _kept(run, post, method, record["spread"])
     record |= (
-        _compared(shown, post, reference)
+        _compared(shown, post.given.range, reference)
         if reference is not None
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
     return record | {"flags": flags(record)}
+
+
+def completed(run: Run, record: dict[str, Any], reference: Tensor | None = None) -> dict[str, Any]:
+    """A record of ``sample(folder=)``, or none, with what the samples alone tell, and with ``reference`` when one is given.
+
+    reference: shape E, in the range that the run states. Raises ``ValueError`` when it does not belong to the run.
+    """
+    out = {"method": run.config.get("method", "unknown"), "counts": run.counts, "seconds": run.seconds, "flags": []} | record
+    out.setdefault("finished", len(run.samples))
+    out.setdefault("spread", float(run.std.double().mean()) if len(run.samples) > 1 else None)
+    if out.get("speckle") is None:
+        found = _texture(run)
+        out |= found
+        out["flags"] = [*out["flags"], *speckled(found)]
+    if reference is not None:
+        range = tuple(run.config["range"]) if run.config["range"] else None
+        _check(reference, tuple(run.samples.shape[1:]), range)
+        compared = _compared(run, range, reference)
+        out["flags"] = [*out["flags"], *dispersion(out | {"scale": float(run.samples.abs().max())} | compared)]
+        out |= compared
+    return out
 
 
 def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float | None) -> float | None:
@@ -83,13 +104,13 @@ def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float |
     return kept_of(transition, torch.tensor(run.config["levels"], dtype=torch.float64), inner)
 
 
-def _check(reference: Tensor, post: Posterior, shape: tuple[int, ...]) -> None:
+def _check(reference: Tensor, shape: tuple[int, ...], range: Range | None) -> None:
     if tuple(reference.shape) != shape:
-        raise ValueError(f"the reference has shape {tuple(reference.shape)}, the images have shape {post.shape}")
+        raise ValueError(f"the reference has shape {tuple(reference.shape)}, the images have shape {shape}")
     if not bool(reference.abs().isfinite().all()):
         raise ValueError("the reference has values that are not finite")
-    if post.given.range is not None and not reference.is_complex():
-        (low, high), least, most = post.given.range, float(reference.min()), float(reference.max())
+    if range is not None and not reference.is_complex():
+        (low, high), least, most = range, float(reference.min()), float(reference.max())
         if least < low - (high - low) or most > high + (high - low):
             raise ValueError(
                 f"the reference spans [{least:.4g}, {most:.4g}], but images are expressed in [{low:g}, {high:g}]; convert it first"
@@ -124,11 +145,11 @@ def _texture(run: Run) -> dict[str, Any]:
     return record
 
 
-def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
+def _compared(run: Run, range: Range | None, reference: Tensor) -> dict[str, Any]:
     x, mean, truth = run.samples, run.mean[None], reference.to(run.samples)
     w, n = normalised(run.log_w, len(run.samples)), len(run.samples)
     record: dict[str, Any] = dict.fromkeys(REFERENCED) | {"coverage": None}
-    record |= _range(post, truth)
+    record |= _range(range, truth)
     record["rmse_sample"] = float((w * (_mean_square(x - truth).double().cpu())).sum().sqrt())
     record["rmse_mean"] = float(_mean_square(mean - truth).sqrt())
     if n > 1:
@@ -151,16 +172,16 @@ def _compared(run: Run, post: Posterior, reference: Tensor) -> dict[str, Any]:
     record |= {"psnr_sample": float((w * scores).sum()), "psnr_mean": float(psnr(mean, truth, width))}
     if n > 1:
         record["psnr_sample_std"] = float(scores.std())
-    if mean.ndim == 4 and min(mean.shape[2:]) >= 11:
+    if truth.ndim == 3 and min(truth.shape[1:]) >= 11:
         span = (record["lowest"], record["lowest"] + width)
         record |= {"ssim_sample": float((w * ssim(x, truth, span)).sum()), "ssim_mean": float(ssim(mean, truth, span))}
     return record
 
 
-def _range(post: Posterior, truth: Tensor) -> dict[str, Any]:
+def _range(range: Range | None, truth: Tensor) -> dict[str, Any]:
     """What PSNR and SSIM are relative to: the stated range, else what the reference spans (for complex images its magnitudes from 0)."""
-    if post.given.range is not None and not truth.is_complex():
-        (low, high), source = post.given.range, "stated range"
+    if range is not None and not truth.is_complex():
+        (low, high), source = range, "stated range"
     elif truth.is_complex():
         low, high, source = 0.0, float(truth.abs().max()), "largest magnitude of the reference"
     else:

@@ -18,6 +18,9 @@ class Affine(Operator):
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.a * x + self.b)
 
+    def layout(self, y: Tensor) -> Tensor:
+        return self.A.layout(y)
+
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         y, pull = self.A.linearize(self.a * x + self.b)
         return y, lambda u: self.a * pull(u)

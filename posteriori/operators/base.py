@@ -86,6 +86,10 @@ class Operator(nn.Module, metaclass=Checked):
             dtype = floats[0].to_real() if floats else torch.float32
         return draw(rows, *self.in_shape, dtype=dtype.to_complex() if self.complex_in else dtype, device=device)
 
+    def layout(self, y: Tensor) -> Tensor:
+        """One measurement (*O) as it lies before the instrument, to be looked at: NaN where nothing was measured. By default y."""
+        return y
+
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         """A(x), and the map u -> (dA/dx)^H u."""
         with torch.enable_grad():

@@ -31,6 +31,9 @@ class Compose(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.B.adjoint(self.A.adjoint(y))
 
+    def layout(self, y: Tensor) -> Tensor:
+        return self.A.layout(y)
+
     def spectrum(self) -> Spectrum | None:
         A, B = self.A, self.B
         if _unitary(B) and (s := A.spectrum()):
@@ -52,6 +55,9 @@ class Chain(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.B(x))
+
+    def layout(self, y: Tensor) -> Tensor:
+        return self.A.layout(y)
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
         middle, pull_B = self.B.linearize(x)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
-from posteriori.operators.mask import observed_first, scatter
+from posteriori.operators.mask import laid, observed_first, scatter
 
 
 class MaskedFourier(LinearOperator):
@@ -61,6 +61,9 @@ class MaskedFourier(LinearOperator):
             raise ValueError(f"fill takes {self.sampled} sampled points (..., {self.sampled}), got {tuple(y.shape)}")
         full = scatter(y.reshape(-1, self.sampled), self.order[: self.sampled], self.in_shape)
         return full.view(*y.shape[:-1], *self.in_shape)
+
+    def layout(self, y: Tensor) -> Tensor:
+        return laid(y, self.order[: self.sampled], self.in_shape)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

@@ -42,6 +42,9 @@ class Mask(LinearOperator):
         self.check_measurement(y)
         return scatter(y, self.order[: self.observed], self.in_shape)
 
+    def layout(self, y: Tensor) -> Tensor:
+        return laid(y, self.order[: self.observed], self.in_shape)
+
     def spectrum(self) -> Spectrum:
         return Spectrum(
             torch.ones(self.observed, device=self.order.device),
@@ -50,6 +53,13 @@ class Mask(LinearOperator):
             U=lambda c: c,
             Uh=lambda y: y,
         )
+
+
+def laid(y: Tensor, places: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Numbers (..., m) in their flat ``places`` of a picture (..., *shape) that is NaN elsewhere."""
+    full = torch.full((*y.shape[:-1], math.prod(shape)), math.nan, dtype=y.dtype, device=y.device)
+    full[..., places.to(y.device)] = y
+    return full.view(*y.shape[:-1], *shape)
 
 
 def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, int]:

@@ -48,6 +48,9 @@ class MultiCoilFourier(LinearOperator):
         """Whole k-spaces with 0 where nothing was sampled: (..., coils, m) -> (..., coils, H, W)."""
         return self.fourier.fill(y)
 
+    def layout(self, y: Tensor) -> Tensor:
+        return self.fourier.layout(y)
+
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return self.select(self.fourier.transform(self.sensitivities.to(x.dtype) * x[:, None]))

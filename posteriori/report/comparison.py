@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from posteriori.files import write_text
-from posteriori.report.colour import heat, picture
+from posteriori.measurements.pictures import heat, uri
+from posteriori.measurements.pictures import image as picture
 from posteriori.report.page import STYLE
 from posteriori.run import Run
 
@@ -128,7 +129,7 @@ def _pictures(rows: Sequence[Row]) -> str:
         cells = [_cell(_planes(x.mean), f"Mean of {len(x.samples)}", runs)] if len(x.samples) > 1 else []
         cells += [_cell(_planes(one), f"Sample {k}", runs) for k, one in enumerate(x.samples[:SHOWN])]
         if len(x.samples) > 1 and _planes(x.std) is not None:
-            cells.append(_framed(heat(_flat(x.std), 0.0, top or 1.0), f"Standard deviation, to {top:.3g}"))
+            cells.append(_framed(uri(heat(_flat(x.std), 0.0, top or 1.0)), f"Standard deviation, to {top:.3g}"))
         lines.append(f'<tr><td class="name">{html.escape(row.label)}</td>{"".join(cells)}</tr>')
     return f"<table>{''.join(lines)}</table>"
 
@@ -139,7 +140,7 @@ def _cell(image: Tensor | None, title: str, runs: Sequence[Run]) -> str:
         return ""
     ends = [(float(_real(r.samples).min()), float(_real(r.samples).max())) for r in runs]
     low, high = runs[0].config["range"] or (min(low for low, _ in ends), max(high for _, high in ends))
-    return _framed(picture(image, low, high), title)
+    return _framed(uri(picture(image, low, high)), title)
 
 
 def _framed(uri: str, title: str) -> str:
