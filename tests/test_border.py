@@ -153,7 +153,7 @@ def test_solve_shows_and_scores_the_frame_and_keeps_the_whole(write, tmp_path, m
     assert record["chi2_samples"] == pytest.approx(float(given.chi2(run.samples).mean()), rel=1e-4)
     assert record["numbers"] == "real"
     page = (out / "index.html").read_text()
-    assert "image [3, 29, 21] (shown: [3, 21, 13], the part that was measured)" in page
+    assert "samples of shape 3 x 21 x 13 (the part that was measured, of 3 x 29 x 21)" in page
     assert Run.load(out).extras["reference"].shape == (3, 21, 13)
     assert solve(monkeypatch, file, out, "--resume") == 0  # the frame is part of what a run is known by
 

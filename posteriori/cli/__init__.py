@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from posteriori.cli.benches import bench_app
-from posteriori.cli.lists import StudyName
+from posteriori.cli.lists import Entries, StudyName
 
 DEBUG = "--debug"
 HELP = f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows where an error came from."
@@ -71,7 +71,7 @@ def solve(
 def compare(
     problem: Path,
     *,
-    methods: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    methods: Entries = (),
     out: Path = Path("comparison"),
     quiet: bool = False,
 ) -> None:
@@ -92,8 +92,10 @@ def compare(
         no progress bars, and no lines in their place where there is no terminal.
     """
     from posteriori.cli.compare import run
+    from posteriori.cli.resuming import resumable, runs_kept
 
-    run(problem, methods, out, progress=not quiet)
+    with resumable(lambda: runs_kept(out)):
+        run(problem, methods, out, progress=not quiet)
 
 
 @app.command

@@ -85,11 +85,14 @@ def _raw(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 LISTED = Parameter(converter=_words, consume_multiple=True, show_default=False, show_choices=False)
 Words = Annotated[tuple[str, ...], LISTED]
-Unparted = Annotated[tuple[str, ...], Parameter(converter=_raw, consume_multiple=True, show_default=False)]
+UNPARTED = Parameter(converter=_raw, consume_multiple=True, show_default=False, show_choices=False)
+Unparted = Annotated[tuple[str, ...], UNPARTED]
 Numbers = Annotated[tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)]
 if TYPE_CHECKING:
     Methods = Words
+    Entries = Words
     StudyName = str
 else:
     StudyName = Annotated[Literal[study_names()] | str, Parameter(converter=_word, show_choices=False)]
     Methods = Annotated[tuple[Literal[method_names()] | str, ...], LISTED]
+    Entries = Annotated[tuple[Literal[method_names()] | str, ...], UNPARTED]

@@ -38,6 +38,14 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def runs_kept(folder: Path) -> str:
+    """Of a comparison: the runs in the folders of its methods."""
+    places = sorted(folder.glob("*/run.json"))
+    ended = [place for place in places if read_json(place).get("state") == "complete"]
+    under_way = [run_kept(place.parent) for place in places if place not in ended]
+    return "; ".join([f"{len(ended)} complete runs are kept in {folder}", *under_way])
+
+
 def rows_kept(count: int, file: Path | None) -> str:
     """Of a bench."""
     return "no row was kept, as without --json FILE none is" if file is None else f"{count} rows are kept in {file}"

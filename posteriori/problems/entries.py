@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from posteriori import grid as grids
 from posteriori.methods import Method
+from posteriori.problems import own
 from posteriori.problems.solvers import method
 from posteriori.settings import Count
 
@@ -38,8 +39,9 @@ class Entry:
 
     @property
     def folder(self) -> str:
-        """The label as the name of a folder."""
-        return re.sub(r"[^\w.=-]+", "_", self.label).strip("_")
+        """The label as the name of a folder and, of a method of the user's own, the beginning of the digest of its file."""
+        code = own.code(self.method)
+        return re.sub(r"[^\w.=-]+", "_", self.label).strip("_") + (f"-{code[:8]}" if code else "")
 
 
 def entries(raws: Sequence[Any], context: Mapping[str, Any] | None = None) -> tuple[Entry, ...]:

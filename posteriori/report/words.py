@@ -30,6 +30,8 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
     what = f"a measurement of shape {_times(c['measurement_shape'])} ({c['operator']}, {noise(c)})"
     if len(runs) == 1:
         n, shape = len(run.samples), _times(list(run.samples.shape[1:]))
+        if "frame" in c:
+            shape += f" (the part that was measured, of {_times(c['image_shape'])})"
         drew = f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} that could have made {what}"
         return f"{drew}; {trust(run, record)}."
     doubted = [r.config["method"] for r, found in runs if found.get("flags")]
