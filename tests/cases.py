@@ -75,6 +75,10 @@ OPERATORS = {
     "Radon": lambda dtype: ops.Radon((2, 9, 12), [0, 30, 45, 90, 100.5, 135], 0.7).to(dtype),
     "Radon few detectors": lambda dtype: ops.Radon((11, 8), [10, 70, 200], 1.0, detectors=6, detector_mm=2.0).to(dtype),
     "Transmission": lambda dtype: ops.Transmission(ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)),
+    "Slicewise": lambda dtype: ops.Slicewise(ops.Downsample((1, 4, 6), 2).to(dtype), 3),
+    "Slicewise coils": lambda dtype: ops.Slicewise(ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)), 2),
+    "Slicewise tall": lambda dtype: ops.Slicewise(ops.Dense(_draw(5, 3, dtype=dtype)), 2),
+    "Slicewise reflect": lambda dtype: ops.Slicewise(ops.Blur(ops.gaussian_kernel(0.7).to(dtype), (1, 7, 8), boundary="reflect"), 2),
     "Stack": lambda dtype: ops.Stack(
         ops.Downsample((1, 8, 8), 2).to(dtype),
         ops.Mask(ops.box_mask((1, 8, 8), 4)),
@@ -197,6 +201,9 @@ PRIORS = {
     "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
     "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
     "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
+    "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
+    "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
+    "UNet slices": lambda dtype: pri.Slices(pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1),
     "UNet": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5),
     "UNet padded": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5),
     "UNet v": lambda dtype: pri.Network(

@@ -34,6 +34,7 @@ from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.phase_map import PhaseMap
 from posteriori.operators.radon import Radon
 from posteriori.operators.scaled import Scaled
+from posteriori.operators.slicewise import Slicewise
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
 from posteriori.operators.weighted import Weighted
@@ -62,6 +63,7 @@ __all__ = [
     "PhaseRetrieval",
     "Radon",
     "Scaled",
+    "Slicewise",
     "SolveError",
     "Spectrum",
     "Stack",

@@ -10,6 +10,7 @@ from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import digits, from_pretrained, photos, save_pretrained
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow, Schedule
+from posteriori.priors.slices import Slices
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
 from posteriori.priors.unet import UNet
 from posteriori.settings import absent
@@ -26,6 +27,7 @@ __all__ = [
     "Prior",
     "RectifiedFlow",
     "Schedule",
+    "Slices",
     "UNet",
     "digits",
     "from_diffusers",

@@ -41,6 +41,8 @@ class Covariance:
     def _scaled(self, u: Tensor, factors: Tensor) -> Tensor:
         if self.colours is None:
             return cosine(factors.to(u) * cosine(u), inverse=True)
+        if u.ndim > 4:  # slices
+            return self._scaled(u.flatten(0, -4), factors).view(u.shape)
         Q = self.colours.to(u)
         turned = cosine(torch.einsum("ci,bi...->bc...", Q, u))
         return cosine(torch.einsum("ci,bc...->bi...", Q, factors.to(u) * turned), inverse=True)
