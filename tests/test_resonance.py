@@ -224,15 +224,21 @@ def test_bart_files_numpy_files_and_masks_say_the_same(build, tmp_path):
     write_cfl(tmp_path / "k.cfl", k.transpose(1, 2, 0)[None])
     np.save(tmp_path / "last.npy", k.transpose(1, 2, 0).astype(np.complex64))
     np.save(tmp_path / "mask.npy", k.any(0))
+    np.save(tmp_path / "rows.npy", k.any((0, 2))[:, None])
+    np.save(tmp_path / "double.npy", 2 * k)
     corner = np.fft.ifftshift(k, (-2, -1)).astype(np.complex64)
     np.save(tmp_path / "corner.npy", corner)
     for given in (
         build(file="k.cfl").posterior.given,
         build({"name": "mri", "coil_axis": "last"}, file="last.npy").posterior.given,
         build({"name": "mri", "mask": "mask.npy"}).posterior.given,
+        build({"name": "mri", "mask": "rows.npy"}).posterior.given,
+        build(measurement={"file": "double.npy", "scale": 0.5}).posterior.given,
     ):
         torch.testing.assert_close(given.y, want.y)
         torch.testing.assert_close(given.A.A.sensitivities, want.A.A.sensitivities)
+        assert given.range == pytest.approx(want.range)
+        assert given.noise.std == pytest.approx(want.noise.std)
     given = build({"name": "mri", "centred": False}, file="corner.npy").posterior.given
     torch.testing.assert_close(given.A.A.sensitivities, torch.fft.ifftshift(want.A.A.sensitivities, (-2, -1)), rtol=1e-4, atol=1e-5)
 
@@ -250,6 +256,9 @@ def test_what_cannot_be_is_said(build, tmp_path):
     np.save(tmp_path / "few.npy", np.where(np.arange(24) % 2, k, 0).astype(np.complex64))
     with pytest.raises(ValueError, match="too few to calibrate phase and scale"):
         build(file="few.npy")
+    np.save(tmp_path / "mask.npy", np.eye(16))
+    with pytest.raises(ValueError, match=r"mask.npy has shape \(16, 16\), the k-space has 24 x 24 points"):
+        build({"name": "mri", "mask": "mask.npy"})
     np.save(tmp_path / "maps.npy", maps(3))
     with pytest.raises(ValueError, match=r"maps of shape \(3, 24, 24\), the k-space has shape \(4, 24, 24\)"):
         build({"name": "mri", "maps": "maps.npy"})

@@ -70,9 +70,9 @@ class MRI(Instrument):
         if not isinstance(noise, noises.ComplexGaussian):
             raise ValueError(f"k-space is complex: the noise law is complex-gaussian, not {noise.law}")
         kept = _complex_or_grey(prior)
-        k = self.arrange(read_array(source.file, source.key), str(source.file))
+        k = (source.scale or 1.0) * self.arrange(read_array(source.file, source.key), str(source.file)).to(torch.complex64)
         centre.check_centre(k, self.centred)
-        mask = patterns.mask(self.mask, self.threshold)[0] if self.mask else centre.sampled(k)
+        mask = self._mask(k)
         block = self._block(mask, tuple(k.shape[1:]))
         low = centre.low_resolution(k, block, self.centred)
         maps = self._maps(low)
@@ -118,15 +118,23 @@ class MRI(Instrument):
     def notes(self) -> Notes:
         return patterns.mask(self.mask, self.threshold)[1] if self.mask else ()
 
+    def _mask(self, k: Tensor) -> Tensor:
+        """The sampled points (H, W)."""
+        if self.mask is None:
+            return centre.sampled(k)
+        found = patterns.mask(self.mask, self.threshold)[0]
+        if any(n not in (1, side) for n, side in zip(found.shape, k.shape[1:], strict=True)):
+            raise ValueError(f"{self.mask} has shape {tuple(found.shape)}, the k-space has {k.shape[1]} x {k.shape[2]} points")
+        return found.expand(k.shape[1:])
+
     def _block(self, mask: Tensor, sides: Shape) -> tuple[int, int]:
-        seen = mask.expand(sides)
         if self.calibration is not None:
             side = self.calibration - self.calibration % 2
-            block = centre.centre_block(seen, self.centred, side)
+            block = centre.centre_block(mask, self.centred, side)
             if min(block) < min(side, *(n - n % 2 for n in sides)):
                 raise ValueError(f"calibration: {side} x {side} points are asked for, of the centre {block[0]} x {block[1]} are sampled")
             return block
-        block = centre.centre_block(seen, self.centred)
+        block = centre.centre_block(mask, self.centred)
         if min(block) < 6:
             raise ValueError(
                 f"only {block[0]} x {block[1]} points around the zero frequency are fully sampled, too few to calibrate phase and scale. "
