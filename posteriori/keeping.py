@@ -15,6 +15,7 @@ from posteriori import checkpoint
 from posteriori.configuration import check_same
 from posteriori.likelihood import Posterior
 from posteriori.run import Run, locked, read_json, write_json
+from posteriori.settings import NonNegative, Setting
 from posteriori.views import viewed
 
 
@@ -31,8 +32,9 @@ class Resumable(Protocol):
 def keep(work: Resumable, folder: Path, resume: bool, every: float) -> Run:
     """The run of a folder, with checkpoints ``every`` so many seconds.
 
-    Raises ``ValueError`` when the folder holds a run and ``resume`` is not asked for, or holds another one.
+    Raises ``ValueError`` when ``every`` is negative, and when the folder holds a run and ``resume`` is not asked for, or holds another one.
     """
+    Setting(NonNegative).valid(every, "checkpoint_seconds")
     with locked(folder):
         held = holds(folder)
         if held is not None and not resume:

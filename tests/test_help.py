@@ -148,3 +148,25 @@ def test_bash_completes(monkeypatch, capsys, tmp_path):
         tail = f"COMP_WORDS=({line}); COMP_CWORD={len(typed)}; _posteriori posteriori '{typed[-1]}' x; echo ${{COMPREPLY[@]}}"
         done = subprocess.run(["bash", "-c", f"source {script}; {tail}"], capture_output=True, text=True, cwd=tmp_path, check=True)
         assert done.stdout.split() == [expected], typed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["solve"], "PROBLEM requires an argument. `posteriori solve --help` explains"),
+        (["solve", "p.yaml"], "--out requires an argument. `posteriori solve --help` explains"),
+        (["slove", "p.yaml"], 'Did you mean "solve"?'),
+        (["bench", "exact", "--seds", "2"], "Did you mean --seeds? `posteriori bench exact --help` explains"),
+        (["bench", "exact", "--seeds", "0"], "--seeds: expected a number >= 1, got 0"),
+        (["bench", "exact", "--steps", "0"], "--steps: expected a number >= 1, got 0"),
+        (["solve", "p.yaml", "--out", "run", "--checkpoint-seconds", "-1"], "--checkpoint-seconds: expected a number >= 0, got -1"),
+    ],
+)
+def test_a_command_that_is_not_understood_says_what_lacks_and_where_it_is_explained(monkeypatch, capsys, words, said):
+    assert call(monkeypatch, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_is_also_a_word(monkeypatch, capsys):
+    assert call(monkeypatch, "help", "bench", "exact") == 0
+    assert "--sample-seed" in capsys.readouterr().out

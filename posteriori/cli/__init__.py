@@ -39,6 +39,7 @@ def demo(*, out: Path = Path("demo"), quick: bool = False) -> None:
 @app.command
 def solve(
     problem: Path,
+    /,
     *,
     out: Path,
     resume: bool = False,
@@ -70,6 +71,7 @@ def solve(
 @app.command
 def compare(
     problem: Path,
+    /,
     *,
     methods: Entries = (),
     out: Path = Path("comparison"),
@@ -120,7 +122,7 @@ def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False, markdow
 
 
 @app.command
-def train(config: Path, *, out: Path, export: Path | None = None, device: str = "auto", quiet: bool = False) -> None:
+def train(config: Path, /, *, out: Path, export: Path | None = None, device: str = "auto", quiet: bool = False) -> None:
     """Train a prior by denoising score matching, or go on with a run in the same folder. Ctrl-C stops it after its step.
 
     Parameters
@@ -150,7 +152,7 @@ def train(config: Path, *, out: Path, export: Path | None = None, device: str = 
 
 
 @app.command
-def report(folder: Path, *, out: Path | None = None, reference: Path | None = None) -> None:
+def report(folder: Path, /, *, out: Path | None = None, reference: Path | None = None) -> None:
     """Write one self-contained page for a run folder, or for a folder of runs.
 
     Parameters
@@ -219,7 +221,7 @@ def problem_file(part: str | None = None, /) -> None:
 
 
 @app.command
-def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """Print what makes a shell complete commands, options, files and names of methods, beds and studies.
 
     For bash, in ~/.bashrc: eval "$(posteriori completion bash)". For zsh: posteriori completion zsh > "${fpath[1]}/_posteriori".
@@ -243,7 +245,9 @@ def env() -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The entry point: an expected error is one message on stderr and exit code 2; ``--debug`` anywhere shows where it came from."""
-    words = sys.argv[1:] if words is None else words
+    words = [*(sys.argv[1:] if words is None else words)]
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     with warnings.catch_warnings():
         warnings.showwarning = _said
         try:
@@ -254,8 +258,16 @@ def main(words: Sequence[str] | None = None) -> None:
         except (CycloptsError, ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
             if DEBUG in words:
                 raise
-            print(f"posteriori: {error or type(error).__name__}{_in_own_code(error)}{_notes(error)}", file=sys.stderr)
+            print(f"posteriori: {error or type(error).__name__}{_in_own_code(error)}{_notes(error)}{_see(error, words)}", file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _see(error: BaseException, words: Sequence[str]) -> str:
+    """Where the options are explained, for a command that was not understood."""
+    if not isinstance(error, CycloptsError):
+        return ""
+    path = error.command_chain or ()
+    return f" `posteriori {' '.join([*path, '--help'])}` explains"
 
 
 def _notes(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
 from posteriori.files import write_text
 from posteriori.report import costs, standings
-from posteriori.settings import suggestion
+from posteriori.settings import Count, Setting, suggestion
 
 SAVE_SECONDS = 10.0
 
@@ -42,6 +42,9 @@ class Selection:
 
     def plan(self) -> list[scoreboard.Cell]:
         """Every row in order. Raises ``ValueError`` for a cell or schedule that no chosen bed has, and as ``scoreboard.plan`` does."""
+        for what, value in (("--seeds", self.seeds), *(("--steps", count) for count in self.steps)):
+            if value is not None:
+                Setting(Count).valid(value, what)
         chosen = self.bed or tuple(BOARDS)
         for name in chosen:
             if name not in BOARDS:

@@ -17,10 +17,12 @@ from posteriori.measurements.images import SUFFIXES
 from posteriori.report import files
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.sample import sample
+from posteriori.settings import NonNegative, Setting
 
 
 def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float) -> None:
     """Solve, save, print. A folder that holds another run is refused before anything is computed."""
+    Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
     given = problems.load(problem)
     check_folder(given, out, resume)
     task = given.build()
