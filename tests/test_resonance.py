@@ -266,3 +266,16 @@ def test_what_cannot_be_is_said(build, tmp_path):
         build({"name": "masked-fourier", "file": "k.npy"}, channels=2, noise={"law": "complex-gaussian", "sigma_complex": 0.1})
     with pytest.raises(ValueError, match="noise: give exactly one of sigma_per_channel and sigma_complex"):
         build({"name": "masked-fourier", "file": "k.npy"}, channels=2, noise={"law": "complex-gaussian", "range": [-1, 1]})
+
+
+def test_a_trained_network_of_two_channels_takes_any_size(build, tmp_path):
+    scan(tmp_path)
+    torch.manual_seed(0)
+    net = po.priors.UNet(channels=2, widths=(8,), blocks=(1,), embedding=8)
+    prior = po.priors.Network(net, shape=(2, None, None), sigma_data=0.5, sigma_max=10.0, sigma_min=0.01)
+    po.priors.save_pretrained(prior, tmp_path / "pairs", description="d", training_data="t", licence="CC0")
+    task = build(prior={"path": "pairs"})
+    assert task.posterior.shape == (24, 24)
+    assert po.sample(task.posterior, task.method, **task.settings).samples.shape == (2, 24, 24)
+    grey = build(prior={"grey": "photos"})
+    assert grey.posterior.shape == (1, 24, 24)

@@ -106,6 +106,10 @@ class MRI(Instrument):
     def arrange(self, y: Tensor, path: str) -> Tensor:
         return centre.arranged(y, path, self.coil_axis)
 
+    def like(self, y: Tensor) -> Shape:
+        """(H, W) of a complex image, (1, H, W) of a real one behind its phase."""
+        return tuple(y.shape[1:]) if self._scan is None or self._scan.phase is None else (1, *y.shape[1:])
+
     def pick(self, A: Operator, y: Tensor) -> Tensor | None:
         coils = A.A if isinstance(A, ops.Compose) else A
         assert isinstance(coils, ops.MultiCoilFourier)
