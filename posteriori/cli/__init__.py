@@ -162,7 +162,7 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
     out:
         the page to write; index.html in that folder by default.
     reference:
-        the true image, a picture or .npy, to compare samples with that were drawn without one.
+        the true image, a picture or .npy, to compare samples with that were drawn without one; none by default.
     """
     from posteriori.cli.truth import read
     from posteriori.report import page
