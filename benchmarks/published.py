@@ -2,9 +2,9 @@
 
     python benchmarks/published.py [--methods DAPS DPS ...] [--out docs/results/published.md]
 
-A crop of 64 x 64 pixels (the astronaut of ``posteriori bench images``), blurred by a Gaussian of two pixels with a circular border, noise
-0.025 of [0, 1], which is the 0.05 of [-1, 1] of most of the papers, and twice that; prior "photos", one sample, seed 0. Rows that the
-page's JSON beside it holds already are not measured again.
+A crop of 64 x 64 pixels (the astronaut of ``posteriori bench images``), blurred by a Gaussian of two pixels with a circular border; prior
+"photos", one sample, seed 0. The noise is 0.025 of [0, 1], which is the 0.05 of [-1, 1] of most of the papers, and for two methods twice
+that. Rows that the JSON file beside the page holds already are not measured again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from posteriori.problems import simulate
 
 SIDE, DEFAULT_STEPS = 64, 100
 SIGMAS = (0.025, 0.05)
+# The two whose published setting once fell short are measured at the higher level too.
+BOTH = ("DAPS", "PiGDM")
 # Cheap enough for one page. PiGDM is measured at both ends of what its paper reports.
 NAMES = ("DAPS", "PiGDM", "DPS", "DiffPIR", "DDRM", "DDNM", "DDS", "DSG", "DCDP", "MMPS", "Peng", "DMPS", "REDDiff", "SITCOM")
 
@@ -31,7 +33,7 @@ def cells(names):
     for name in names:
         published = po.methods.ALL[name].published()
         course = courses.course_of(published)
-        for sigma in SIGMAS:
+        for sigma in SIGMAS if name in BOTH else SIGMAS[:1]:
             for steps in sorted({course.fewest, course.steps}):
                 yield name, "published", steps, sigma
             yield name, "default", DEFAULT_STEPS, sigma

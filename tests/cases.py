@@ -276,6 +276,7 @@ METHODS = {
     "DPS likelihood": methods.DPS(weighting="likelihood", scale=0.01),
     "PiGDM": methods.PiGDM(),
     "PiGDM published": methods.PiGDM.published(),
+    "PiGDM paper": methods.PiGDM("paper"),
     "PiGDM pseudo-inverse": methods.PiGDM(weighting="pseudo-inverse"),
     "PiGDM Midpoint": methods.PiGDM(transition=methods.Midpoint()),
     "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),

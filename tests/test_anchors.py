@@ -47,7 +47,8 @@ ANCHORS = {
     "exact score, DDIM": (Unconditional(ODE), 100, 8.216e-3, 0.9488, 8.6e-3, 0.946),
     "exact score, DDPM": (Unconditional(DDIM(1.0)), 100, 0.03296, 0.8956, 0.035, 0.891),
     "PiGDM": (PiGDM("score", ODE), 100, 2.727, 1.116, None, None),
-    "PiGDM, paper weighting": (PiGDM.published(), 100, 2.363, 0.569, 2.2, None),
+    "PiGDM, paper weighting": (PiGDM("paper"), 100, 2.363, 0.569, None, None),
+    "PiGDM, the code's weighting": (PiGDM.published(), 100, 2.227, 0.6145, 2.2, None),
     "TMPD, row sums": (TMPD("row sum", ODE), 100, 7.597, 0.8325, None, None),
     "TMPD, diagonal": (TMPD("diagonal", ODE), 100, 0.6374, 0.8809, None, None),
     "Peng I": (Peng("I", ODE), 100, 0.7314, 0.9021, None, None),
@@ -65,7 +66,7 @@ ANCHORS = {
 }
 MANY = {
     "exact score, DDIM": (Unconditional(ODE), 1000, 5.062e-4, 0.9949, None, 0.994),
-    "PiGDM, paper weighting": (PiGDM.published(), 1000, 7.152, 0.4232, None, None),
+    "PiGDM, paper weighting": (PiGDM("paper"), 1000, 7.152, 0.4232, None, None),
     "DiffPIR, zeta 1": (DiffPIR(1.0, "sigma", ConstantFraction(1.0)), 1000, 0.784, 0.5011, 0.79, 0.498),
     "DPS as written": (DPS("likelihood", 1.0, DDIM(1.0)), 1000, 0.6627, 0.8172, None, None),
     "DDRM": (DDRM(), 1000, 6.413, 0.3896, 5.9, None),

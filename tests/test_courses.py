@@ -91,7 +91,7 @@ def test_the_levels_are_those_of_the_papers():
     ddpm = ((torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64), 0) ** -1) - 1).sqrt()
     assert dcdp[:-1] == pytest.approx([float(ddpm[t - 1]) for t in range(400, 0, -40)], rel=0.02)
     diffpir = po.methods.DiffPIR.published().levels(post, 100)
-    times = (torch.linspace(1, 0, 100, dtype=F64) * 1000**2).sqrt().clamp(1, 1000)
+    times = (1000 - (torch.linspace(0, 1, 100, dtype=F64) * 1000**2).sqrt()).clamp(1, 1000)
     assert diffpir[:-1] == pytest.approx([float(ddpm[int(t) - 1]) for t in times], rel=0.15)
     snips = po.methods.SNIPS.published().levels(post, 500)
     assert (float(snips[0]), float(snips[-2])) == pytest.approx((180.0, 0.02)), "90 and 0.01 of images in [0, 1], here in [-1, 1]"

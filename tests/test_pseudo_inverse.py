@@ -71,9 +71,10 @@ def test_the_published_step_is_the_papers_in_its_own_coordinates():
         x0 = post.prior.denoise(leaf / a, sigma)
         weighed = torch.linalg.solve(r2 * A @ A.T + std**2 * torch.eye(len(y), dtype=F64), (y - x0 @ A.T).detach().T).T
         (g,) = torch.autograd.grad((x0 @ A.T * weighed).sum(), leaf)
-        ours, _ = methods.PiGDM.published().step(post, x, sigma, s, Streams(4, range(3)))
+        printed, coded = (m.step(post, x, sigma, s, Streams(4, range(3)))[0] for m in (methods.PiGDM("paper"), methods.PiGDM.published()))
         free, _ = methods.Unconditional(methods.DDIM(1.0)).step(post, x, sigma, s, Streams(4, range(3)))
-        torch.testing.assert_close(a_s * ours, a_s * free + a * r2 * g, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a_s * printed, a_s * free + a * r2 * g, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a_s * coded, a_s * free + a * a_s * r2 * g, rtol=1e-9, atol=1e-9)  # the authors' code has a_s as well
 
 
 def test_an_operator_without_a_pseudo_inverse_is_refused():

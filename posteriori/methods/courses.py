@@ -163,8 +163,8 @@ def times(fractions: Callable[[int], Tensor], top: float | None = None) -> Place
 
 
 def quadratic(steps: int) -> Tensor:
-    """Fractions of time whose squares are evenly spaced: (steps,) from 1 to 0."""
-    return torch.linspace(1, 0, steps, dtype=torch.float64).sqrt()
+    """Fractions of time of which (1 - fraction)^2 is evenly spaced, dense at the end: (steps,) from 1 to 0."""
+    return 1 - torch.linspace(0, 1, steps, dtype=torch.float64).sqrt()
 
 
 def linear(steps: int) -> Tensor:

@@ -67,7 +67,7 @@ class DiffPIR(Method[Tensor]):
     )
 
     @classmethod
-    @course(100, courses.times(courses.quadratic), "levels at equal distances in the square of a DDPM's time")
+    @course(100, courses.times(courses.quadratic), "levels at equal distances in the square of the time that a DDPM has gone")
     def published(cls) -> DiffPIR:
         """The authors' deblurring setting (their lam = 1, zeta = 0.1), in consistent units."""
         return cls(lam=0.25, width="sigma", transition=ConstantFraction(zeta=0.1))
