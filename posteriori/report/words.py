@@ -33,7 +33,9 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
         if "frame" in c:
             shape += f" (the part that was measured, of {_times(c['image_shape'])})"
         drew = f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} that could have made {what}"
-        return f"{drew}; {trust(run, record)}."
+        unseen = n > 1 and record.get("inside_80") is None and not run.samples.is_complex()
+        known = " Whether their spread is right cannot be seen without the true image." if unseen else ""
+        return f"{drew}; {trust(run, record)}.{known}"
     doubted = [r.config["method"] for r, found in runs if found.get("flags")]
     judged = f"checks found something on {', '.join(doubted)}" if doubted else "no check found anything on any of them"
     best = f"; the mean of {c['method']} is nearest to the reference, {record['psnr_mean']:.2f} dB" if record.get("psnr_mean") else ""
