@@ -24,6 +24,7 @@ import posteriori as po
 from posteriori import evaluation as ev
 from posteriori import flags
 from posteriori.evaluation.calibration import members, room, student_members
+from posteriori.evaluation.noise_level import noise_level
 from posteriori.evaluation.spread import kept_of
 from posteriori.lineage import lineage, remarks
 from posteriori.measurements.photos import COFFEE
@@ -207,6 +208,26 @@ def evidence(runs: int) -> list[Row]:
     ]
 
 
+def level(runs: int) -> list[Row]:
+    """The noise level that the residual tells, from exact samples of smooth images of which half of the numbers are noise."""
+    out = []
+    for m in (40, 400):
+        place = torch.linspace(0, 1, m, dtype=F64)
+        C = torch.exp(-0.5 * ((place[:, None] - place) / 0.1) ** 2) + 1e-6 * torch.eye(m, dtype=F64)
+        prior, A = po.priors.Gaussian(torch.zeros(m, dtype=F64), C), po.operators.Identity((m,))
+        x, alarms, seen = prior.sample(runs, 0), [], []
+        for k in range(runs):
+            y = x[k] + 0.3 * draw(m, seed=k)
+            for sigma, found in ((0.3, alarms), (0.15, seen)):
+                post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma), check=False))
+                told = noise_level(made(ev.exact_posterior(post).sample(4, k)), post)
+                found.append(told is not None and told.differs)
+        out.append(
+            (f"another noise level, {m} numbers", "exact samples of smooth signals", share(alarms), "half the level stated", share(seen))
+        )
+    return out
+
+
 def spread(runs: int) -> list[Row]:
     """The spread that steps keep: seen by the samples' spread, of 4 samples of 300 numbers that all have the standard deviation 0.2."""
 
@@ -304,6 +325,7 @@ def main() -> None:
         lambda: intervals(chosen.runs),
         lambda: degenerate(60),
         lambda: evidence(40),
+        lambda: level(100),
     ]
     rows: list[Row] = []
     for step in steps:

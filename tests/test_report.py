@@ -304,6 +304,12 @@ def test_a_measurement_lies_where_it_was_taken(name):
     whole = A.adjoint(y[None])[0] if name == "Mask" else A.fill(y)
     torch.testing.assert_close(torch.where(lies.isnan(), 0, lies), whole)
     assert int((~lies.isnan()).sum()) == y.numel()
+    if name == "Mask":
+        torch.testing.assert_close(po.operators.Scaled(A, 2.0).layout(y), lies, equal_nan=True)
+        torch.testing.assert_close(po.operators.Weighted(A, torch.ones_like(y)).layout(y), lies, equal_nan=True)
+        volume = po.operators.Slicewise(A, 2).layout(torch.stack([y, y]))
+        torch.testing.assert_close(volume, torch.stack([lies, lies]), equal_nan=True)
+        torch.testing.assert_close(po.operators.Transmission(A).layout(y), lies, equal_nan=True)
     twice = A @ po.operators.Identity(A.in_shape) if name == "Mask" else A
     torch.testing.assert_close(twice.layout(y), lies, equal_nan=True)
 

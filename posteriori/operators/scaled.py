@@ -24,6 +24,9 @@ class Scaled(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.factor * self.A.adjoint(y)
 
+    def layout(self, y: Tensor) -> Tensor:
+        return self.A.layout(y)
+
     def spectrum(self) -> Spectrum | None:
         inner = self.A.spectrum()
         return None if inner is None else replace(inner, s=self.factor * inner.s)

@@ -39,6 +39,9 @@ class Slicewise(LinearOperator):
         self.check_measurement(y)
         return self._by_slices(self.inner.adjoint, y)
 
+    def layout(self, y: Tensor) -> Tensor:
+        return self.inner.layout(y)
+
     def _by_slices(self, of: Map, t: Tensor) -> Tensor:
         return of(t.flatten(0, 1)).unflatten(0, (-1, self.depth))
 

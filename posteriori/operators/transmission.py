@@ -42,3 +42,6 @@ class Transmission(Operator):
     def forward(self, x: Tensor) -> Tensor:
         passed = torch.exp(-self.A(x))
         return self.photons.to(passed) * passed
+
+    def layout(self, y: Tensor) -> Tensor:
+        return self.A.layout(y)

@@ -33,6 +33,9 @@ class Weighted(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.A.adjoint(self.weights.to(y.real.dtype) * y)
 
+    def layout(self, y: Tensor) -> Tensor:
+        return self.A.layout(y)
+
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         """That of A with the mean square of the weights, where A has one for images."""
         inner = self.A.preconditioner(r2 * float(self.weights.double().square().mean()), s2)

@@ -13,6 +13,7 @@ from torch import Tensor
 from posteriori.files import write_text
 from posteriori.measurements.pictures import heat, uri
 from posteriori.measurements.pictures import image as picture
+from posteriori.report import figures
 from posteriori.report.page import STYLE
 from posteriori.run import Run
 
@@ -117,9 +118,7 @@ def write(folder: Path, rows: Sequence[Row], title: str) -> Path:
 def _pictures(rows: Sequence[Row]) -> str:
     """One row of pictures a method, all on one grey scale, and the standard deviations on one of their own."""
     runs = [row.run for row in rows if row.run is not None]
-    usual = (rows[0].numbers.get("baseline") or {}).get("name", "Baseline")
-    titles = {"measurement": "Measurement", "baseline": usual, "reference": "Reference"}
-    inputs = [_cell(_planes(runs[0].extras[name]), title, runs) for name, title in titles.items() if name in runs[0].extras]
+    inputs = [f"<td>{shown}</td>" for shown in (*figures.measured(runs[0]), *figures.compared(runs[0], rows[0].numbers))]
     top = max((float(_flat(run.std).max()) for run in runs if len(run.samples) > 1), default=0.0)
     lines = [f'<tr><td class="name">given</td>{"".join(inputs)}</tr>'] if any(inputs) else []
     for row in rows:
@@ -145,7 +144,8 @@ def _cell(image: Tensor | None, title: str, runs: Sequence[Run]) -> str:
 
 def _framed(uri: str, title: str) -> str:
     name = html.escape(title)
-    return f'<td><figure><img src="{uri}" alt="{name}"><figcaption>{name}</figcaption></figure></td>'
+    box = f'<label class="zoom"><input type="checkbox" aria-label="enlarge: {name}"><img src="{uri}" alt="{name}"></label>'
+    return f"<td><figure>{box}<figcaption>{name}</figcaption></figure></td>"
 
 
 def _real(x: Tensor) -> Tensor:

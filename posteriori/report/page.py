@@ -67,6 +67,10 @@ def page(folder: str | Path, out: str | Path | None = None, reference: Tensor | 
 
 def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
     run = Run.load(place).in_frame()
+    if isinstance(run.config.get("seed"), list):
+        raise ValueError(
+            f"{place} holds samples of {len(run.config['seed'])} measurements together; a page is of one: save each run by itself"
+        )
     record = read_json(place / "summary.json") if (place / "summary.json").exists() else {}
     if reference is not None:
         reference = framed(reference, run.config.get("frame"))
