@@ -168,5 +168,5 @@ def quadratic(steps: int) -> Tensor:
 
 
 def linear(steps: int) -> Tensor:
-    """Fractions of time evenly spaced, 0 left out: (steps,) from 1 to 1 / steps."""
-    return torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+    """Fractions of time evenly spaced: (steps,) from 1 to 0."""
+    return torch.linspace(1, 0, steps, dtype=torch.float64)

@@ -58,9 +58,9 @@ class PiGDM(Method[Tensor]):
             one_call(self.transition, "PiGDM", "the paper's weighting")
 
     @classmethod
-    @course(100, "ddpm", fewest=20)
+    @course(20, "ddpm", "grid 'ddpm' (the paper's 100 are for data without noise)")
     def published(cls) -> PiGDM:
-        """The weighting of the authors' code with ancestral sampling: 20 steps where y is noisy, for the noise grows with their number."""
+        """The weighting of the authors' code with ancestral sampling; with noise in y no more than 20 steps."""
         return cls("code", DDIM(eta=1.0))
 
     @property
