@@ -46,6 +46,9 @@ class Unaided(CountedLinearOperator):
     def cosine_power(self) -> None:
         return None
 
+    def fourier_power(self) -> None:
+        return None
+
 
 def run(
     kind: type[CountedLinearOperator], A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int, prior: Prior | None

@@ -159,6 +159,9 @@ class CountedLinearOperator(LinearOperator):
     def cosine_power(self) -> Tensor | None:
         return self.inner.cosine_power()
 
+    def fourier_power(self) -> Tensor | None:
+        return self.inner.fourier_power()
+
     def measured_power(self) -> Tensor | None:
         return self.inner.measured_power()
 

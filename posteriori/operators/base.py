@@ -112,6 +112,11 @@ class Operator(nn.Module, metaclass=Checked):
         return None
 
     @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of a measurement, from its border on, that depend on what is assumed beyond the border of the image."""
+        return 0, 0
+
+    @property
     def label(self) -> str:
         """What errors call this operator: its class, or that of the operator it only watches."""
         return type(self).__name__
@@ -209,8 +214,12 @@ class LinearOperator(Operator):
         """What A^H A multiplies each frequency of ``linalg.cosine`` by, nearly, broadcasting against E; None when nothing is known."""
         return None
 
+    def fourier_power(self) -> Tensor | None:
+        """What A^H A multiplies each Fourier frequency (of the last two axes) by, exactly, broadcasting against E; else None."""
+        return None
+
     def measured_power(self) -> Tensor | None:
-        """The same of A A^H and measurements, broadcasting against O."""
+        """Nearly what A leaves of each frequency of ``linalg.cosine``, as power, broadcasting against O; None when nothing is known."""
         return None
 
 

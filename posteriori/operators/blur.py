@@ -78,6 +78,10 @@ class Blur(LinearOperator):
                     x = x.new_zeros(shape).index_add(axis, source, x)
         return x.reshape(-1, *self.in_shape)
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        return (0, 0) if self.boundary == "valid" else (self.kernel.shape[0] // 2, self.kernel.shape[1] // 2)
+
     def _margins(self) -> list[tuple[int, int]]:
         """Pixels needed before and after the image along rows and columns."""
         return [(k - 1 - k // 2, k // 2) for k in self.kernel.shape]
@@ -133,6 +137,10 @@ class Blur(LinearOperator):
             return None
         H, W = self.in_shape[1:]
         return kept(self, "cosine power", lambda: self._transform((2 * H, 2 * W)).abs().square()[:H, :W], self.kernel)
+
+    def fourier_power(self) -> Tensor | None:
+        """For the circular boundary: the kernel's power, (H, W) float64."""
+        return self.transfer(self.kernel.double()).abs().square() if self.boundary == "circular" else None
 
     def measured_power(self) -> Tensor:
         """The kernel's power at the frequencies of ``linalg.cosine`` of measurements, float64; a kernel of any kind moves their phases."""

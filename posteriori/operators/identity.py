@@ -24,6 +24,9 @@ class Identity(LinearOperator):
         self.check_measurement(y)
         return y
 
+    def cosine_power(self) -> Tensor:
+        return torch.ones(1, dtype=torch.float64)
+
     def spectrum(self) -> Spectrum:
         def flat(x: Tensor) -> Tensor:
             return x.flatten(1)

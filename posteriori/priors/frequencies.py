@@ -25,10 +25,31 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """C = Q^T F^T diag(variances) F Q on images (B, *E). variances: E, > 0. colours: Q (C, C), orthonormal; None for the identity."""
+    """C = Q^T F^T diag(variances) F Q on images (B, *E). variances: E, > 0. colours: Q (C, C), orthonormal; None for the identity.
+
+    periodic: F is the Fourier transform over the last two axes, whose variances are alike at k and -k, in the place of ``linalg.cosine``.
+    """
 
     variances: Tensor
     colours: Tensor | None = None
+    periodic: bool = False
+
+    def wrapped(self) -> Covariance:
+        """The same variances at the same frequencies for images that repeat beyond their border: a circulant C.
+
+        The k-th of n Fourier frequencies, k / n cycles per pixel, is the cosine frequency 2 k.
+        """
+        places = [
+            (2 * torch.minimum(k := torch.arange(n, device=self.variances.device), n - k)).clamp(max=n - 1)
+            for n in self.variances.shape[-2:]
+        ]
+        return Covariance(self.variances[..., places[0][:, None], places[1]], self.colours, periodic=True)
+
+    def resized(self, height: int, width: int) -> Covariance:
+        """Nearly the same variances at the same frequencies for images of another size."""
+        sides = zip(self.variances.shape[-2:], (height, width), strict=True)
+        places = [(torch.arange(new, device=self.variances.device) * old / new).round().long().clamp(max=old - 1) for old, new in sides]
+        return Covariance(self.variances[..., places[0][:, None], places[1]], self.colours, self.periodic)
 
     def __call__(self, u: Tensor) -> Tensor:
         """C u."""
@@ -40,12 +61,17 @@ class Covariance:
 
     def _scaled(self, u: Tensor, factors: Tensor) -> Tensor:
         if self.colours is None:
-            return cosine(factors.to(u) * cosine(u), inverse=True)
+            return self._filtered(u, factors)
         if u.ndim > 4:  # slices
             return self._scaled(u.flatten(0, -4), factors).view(u.shape)
         Q = self.colours.to(u)
-        turned = cosine(torch.einsum("ci,bi...->bc...", Q, u))
-        return cosine(torch.einsum("ci,bc...->bi...", Q, factors.to(u) * turned), inverse=True)
+        return torch.einsum("ci,bc...->bi...", Q, self._filtered(torch.einsum("ci,bi...->bc...", Q, u), factors))
+
+    def _filtered(self, u: Tensor, factors: Tensor) -> Tensor:
+        if not self.periodic:
+            return cosine(factors.to(u) * cosine(u), inverse=True)
+        half = u.shape[-1] // 2 + 1
+        return torch.fft.irfft2(torch.fft.rfft2(u) * factors[..., :half].to(u), s=u.shape[-2:])
 
 
 @dataclass(frozen=True)
