@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posteriori.border import excess, remark
 from posteriori.likelihood import Posterior
 from posteriori.lineage import lineage, remarks
 from posteriori.methods.courses import off_course
@@ -118,6 +119,7 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
         "range": list(given.range) if given.range else None,
         "measured": given.y.numel() * (2 if given.y.is_complex() else 1),
         "blank": not bool(given.y.any()),
+        "border": excess(run, post),
         "scale": float(x.abs().max()),
         "spread": float(shown.std.double().mean()) if len(x) > 1 else None,
         "constant": _constant(x, given.range) if x[0].numel() >= FEW else None,
@@ -150,6 +152,7 @@ def flags(record: dict[str, Any]) -> list[str]:
         *remarks(record["cloud"]),
         *_lost(record),
         *_fit(record),
+        remark(record.get("border")),
         *_looks(record),
         *_kept(record),
         *_spread(record),

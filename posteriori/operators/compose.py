@@ -34,6 +34,10 @@ class Compose(LinearOperator):
     def layout(self, y: Tensor) -> Tensor:
         return self.A.layout(y)
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        return _reach(self.A, self.B)
+
     def spectrum(self) -> Spectrum | None:
         A, B = self.A, self.B
         if _unitary(B) and (s := A.spectrum()):
@@ -64,10 +68,20 @@ class Chain(Operator):
         y, pull_A = self.A.linearize(middle)
         return y, lambda u: pull_B(pull_A(u))
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        return _reach(self.A, self.B)
+
     def surrogate(self) -> Operator | None:
         # Where a curved A follows a B that rounds, the two derivatives differ by the rounding: A's is taken at another image.
         smooth = self.A.surrogate(), self.B.surrogate()
         return None if smooth == (None, None) else Chain(smooth[0] or self.A, smooth[1] or self.B)
+
+
+def _reach(A: Operator, B: Operator) -> tuple[int, int]:
+    """That of both where A makes pictures as large as those it takes; what becomes of B's elsewhere is not known."""
+    same = A.out_shape[-2:] == A.in_shape[-2:]
+    return (A.reach[0] + B.reach[0], A.reach[1] + B.reach[1]) if same else A.reach
 
 
 def _fits(A: Operator, B: Operator) -> None:
