@@ -91,6 +91,14 @@ def test_the_prior_of_slices_is_the_gaussian_with_a_block_for_each():
     assert float((many.T.cov() - exact).abs().max()) < 5 * float(exact.diagonal().max()) * (2 / 20000) ** 0.5
 
 
+def test_slices_of_a_mixture_are_in_modes_of_their_own():
+    """Two far modes of equal weight, seen through much noise: the modes of two slices are independent draws."""
+    prior = Slices(po.priors.GaussianMixture(torch.ones(2, dtype=F64), 5 * torch.tensor([[-1.0], [1.0]], dtype=F64), 0.1), 2)
+    x0 = prior.draw_given(torch.zeros(4000, 2, 1, dtype=F64), torch.tensor(50.0, dtype=F64), Streams(0, range(4000)))
+    same = (x0[:, 0] > 0) == (x0[:, 1] > 0)
+    assert float(same.double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / 4000**0.5)
+
+
 class Narrow(Prior):
     """Counts the rows that it is given at a time."""
 
