@@ -106,6 +106,11 @@ def student_members(samples: Tensor, reference: Tensor, level: float = 0.8) -> T
     return torch.stack(shares)
 
 
+def student_room(samples: Tensor, reference: Tensor, n: float) -> float:
+    """``room`` of the share that ``student`` measures: at least that of ranks, since of few samples nearly all shares are 1 but some."""
+    return max(room(student_members(samples, reference), n), room(members(samples, reference, 0.9), n))
+
+
 def room(shares: Tensor, n: float) -> float:
     """How far the reference's share may lie from the mean of all before its samples are to blame.
 

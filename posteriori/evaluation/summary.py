@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posteriori.evaluation.calibration import coverage, members, room, student, student_members
+from posteriori.evaluation.calibration import coverage, members, room, student, student_room
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
 from posteriori.evaluation.spread import kept_of
@@ -159,7 +159,7 @@ def _compared(run: Run, range: Range | None, reference: Tensor) -> dict[str, Any
         equal = x if size > n - 1e-6 else resample(x, run.log_w)
         if not x.is_complex():
             record["inside_80"] = student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
-            record["inside_80_room"] = room(student_members(equal, truth), size)
+            record["inside_80_room"] = student_room(equal, truth, size)
         record["coverage"] = [asdict(c) | {"room": room(members(equal, truth, c.asked), size)} for c in coverage(equal, truth, (0.5, 0.9))]
     width = record["data_range"]
     if width is None:
