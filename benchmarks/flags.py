@@ -309,7 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=None)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=300)
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -333,7 +333,7 @@ def main() -> None:
     if chosen.photos is not None:
         files = sorted(p for p in chosen.photos.iterdir() if p.suffix in (".jpg", ".png"))
         mine = [float(ev.speckle(po.measurements.read_image(p, channels=3)[0][None])) > flags.SPECKLE for p in files]
-        bsds = f"Of the photographs in {chosen.photos.name}/, each whole, speckle is found on {share(mine)}."
+        bsds = f"Of the photographs in {chosen.photos.parent.name}/{chosen.photos.name}, each whole, speckle is found on {share(mine)}."
     text = TEXT.format(table=table(rows), bsds=bsds)
     print(text)
     if chosen.write:
