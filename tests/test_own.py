@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from test_cli import call
 
 import posteriori as po
@@ -193,13 +194,17 @@ def test_ones_own_operator_takes_part_in_a_composition_and_makes_pictures_where_
         ({"method": "own_method.py:made"}, ["needs scale"]),
         ({"method": "own_method.py:wrong"}, ["made an operator (Identity)", "expected a method"]),
         ({"method": "own_method.py:fails"}, ["ZeroDivisionError", f"own_method.py, line {LINES.index('    return 1 / 0') + 1}"]),
-        ({"method": {"name": "own_method.py:Shrink", "scal": 2}}, ["no setting 'scal'", "did you mean 'scale'"]),
+        (
+            {"method": {"name": "own_method.py:Shrink", "scal": 2}},
+            ["did you mean 'scale'? Known: scale, way, transition\n"],
+        ),
         ({"method": {"name": "own_method.py:Shrink", "scale": -1}}, ["scale", "expected a number >= 0, got -1"]),
         ({"method": {"name": "own_method.py:Shrink", "way": "plian"}}, ["way", "'plian'", "did you mean 'plain'"]),
         ({"method": {"name": "own_method.py:Shrink", "preset": "published"}}, ["no preset 'published'"]),
         ({"method": {"name": "own_method.py:made", "scale": "much"}}, ["scale", "expected a finite number, got 'much'"]),
         ({"operator": {"name": "own_operator.py:Halves", "gian": 2}}, ["no setting 'gian'", "did you mean 'gain'"]),
         ({"operator": {"name": "own_operator.py:Halves", "pictures": "yes"}}, ["pictures"]),
+        ({"operator": "own_operator.py:Fixed", "measurement": {"file": "y.png"}}, ["stores whole numbers", "says pictures: true"]),
         ({"prior": "own_prior.py:load"}, ["needs mean"]),
         ({"prior": "own_prior.py:Net"}, ["derives from no prior", "priors.Network(net, ...)"]),
         ({"prior": {"name": "own_prior.py:load", "mean": "none.pt"}}, ["FileNotFoundError", "own_prior.py, line 9"]),
@@ -224,6 +229,7 @@ def test_what_is_wrong_is_said_in_a_sentence(folder, monkeypatch, capsys, change
         (folder / f"own_{name}.py").write_text(text)
     (folder / "own_package" / "inner" / "near.py").write_text("from . import deep")
     (folder / "json.py").write_text("A = 1")
+    Image.fromarray(np.full((8, 8), 100, dtype=np.uint8)).save(folder / "y.png")
     assert call(monkeypatch, "solve", write(folder, **changes), "--out", folder / "run", "--quiet") == 2
     said = capsys.readouterr().err
     assert all(word in said for word in words), said

@@ -129,7 +129,7 @@ def find(
         if key == "name" or key in free:
             continue
         if key not in known and not open_ended:
-            offered = [name for name in known if name not in given] + list(free)
+            offered = [name for name in known if name not in given] + [k for k in free if k != "preset" or hasattr(target, "published")]
             raise ValueError(f"{path} has no setting {key!r}; {suggestion(key, offered) if offered else 'it has none'}")
         value = folder / value if key in files and isinstance(value, str) else (read or _read)(checks, key, value)
         own.settings[key] = checks[key].valid(value, f"{path}.{key}") if key in checks else value

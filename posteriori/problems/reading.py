@@ -90,7 +90,8 @@ def as_numbers(path: Path, range: Range, how: Reading, pictorial: bool = True) -
         top = float(x.nan_to_num(0).max()) * (white or 1)
         raise ValueError(
             f"{path} stores whole numbers up to {top:.6g}, and the operator makes no picture: state scale, the value of one stored unit "
-            "(y = scale x stored), or store y as floating point numbers in its own unit"
+            "(y = scale x stored), or store y as floating point numbers in its own unit; an operator of your own "
+            "that makes pictures says pictures: true"
         )
     if white is not None:
         low, high = range
