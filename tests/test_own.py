@@ -206,6 +206,7 @@ def test_ones_own_operator_takes_part_in_a_composition_and_makes_pictures_where_
         ({"operator": {"name": "own_operator.py:Halves", "pictures": "yes"}}, ["pictures"]),
         ({"operator": "own_operator.py:Fixed", "measurement": {"file": "y.png"}}, ["stores whole numbers", "says pictures: true"]),
         ({"prior": "own_prior.py:load"}, ["needs mean"]),
+        ({"prior": {"name": "own_prior.py:load", "mean": "mean.pt", "std": "wide"}}, ["load.std: expected a finite number, got 'wide'"]),
         ({"prior": "own_prior.py:Net"}, ["derives from no prior", "priors.Network(net, ...)"]),
         ({"prior": {"name": "own_prior.py:load", "mean": "none.pt"}}, ["FileNotFoundError", "own_prior.py, line 9"]),
         ({"method": "own_broken.py:A"}, ["SyntaxError", "own_broken.py, line 2"]),
