@@ -72,3 +72,23 @@ def test_the_committed_files_are_what_their_scripts_write(tmp_path):
             # Other libraries round otherwise; counts may then be other draws of the same means.
             room = 10 * np.sqrt(kept) if name == "counts" else 1e-3
             assert (np.abs(made.astype(complex) - kept) <= room).all()
+
+
+def test_a_photograph_with_a_real_border(tmp_path):
+    """Beats what was measured at 10 steps, fits it, and is shown in its frame."""
+    run, record, page = solved(tmp_path, "photo.yaml", n=1, steps=10)
+    measured, sharp = (np.asarray(Image.open(EXAMPLES / f"{name}.png")) / 255 for name in ("photo", "photo-sharp"))
+    assert run.samples.shape == (1, 3, 87, 111)
+    assert run.in_frame().samples.shape == (1, 3, 73, 97)
+    assert Image.open(tmp_path / "run" / "mean.png").size == (97, 73)
+    assert record["psnr_mean"] > -10 * np.log10(((measured - sharp) ** 2).mean()) + 1
+    assert 0.8 < record["chi2_samples"] < 1.2
+    assert "of shape 3 x 73 x 97 (the part that was measured, of 3 x 87 x 111)" in page
+
+
+def test_the_committed_photograph_is_what_its_script_writes(tmp_path):
+    runpy.run_path(str(EXAMPLES / "make_photo.py"))["main"](tmp_path)
+    for name in ("photo.png", "photo-sharp.png"):
+        made, kept = (np.asarray(Image.open(folder / name)).astype(int) for folder in (tmp_path, EXAMPLES))
+        assert made.shape == kept.shape
+        assert np.abs(made - kept).max() <= 1
