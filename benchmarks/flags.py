@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from scipy import stats
-from skimage import data
+from squares import crops, draw, packaged, salted
 from torch import Tensor
 
 import posteriori as po
@@ -27,7 +26,6 @@ from posteriori.evaluation.calibration import members, room, student_room
 from posteriori.evaluation.noise_level import noise_level
 from posteriori.evaluation.spread import kept_of
 from posteriori.lineage import lineage, remarks
-from posteriori.measurements.photos import COFFEE
 from posteriori.methods import AFDPS, DDIM, DDSMC, TDS, MCGDiff, Midpoint
 from posteriori.report.words import MISS
 from posteriori.rng import Streams
@@ -35,39 +33,11 @@ from posteriori.run import Run, Status
 
 F64 = torch.float64
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "flags.md"
-SIDE = 128
 Row = tuple[str, str, str, str, str]
-
-
-def draw(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def share(found: list[bool]) -> str:
     return f"{sum(found)} of {len(found)} ({100 * sum(found) / len(found):.1f} %)"
-
-
-def crops(x: Tensor) -> Iterator[Tensor]:
-    """Squares that do not overlap, of the picture and of the picture at half its size."""
-    H, W = (n // 2 * 2 for n in x.shape[1:])
-    half = x[:, :H, :W].unflatten(1, (H // 2, 2)).unflatten(3, (W // 2, 2)).mean((2, 4))
-    for picture in (x, half):
-        for top in range(0, picture.shape[1] - SIDE + 1, SIDE):
-            for left in range(0, picture.shape[2] - SIDE + 1, SIDE):
-                yield picture[:, top : top + SIDE, left : left + SIDE]
-
-
-def packaged() -> Iterator[Tensor]:
-    """The photographs of this package and of scikit-image."""
-    yield po.measurements.read_image(COFFEE)[0].double()
-    for load in (data.astronaut, data.camera, data.chelsea, data.coins, data.rocket, data.moon, data.grass, data.gravel, data.brick):
-        pixels = load()
-        yield torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy()).double() / 255
-
-
-def salted(x: Tensor, part: float, by: float, seed: int) -> Tensor:
-    hit = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(seed)) < part
-    return torch.where(hit, torch.where(x > 0.5, x - by, x + by), x)
 
 
 def looks(pictures: list[Tensor], source: str) -> list[Row]:
