@@ -188,6 +188,6 @@ def test_every_method_runs_on_a_curved_chain_or_refuses_it(name, kind):
         with pytest.raises(ValueError, match=type(method).__name__):
             po.sample(post, method, steps=3)
         return
-    run = po.sample(post, method, n=2, steps=3)
+    run = po.sample(post, method, n=2, steps=3, grid="karras")
     assert bool(run.samples.isfinite().all())
     assert len(run.samples) == 2

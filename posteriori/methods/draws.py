@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -27,8 +27,7 @@ from posteriori.methods.courses import scale
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
 from posteriori.methods.supports import Parts, bounded, inside, one_by_one, whitened
-from posteriori.noise import ComplexGaussian, Gaussian
-from posteriori.operators.base import norm2
+from posteriori.operators.base import LinearOperator, norm2
 from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 
@@ -219,11 +218,15 @@ def annealed(post: Posterior, m: Tensor, sigma: Tensor, rate: float, steps: int,
     like, unit = post.likelihood, scale(post.prior)
     top, bottom = ((level * unit) ** (1 / 7) for level in (100.0, 0.1))
     walked = min(max((top - float(sigma) ** (1 / 7)) / (top - bottom), 0.0), 1.0)
-    level = TAU * unit / 2**0.5
-    law = ComplexGaussian(sigma_per_channel=level) if like.y.is_complex() else Gaussian(level)
-    target = Product(replace(like, noise=law, check=False), m, float(sigma) ** 2)
-    h = (2 / target.curvature(m, rng)).clamp(max=rate * unit**2 * (1 - 0.99 * walked))
-    return ula(target.slope, m, h, steps, rng)
+    weight, s2 = 2 / (TAU * unit) ** 2, float(sigma) ** 2
+
+    def slope(x: Tensor) -> Tensor:
+        clean, pull = like.A.linearize(x)
+        return (m - x) / s2 + weight * pull(like.y - clean)
+
+    size = norm2(like.A) if isinstance(like.A, LinearOperator) else norm2(like.A, m)
+    h = m.real.new_ones(len(m)) * (2 / (1 / s2 + weight * size**2))
+    return ula(slope, m, h.clamp(max=rate * unit**2 * (1 - 0.99 * walked)), steps, rng)
 
 
 def _real(x: Tensor) -> Tensor:
