@@ -13,9 +13,11 @@ from PIL import Image
 import posteriori as po
 from posteriori import problems
 from posteriori.cli import main
+from posteriori.cli.compare import attempt
 from posteriori.evaluation.summary import summary
 from posteriori.likelihood import framed
 from posteriori.measurements import write_image
+from posteriori.problems.entries import entries
 from posteriori.run import Run, read_json
 
 GREY = {"name": "blur", "std": 0.8}
@@ -187,3 +189,10 @@ def test_pictures_are_written_in_the_size_of_the_file(tmp_path, write, monkeypat
     file = write(picture(2, 2), measurement={"file": "y.png"})
     assert solve(monkeypatch, file, tmp_path / "run") == 0
     assert Image.open(tmp_path / "run" / "mean.png").size == Image.open(tmp_path / "y.png").size
+
+
+def test_a_comparison_shows_the_frame(write, tmp_path):
+    given = problems.load(write(picture(11, 13)))
+    row = attempt(entries(["DiffPIR"])[0], given, given.build(), tmp_path / "run", False)
+    assert row.run.samples.shape == (2, 3, 11, 13)
+    assert Run.load(tmp_path / "run").samples.shape[-2:] > (11, 13)

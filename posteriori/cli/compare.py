@@ -56,7 +56,7 @@ def attempt(entry: Entry, given: problems.Problem, task: problems.Task, folder: 
     except ITS_OWN as error:
         kind = "" if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: "
         return Row(entry.label, reason=f"{kind}{error}".removesuffix(": "))
-    return Row.of(entry.label, Run.load(folder), record)  # with the pictures that were kept beside the samples
+    return Row.of(entry.label, Run.load(folder).in_frame(), record)  # with the pictures that were kept beside the samples
 
 
 def check_folder(given: problems.Problem, out: Path) -> None:
