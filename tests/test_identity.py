@@ -187,7 +187,9 @@ def test_finished_batches_are_written_once_and_survive(tmp_path):
     assert torch.equal(done.samples, straight.samples)
     assert done.counts == straight.counts
     assert torch.equal(done.trace["residual"], straight.trace["residual"])
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["run.json", "samples.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
+        "run.json", "samples.safetensors", "summary.json"
+    ]  # fmt: skip
     assert torch.equal(Run.load(tmp_path).samples, straight.samples)
 
 

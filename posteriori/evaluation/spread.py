@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posteriori.evaluation.probe import Injected
 from posteriori.methods.kernels import Transition
 
 
@@ -21,12 +20,22 @@ def kept(transition: Transition, levels: Tensor, std: Tensor) -> Tensor:
     levels: noise levels that fall and end at 0. std: > 0, in the same units. The transition draws one image of noise a step at most.
     """
     levels, v = levels.double().cpu(), std.double().cpu().square()
-    unit = torch.eye(len(levels), dtype=torch.float64)[:, :, None].expand(-1, -1, len(v))
-    noise = Injected(lambda first, size: unit[:, first // size], 0.5)
-    x = (v + levels[0] ** 2).sqrt() * noise.normal(torch.zeros(len(levels), len(v), dtype=torch.float64))
+    # A step is x' = a x + b z: its first row is a, its second b.
+    x, variance = torch.stack([torch.ones_like(v), torch.zeros_like(v)]), v + levels[0] ** 2
     for sigma, s in pairwise(levels):
-        x = transition(lambda image, level: image * (v / (v + level**2)), x, sigma, s, noise)
-    return (x.square().sum(0) / v).sqrt()
+        a, b = transition(lambda image, level: image * (v / (v + level**2)), x, sigma, s, _Unit())
+        variance = a.square() * variance + b.square()
+    return (variance / v).sqrt()
+
+
+class _Unit:
+    """1 as the random number of the second row, 0 as that of the first."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.stack([torch.zeros_like(like[0]), torch.ones_like(like[0])])
+
+    def uniform(self, count: int) -> Tensor:
+        raise TypeError("transitions draw normal numbers")
 
 
 def kept_of(transition: Transition, levels: Tensor, seen: float) -> float:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from posteriori.linalg import real_view
 from posteriori.measurements.bart import SUFFIX as BART
 from posteriori.measurements.bart import coils_first
 
@@ -39,7 +40,7 @@ def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
         if len(k) > min(k.shape[1:]):
             other = "first" if axis == "last" else "last"
             raise ValueError(f"{found}: {len(k)} coils for {k.shape[1]} x {k.shape[2]} points. Is the coil axis the {other} one?")
-    if not bool(torch.view_as_real(k).isfinite().all()):
+    if not bool(real_view(k).isfinite().all()):
         raise ValueError(f"{path} has values that are not finite; set points that were not sampled to 0")
     if not bool(k.any()):
         raise ValueError(f"{path} is 0 everywhere: nothing was measured, or it was read as the wrong kind of number")

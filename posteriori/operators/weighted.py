@@ -31,6 +31,7 @@ class Weighted(LinearOperator):
         return self.weights.to(y.real.dtype) * y
 
     def adjoint(self, y: Tensor) -> Tensor:
+        self.check_measurement(y)
         return self.A.adjoint(self.weights.to(y.real.dtype) * y)
 
     def layout(self, y: Tensor) -> Tensor:
