@@ -156,7 +156,10 @@ def test_ctrl_c_in_solve_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatc
 def test_a_key_pressed_in_a_real_process(tmp_path, measured):
     measured.write_text(measured.read_text().replace("steps: 6", "steps: 3000"))
     words = [*COMMAND, "solve", str(measured), "--quiet", "--checkpoint-seconds", "0.05", "--out", str(tmp_path / "run")]
-    victim = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # What a shell starts in the background ignores the key, and so would its children.
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    victim = subprocess.Popen(words, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
     deadline = time.monotonic() + 90
     while not (tmp_path / "run" / "checkpoint.safetensors").exists() and victim.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
