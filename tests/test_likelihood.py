@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import posteriori as po
+from posteriori.counting import Counter, counted
 from posteriori.methods.misfit import noise_energy
 from posteriori.noise import ComplexGaussian, Gaussian, Poisson
 from posteriori.operators.base import Operator
@@ -288,3 +289,16 @@ def test_what_is_asked_once_is_made_once_a_run_and_anew_outside():
         return object()
 
     assert post.once(make) is not post.once(make)
+
+
+def test_rows_with_measurements_of_their_own_get_answers_of_their_own():
+    prior = po.priors.Gaussian(torch.zeros(4), 1.0)
+    post = counted(po.Posterior(prior, po.Likelihood(torch.ones(4), po.operators.Identity((4,)), Gaussian(0.1))), Counter())
+
+    def seen(some):
+        return some.likelihood.each.clone()
+
+    other = torch.randn(3, 4)
+    assert torch.equal(post.once(seen), torch.ones(1, 4))
+    assert torch.equal(post.for_rows(other).once(seen), other)
+    assert torch.equal(post.once(seen), torch.ones(1, 4))

@@ -101,12 +101,13 @@ def test_a_plan_is_kept_and_another_one_refused(problem, tmp_path):
             plan(path, tmp_path / "other", shards=bad)
 
 
-@pytest.mark.parametrize(("method", "n", "cut"), [("MMPS", 11, 3), ("MMPS", 2, 5), ("{name: TDS, particles: 3}", 7, 2), ("MMPS", 9, 1)])
+@pytest.mark.parametrize(("method", "n", "cut"), [("MMPS", 20, 3), ("MMPS", 2, 5), ("{name: TDS, particles: 3}", 7, 2), ("MMPS", 9, 1)])
 def test_pieces_hold_every_sample_once_in_whole_batches(problem, tmp_path, method, n, cut):
     pieces = plan(problem(method, n), tmp_path / "run", shards=cut)
     assert 1 <= len(pieces) <= cut
     assert [k for piece in pieces for k in range(piece.first, piece.first + piece.n)] == list(range(n))
     assert len({piece.batch for piece in pieces}) == 1
+    assert method != "MMPS" or all(piece.first % piece.batch == 0 for piece in pieces), "a batch is cut"
 
 
 def test_method_and_number_of_samples_may_be_given_in_place_of_the_files(problem, tmp_path):
