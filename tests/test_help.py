@@ -62,7 +62,7 @@ def test_every_option_is_explained_with_its_default_and_unit(command, argument):
 def test_the_help_that_is_shown_holds_these_texts(monkeypatch, capsys, path):
     monkeypatch.setenv("COLUMNS", "400")
     assert call(monkeypatch, *path, "--help") == 0
-    shown = capsys.readouterr().out
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)  # colours, where the surroundings ask for them
     for argument in COMMANDS[path].assemble_argument_collection(parse_docstring=True):
         assert argument.parameter.help.replace("``", "")[:60] in shown
     assert "--no-" not in shown
