@@ -8,6 +8,7 @@ import subprocess
 import typing
 
 import pytest
+from rich.console import Console
 from test_cli import call
 
 from posteriori.cli import app, benches, lists
@@ -60,9 +61,10 @@ def test_every_option_is_explained_with_its_default_and_unit(command, argument):
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_the_help_that_is_shown_holds_these_texts(monkeypatch, capsys, path):
-    monkeypatch.setenv("COLUMNS", "400")
+    # A console of its own: the one that the commands keep takes width and colours from the surroundings when it is first used.
+    monkeypatch.setattr(app, "console", Console(width=400, height=50, force_terminal=False))
     assert call(monkeypatch, *path, "--help") == 0
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)  # colours, where the surroundings ask for them
+    shown = capsys.readouterr().out
     for argument in COMMANDS[path].assemble_argument_collection(parse_docstring=True):
         assert argument.parameter.help.replace("``", "")[:60] in shown
     assert "--no-" not in shown
