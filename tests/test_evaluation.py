@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 import posteriori as po
 from posteriori import evaluation as ev
@@ -327,6 +328,11 @@ class TestImages:
         # The same pair in other ranges.
         for scale, shift, span in ((2.0, 0.0, (0, 2)), (2.0, -1.0, (-1, 1)), (255.0, 0.0, (0, 255)), (1.0, 5.0, (5, 6))):
             torch.testing.assert_close(ev.ssim(scale * a + shift, scale * noisy + shift, span), want, rtol=0, atol=1e-5)
+        # What the field's package computes.
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        pairs = zip(a.double().numpy(), noisy.double().numpy(), strict=True)
+        theirs = [structural_similarity(u, v, channel_axis=0, data_range=1.0, **options) for u, v in pairs]
+        torch.testing.assert_close(want, torch.tensor(theirs, dtype=F64), rtol=0, atol=1e-12)
         with pytest.raises(TypeError, match="black is not always 0"):
             ev.ssim(2 * a - 1, 2 * noisy - 1, 2.0)
         with pytest.raises(ValueError, match="11 x 11"):

@@ -20,6 +20,7 @@ from posteriori.cli.machine import text as machine
 from posteriori.cli.resuming import read_rows, resumable, rows_kept
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
+from posteriori.extras import require_extra
 from posteriori.files import write_text
 from posteriori.report import costs, standings
 from posteriori.settings import Count, Setting, suggestion
@@ -75,6 +76,8 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     The tables of the selection are printed.
     """
     plan = selection.plan()
+    if file:
+        require_extra("experiments", "bench exact --json, which draws error against cost,", "matplotlib")
     rows = _stored(file)
     have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows if scoreboard.current(row, plan)}
     refused: set[tuple[str, str]] = set()

@@ -21,6 +21,7 @@ from posteriori.cli.bench import SAVE_SECONDS
 from posteriori.cli.machine import text as machine
 from posteriori.cli.resuming import read_rows, resumable, rows_kept
 from posteriori.evaluation import gallery
+from posteriori.extras import require_extra
 from posteriori.files import write_text
 from posteriori.report.sheet import Entry, contact_sheet
 from posteriori.run import read_arrays, write_arrays
@@ -53,6 +54,7 @@ def run(selection: Selection, file: Path | None, out: Path, progress: bool) -> N
     plan, prior = selection.plan(), priors.photos()
     if out.suffix.lower() != ".png":
         raise ValueError(f"the contact sheet is a .png file, got {out}")
+    require_extra("experiments", "bench images, whose photographs are those of scikit-image,", "skimage")
     have, pictures = _stored(file)
     if gallery.lpips_missing():
         print(gallery.lpips_missing(), file=sys.stderr)

@@ -28,6 +28,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from posteriori import methods
 from posteriori.evaluation.baselines import best_linear
 from posteriori.evaluation.images import MetricUnavailable, lpips, psnr, ssim
+from posteriori.extras import require_extra
 from posteriori.flags import quiet
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Info, settings
@@ -97,7 +98,11 @@ def plan(images: list[str], problems: list[str], names: list[str], side: int, st
 
 
 def photograph(name: str, side: int) -> Tensor:
-    """A crop (3, side, side) in [0, 1] of a photograph that scikit-image carries with it."""
+    """A crop (3, side, side) in [0, 1] of a photograph that scikit-image carries with it.
+
+    Raises ``ImportError`` where that package is not installed.
+    """
+    require_extra("experiments", "a photograph of scikit-image", "skimage")
     from skimage import data
 
     x = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1).float() / 255

@@ -3,7 +3,11 @@
 import pkgutil
 from importlib import import_module
 
-from posteriori.studies.base import Study
+from posteriori.extras import require_extra
+
+require_extra("experiments", "a study", "matplotlib", "skimage")
+
+from posteriori.studies.base import Study  # noqa: E402 (the modules of this room draw)
 
 
 def _found() -> dict[str, Study]:
