@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_the_table_names_the_schedule_and_shows_means_beside_medians():
     for name in ("AFDPS", "TDS", "FPS", "MCGDiff", "MomentSMC"):
         assert lines[name][original] == "-"
         assert lines[name][extended] != "-"
+    particles = [record["name"] for record in records() if record["family"] == "smc"]
+    assert len(particles) == 8
+    for name in particles:
+        assert re.fullmatch(r"[\d.]+ \([\d.]+\)", lines[name][extended]), f"{name} shows no score"
+    about = ("DDSMC 8 clouds", "general", 100)
+    (clouds,) = [r["value"] for r in scores() if (r["method"], r["cell"], r["steps"]) == about]
+    karras = head.index("KL gaussian general, karras, 100 steps")
+    assert lines["DDSMC"][karras] == f"8 clouds: {clouds:.2g}"
+    assert lines["SMCDiff"][karras] == "8 clouds: no spread along some direction"
     lost = [{"bed": "gmm25", "cell": "8,2", "schedule": "original", "steps": 20, "method": "DPS", "value": v} for v in (1.0, None, 3.0)]
     assert "| 2 (2), 1 of 3 lost |" in markdown(lost)
 
