@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from posteriori.cli.lists import parted
 from posteriori.cli.machine import text as machine
-from posteriori.cli.resuming import read_rows, resumable, rows_kept
+from posteriori.cli.resuming import resumable, rows_kept, stored_rows
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
+from posteriori.experiments import Experiment, Row, run_experiment
 from posteriori.extras import require_extra
 from posteriori.files import write_text
 from posteriori.report import costs, standings
@@ -70,57 +67,59 @@ class Selection:
         return out
 
 
+class Scoreboard(Experiment[scoreboard.Cell, Row]):
+    """The rows of a selection in ``file``, beside those of other selections; refused: (bed, method) without rows."""
+
+    title, save_seconds = "bench", SAVE_SECONDS
+
+    def __init__(self, selection: Selection, file: Path | None) -> None:
+        self.selection, self.file = selection, file
+        self.entries: dict[Hashable, Row] = {}
+        self.refused: set[tuple[str, str]] = set()
+
+    def plan(self) -> list[scoreboard.Cell]:
+        return self.selection.plan()
+
+    def load(self, plan: list[scoreboard.Cell]) -> None:
+        rows = stored_rows(self.file, {*scoreboard.Cell._fields, "value"}, "bench exact")
+        self.entries |= {_named(row): row for row in rows if scoreboard.current(row, plan)}
+
+    def key(self, cell: scoreboard.Cell) -> Hashable:
+        return cell
+
+    def measure(self, cell: scoreboard.Cell) -> Row | None:
+        if (cell.bed, cell.method) in self.refused:
+            return None
+        row = scoreboard.measure(cell, self.selection.sample_seed)
+        if row is None:
+            self.refused.add((cell.bed, cell.method))
+            return None
+        return {**row, "measured": date.today().isoformat()}
+
+    def save(self) -> None:
+        if self.file:
+            write_text(self.file, json.dumps(list(self.entries.values()), indent=0))
+
+
 def run(selection: Selection, file: Path | None, progress: bool) -> None:
     """Measure what ``file`` does not hold yet, write it there as JSON, and beside it tables and a page of all that it then holds.
 
     The tables of the selection are printed.
     """
-    plan = selection.plan()
     if file:
         require_extra("experiments", "bench exact --json, which draws error against cost,", "matplotlib")
-    rows = _stored(file)
-    have = {tuple(row[name] for name in scoreboard.Cell._fields): row for row in rows if scoreboard.current(row, plan)}
-    refused: set[tuple[str, str]] = set()
-    saved = time.monotonic()
-    with resumable(lambda: rows_kept(len(have), file)), _written(have, file):
-        for cell in tqdm([c for c in plan if tuple(c) not in have], disable=not progress, file=sys.stderr, desc="bench"):
-            if (cell.bed, cell.method) in refused:
-                continue
-            row = scoreboard.measure(cell, selection.sample_seed)
-            if row is None:
-                refused.add((cell.bed, cell.method))
-                continue
-            have[tuple(cell)] = {**row, "measured": date.today().isoformat()}
-            # The whole file is written each time: not after every row of thousands.
-            if file and time.monotonic() - saved > SAVE_SECONDS:
-                write_text(file, json.dumps(list(have.values()), indent=0))
-                saved = time.monotonic()
-    kept = [have[tuple(cell)] for cell in plan if tuple(cell) in have]
-    print(standings.markdown(kept), end="")
-    for bed, method in sorted(refused):
+    board = Scoreboard(selection, file)
+    with resumable(lambda: rows_kept(len(board.entries), file)):
+        plan = run_experiment(board, progress=progress)
+    print(standings.markdown([board.entries[cell] for cell in plan if cell in board.entries]), end="")
+    for bed, method in sorted(board.refused):
         print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
-        _show(_ordered(list(have.values())), file)
+        _show(_ordered(list(board.entries.values())), file)
 
 
-def _stored(file: Path | None) -> list[dict[str, Any]]:
-    """The rows of a file. Raises ``ValueError`` for a file of something else."""
-    if file is None or not file.exists():
-        return []
-    rows = read_rows(file)
-    if any(not row.keys() >= {*scoreboard.Cell._fields, "value"} for row in rows):
-        raise ValueError(f"{file} holds other rows than those of `bench exact`; choose another file with --json")
-    return rows
-
-
-@contextmanager
-def _written(have: dict[tuple[Any, ...], dict[str, Any]], file: Path | None) -> Iterator[None]:
-    """Keep the rows also when measuring them ends before its time."""
-    try:
-        yield
-    finally:
-        if file:
-            write_text(file, json.dumps(list(have.values()), indent=0))
+def _named(row: Row) -> scoreboard.Cell:
+    return scoreboard.Cell(**{name: row[name] for name in scoreboard.Cell._fields})
 
 
 def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,14 +27,21 @@ def resumable(kept: Callable[[], str], option: str = "") -> Iterator[None]:
         raise
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows that a bench has written. Raises ``ValueError`` for a file that holds no list of them."""
+def stored_rows(file: Path | None, names: set[str], command: str) -> list[dict[str, Any]]:
+    """The rows that a bench has written, none where there is no file. names: what each of its rows has.
+
+    Raises ``ValueError`` for a file that holds something else than rows of that ``command``.
+    """
+    if file is None or not file.exists():
+        return []
     try:
         rows = json.loads(file.read_text())
     except ValueError:  # of bytes that are no text as well
         rows = None
     if not isinstance(rows, list) or any(not isinstance(row, dict) for row in rows):
         raise ValueError(f"{file} does not hold the rows of a bench; choose another file with --json")
+    if any(not row.keys() >= names for row in rows):
+        raise ValueError(f"{file} holds other rows than those of `{command}`; choose another file with --json")
     return rows
 
 

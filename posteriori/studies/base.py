@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.figure import Figure
 
-Cell = dict[str, Any]
-Row = dict[str, Any]
+from posteriori.experiments import Cell, Row
 
 
 @dataclass(frozen=True)

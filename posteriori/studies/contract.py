@@ -6,7 +6,8 @@ import json
 import math
 import re
 
-from posteriori.studies.base import Cell, Row, Study
+from posteriori.experiments import Cell, Row
+from posteriori.studies.base import Study
 
 
 def key(cell: Cell) -> str:

@@ -15,6 +15,7 @@ from posteriori import priors
 from posteriori.evaluation.baselines import best_linear
 from posteriori.evaluation.gallery import RANGE, SIGMA, lpips_missing, scene
 from posteriori.evaluation.images import lpips, psnr, ssim
+from posteriori.experiments import Cell, Row
 from posteriori.grid import Name
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.explicit.ddrm import DDRM
@@ -23,7 +24,7 @@ from posteriori.methods.explicit.mmps import MMPS
 from posteriori.methods.kernels import DDIM
 from posteriori.report.costs import VJP
 from posteriori.sample import sample
-from posteriori.studies.base import Cell, Row, Study
+from posteriori.studies.base import Study
 
 SIDE, ETAS, STEPS = 40, (0.0, 0.25, 0.5, 0.85, 1.0), (10, 20, 50, 100, 200, 500, 1000)
 # The paper's scale is for 1000 steps on 256 x 256 pixels: its step is divided by the norm of a residual, which grows with the image.

@@ -23,6 +23,7 @@ from posteriori.evaluation.exact import exact_posterior
 from posteriori.evaluation.gallery import ASTRAY, lpips_missing, photograph
 from posteriori.evaluation.images import lpips, psnr, ssim
 from posteriori.evaluation.timing import timed
+from posteriori.experiments import Cell, Row
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.mmps import MMPS
@@ -35,7 +36,7 @@ from posteriori.operators import Blur, Compose, Downsample, LinearOperator, gaus
 from posteriori.problems import simulate
 from posteriori.rng import Streams
 from posteriori.sample import sample
-from posteriori.studies.base import Cell, Row, Study
+from posteriori.studies.base import Study
 from posteriori.studies.explicit_figure import PARTS, draw, mean, ratio
 
 METHODS: dict[str, Any] = {

@@ -7,7 +7,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from posteriori.studies.base import Row
+from posteriori.experiments import Row
 
 # One colour for two variants of a method, drawn through and dashed.
 PAIRS = ("#d55e00", "#009e73", "#a0569b", "#0072b2")

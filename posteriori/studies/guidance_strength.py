@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from posteriori.studies.base import Row, Study
+from posteriori.experiments import Row
+from posteriori.studies.base import Study
 from posteriori.studies.guidance_sweep import (
     COLUMNS,
     LEVEL,

@@ -9,8 +9,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from posteriori.experiments import Row
 from posteriori.report.costs import COLOURS
-from posteriori.studies.base import Row
 
 # A method breaks where its distance to the posterior is more than this many times that of exact draws.
 BROKEN = 3.0

@@ -14,13 +14,14 @@ from posteriori import methods
 from posteriori.evaluation.discrepancies import ksd, posterior_score
 from posteriori.evaluation.distances import effective_size, resample, sliced_wasserstein
 from posteriori.evaluation.exact import exact_posterior
+from posteriori.experiments import Cell, Row
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.noise import Gaussian
 from posteriori.operators import Dense, PhaseRetrieval
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.problems import simulate
 from posteriori.sample import sample
-from posteriori.studies.base import Cell, Row, Study
+from posteriori.studies.base import Study
 from posteriori.studies.jensen_figure import BROKEN, draw, findings
 
 F64 = torch.float64

@@ -15,13 +15,14 @@ from posteriori.evaluation.distances import sliced_wasserstein
 from posteriori.evaluation.exact import exact_posterior
 from posteriori.evaluation.gallery import lpips_missing
 from posteriori.evaluation.images import lpips
+from posteriori.experiments import Cell, Row
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.noise import Gaussian
 from posteriori.operators import Dense, Mask, Nothing
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.problems import simulate
 from posteriori.sample import sample
-from posteriori.studies.base import Cell, Row, Study
+from posteriori.studies.base import Study
 from posteriori.studies.multimodal_figure import draw, findings
 
 SEPARATIONS, N, REFERENCE = (4.0, 8.0, 16.0), 256, 4000

@@ -7,8 +7,8 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from posteriori.experiments import Row
 from posteriori.report.costs import COLOURS, cost
-from posteriori.studies.base import Row
 
 # From the start of a name to the family whose colour it has.
 FAMILIES = {"FPS": "smc", "TDS": "smc", "MomentSMC": "smc", "VI": "variational", "DPS": "explicit", "DAPS": "decoupled"}

@@ -17,8 +17,9 @@ import io
 import re
 from typing import Any
 
+from posteriori.experiments import Row
 from posteriori.report.page import STYLE
-from posteriori.studies.base import Row, Study
+from posteriori.studies.base import Study
 from posteriori.studies.contract import check_findings
 
 Record = dict[str, Any]

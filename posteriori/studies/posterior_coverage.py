@@ -14,10 +14,11 @@ from torch import Tensor
 from posteriori.evaluation import calibration
 from posteriori.evaluation.exact import exact_posterior, oracle
 from posteriori.evaluation.rank_tests import BINS, STRICT, found_below, histogram, inside, leaning, order, standard_error, uniform, verdict
+from posteriori.experiments import Cell, Row
 from posteriori.likelihood import Posterior
 from posteriori.report.costs import COLOURS
 from posteriori.sample import sample
-from posteriori.studies.base import Cell, Row, Study
+from posteriori.studies.base import Study
 from posteriori.studies.coverage_problems import FEW, GROUPS, REFERENCES, SETTING, SETUPS, functions, problem, samples
 
 LEVELS, SOUND = (50, 80, 90, 95), "no fault found"

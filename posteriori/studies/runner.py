@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
 import warnings
+from collections.abc import Hashable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from posteriori.experiments import Cell, Experiment, run_experiment
 from posteriori.files import write_bytes, write_text
 from posteriori.flags import quiet
 from posteriori.run import locked
@@ -33,6 +32,48 @@ FIELDS = {"study", "quick", "command", "columns", "machines", "cells"}
 DPI = 130
 
 
+class StudyRun(Experiment[Cell, dict[str, Any]]):
+    """A study and its record in ``file``: of each cell its rows, when, how long and where they were measured."""
+
+    save_seconds = 0.0
+
+    def __init__(self, study: Study, file: Path, quick: bool, machine: str) -> None:
+        self.study, self.file, self.quick, self.machine = study, file, quick, machine
+        self.title = study.name
+        self.entries: dict[Hashable, dict[str, Any]] = {}
+        self.record = _record(study, quick)
+        self.planned: list[Cell] = []
+
+    def plan(self) -> list[Cell]:
+        self.planned = check_plan(self.study, self.quick)
+        return self.planned
+
+    def load(self, plan: list[Cell]) -> None:
+        kept = _kept(self.study, self.file, self.record)
+        _tell(self.study, self.file, kept, {key(cell) for cell in plan})
+        self.entries.update(kept)
+
+    def key(self, cell: Cell) -> Hashable:
+        return key(cell)
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        began = time.perf_counter()
+        with quiet():
+            rows = self.study.measure(cell)
+        wrong = flaw(self.study, cell, rows)
+        if wrong:
+            raise ValueError(f"study {self.study.name!r}, cell {cell}: {wrong}")
+        machines = self.record["machines"]
+        if self.machine not in machines:
+            machines.append(self.machine)
+        ended = {"date": date.today().isoformat(), "seconds": time.perf_counter() - began}
+        return {"cell": cell, "rows": rows, **ended, "machine": machines.index(self.machine)}
+
+    def save(self) -> None:
+        self.record["cells"] = [self.entries[k] for k in map(key, self.planned) if k in self.entries]
+        write_text(self.file, json.dumps(self.record, indent=0, allow_nan=False) + "\n")
+
+
 def run(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = False) -> tuple[str, ...]:
     """Measure what ``out`` does not hold yet and write the five files; returns the findings.
 
@@ -41,32 +82,15 @@ def run(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = 
     a file of another kind; ``RuntimeError`` when another process measures this study into ``out``.
     """
     check_study(study)
-    plan, file = check_plan(study, quick), out / f"{study.name}.json"
+    whole = StudyRun(study, out / f"{study.name}.json", quick, machine)
+    check_plan(study, quick)
     with locked(out, f".{study.name}.lock"):
-        record = _record(study, quick)
-        have = _kept(study, file, record)
-        _tell(study, file, have, {key(cell) for cell in plan})
-        missing = [cell for cell in plan if key(cell) not in have]
-        if machine not in record["machines"] and missing:
-            record["machines"].append(machine)
         try:
-            for cell in tqdm(missing, disable=not progress, file=sys.stderr, desc=study.name):
-                began = time.perf_counter()
-                with quiet():
-                    rows = study.measure(cell)
-                wrong = flaw(study, cell, rows)
-                if wrong:
-                    raise ValueError(f"study {study.name!r}, cell {cell}: {wrong}")
-                ended = {"date": date.today().isoformat(), "seconds": time.perf_counter() - began}
-                have[key(cell)] = {"cell": cell, "rows": rows, **ended, "machine": record["machines"].index(machine)}
-                record["cells"] = [have[key(c)] for c in plan if key(c) in have]
-                _write_record(file, record)
+            run_experiment(whole, progress=progress)
         except (KeyboardInterrupt, OSError) as error:
-            error.add_note(f"{len(record['cells'])} of {len(plan)} cells are kept in {file}; the same command goes on")
+            error.add_note(f"{len(whole.entries)} of {len(whole.planned)} cells are kept in {whole.file}; the same command goes on")
             raise
-        record["cells"] = [have[key(cell)] for cell in plan]
-        _write_record(file, record)
-        return _publish(study, file, record)
+        return _publish(study, whole.file, whole.record)
 
 
 def read(file: Path) -> Record:
@@ -116,10 +140,6 @@ def _tell(study: Study, file: Path, have: dict[str, dict[str, Any]], planned: se
     if stale:
         name, why = next(iter(stale.items()))
         warnings.warn(f"{file}: {len(stale)} cells are measured again because their rows are not as declared: {name}: {why}", stacklevel=3)
-
-
-def _write_record(file: Path, record: Record) -> None:
-    write_text(file, json.dumps(record, indent=0, allow_nan=False) + "\n")
 
 
 def _publish(study: Study, file: Path, record: Record) -> tuple[str, ...]:
