@@ -175,6 +175,8 @@ def counted(post: Posterior, counter: Counter) -> Posterior:
     wrapped = CountedLinearOperator(A, counter) if isinstance(A, LinearOperator) else CountedOperator(A, counter)
     likelihood = replace(post.likelihood, A=wrapped, check=False)
     twin = object.__new__(Posterior)
-    for name, value in (("prior", CountedPrior(post.prior, counter)), ("likelihood", likelihood), ("given", post.given), ("_answers", {})):
+    wrapped_prior = CountedPrior(post.prior, counter)
+    changes = {"prior": wrapped_prior, "likelihood": likelihood, "_answers": {}}
+    for name, value in (vars(post) | changes).items():
         object.__setattr__(twin, name, value)
     return twin

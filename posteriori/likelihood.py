@@ -2,12 +2,8 @@
 
     y = A(x) + noise,   x expressed in the likelihood's declared ``range``
 
-The prior may live in another range, x = a u + b. This file is the one place where that is settled: for a linear A and Gaussian noise
-of level sigma,
-
-    y = A(a u + b) + sigma z   <=>   (y - A b) / a = A u + (sigma / a) z,
-
-otherwise A is composed with u -> a u + b. Samples are handed back in the likelihood's range.
+The sampler may move other coordinates u, as images in another range or several tensors packed into one vector: a ``Posterior`` holds
+the prior's chart x = push(u), by which the likelihood is stated in u and samples are handed back as x.
 """
 
 from __future__ import annotations
@@ -21,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from posteriori.chart import Chart
 from posteriori.linalg import dot, real_view
 from posteriori.memo import kept
 from posteriori.noise import Noise
-from posteriori.operators.affine import Affine
 from posteriori.operators.base import LinearOperator, Operator, dot_test, repeat_test, solve
 from posteriori.operators.dense_matrix import log_det
 from posteriori.operators.gain import gain
+from posteriori.packing import pack
 from posteriori.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -151,17 +148,6 @@ class Likelihood:
         variance = self.noise.variance(self.y)
         return (real.square() / (variance[..., None] if residual.is_complex() and variance.ndim else variance)).flatten(1).mean(1)
 
-    def in_range(self, target: Range) -> Likelihood:
-        """The same likelihood as a function of u in the range ``target``, where x = a u + b lies in this one's range."""
-        if self.range is None or self.range == target:
-            return self
-        a, b = affine(target, self.range)
-        A, y, noise = self.A, self.y, self.noise
-        if isinstance(A, LinearOperator) and noise.std is not None:
-            offset = A(A.probe(torch.ones, dtype=y.real.dtype).to(y.device) * b)[0] if b else 0.0
-            return replace(self, y=(y - offset) / a, noise=noise.scaled(1 / a), range=target)
-        return replace(self, A=Affine(A, a, b), range=target)
-
 
 def _unchecked(likelihood: Likelihood, **changes: Any) -> Likelihood:
     # The checks of __post_init__ have been passed already; this runs once per sampling step.
@@ -182,12 +168,6 @@ def framed(image: Tensor, frame: Frame | None) -> Tensor:
 def _check_frame(frame: Frame | None, shape: tuple[int, ...]) -> None:
     if frame is not None and (len(shape) < 2 or any(not 0 <= a < b <= n for (a, b), n in zip(frame, shape[-2:], strict=True))):
         raise ValueError(f"frame {frame} must be the (first, end) of some rows and of some columns of images of shape {shape}")
-
-
-def affine(source: Range, target: Range) -> tuple[float, float]:
-    """a, b with a u + b in ``target`` for u in ``source``."""
-    a = (target[1] - target[0]) / (source[1] - source[0])
-    return a, target[0] - a * source[0]
 
 
 def _test_calls(A: Operator, dtype: torch.dtype) -> None:
@@ -213,9 +193,9 @@ def _check_images(prior: Prior, A: Operator) -> None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
-    """p(x | y) of a prior and a likelihood, in the prior's coordinates.
+    """p(x | y) of a prior and a likelihood, in the prior's coordinates u.
 
-    ``likelihood`` is the given one converted to the prior's range, ``given`` the one the user stated; ``to_given`` maps samples back.
+    ``chart`` maps u to the user's x; ``given`` is the likelihood that the user stated, ``likelihood`` the same as a function of u.
     Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when shapes do not fit;
     ``TypeError`` when one of prior and operator has real images and the other complex ones.
     """
@@ -223,36 +203,32 @@ class Posterior:
     prior: Prior
     likelihood: Likelihood
     given: Likelihood = field(init=False)
+    chart: Chart = field(init=False)
     _answers: dict[Any, Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "given", self.likelihood)
-        target, stated = self.prior.range, self.likelihood.range
-        if target is not None and stated is None:
-            raise ValueError(
-                f"the prior models images in the range {target}; say in which range the measurement is expressed, "
-                f"for example Likelihood(..., range=(0, 1)) or range={target}"
-            )
-        self.prior.check_shape(self.likelihood.A.in_shape)
-        _check_images(self.prior, self.likelihood.A)
-        if target is not None:
-            object.__setattr__(self, "likelihood", self.likelihood.in_range(target))
+        A = self.likelihood.A
+        chart = self.prior.chart(self.likelihood.range, A.in_shape)
+        self.prior.check_shape(A.in_shape)
+        _check_images(self.prior, A)
+        object.__setattr__(self, "chart", chart)
+        object.__setattr__(self, "likelihood", chart.pull(self.likelihood))
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.likelihood.A.in_shape
 
-    @property
-    def scaling(self) -> tuple[float, float]:
-        """a, b: x = a u + b maps the prior's coordinates u to the user's x."""
-        if self.prior.range is None or self.given.range is None:
-            return 1.0, 0.0
-        return affine(self.prior.range, self.given.range)
+    def to_given(self, u: Tensor) -> Tensor:
+        """x (B, *E) as the user's A takes it: of a chart of several parts, these packed."""
+        return pack(self.chart.push(u))
 
-    def to_given(self, x: Tensor) -> Tensor:
-        """Samples in the prior's coordinates -> the range the user stated."""
-        a, b = self.scaling
-        return x if (a, b) == (1.0, 0.0) else a * x + b
+    @property
+    def log_volume(self) -> float:
+        """log p(y) as y was measured, less that in the sampler's coordinates: the chart's ``log_volume`` of each real number of y that
+        it has rescaled."""
+        y, each = self.likelihood.y, self.chart.log_volume
+        return (y.numel() * (2 if y.is_complex() else 1)) * each if each is not None and self.likelihood.conjugate else 0.0
 
     def at_work(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Posterior:
         """This posterior on one device and in one precision: itself where nothing changes.

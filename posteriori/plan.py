@@ -157,9 +157,8 @@ def _memory(device: torch.device) -> int:
 
 def _notes(post: Posterior) -> tuple[str, ...]:
     notes = []
-    a, b = post.scaling
-    if (a, b) != (1.0, 0.0):
-        inner, outer = post.prior.range, post.given.range
+    inner, outer = post.prior.range, post.given.range
+    if inner is not None and inner != outer:
         level = post.likelihood.noise.std
         converted = f"; the noise level {post.given.noise.std:g} is {level:.4g} there" if level is not None else ""
         notes.append(f"range: the prior works in {_shown(inner)}, the measurement is expressed in {_shown(outer)}{converted}")

@@ -25,6 +25,8 @@ def _coils(dtype, coils=3, H=6, W=5):
 
 # Name -> factory of a small operator; ``dtype`` is the precision of the numbers that it holds.
 OPERATORS = {
+    "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
+    "Units complex": lambda dtype: ops.Units(torch.tensor([0.5, 4.0], dtype=dtype), complex_images=True),
     "Affine": lambda dtype: ops.Affine(ops.PhaseRetrieval((1, 4, 5)), 2.0, -1.0),
     "Blur circular": lambda dtype: ops.Blur(_draw(3, 5, dtype=dtype), (2, 6, 9)),
     "Blur circular even": lambda dtype: ops.Blur(_draw(2, 4, dtype=dtype), (1, 7, 8)),

@@ -98,8 +98,8 @@ def test_units_turn_a_density_of_y_in_the_priors_coordinates_to_one_in_the_users
     dtype = torch.complex128 if post.prior.complex else F64
     x = 0.3 * torch.randn(4, *post.shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
     gap = post.given.log_prob(post.to_given(x)) - post.likelihood.log_prob(x)
-    torch.testing.assert_close(gap, torch.full((4,), clouds.units(post), dtype=F64), rtol=1e-9, atol=1e-9)
-    assert (clouds.units(post) != 0) == (make is picture)
+    torch.testing.assert_close(gap, torch.full((4,), post.log_volume, dtype=F64), rtol=1e-9, atol=1e-9)
+    assert (post.log_volume != 0) == (make is picture)
 
 
 def test_units_count_both_parts_of_a_complex_number():
@@ -109,8 +109,8 @@ def test_units_count_both_parts_of_a_complex_number():
     post = po.Posterior(prior, po.Likelihood(y, A, po.noise.ComplexGaussian(sigma_per_channel=0.2), range=(0, 4)))
     x = torch.randn(3, 2, 4, 5, dtype=F64, generator=torch.Generator().manual_seed(2))
     gap = post.given.log_prob(post.to_given(x)) - post.likelihood.log_prob(x)
-    torch.testing.assert_close(gap, torch.full((3,), clouds.units(post), dtype=F64), rtol=1e-9, atol=1e-9)
-    assert clouds.units(post) == pytest.approx(-2 * y.numel() * 0.6931471805599453)
+    torch.testing.assert_close(gap, torch.full((3,), post.log_volume, dtype=F64), rtol=1e-9, atol=1e-9)
+    assert post.log_volume == pytest.approx(-2 * y.numel() * 0.6931471805599453)
 
 
 def test_counts_have_no_unit_but_their_own():
@@ -119,7 +119,7 @@ def test_counts_have_no_unit_but_their_own():
     post = po.Posterior(prior, po.Likelihood(y, po.operators.Identity((5,)), po.noise.Poisson(20.0), range=(0, 1)))
     x = torch.linspace(-0.5, 0.5, 10, dtype=F64).view(2, 5)
     torch.testing.assert_close(post.given.log_prob(post.to_given(x)), post.likelihood.log_prob(x), rtol=1e-9, atol=1e-9)
-    assert clouds.units(post) == 0
+    assert post.log_volume == 0
 
 
 @pytest.mark.parametrize("name", [n for n, c in ALL.items() if issubclass(c, Ensemble) and c.log_evidence is not Method.log_evidence])
@@ -128,7 +128,7 @@ def test_every_evidence_is_in_the_users_units(name):
     post, method = picture(), replace(ALL[name](), particles=4)
     rng = Streams(0, range(2), 4)
     state = method.init(post, rng.normal(torch.zeros(8, *post.shape, dtype=F64)), rng)
-    torch.testing.assert_close(method.log_evidence(post, state), torch.full((2,), clouds.units(post), dtype=F64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(method.log_evidence(post, state), torch.full((2,), post.log_volume, dtype=F64), rtol=1e-12, atol=0)
 
 
 def test_a_cloud_gives_no_more_lines_than_samples_nor_than_they_differ():

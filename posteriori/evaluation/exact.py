@@ -5,7 +5,7 @@ For a Gaussian or a mixture prior, a linear operator and Gaussian noise, compone
     S_k = A C_k A^T + sigma^2 I,   m_k' = m_k + C_k A^T S_k^-1 (y - A m_k),   C_k' = C_k - C_k A^T S_k^-1 A C_k
     w_k' ~ w_k N(y; A m_k, S_k),   p(y) = sum_k w_k N(y; A m_k, S_k)
 
-It is worked out in the prior's coordinates u and handed back in the user's x = a u + b, where log p(y) loses m log|a|.
+It is worked out in the prior's coordinates u and handed back in the user's x = a u + b, see ``Posterior.chart``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from posteriori.chart import Chart
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.noise import Gaussian
 from posteriori.operators.base import LinearOperator
@@ -70,10 +71,10 @@ def exact_posterior(post: Posterior) -> ExactPosterior:
     a non-linear operator, noise that is not Gaussian or complex images; ``ValueError`` for a noise level of 0 or a widened likelihood.
     """
     inner, evidence = _condition(post)
-    a, b = post.scaling
-    m = post.given.y.numel() * (2 if post.given.y.is_complex() else 1)
-    mixture = inner.transformed(a, b, post.given.range) if (a, b) != (1.0, 0.0) else inner
-    return ExactPosterior(mixture, evidence - m * math.log(abs(a)))
+    straight = post.chart.straight
+    if straight is None:
+        raise TypeError("exact_posterior needs x = a u + b of the prior's coordinates u, this chart is curved")
+    return ExactPosterior(inner.transformed(*straight, post.given.range), evidence + post.log_volume)
 
 
 def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
@@ -107,6 +108,9 @@ class Conditioned(Prior):
     def __init__(self, before: Prior, after: GaussianMixture) -> None:
         super().__init__(after.shape, range=before.range, variance=after.variance, sigma_max=before.sigma_max, sigma_min=before.sigma_min)
         self.before, self.after = before, after
+
+    def chart(self, range: tuple[float, float] | None, shape: tuple[int, ...]) -> Chart:
+        return self.before.chart(range, shape)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.after.denoise(x, sigma)

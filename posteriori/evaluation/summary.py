@@ -100,7 +100,11 @@ def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float |
     if transition is None or not spread:
         return None
     # A complex number has the variance of both its parts.
-    inner = spread / abs(post.scaling[0]) / (2**0.5 if run.samples.is_complex() else 1.0)
+    a = (post.chart.straight or (None,))[0]
+    if a is None:  # a chart that is curved
+        return None
+    inner = float((run.std.flatten() / a.to(run.std)).mean()) if isinstance(a, Tensor) else spread / abs(a)
+    inner /= 2**0.5 if run.samples.is_complex() else 1.0
     return kept_of(transition, torch.tensor(run.config["levels"], dtype=torch.float64), inner)
 
 

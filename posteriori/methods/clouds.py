@@ -191,14 +191,8 @@ def collect(cloud: Cloud, rng: Noise, returned: int, scheme: Scheme) -> tuple[Te
 
 
 def log_evidence(cloud: Cloud) -> Tensor:
-    """(G,) log of the unbiased estimate of p(y), in the prior's coordinates: ``units`` is what is left to the user's."""
+    """(G,) log of the unbiased estimate of p(y), in the prior's coordinates: ``Posterior.log_volume`` is what is left to the user's."""
     return cloud.log_z + _mean(cloud.clouds)[:, 0]
-
-
-def units(post: Posterior) -> float:
-    """What makes log p(y) in the prior's coordinates a density of y as it was measured: -log|a| for each real number of y."""
-    y = post.likelihood.y
-    return -y.numel() * (2 if y.is_complex() else 1) * math.log(abs(post.scaling[0])) if post.given.conjugate else 0.0
 
 
 def in_chunks(look: Callable[..., tuple[Tensor, ...]], rows: int | None, *parts: Tensor) -> tuple[Tensor, ...]:

@@ -46,4 +46,4 @@ class Ensemble(Method[S]):
 
     def log_evidence(self, post: Posterior, state: S) -> Tensor | None:
         """(G,) log of the unbiased estimate of p(y) by each cloud."""
-        return clouds.log_evidence(self.cloud(state)) + clouds.units(post)
+        return clouds.log_evidence(self.cloud(state)) + post.log_volume

@@ -37,6 +37,7 @@ from posteriori.operators.scaled import Scaled
 from posteriori.operators.slicewise import Slicewise
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
+from posteriori.operators.units import Units
 from posteriori.operators.weighted import Weighted
 from posteriori.settings import absent
 
@@ -68,6 +69,7 @@ __all__ = [
     "Spectrum",
     "Stack",
     "Transmission",
+    "Units",
     "Weighted",
     "back_projection",
     "box_mask",

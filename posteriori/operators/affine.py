@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from posteriori.operators.base import Map, Operator
+from posteriori.packing import Shapes
 
 
 class Affine(Operator):
@@ -17,6 +18,10 @@ class Affine(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.A(self.a * x + self.b)
+
+    @property
+    def in_parts(self) -> Shapes | None:
+        return self.A.in_parts
 
     def layout(self, y: Tensor) -> Tensor:
         return self.A.layout(y)

@@ -26,6 +26,7 @@ from posteriori.operators.norm import measured_norm, norm_at
 from posteriori.operators.normal import Preconditioner, SolveError, normal_solve
 from posteriori.operators.spectrum import Spectrum, apart_from_rounding
 from posteriori.operators.transpose import AdjointError, Linear, dot_test, followed, repeat_test, transposed
+from posteriori.packing import Shapes
 from posteriori.settings import Checked
 
 Map = Callable[[Tensor], Tensor]
@@ -115,6 +116,11 @@ class Operator(nn.Module, metaclass=Checked):
     def reach(self) -> tuple[int, int]:
         """Rows and columns of a measurement, from its border on, that depend on what is assumed beyond the border of the image."""
         return 0, 0
+
+    @property
+    def in_parts(self) -> Shapes | None:
+        """Of an operator on several tensors that are packed into one vector: their shapes by name, in order. None for one image."""
+        return None
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Map, Operator, Spectrum
+from posteriori.packing import Shapes
 
 
 class Compose(LinearOperator):
@@ -33,6 +34,10 @@ class Compose(LinearOperator):
 
     def layout(self, y: Tensor) -> Tensor:
         return self.A.layout(y)
+
+    @property
+    def in_parts(self) -> Shapes | None:
+        return self.B.in_parts
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -67,6 +72,10 @@ class Chain(Operator):
         middle, pull_B = self.B.linearize(x)
         y, pull_A = self.A.linearize(middle)
         return y, lambda u: pull_B(pull_A(u))
+
+    @property
+    def in_parts(self) -> Shapes | None:
+        return self.B.in_parts
 
     @property
     def reach(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from posteriori.operators.base import LinearOperator, Preconditioner, Spectrum
+from posteriori.packing import Shapes
 
 
 class Scaled(LinearOperator):
@@ -23,6 +24,10 @@ class Scaled(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.factor * self.A.adjoint(y)
+
+    @property
+    def in_parts(self) -> Shapes | None:
+        return self.A.in_parts
 
     def layout(self, y: Tensor) -> Tensor:
         return self.A.layout(y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from posteriori.operators.base import LinearOperator, Preconditioner
+from posteriori.packing import Shapes
 
 
 class Weighted(LinearOperator):
@@ -33,6 +34,10 @@ class Weighted(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
         return self.A.adjoint(self.weights.to(y.real.dtype) * y)
+
+    @property
+    def in_parts(self) -> Shapes | None:
+        return self.A.in_parts
 
     def layout(self, y: Tensor) -> Tensor:
         return self.A.layout(y)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import identity
+from posteriori.chart import AffineChart, Chart
 from posteriori.priors.schedule import DiscreteVP
 from posteriori.rng import Noise
 from posteriori.settings import Checked
@@ -52,6 +53,19 @@ class Prior(nn.Module, metaclass=Checked):
         self.spread = float(sigma_max if spread is None else spread)
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"a prior needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+
+    def chart(self, range: tuple[float, float] | None, shape: tuple[int, ...]) -> Chart:
+        """The map from this prior's coordinates to a user's images of ``shape``, in the range that
+        a likelihood states. Raises ``ValueError`` where only the prior has a range."""
+        if self.range is None:
+            return AffineChart(1.0, 0.0, shape, range)
+        if range is None:
+            raise ValueError(
+                f"the prior models images in the range {self.range}; say in which range the "
+                "measurement is expressed, for example Likelihood(..., range=(0, 1)) or "
+                f"range={self.range}"
+            )
+        return AffineChart.between(self.range, range, shape)
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

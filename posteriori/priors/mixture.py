@@ -230,9 +230,16 @@ class GaussianMixture(Prior):
         mixture = GaussianMixture(logs.softmax(0), means, (covariances + covariances.mT) / 2, shape=self.image_shape, range=self.range)
         return mixture, float(logs.logsumexp(0))
 
-    def transformed(self, a: float, b: float, range: tuple[float, float] | None) -> GaussianMixture:
-        """The distribution of a x0 + b."""
-        return GaussianMixture(self.weights, a * self.means + b, a**2 * self.covariances, shape=self.image_shape, range=range)
+    def transformed(self, a: float | Tensor, b: float | Tensor, range: tuple[float, float] | None) -> GaussianMixture:
+        """The distribution of a x0 + b; a, b: numbers, or one for each number of an image (d,)."""
+        if isinstance(a, Tensor):
+            a, square = a.to(self.means), torch.outer(a, a).to(self.means)
+        elif (a, b) == (1.0, 0.0):
+            return self
+        else:
+            square = a**2  # type: ignore[assignment]
+        means = a * self.means + b
+        return GaussianMixture(self.weights, means, square * self.covariances, shape=self.image_shape, range=range)
 
 
 class Gaussian(Prior):

@@ -111,4 +111,4 @@ class FPS(Ensemble[Filtered]):
         return (clouds.moved(cloud, f.spectrum.V(singular.onwards(x0[source], x, t, s, f, cloud.x, rng))), e, top), info
 
     def log_evidence(self, post: Posterior, state: Filtered) -> Tensor | None:
-        return clouds.log_evidence(state[0]) + clouds.units(post) if self.form == "consistent" else None
+        return clouds.log_evidence(state[0]) + post.log_volume if self.form == "consistent" else None
