@@ -189,6 +189,7 @@ class Pushed(Operator):
         self.chart = chart
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
         return pack(self.chart.push(x))
 
 
