@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from posteriori.cli.compare import run as compare
-from posteriori.evaluation.gallery import photograph
 from posteriori.measurements import write_image
+from posteriori.tasks.photographs import photograph
 
 METHODS = "DAPS,DCDP,DPS,MMPS,FreeDoM,PnPDM(prior_steps=4)"
 PROBLEMS = {

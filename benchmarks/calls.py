@@ -13,7 +13,8 @@ import argparse
 
 import posteriori as po
 from posteriori.evaluation import psnr
-from posteriori.evaluation.gallery import PHOTOGRAPHS, PROBLEMS, scene
+from posteriori.tasks.photographs import DEGRADATIONS as PROBLEMS
+from posteriori.tasks.photographs import PHOTOGRAPHS, scene
 
 PLAN = {
     "DAPS": (po.methods.DAPS(), (100, 1000)),

@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 import posteriori as po
-from posteriori.evaluation import gallery, psnr, ssim
+from posteriori.evaluation import psnr, ssim
 from posteriori.flags import quiet
 from posteriori.methods import courses
 from posteriori.problems import simulate
+from posteriori.tasks.photographs import photograph
 
 SIDE, DEFAULT_STEPS = 64, 100
 SIGMAS = (0.025, 0.05)
@@ -42,7 +43,7 @@ def cells(names):
 
 
 def measure(name, setting, steps, sigma):
-    x = gallery.photograph("astronaut", SIDE)
+    x = photograph("astronaut", SIDE)
     A = po.operators.Blur(po.operators.gaussian_kernel(2.0), tuple(x.shape), boundary="circular")
     law = po.noise.Gaussian(sigma)
     y = simulate(A, x, law, seed=0)

@@ -14,6 +14,7 @@ from posteriori import cli
 from posteriori.evaluation import exact_posterior, scoreboard
 from posteriori.problems import beds
 from posteriori.report import standings
+from posteriori.tasks import registry
 
 
 def test_gmm25_is_the_published_problem():
@@ -152,7 +153,7 @@ def test_every_problem_has_a_seed_of_its_own_for_its_samples(monkeypatch):
         seen.append(seed)
         return SimpleNamespace(samples=torch.zeros(n, 8, dtype=torch.float64), status=[], counts={"denoiser": 20, "vjp": 0})
 
-    monkeypatch.setattr(scoreboard, "reference_samples", noted)
+    monkeypatch.setattr(registry, "reference_samples", noted)
     monkeypatch.setattr(scoreboard, "sample", sampled)
     for given, s, wanted in ((None, 7, [15, 16, 7]), (0, 0, [1, 2, 0])):
         scoreboard._problem.cache_clear()

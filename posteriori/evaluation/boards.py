@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from posteriori import tasks
 from posteriori.evaluation.bed_scores import Score, bipsda_score, ksd_toy_score, mixture256_score
 from posteriori.evaluation.distances import sliced_wasserstein
 from posteriori.problems import beds, bipsda
@@ -19,8 +19,8 @@ SLICES = 1000
 class Board:
     """One bed of the scoreboard.
 
-    make: (cell, seed, schedule) -> Bed. score: (samples, bed, exact samples) -> numbers by name; None where the affine probe gives them.
-    metric: the number that ranks. n: samples of each run. grid: spacing of the levels.
+    make: (cell, seed, schedule) -> task. score: (samples, bed, exact samples) -> numbers by name; None where the affine probe gives them.
+    metric: the number that ranks. n: samples of each run.
     """
 
     cells: tuple[str, ...]
@@ -29,14 +29,13 @@ class Board:
     seeds: int
     n: int
     metric: str
-    make: Callable[[str, int, str], beds.Bed]
+    make: Callable[[str, int, str], tasks.BenchmarkTask]
     score: Score | None
-    grid: Literal["log", "karras"] = "log"
 
 
-def _gmm25(cell: str, seed: int, schedule: str) -> beds.Bed:
+def _gmm25(cell: str, seed: int, schedule: str) -> tasks.BenchmarkTask:
     d, measured = (int(number) for number in cell.split(","))
-    return beds.gmm25(d, measured, seed, schedule)
+    return tasks.get("gmm25", d=d, measured=measured, seed=seed, schedule=schedule)
 
 
 def _sw1(samples: Tensor, bed: beds.Bed, reference: Tensor) -> dict[str, float]:
@@ -54,13 +53,37 @@ BOARDS = {
         1,
         0,
         "KL",
-        lambda cell, seed, schedule: beds.gaussian(cell, seed),
+        lambda cell, seed, schedule: tasks.get("gaussian", kind=cell, seed=seed),
         None,
-        "karras",
     ),
-    "bipsda": Board(bipsda.PROBLEMS, tuple(bipsda.SCHEDULES), (200,), 5, 10000, "variance_error", bipsda.bipsda, bipsda_score),
+    "bipsda": Board(
+        bipsda.PROBLEMS,
+        tuple(bipsda.SCHEDULES),
+        (200,),
+        5,
+        10000,
+        "variance_error",
+        lambda cell, seed, schedule: tasks.get("bipsda", problem=cell, seed=seed, schedule=schedule),
+        bipsda_score,
+    ),
     "ksd": Board(
-        ("0.2", "0.5"), ("karras",), (100,), 5, 500, "ksd", lambda cell, seed, _: beds.ksd_toy(float(cell), seed), ksd_toy_score, "karras"
+        ("0.2", "0.5"),
+        ("karras",),
+        (100,),
+        5,
+        500,
+        "ksd",
+        lambda cell, seed, schedule: tasks.get("ksd", sigma=float(cell), seed=seed),
+        ksd_toy_score,
     ),
-    "mixture256": Board(("256",), ("log",), (100,), 5, 256, "sw2", lambda cell, seed, schedule: beds.mixture256(seed), mixture256_score),
+    "mixture256": Board(
+        ("256",),
+        ("log",),
+        (100,),
+        5,
+        256,
+        "sw2",
+        lambda cell, seed, schedule: tasks.get("mixture256", seed=seed),
+        mixture256_score,
+    ),
 }

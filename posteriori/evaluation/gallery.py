@@ -16,8 +16,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,27 +27,18 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from posteriori import methods
 from posteriori.evaluation.baselines import best_linear
 from posteriori.evaluation.images import MetricUnavailable, lpips, psnr, ssim
-from posteriori.extras import require_extra
 from posteriori.flags import quiet
-from posteriori.likelihood import Likelihood, Posterior
+from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, settings
-from posteriori.noise import Gaussian
-from posteriori.operators import Blur, Downsample, LinearOperator, Mask, box_mask, gaussian_kernel, random_mask
 from posteriori.priors.base import Prior
-from posteriori.problems import own, simulate, solvers
+from posteriori.problems import own, solvers
 from posteriori.run import Run
 from posteriori.sample import sample
 from posteriori.settings import suggestion
+from posteriori.tasks.photographs import DEGRADATIONS as PROBLEMS
+from posteriori.tasks.photographs import PHOTOGRAPHS, RANGE, SIGMA, Scene, scene
 
-SIGMA, RANGE, BASELINE = 0.05, (0.0, 1.0), "Wiener"
-# Row and column around which a crop of any side lies, as far as the border allows: a face, and the eye of a cat.
-PHOTOGRAPHS = {"astronaut": (115, 225), "chelsea": (115, 170)}
-PROBLEMS: dict[str, Callable[[int], LinearOperator]] = {
-    "blur": lambda side: Blur(gaussian_kernel(2.0), (3, side, side)),
-    "downsample": lambda side: Downsample((3, side, side), 4, "box"),
-    "box": lambda side: Mask(box_mask((side, side), side // 2), (3, side, side)),
-    "random": lambda side: Mask(random_mask((side, side), 0.3, seed=0), (3, side, side)),
-}
+BASELINE = "Wiener"
 # A finite sample this many widths of the range away from it is no picture any more.
 ASTRAY = 5.0
 SCORES = ("psnr", "ssim", "lpips", "chi2")
@@ -64,15 +54,6 @@ class Cell(NamedTuple):
     method: str
     side: int
     steps: int
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """A photograph (3, side, side) in [0, 1], its likelihood, and the measurement as a picture of the same size."""
-
-    truth: Tensor
-    given: Likelihood
-    shown: Tensor
 
 
 def plan(images: list[str], problems: list[str], names: list[str], side: int, steps: int) -> Iterator[Cell]:
@@ -95,31 +76,6 @@ def plan(images: list[str], problems: list[str], names: list[str], side: int, st
         for image in images:
             for name in dict.fromkeys((BASELINE, *names)):
                 yield Cell(image, problem, name, side, steps)
-
-
-def photograph(name: str, side: int) -> Tensor:
-    """A crop (3, side, side) in [0, 1] of a photograph that scikit-image carries with it.
-
-    Raises ``ImportError`` where that package is not installed.
-    """
-    require_extra("experiments", "a photograph of scikit-image", "skimage")
-    from skimage import data
-
-    x = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1).float() / 255
-    top, left = (min(max(0, c - side // 2), n - side) for c, n in zip(PHOTOGRAPHS[name], x.shape[1:], strict=True))
-    return x[:, top : top + side, left : left + side].contiguous()
-
-
-@lru_cache(maxsize=16)
-def scene(image: str, problem: str, side: int) -> Scene:
-    """The same measurement for every method: its noise depends on nothing but the cell."""
-    x, A, law = photograph(image, side), PROBLEMS[problem](side), Gaussian(SIGMA)
-    y = simulate(A, x, law, seed=0)
-    if isinstance(A, Downsample):
-        shown = y.repeat_interleave(A.factor, 1).repeat_interleave(A.factor, 2)
-    else:
-        shown = y if y.shape == x.shape else A.adjoint(y[None])[0]
-    return Scene(x, Likelihood(y, A, law, range=RANGE), shown)
 
 
 def measure(cell: Cell, prior: Prior, limit: float | None = None) -> tuple[Row, Tensor | None]:

@@ -23,16 +23,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from posteriori import grid, methods
+from posteriori import methods
 from posteriori.evaluation.boards import BOARDS
 from posteriori.evaluation.distances import gaussian_kl
 from posteriori.evaluation.exact import ExactPosterior, exact_posterior, oracle
 from posteriori.evaluation.probe import NotAffineError, affine_probe
-from posteriori.evaluation.references import reference_samples
 from posteriori.flags import quiet
-from posteriori.problems import beds, own, solvers
+from posteriori.problems import own, solvers
 from posteriori.sample import sample
 from posteriori.settings import suggestion
+from posteriori.tasks import BenchmarkTask
 
 REFERENCES = ("floor", "oracle", "prior")
 Row = dict[str, Any]
@@ -114,29 +114,29 @@ def _method(cell: Cell) -> methods.Method[Any]:
 
 
 @lru_cache(maxsize=2)
-def _problem(name: str, cell: str, seed: int, schedule: str, s: int) -> tuple[beds.Bed, Tensor, dict[str, float]]:
-    """A bed, exact samples and the floor: the same for every method, which follow one another in a plan."""
+def _problem(name: str, cell: str, seed: int, schedule: str, s: int) -> tuple[BenchmarkTask, Tensor, dict[str, float]]:
+    """A task, exact samples and the floor: the same for every method, which follow one another in a plan."""
     board = BOARDS[name]
     assert board.score is not None
-    bed = board.make(cell, seed, schedule)
-    truth = reference_samples(bed, board.n, seed=2 * s + 1)
-    return bed, truth, board.score(reference_samples(bed, board.n, seed=2 * s + 2), bed, truth)
+    task = board.make(cell, seed, schedule)
+    truth = task.exact(board.n, seed=2 * s + 1)
+    return task, truth, board.score(task.exact(board.n, seed=2 * s + 2), task.bed, truth)
 
 
-def _target(cell: Cell, bed: beds.Bed) -> Any:
+def _target(cell: Cell, task: BenchmarkTask) -> Any:
     """The posterior to sample. Raises ``TypeError`` for an oracle where the exact score is not known."""
-    return oracle(bed.posterior) if cell.method == "oracle" else bed.posterior
+    return oracle(task.posterior) if cell.method == "oracle" else task.posterior
 
 
 def _drawn(cell: Cell, s: int) -> Row | None:
     board = BOARDS[cell.bed]
     assert board.score is not None
-    (bed, truth, floor), method = _problem(cell.bed, cell.cell, cell.seed, cell.schedule, s), _method(cell)
+    (task, truth, floor), method = _problem(cell.bed, cell.cell, cell.seed, cell.schedule, s), _method(cell)
     row = {**cell._asdict(), "sample_seed": s, "metric": board.metric, "floor": floor[board.metric], "uses": _uses(cell, method, 0)}
     if cell.method == "floor":
         return row | {"value": floor[board.metric], "all": floor, "denoiser": 0, "vjp": 0, "seconds": 0.0}
     try:
-        target = _target(cell, bed)
+        target = _target(cell, task)
     except TypeError:
         return None
     if method.refuses(target):
@@ -144,8 +144,8 @@ def _drawn(cell: Cell, s: int) -> Row | None:
     began = time.perf_counter()
     # A method that chooses its own levels does so at its own cost; all others share the bed's.
     own = type(method).levels is not methods.Method.levels
-    levels = None if own else getattr(grid, board.grid)(cell.steps, bed.sigma_max, bed.sigma_min)
-    big = bed.posterior.shape[0] > 100
+    levels = None if own else task.levels(cell.steps)
+    big = task.posterior.shape[0] > 100
     try:
         with quiet():
             run = sample(
@@ -170,7 +170,7 @@ def _drawn(cell: Cell, s: int) -> Row | None:
     # A method that loses rows is not scored on those that survived.
     if not all(status.ok for status in run.status):
         return row | {"value": None, "outcome": "diverged"}
-    score = board.score(run.samples, bed, truth)
+    score = board.score(run.samples, task.bed, truth)
     return row | {"value": score[board.metric], "all": score}
 
 
@@ -183,16 +183,16 @@ def _uses(cell: Cell, method: methods.Method[Any], vjp: float) -> str:
 
 def _probed(cell: Cell) -> Row | None:
     board = BOARDS[cell.bed]
-    bed, method = board.make(cell.cell, cell.seed, cell.schedule), _method(cell)
-    if method.refuses(bed.posterior):
+    task, method = board.make(cell.cell, cell.seed, cell.schedule), _method(cell)
+    if method.refuses(task.posterior):
         return None
-    levels = getattr(grid, board.grid)(cell.steps, bed.sigma_max, bed.sigma_min)
+    levels = task.levels(cell.steps)
     began = time.perf_counter()
     try:
-        mean, covariance = affine_probe(_target(cell, bed), method, cell.steps, levels)
+        mean, covariance = affine_probe(_target(cell, task), method, cell.steps, levels)
     except (NotAffineError, ArithmeticError, ValueError):
         return None
-    exact: ExactPosterior = exact_posterior(bed.posterior)
+    exact: ExactPosterior = exact_posterior(task.posterior)
     uses = "mixture" if cell.method == "oracle" or "closed form" in method.requires else "-"
     row = {**cell._asdict(), "metric": board.metric, "floor": 0.0, "uses": uses, "denoiser": 0, "vjp": 0}
     singular = float(torch.linalg.eigvalsh(covariance)[0]) <= 1e-12 * float(exact.covariance.trace())

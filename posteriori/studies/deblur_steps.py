@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posteriori import priors
 from posteriori.evaluation.baselines import best_linear
-from posteriori.evaluation.gallery import RANGE, SIGMA, lpips_missing, scene
+from posteriori.evaluation.gallery import lpips_missing
 from posteriori.evaluation.images import lpips, psnr, ssim
 from posteriori.experiments import Cell, Row
 from posteriori.grid import Name
@@ -25,6 +25,7 @@ from posteriori.methods.kernels import DDIM
 from posteriori.report.costs import VJP
 from posteriori.sample import sample
 from posteriori.studies.base import Study
+from posteriori.tasks.photographs import RANGE, SIGMA, scene
 
 SIDE, ETAS, STEPS = 40, (0.0, 0.25, 0.5, 0.85, 1.0), (10, 20, 50, 100, 200, 500, 1000)
 # The paper's scale is for 1000 steps on 256 x 256 pixels: its step is divided by the norm of a residual, which grows with the image.

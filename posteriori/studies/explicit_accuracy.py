@@ -20,7 +20,7 @@ from torch import Tensor
 
 from posteriori import priors
 from posteriori.evaluation.exact import exact_posterior
-from posteriori.evaluation.gallery import ASTRAY, lpips_missing, photograph
+from posteriori.evaluation.gallery import ASTRAY, lpips_missing
 from posteriori.evaluation.images import lpips, psnr, ssim
 from posteriori.evaluation.timing import timed
 from posteriori.experiments import Cell, Row
@@ -38,6 +38,7 @@ from posteriori.rng import Streams
 from posteriori.sample import sample
 from posteriori.studies.base import Study
 from posteriori.studies.explicit_figure import PARTS, draw, mean, ratio
+from posteriori.tasks.photographs import photograph
 
 METHODS: dict[str, Any] = {
     "no guidance": Unconditional(),

@@ -13,7 +13,7 @@ from posteriori import priors
 from posteriori.evaluation.calibration import coverage
 from posteriori.evaluation.distances import sliced_wasserstein
 from posteriori.evaluation.exact import exact_posterior
-from posteriori.evaluation.gallery import ASTRAY, RANGE, lpips_missing, photograph
+from posteriori.evaluation.gallery import ASTRAY, lpips_missing
 from posteriori.evaluation.images import lpips
 from posteriori.experiments import Cell, Row
 from posteriori.likelihood import Likelihood, Posterior
@@ -25,6 +25,7 @@ from posteriori.priors.base import Prior
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.problems import simulate
 from posteriori.sample import sample
+from posteriori.tasks.photographs import RANGE, photograph
 
 SIGMA, LEVEL, REFERENCE = 0.025, 0.8, 1000
 # The paper's setting: 0.3 for blur, on images of 256 x 256 pixels in three colours, in 1000 steps.
