@@ -38,7 +38,7 @@ class Conv(Prior):
     """Two 3x3 convolutions with 32 channels."""
 
     def __init__(self) -> None:
-        super().__init__(SIZE, variance=0.25, sigma_max=20.0, sigma_min=0.01, spread=5.0)
+        super().__init__(SIZE, variance=0.25, sigma_max=20.0, sigma_min=0.01, max_std=5.0)
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 3, 3, padding=1)).requires_grad_(False)
 

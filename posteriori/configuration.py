@@ -78,7 +78,7 @@ def make_levels(
         if own is not None:
             return own.to(device), None
         grid = "karras"
-    return grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.ladder).to(device), grid
+    return grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder).to(device), grid
 
 
 def batch_rows(post: Posterior, method: Method[Any], n: int) -> int:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.operators.base import LinearOperator, Map, Operator, Preconditioner, Spectrum
-from posteriori.priors.base import Prior, Pull
-from posteriori.priors.frequencies import Covariance
-from posteriori.rng import Noise
+from posteriori.priors.base import Prior, Pull, limits_of
+from posteriori.priors.knowledge import Knowledge
 
 KINDS = ("denoiser", "vjp", "operator", "adjoint")
 
@@ -32,8 +31,7 @@ class Counter:
 
 class CountedPrior(Prior):
     def __init__(self, inner: Prior, counter: Counter) -> None:
-        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min, "spread": inner.spread}
-        super().__init__(inner.shape, range=inner.range, variance=inner.variance, complex=inner.complex, **limits)
+        super().__init__(inner.shape, range=inner.range, complex=inner.complex, **limits_of(inner))
         self.inner, self.counter = inner, counter
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -54,38 +52,18 @@ class CountedPrior(Prior):
 
         return x0, counted
 
-    def error(self, sigma: Tensor | float) -> float:
-        return self.inner.error(sigma)
+    def know(self) -> Knowledge:
+        known = self.inner.know()
+        return known if known.predicted is None else replace(known, predicted=self._predicted)
 
-    def widest_error(self, sigma: Tensor | float) -> float:
-        return self.inner.widest_error(sigma)
-
-    def spectral_error(self, sigma: Tensor | float) -> Tensor:
-        return self.inner.spectral_error(sigma)
-
-    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
-        return self.inner.covariance_of_error(sigma, shape)
-
-    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _predicted(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         self.counter.calls["denoiser"] += len(x)
-        x0, variance = self.inner.moments(x, sigma)
+        x0, variance = self.inner.know().moments(x, sigma)
         self.counter.denoised = x, x0
         return x0, variance
 
-    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
-        return self.inner.log_prob(x, sigma)
-
-    def ladder(self) -> Tensor:
-        return self.inner.ladder()
-
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
-
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
-        return self.inner.draw_given(x, sigma, rng)
-
-    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
-        return self.inner.condition(matrix, y, sigma)
 
 
 class CountedOperator(Operator):

@@ -25,7 +25,7 @@ from posteriori.operators.base import LinearOperator, Operator, dot_test, repeat
 from posteriori.operators.dense_matrix import log_det
 from posteriori.operators.gain import gain
 from posteriori.packing import pack
-from posteriori.priors.base import Prior
+from posteriori.priors.base import Prior, check_shape, placed
 
 if TYPE_CHECKING:
     from posteriori.methods.base import Method
@@ -210,7 +210,7 @@ class Posterior:
         object.__setattr__(self, "given", self.likelihood)
         A = self.likelihood.A
         chart = self.prior.chart(self.likelihood.range, A.in_shape)
-        self.prior.check_shape(A.in_shape)
+        check_shape(self.prior, A.in_shape)
         _check_images(self.prior, A)
         object.__setattr__(self, "chart", chart)
         object.__setattr__(self, "likelihood", chart.pull(self.likelihood))
@@ -243,7 +243,7 @@ class Posterior:
         real = torch.float32 if dtype is None and real in (torch.float16, torch.bfloat16) else real
         if real not in (torch.float32, torch.float64):
             raise ValueError(f"images are worked on in float32 or float64, got dtype={dtype}; a network may have a precision of its own")
-        prior, A = self.prior.at_work(place, real), self.given.A
+        prior, A = placed(self.prior, place, real), self.given.A
         if any(t.device != place for t in [*A.parameters(), *A.buffers()]):
             A = copy.deepcopy(A).to(place)
         kind = real.to_complex() if y.is_complex() else real

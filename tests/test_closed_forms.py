@@ -184,7 +184,7 @@ def test_conditioned_priors_and_exact_decoupled_sampling(name):
     close(numbers(found[0][None])[0], want, 1e-6, 1e-6)
     close(found[1], covariance, 1e-6, 1e-6)
     rows = po.operators.matrix(post.likelihood.A, post.likelihood.y.dtype)
-    _, log_p = post.prior.condition(rows, post.likelihood.y.flatten(), SIGMA)
+    _, log_p = post.prior.know().exact("posterior").condition(rows, post.likelihood.y.flatten(), SIGMA)
     assert log_p == pytest.approx(gaussian(y - R @ mean, S), rel=1e-9)
     if not post.prior.complex:
         exact = exact_posterior(post)

@@ -249,7 +249,7 @@ def twisted(kind, post, x, sigma, at=None):
     out = []
     for row, fixed in zip(x, x if at is None else at, strict=True):
         J = torch.autograd.functional.jacobian(lambda v: prior.denoise(v[None], sigma)[0], fixed)
-        S = {"moments": sigma**2 * J, "pigdm": prior.widest_error(sigma) * torch.eye(len(row), dtype=F64), "narrow": 0 * J}
+        S = {"moments": sigma**2 * J, "pigdm": prior.know().max_variance(sigma) * torch.eye(len(row), dtype=F64), "narrow": 0 * J}
         V = torch.diag((A @ (sigma**2 * J) @ A.T).sum(1).clamp(min=0)) if kind == "row sums" else A @ S[kind] @ A.T
         V = V + post.likelihood.std**2 * torch.eye(len(y), dtype=F64)
         out.append(torch.distributions.MultivariateNormal(A @ prior.denoise(row[None], sigma)[0], V).log_prob(y))

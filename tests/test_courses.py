@@ -69,7 +69,8 @@ def test_every_published_setting_states_its_steps_and_its_grid(name):
         assert levels.dtype == F64
         assert bool((levels.diff() < 0).all())
         assert float(levels[-1]) == 0
-        assert float(levels[0]) <= max(20.0, float(post.prior.ladder()[-1])) * (1 + 1e-6), "no level lies beyond what the prior knows"
+        top = float(post.prior.know().ladder()[-1])
+        assert float(levels[0]) <= max(20.0, top) * (1 + 1e-6), "no level lies beyond what the prior knows"
     with pytest.raises(ValueError, match="steps must be an integer >= 1, got 0"):
         course.levels(post, 0)
 
@@ -77,7 +78,7 @@ def test_every_published_setting_states_its_steps_and_its_grid(name):
 def test_a_published_setting_runs_along_its_papers_levels_unless_told_otherwise():
     post = bed("general")
     run = po.sample(post, DDRM.published(), seed=1)
-    expected = grid.make("ddpm", 20, post.prior.sigma_max, post.prior.sigma_min, post.prior.ladder)
+    expected = grid.make("ddpm", 20, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder)
     assert run.config["steps"] == 20
     assert run.config["levels"] == expected.tolist()
     assert po.sample(post, DDRM()).config["steps"] == 100, "any other setting has the library's number"
@@ -148,7 +149,9 @@ def test_a_course_is_no_hyper_parameter():
 def test_methods_that_choose_their_levels_still_do():
     post = bed("general")
     assert torch.equal(MCGDiff.published().levels(post, 9), MCGDiff().levels(post, 9))
-    assert torch.equal(FPS.published().levels(post, 9), grid.make("ddpm", 9, post.prior.sigma_max, post.prior.sigma_min, post.prior.ladder))
+    assert torch.equal(
+        FPS.published().levels(post, 9), grid.make("ddpm", 9, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder)
+    )
 
 
 def test_a_problem_file_takes_the_papers_steps(tmp_path):

@@ -25,7 +25,7 @@ def test_the_moments_are_those_of_a_square():
     prior = po.priors.Gaussian(torch.zeros(1, dtype=F64), 1.0)
     like = po.Likelihood(torch.tensor([1.3], dtype=F64), Squares(torch.ones(1, 1, dtype=F64)), Gaussian(0.5))
     x0, sigma = torch.tensor([[-1.0], [0.0], [0.7]], dtype=F64), torch.tensor(0.8, dtype=F64)
-    r2 = prior.widest_error(sigma)
+    r2 = prior.know().max_variance(sigma)
     variance = 4 * x0**2 * r2 + 2 * r2**2 + 0.25
     wanted = (-0.5 * (1.3 - x0**2 - r2).square() / variance - 0.5 * (2 * math.pi * variance).log()).flatten()
     torch.testing.assert_close(log_says(po.Posterior(prior, like), x0, sigma, 20000), wanted, rtol=0, atol=0.05)
@@ -45,7 +45,7 @@ def test_both_inverses_are_the_dense_gaussian(draws):
         torch.testing.assert_close(ours[0], ours[1])
         if make is bed and draws == 400:  # y given D is Gaussian: A D, sigma_y^2 I + r2 A A^T
             A, y = po.operators.matrix(post.likelihood.A), post.likelihood.y
-            V = post.likelihood.std**2 * torch.eye(4, dtype=F64) + post.prior.widest_error(sigma) * A @ A.T
+            V = post.likelihood.std**2 * torch.eye(4, dtype=F64) + post.prior.know().max_variance(sigma) * A @ A.T
             exact = torch.distributions.MultivariateNormal(A @ x0[0], V).log_prob(y)
             assert float(ours[0] - exact) == pytest.approx(0, abs=1.0)
 
@@ -66,6 +66,6 @@ def test_two_draws_on_either_side_spread_by_what_one_of_them_is_off():
     A, y = po.operators.matrix(post.likelihood.A), post.likelihood.y
     x0 = torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(0))
     az = A @ Streams(SEED, [0]).normal(torch.zeros(1, 6, dtype=F64))[0]
-    V = 0.01 * torch.eye(4, dtype=F64) + post.prior.widest_error(sigma) * torch.outer(az, az)
+    V = 0.01 * torch.eye(4, dtype=F64) + post.prior.know().max_variance(sigma) * torch.outer(az, az)
     wanted = torch.distributions.MultivariateNormal(x0 @ A.T, V).log_prob(y)
     torch.testing.assert_close(log_says(post, x0, sigma, 2), wanted)

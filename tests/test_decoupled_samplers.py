@@ -107,7 +107,7 @@ def test_pnpdm_without_a_likelihood_gives_the_prior_for_any_rho():
 
 def test_the_diffusion_draw_of_pnpdm_tends_to_the_exact_one_at_order_one():
     post, rho = bed("general"), level(0.7)
-    _, M, S = affine(lambda x, rng: post.prior.draw_given(x, rho, rng))
+    _, M, S = affine(lambda x, rng: post.prior.know().exact("p(x0 | x)").draw_given(x, rho, rng))
     errors = []
     for steps in (100, 200, 400):
         b, N, T = affine(lambda x, rng, k=steps: methods.PnPDM(prior_steps=k).draw_prior(post, x, rho, rng))
@@ -460,6 +460,6 @@ def test_pnpdm_draws_the_image_with_the_spring_of_the_level_it_reaches():
         levels = [torch.tensor(v, dtype=F64) for v in (sigma, s)]
         ours, _ = methods.PnPDM(prior="exact", floor=floor).step(post, x, *levels, Streams(3, [0, 1]))
         rng = Streams(3, [0, 1])
-        z = post.prior.draw_given(x, levels[0].clamp(min=floor), rng)
+        z = post.prior.know().exact("p(x0 | x)").draw_given(x, levels[0].clamp(min=floor), rng)
         want = draws.exact(draws.Product(post.likelihood, z, max(s, floor) ** 2), rng) if s > 0 else z
         torch.testing.assert_close(ours, want)

@@ -101,6 +101,9 @@ class Steep(po.priors.Gaussian):
         super().__init__(torch.full(SHAPE, 0.2, dtype=F64), self_C(torch.eye(36, dtype=F64).view(36, *SHAPE)).flatten(1))
         self.variances, self.told = self_C.variances, told
 
+    def know(self):
+        return replace(super().know(), covariance=self.covariance_of_error)
+
     def covariance_of_error(self, sigma, shape):
         s2 = float(sigma) ** 2
         return Covariance(self.variances * s2 / (self.variances + s2), None) if self.told else None

@@ -34,7 +34,9 @@ def flat(post):
 
 
 def oracle(post, x, sigma):
-    exact, _ = post.prior.condition(po.operators.matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std)
+    exact, _ = (
+        post.prior.know().exact("posterior").condition(po.operators.matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std)
+    )
     return exact.denoise(x, sigma)
 
 
@@ -60,7 +62,7 @@ def test_tmpd_is_its_rule_written_out(form):
         J = C @ torch.linalg.inv(C + sigma**2 * torch.eye(6, dtype=F64))
         M = sigma**2 * A @ J @ A.T
         w = M.sum(1) if form == "row sum" else M.diagonal()
-        bound = post.prior.widest_error(sigma) * torch.linalg.matrix_norm(A, 2) ** 2
+        bound = post.prior.know().max_variance(sigma) * torch.linalg.matrix_norm(A, 2) ** 2
         variance = torch.where(w > 0, w, bound) + 0.1**2
         x0 = post.prior.denoise(x, level(sigma))
         wanted = x0 + sigma**2 * ((y - x0 @ A.T) / variance) @ A @ J
@@ -170,7 +172,7 @@ def test_lgd_is_the_gradient_of_the_log_mean_likelihood(kind, drawn):
     post = {"picture": picture, "phases": phases, "mixture": lambda: po.Posterior(mixture(d=6), bed().given)}[kind]()
     A, y, sigma = post.likelihood.A, post.likelihood.y, level(0.7)
     method = methods.LGDMC(draws=6, drawn=drawn)
-    x, r2 = images(post, 0.7, 2), post.prior.widest_error(0.7)
+    x, r2 = images(post, 0.7, 2), post.prior.know().max_variance(0.7)
     if isinstance(A, po.operators.LinearOperator):
         norm2 = torch.linalg.matrix_norm(po.operators.matrix(A), 2) ** 2
     else:
@@ -191,9 +193,10 @@ def test_lgd_without_draws_is_dps():
         x, sigma, s = images(post, 0.7), level(0.7), level(0.0)
         ours, _ = methods.LGDMC(draws=3, drawn=0.0).step(post, x, sigma, s, Streams(0, range(4)))
         torch.testing.assert_close(ours, methods.DPS().step(post, x, sigma, s, Streams(0, range(4)))[0])
-        known = copy.copy(post.prior)
-        known.spread = 0.0  # nothing uncertain about x0
-        sharp = po.Posterior(known, post.given)
+        sure = copy.copy(post.prior)
+        known = replace(sure.know(), max_std=0.0)  # nothing uncertain about x0
+        sure.know = lambda known=known: known
+        sharp = po.Posterior(sure, post.given)
         ours, _ = methods.LGDMC(draws=1, drawn=1.0).step(sharp, x, sigma, s, Streams(0, range(4)))
         torch.testing.assert_close(ours, methods.DPS("likelihood").step(post, x, sigma, s, Streams(0, range(4)))[0])
 

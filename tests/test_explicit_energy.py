@@ -99,7 +99,7 @@ def test_a_walk_up_and_down_is_two_steps_with_noise_between():
     for window in ((0.0, 0.89), (0.91, 2.0)):
         outside, _ = replace(method, window=window).step(post, x, SIGMA, S, Streams(4, range(3)))
         torch.testing.assert_close(outside, first)
-    spread = post.prior.spread
+    spread = post.prior.max_std
     assert 0.1 * spread < 0.9 < spread
     default, _ = methods.FreeDoM(repeats=2).step(post, x, SIGMA, S, Streams(4, range(3)))
     torch.testing.assert_close(default, second)
@@ -254,7 +254,7 @@ def test_the_steps_are_preconditioned_langevin_with_the_papers_gradient(name, s)
         else:
             gradient = score[:, i] + data / (v**2 - a[i] ** 2 * s**2)
             P, share = s**2 * (1 - a[i] ** 2 * s**2 / v**2), 1 - a[i] ** 2 * s**2 / v**2
-        k = 1 - share * post.prior.error(s) / s**2 if method.noise == "matched" else 0.0
+        k = 1 - share * post.prior.know().error(s) / s**2 if method.noise == "matched" else 0.0
         torch.testing.assert_close(ours[:, i], xb[:, i] + h * P * gradient + (P * h * (2 - h * k)) ** 0.5 * zb[:, i])
 
 

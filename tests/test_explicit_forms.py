@@ -184,7 +184,9 @@ def test_the_poisson_weight_pulls_a_bright_pixel_less_than_a_dark_one():
 def test_for_a_white_prior_one_preconditioned_iteration_is_the_solution():
     """The preconditioner is the matrix itself: sigma^2 J = error(sigma) I. Without it one iteration is not enough."""
     post = bed("white")
-    exact, _ = post.prior.condition(po.operators.matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std)
+    exact, _ = (
+        post.prior.know().exact("posterior").condition(po.operators.matrix(post.likelihood.A), post.likelihood.y, post.likelihood.std)
+    )
     for sigma in (3.0, 0.4):
         x = images(post, sigma)
         want = exact.denoise(x, level(sigma))

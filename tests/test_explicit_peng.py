@@ -28,7 +28,11 @@ def images(post, sigma, rows=3):
 
 
 def oracle(post, x, sigma):
-    exact, _ = post.prior.condition(po.operators.matrix(post.likelihood.A), post.likelihood.y.flatten(), post.likelihood.std)
+    exact, _ = (
+        post.prior.know()
+        .exact("posterior")
+        .condition(po.operators.matrix(post.likelihood.A), post.likelihood.y.flatten(), post.likelihood.std)
+    )
     return exact.denoise(x, level(sigma))
 
 
@@ -64,19 +68,19 @@ def test_the_cosine_transform_is_orthonormal_and_the_definition():
 
 def test_the_error_of_each_frequency_is_that_of_the_denoiser():
     post, variances, F = stationary()
-    torch.testing.assert_close(post.prior.spectral_error(0.7).flatten(), variances * 0.49 / (variances + 0.49))
+    torch.testing.assert_close(post.prior.know().spectral_error(0.7).flatten(), variances * 0.49 / (variances + 0.49))
     general = stationary("general")[0].prior
     posterior = general.covariance @ torch.linalg.inv(general.covariance + 0.49 * torch.eye(40, dtype=F64)) * 0.49
-    torch.testing.assert_close(general.spectral_error(0.7).flatten(), (F @ posterior @ F.T).diagonal())
+    torch.testing.assert_close(general.know().spectral_error(0.7).flatten(), (F @ posterior @ F.T).diagonal())
     diagonal = po.priors.Gaussian(torch.zeros(2, 3, dtype=F64), torch.linspace(0.2, 2, 6, dtype=F64))
-    assert float(diagonal.spectral_error(0.7).mean()) == pytest.approx(diagonal.error(0.7))
+    assert float(diagonal.know().spectral_error(0.7).mean()) == pytest.approx(diagonal.know().error(0.7))
     # A mixture: an upper bound of what 4000 draws measure, whose mean is ``error``.
     several = mixture(d=4, shape=(1, 2, 2))
     clean = several.sample(4000, 0)
     noisy = clean + 0.7 * torch.randn(clean.shape, dtype=F64, generator=torch.Generator().manual_seed(1))
     measured = cosine(clean - several.denoise(noisy, level(0.7))).square().mean(0)
-    assert bool((measured < 1.05 * several.spectral_error(0.7)).all())
-    assert float(several.spectral_error(0.7).mean()) == pytest.approx(several.error(0.7))
+    assert bool((measured < 1.05 * several.know().spectral_error(0.7)).all())
+    assert float(several.know().spectral_error(0.7).mean()) == pytest.approx(several.know().error(0.7))
 
 
 @pytest.mark.parametrize("kind", ["I", "II"])
@@ -93,7 +97,7 @@ def test_the_cosine_covariance_is_exact_for_a_prior_diagonal_in_that_basis_and_n
             scalar = methods.Peng(kind).denoise(post, x, level(sigma))
             assert float((scalar - oracle(post, x, sigma)).abs().max()) > max(1e-3, gap if same else 0)
             # The rule written out with dense matrices.
-            C = F.T * post.prior.spectral_error(sigma).flatten() @ F
+            C = F.T * post.prior.know().spectral_error(sigma).flatten() @ F
             x0 = post.prior.denoise(x, level(sigma)).flatten(1)
             r = post.likelihood.y.flatten() - x0 @ A.T
             v = torch.linalg.solve(A @ C @ A.T + 0.01 * torch.eye(len(A), dtype=F64), r.T).T @ A
@@ -137,7 +141,7 @@ def test_a_learned_variance_is_turned_into_that_of_the_image(t):
     post = learned()
     sigma = post.prior.schedule.sigmas[t]
     x = sigma * torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
-    x0, r2 = post.prior.moments(x, level(sigma))
+    x0, r2 = post.prior.know().moments(x, level(sigma))
     torch.testing.assert_close(x0, post.prior.denoise(x, level(sigma)), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(r2, torch.full_like(x, 0.6 * sigma**2 / (0.6 + sigma**2)), rtol=1e-5, atol=0)
     # ``variance`` is right, so that the scalar covariance says the same.
@@ -163,8 +167,8 @@ def test_a_network_of_integer_timesteps_is_asked_at_both():
     post, exact = learned(integer=True), learned()
     low, high = post.prior.schedule.sigmas[400:402]
     x = torch.ones(1, 1, 4, 4, dtype=F64)
-    ends = [exact.prior.moments(x, level(s))[1] for s in (low, high)]
-    r2 = post.prior.moments(x, level((low * high) ** 0.5))[1]
+    ends = [exact.prior.know().moments(x, level(s))[1] for s in (low, high)]
+    r2 = post.prior.know().moments(x, level((low * high) ** 0.5))[1]
     torch.testing.assert_close(r2, (ends[0] * ends[1]).sqrt())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,10 +48,10 @@ def test_the_pattern_is_white_noise_without_its_mean_and_depends_on_the_size_alo
 
 def test_shape_range_limits_and_errors_are_those_of_the_grey_axis():
     class Flat(po.priors.Gaussian):
-        def error(self, sigma):
-            return 0.02
+        def know(self):
+            return replace(super().know(), error=lambda sigma: 0.02, covariance=self.measured)
 
-        def covariance_of_error(self, sigma, shape):
+        def measured(self, sigma, shape):
             Q = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, -(2**-0.5), 0.0), (6**-0.5, 6**-0.5, -2 * 6**-0.5))
             return ErrorSpectrum(Q, (0.1, 10.0), (0.1, 1.0), (((0.3, 7.0, 9.0),) * 2,) * 2).at(sigma, shape)
 
@@ -57,9 +59,10 @@ def test_shape_range_limits_and_errors_are_those_of_the_grey_axis():
     ours = po.priors.GreyImages(colours)
     assert (ours.shape, ours.range, ours.variance) == ((1, 4, 6), (0, 2), colours.variance)
     assert ours.sigma_max == pytest.approx(colours.sigma_max / 3**0.5)
-    assert ours.error(1.0) == 0.02
-    assert ours.error(0.01) == pytest.approx(1e-4)
-    assert ours.covariance_of_error(1.0, (1, 4, 6)).variances == pytest.approx(torch.full((1, 4, 6), 0.1, dtype=F64))
+    known = ours.know()
+    assert known.error(1.0) == 0.02
+    assert known.error(0.01) == pytest.approx(1e-4)
+    assert known.covariance(1.0, (1, 4, 6)).variances == pytest.approx(torch.full((1, 4, 6), 0.1, dtype=F64))
 
 
 def test_a_prior_of_other_images_is_refused():

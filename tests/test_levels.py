@@ -45,7 +45,7 @@ def on_the_edge(change=0.0):
     tau = 0.2 / torch.tensor([1.5, 0.7, 0.3, 0.05], dtype=F64)
     prior = post.prior
     inner = grid.karras(6, prior.sigma_max, prior.sigma_min)[2:4]
-    own = torch.tensor([2.0, prior.sigma_min, 0.1 * prior.spread, prior.spread, clouds.width(post)], dtype=F64)
+    own = torch.tensor([2.0, prior.sigma_min, 0.1 * prior.max_std, prior.max_std, clouds.width(post)], dtype=F64)
     levels = grid.distinct(torch.cat([torch.tensor([0.0, 8.0], dtype=F64), tau, inner, own])).flip(0)
     return post, levels
 

@@ -55,7 +55,8 @@ def test_decoupled_annealing_draws_at_this_level_and_puts_the_noise_of_the_next_
     method = methods.DAPS(width=width)
     found, _ = method.step(post, x, sigma, s, Still())
     z = post.prior.denoise(x, sigma)
-    r2 = {"matched": post.prior.error(sigma), "widest": post.prior.widest_error(sigma), "sigma": 0.81, "unit": 0.81 / 1.81}[width]
+    known = post.prior.know()
+    r2 = {"matched": known.error(sigma), "widest": known.max_variance(sigma), "sigma": 0.81, "unit": 0.81 / 1.81}[width]
     gain = r2 * A.T @ torch.linalg.inv(r2 * A @ A.T + std**2 * torch.eye(len(y), dtype=F64))
     torch.testing.assert_close(found[0], z[0] + gain @ (y - A @ z[0]))
     # The last normal numbers are those put on, s times.
@@ -84,7 +85,7 @@ def test_the_covariance_by_draws_divides_by_their_number(draws):
     """The mean of pairs D +- r z is known, so that with a linear A the covariance is r^2 A (sum z z^T / pairs) A^T: none is given up."""
     post, sigma = bed(), torch.tensor(0.8, dtype=F64)
     A, y, std = dense(post)
-    x0, r2 = post.prior.sample(3, 2), post.prior.widest_error(sigma)
+    x0, r2 = post.prior.sample(3, 2), post.prior.know().max_variance(sigma)
     z = Streams(curved.SEED, range(draws // 2)).normal(x0[:1].expand(draws // 2, -1))
     S = std**2 * torch.eye(len(y), dtype=F64) + r2 * A @ (z.T @ z / (draws // 2)) @ A.T
     gap = y - x0 @ A.T

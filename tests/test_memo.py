@@ -161,7 +161,7 @@ def test_a_prior_follows_its_numbers_and_precision():
         z = draw(3, *prior.image_shape if make is mixture else prior.mean.shape)
 
         def says(p, z=z):
-            return [p.denoise(z, sigma.to(z)), p.start(z, sigma.to(z)), p.spectral_error(0.7), torch.tensor(p.error(0.7))]
+            return [p.denoise(z, sigma.to(z)), p.start(z, sigma.to(z)), p.know().spectral_error(0.7), torch.tensor(p.know().error(0.7))]
 
         says(prior)
         prior.load_state_dict(other.state_dict())

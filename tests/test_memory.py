@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import METHODS, bed, phases
@@ -17,7 +19,7 @@ class Watched(Prior):
     """Notes whether any denoiser call could build a graph."""
 
     def __init__(self, inner):
-        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min, "spread": inner.spread}
+        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min, "max_std": inner.max_std}
         super().__init__(inner.shape, range=inner.range, variance=inner.variance, **limits)
         self.inner, self.graphs, self.calls = inner, 0, 0
 
@@ -29,14 +31,8 @@ class Watched(Prior):
     def start(self, z, sigma):
         return self.inner.start(z, sigma)
 
-    def draw_given(self, x, sigma, rng):
-        return self.inner.draw_given(x, sigma, rng)
-
-    def condition(self, matrix, y, sigma):
-        return self.inner.condition(matrix, y, sigma)
-
-    def log_prob(self, x, sigma=0.0):
-        return self.inner.log_prob(x, sigma)
+    def know(self):
+        return replace(super().know(), closed=self.inner.know().closed)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -37,7 +37,7 @@ class Oracle:
 
     def __init__(self, post):
         like = post.likelihood
-        self.mixture, _ = post.prior.condition(po.operators.matrix(like.A), like.y, like.std)
+        self.mixture, _ = post.prior.know().exact("posterior").condition(po.operators.matrix(like.A), like.y, like.std)
 
     def __call__(self, x, sigma):
         return self.mixture.denoise(x, sigma)
@@ -241,7 +241,7 @@ def test_diffpir_moves_only_in_the_range_of_the_adjoint_and_solves_its_proximal_
         guided = method.denoise(post, x, sigma)
         null = torch.eye(6, dtype=F64) - torch.linalg.pinv(A) @ A
         torch.testing.assert_close((guided - x0) @ null.T, torch.zeros_like(x), atol=1e-10, rtol=0)
-        r2 = (post.prior.error(sigma) if width == "matched" else 0.49) / 2.0
+        r2 = (post.prior.know().error(sigma) if width == "matched" else 0.49) / 2.0
         optimality = (guided @ A.T - like.y) @ A / like.std**2 + (guided - x0) / r2
         torch.testing.assert_close(optimality, torch.zeros_like(x), atol=1e-8, rtol=0)
     other = methods.PiGDM().denoise(post, x, sigma)

@@ -312,9 +312,9 @@ def test_measured_errors_are_read_in_logarithms_and_never_exceed_that_of_the_noi
     """x itself is off by sigma^2: below the first level, where the table says no more, no denoiser is worse than that."""
     prior = Network(zeros, shape=(2,), sigma_data=0.5, errors=((0.1, 0.008), (1.0, 0.2), (10.0, 0.24)))
     for sigma, error in ((0.1, 0.008), (1.0, 0.2), (10.0, 0.24), (0.1**0.5, 0.04), (10**0.5, 0.048**0.5), (40.0, 0.24)):
-        assert prior.error(sigma) == pytest.approx(error, rel=1e-12)
+        assert prior.know().error(sigma) == pytest.approx(error, rel=1e-12)
     for sigma in (0.05, 0.002):
-        assert prior.error(torch.tensor(sigma, dtype=F64)) == pytest.approx(sigma**2, rel=1e-12)
+        assert prior.know().error(torch.tensor(sigma, dtype=F64)) == pytest.approx(sigma**2, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_the_image_beside_a_learned_variance_is_the_denoised_one():
     prior = Network(lambda x, label: torch.cat([0.5 * x, 0.1 * x - 0.3], 1), shape=(3, 4, 4), parametrization="eps", schedule=LINEAR)
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     for sigma in (0.1, 3.0):
-        mean, variance = prior.moments(x, torch.tensor(sigma, dtype=F64))
+        mean, variance = prior.know().moments(x, torch.tensor(sigma, dtype=F64))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.testing.assert_close(mean, prior.denoise(x, torch.tensor(sigma, dtype=F64)))

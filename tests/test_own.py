@@ -38,7 +38,7 @@ class Shrink(Method):
     def step(self, post, state, sigma, s, rng):
         def guided(x, level):
             x0 = post.prior.denoise(x, level)
-            r2 = post.prior.error(level)
+            r2 = post.prior.know().error(level)
             return x0 + self.scale * r2 * post.likelihood.widen(r2).score(x0)
 
         return self.transition(guided, state, sigma, s, rng), {}

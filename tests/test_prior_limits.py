@@ -96,7 +96,7 @@ def test_every_grid_lies_within_the_limits(name, grid):
     for limits in ({}, {"sigma_min": 0.05, "sigma_max": 10.0}):
         prior = Asked(name, **limits)
         for steps in (1, 2, 7, 1000, 1500):
-            levels = grids.make(grid, steps, prior.sigma_max, prior.sigma_min, prior.ladder)
+            levels = grids.make(grid, steps, prior.sigma_max, prior.sigma_min, prior.know().ladder)
             assert len(levels) == steps + 1
             assert bool((levels.diff() < 0).all())
             assert float(levels[-1]) == 0
@@ -113,29 +113,29 @@ def test_a_ddpm_grid_is_the_priors_own_schedule():
     """The timesteps of a discrete schedule, whole ones, the noisiest and the cleanest included; equal times of a continuous one."""
     for name in ("linear", "scaled linear", "cosine", "zero terminal"):
         schedule, prior = SCHEDULES[name], Asked(name)
-        levels = grids.make("ddpm", 5, prior.sigma_max, prior.sigma_min, prior.ladder)
+        levels = grids.make("ddpm", 5, prior.sigma_max, prior.sigma_min, prior.know().ladder)
         last = len([s for s in schedule.sigmas if s < math.inf]) - 1
         assert [schedule.timestep(float(s)) for s in levels[:-1]] == pytest.approx([round(last * k / 4) for k in (4, 3, 2, 1, 0)], abs=1e-6)
         assert all(len(schedule.level(float(s)).labels) == 1 for s in levels[:-1])
-    torch.testing.assert_close(grids.make("ddpm", 20, 80.0, 0.01, Asked("linear").ladder), grids.ddpm(20))
+    torch.testing.assert_close(grids.make("ddpm", 20, 80.0, 0.01, Asked("linear").know().ladder), grids.ddpm(20))
     continuous, flow = SCHEDULES["continuous"], SCHEDULES["flow"]
-    times = [continuous.level(float(s)).labels[0] for s in grids.make("ddpm", 1000, 1, 1, Asked("continuous").ladder)[:-1]]
+    times = [continuous.level(float(s)).labels[0] for s in grids.make("ddpm", 1000, 1, 1, Asked("continuous").know().ladder)[:-1]]
     assert times == pytest.approx(torch.linspace(1, 1e-3, 1000, dtype=F64).tolist(), rel=1e-9)
-    times = [flow.level(float(s)).labels[0] for s in grids.make("ddpm", 1000, 1, 1, Asked("flow").ladder)[:-1]]
+    times = [flow.level(float(s)).labels[0] for s in grids.make("ddpm", 1000, 1, 1, Asked("flow").know().ladder)[:-1]]
     assert times == pytest.approx(torch.linspace(1000 / 1001, 1 / 1001, 1000, dtype=F64).tolist(), rel=1e-9)
-    assert grids.make("ddpm", 3, 1, 1, Asked("VE").ladder).tolist() == pytest.approx([50, 0.7031, 0.01, 0], rel=0.01)
+    assert grids.make("ddpm", 3, 1, 1, Asked("VE").know().ladder).tolist() == pytest.approx([50, 0.7031, 0.01, 0], rel=0.01)
 
 
 def test_priors_without_a_schedule_take_the_levels_of_ddpm():
     """All of them where a closed form holds at any level; those within the limits of a network."""
     closed = po.priors.Gaussian(torch.zeros(3, dtype=F64), 1.0)
     for prior in (closed, po.priors.ComplexImages(po.priors.Gaussian(torch.zeros(2, 3, dtype=F64), 1.0))):
-        torch.testing.assert_close(grids.make("ddpm", 100, prior.sigma_max, prior.sigma_min, prior.ladder), grids.ddpm(100))
+        torch.testing.assert_close(grids.make("ddpm", 100, prior.sigma_max, prior.sigma_min, prior.know().ladder), grids.ddpm(100))
     edm = Asked("edm", sigma_min=0.02, sigma_max=80.0)
     whole = grids.ddpm(1000)[:-1].flip(0)
-    torch.testing.assert_close(edm.ladder(), whole[(whole >= 0.02) & (whole <= 80)])
+    torch.testing.assert_close(edm.know().ladder(), whole[(whole >= 0.02) & (whole <= 80)])
     with pytest.raises(ValueError, match="none of the levels 0.01 to 157 of a ddpm grid lies between 200 and 500"):
-        grids.make("ddpm", 3, 500, 200, Asked("edm", sigma_min=200.0, sigma_max=500.0).ladder)
+        grids.make("ddpm", 3, 500, 200, Asked("edm", sigma_min=200.0, sigma_max=500.0).know().ladder)
 
 
 def test_the_levels_between_those_of_a_ladder_are_geometric():

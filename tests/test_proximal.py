@@ -53,6 +53,9 @@ class Measured(po.priors.Gaussian):
         super().__init__(torch.full(SHAPE, mean, dtype=F64), self_C(basis).flatten(1))
         self.variances = variances
 
+    def know(self):
+        return replace(super().know(), covariance=self.covariance_of_error)
+
     def covariance_of_error(self, sigma, shape):
         s2 = float(sigma) ** 2
         return Covariance(self.variances * s2 / (self.variances + s2), Q)
@@ -252,15 +255,15 @@ def test_a_card_keeps_it_and_a_network_offers_it(tmp_path):
     back = from_pretrained(tmp_path / "p")
     assert back.spectrum == prior.spectrum == ErrorSpectrum(**GOOD)
     want = prior.spectrum.at(0.5, (1, 8, 8)).variances
-    assert torch.equal(back.covariance_of_error(0.5, (1, 8, 8)).variances, want)
-    assert Network(toy_unet(), shape=(1, None, None), sigma_data=0.5).covariance_of_error(0.5, (1, 8, 8)) is None
+    assert torch.equal(back.know().covariance(0.5, (1, 8, 8)).variances, want)
+    assert Network(toy_unet(), shape=(1, None, None), sigma_data=0.5).know().covariance is None
 
 
 def test_the_shipped_photo_prior_knows_its_error():
     prior = po.priors.photos()
-    low = prior.covariance_of_error(1.0, (3, 64, 64)).variances
-    assert float(low[:, 0, 0].max()) > 50 * prior.error(1.0)
-    assert float(low.mean()) == pytest.approx(prior.error(1.0), rel=0.5)
+    low = prior.know().covariance(1.0, (3, 64, 64)).variances
+    assert float(low[:, 0, 0].max()) > 50 * prior.know().error(1.0)
+    assert float(low.mean()) == pytest.approx(prior.know().error(1.0), rel=0.5)
 
 
 def test_every_level_is_measured_with_noise_of_its_own():
@@ -298,6 +301,9 @@ def test_under_a_circular_blur_the_shift_is_closed_form(mirrored, shape):
     variances = torch.stack([30 * (r / r.min()) ** -3.0, 3 * (r / r.min()) ** -2.0])
 
     class Waves(po.priors.Gaussian):
+        def know(self):
+            return replace(super().know(), covariance=self.covariance_of_error)
+
         def covariance_of_error(self, sigma, shape):
             return Covariance(variances, Q)
 

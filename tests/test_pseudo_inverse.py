@@ -42,7 +42,7 @@ def test_jpeg_is_guided_in_the_users_range_by_the_papers_rule():
     post, _ = jpeg()
     sigma = torch.tensor(0.4, dtype=F64)
     x = post.prior.start(torch.randn(2, 1, 16, 16, dtype=F64, generator=torch.Generator().manual_seed(0)), sigma)
-    A, r2 = post.given.A, post.prior.widest_error(sigma)
+    A, r2 = post.given.A, post.prior.know().max_variance(sigma)
     leaf = x.clone().requires_grad_()
     x0 = post.prior.denoise(leaf, sigma)
     gap = 2 * (A.pseudo_inverse(post.given.y[None]) - A.pseudo_inverse(A((x0.detach() + 1) / 2)))

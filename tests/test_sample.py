@@ -216,13 +216,15 @@ def test_inside_a_run_a_prior_answers_as_it_does_outside():
     prior = po.priors.GaussianMixture(torch.ones(2), torch.tensor([[-3.0, 0.0, 1.0], [3.0, 1.0, 0.0]]), torch.tensor([0.5, 1.0, 2.0])[None])
     like = po.Likelihood(torch.zeros(3), po.operators.Dense(torch.eye(3)), po.noise.Gaussian(0.1))
     inner = counted(po.Posterior(prior, like), Counter()).prior
-    for name in ("shape", "range", "variance", "spread", "sigma_max", "sigma_min", "complex"):
+    for name in ("shape", "range", "variance", "max_std", "sigma_max", "sigma_min", "complex"):
         assert getattr(inner, name) == getattr(prior, name)
     x, sigma = torch.randn(2, 3), torch.tensor(0.7)
-    assert inner.error(sigma) == prior.error(sigma) != prior.widest_error(sigma) == inner.widest_error(sigma)
-    for name, given in (("spectral_error", (sigma,)), ("log_prob", (x, sigma)), ("start", (x, sigma)), ("denoise", (x, sigma))):
+    told, known = inner.know(), prior.know()
+    assert told.error(sigma) == known.error(sigma) != known.max_variance(sigma) == told.max_variance(sigma)
+    for name, given in (("start", (x, sigma)), ("denoise", (x, sigma))):
         assert torch.equal(getattr(inner, name)(*given), getattr(prior, name)(*given))
-    assert torch.equal(inner.draw_given(x, sigma, Streams(0, [0, 1])), prior.draw_given(x, sigma, Streams(0, [0, 1])))
+    assert torch.equal(told.spectral_error(sigma), known.spectral_error(sigma))
+    assert told.closed is known.closed is prior
 
 
 def test_a_batch_holds_about_a_million_numbers():

@@ -83,11 +83,11 @@ def test_the_prior_of_slices_is_the_gaussian_with_a_block_for_each():
     whole, flat = Slices(slice_, depth), po.priors.Gaussian(slice_.mean.repeat(depth), blocks)
     x, sigma = draw(4, depth, 6), torch.tensor(0.7, dtype=F64)
     torch.testing.assert_close(whole.denoise(x, sigma).flatten(1), flat.denoise(x.flatten(1), sigma))
-    torch.testing.assert_close(whole.log_prob(x, sigma), flat.log_prob(x.flatten(1), sigma))
+    torch.testing.assert_close(whole.know().closed.log_prob(x, sigma), flat.know().closed.log_prob(x.flatten(1), sigma))
     torch.testing.assert_close(whole.linearize(x, sigma)[1](x).flatten(1), flat.linearize(x.flatten(1), sigma)[1](x.flatten(1)))
-    assert whole.error(sigma) == pytest.approx(flat.error(sigma))
-    assert whole.widest_error(sigma) == pytest.approx(flat.widest_error(sigma))
-    many = Slices(slice_, depth).draw_given(x[:1].expand(20000, -1, -1), sigma, Streams(0, range(20000))).flatten(1)
+    assert whole.know().error(sigma) == pytest.approx(flat.know().error(sigma))
+    assert whole.know().max_variance(sigma) == pytest.approx(flat.know().max_variance(sigma))
+    many = Slices(slice_, depth).know().closed.draw_given(x[:1].expand(20000, -1, -1), sigma, Streams(0, range(20000))).flatten(1)
     exact = (torch.linalg.inv(blocks) + torch.eye(18, dtype=F64) / sigma**2).inverse()
     assert float((many.T.cov() - exact).abs().max()) < 5 * float(exact.diagonal().max()) * (2 / 20000) ** 0.5
 
@@ -95,7 +95,8 @@ def test_the_prior_of_slices_is_the_gaussian_with_a_block_for_each():
 def test_slices_of_a_mixture_are_in_modes_of_their_own():
     """Two far modes of equal weight, seen through much noise: the modes of two slices are independent draws."""
     prior = Slices(po.priors.GaussianMixture(torch.ones(2, dtype=F64), 5 * torch.tensor([[-1.0], [1.0]], dtype=F64), 0.1), 2)
-    x0 = prior.draw_given(torch.zeros(4000, 2, 1, dtype=F64), torch.tensor(50.0, dtype=F64), Streams(0, range(4000)))
+    closed = prior.know().exact("p(x0 | x)")
+    x0 = closed.draw_given(torch.zeros(4000, 2, 1, dtype=F64), torch.tensor(50.0, dtype=F64), Streams(0, range(4000)))
     same = (x0[:, 0] > 0) == (x0[:, 1] > 0)
     assert float(same.double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / 4000**0.5)
 
@@ -141,7 +142,7 @@ def test_slices_of_another_kind_are_refused_by_name():
     with pytest.raises(ValueError, match="depth is the number of slices"):
         Slicewise(Dense(draw(2, 4)), 0)
     with pytest.raises(TypeError, match="have one"):
-        Slices(mixture(), 2).spectral_error(1.0)
+        Slices(mixture(), 2).know().spectral_error(1.0)
     like = po.Likelihood(draw(3, 2), Slicewise(Dense(draw(2, 4)), 3), Gaussian(0.1))
     with pytest.raises(ValueError, match="shape"):
         po.Posterior(Slices(mixture(), 2), like)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ class Broken(Prior):
     """Two modes, but NaN in one row of what the denoiser, its transpose or its draw gives at one level."""
 
     def __init__(self, inner, step, row, where):
-        super().__init__(inner.shape, variance=inner.variance, spread=inner.spread, sigma_max=inner.sigma_max, sigma_min=inner.sigma_min)
+        super().__init__(inner.shape, variance=inner.variance, max_std=inner.max_std, sigma_max=inner.sigma_max, sigma_min=inner.sigma_min)
         self.inner, self.step, self.row, self.where = inner, step, row, where
 
     def spoil(self, x, sigma, *where):
@@ -57,6 +58,9 @@ class Broken(Prior):
     def linearize(self, x, sigma):
         x0, pull = self.inner.linearize(x, sigma)
         return self.spoil(x0, sigma, "value"), lambda u: self.spoil(pull(u), sigma, "value", "transpose")
+
+    def know(self):
+        return replace(super().know(), closed=SimpleNamespace(draw_given=self.draw_given))
 
     def draw_given(self, x, sigma, rng):
         return self.spoil(self.inner.draw_given(x, sigma, rng), sigma, "value")

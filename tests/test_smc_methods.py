@@ -104,7 +104,7 @@ def test_a_weight_is_that_of_the_move_against_the_unguided_one(method):
     after, _ = method.step(post, method.init(post, x, None), sigma, s, Streams(1, [0, 1], 3))
     leaf = x.clone().requires_grad_()
     x0 = post.prior.denoise(leaf, sigma)
-    seen, r2 = (leaf, 4.0) if isinstance(method, AFDPS) else (x0, post.prior.widest_error(sigma))
+    seen, r2 = (leaf, 4.0) if isinstance(method, AFDPS) else (x0, post.prior.know().max_variance(sigma))
     phi = torch.distributions.MultivariateNormal(seen @ A.T, post.likelihood.std**2 * eye + r2 * A @ A.T).log_prob(post.likelihood.y)
     (g,) = torch.autograd.grad(phi.sum(), leaf)
     kept = float(s / sigma) ** 2

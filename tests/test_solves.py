@@ -207,7 +207,7 @@ class Sick(Prior):
     """A prior whose denoiser fails once, for one row of the batch."""
 
     def __init__(self, inner, level, row):
-        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min, "spread": inner.spread}
+        limits = {"sigma_max": inner.sigma_max, "sigma_min": inner.sigma_min, "max_std": inner.max_std}
         super().__init__(inner.shape, range=inner.range, variance=inner.variance, **limits)
         self.inner, self.level, self.row = inner, float(level), row
 

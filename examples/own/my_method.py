@@ -33,7 +33,7 @@ class MyMethod(Method):
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         def guided(x: Tensor, level: Tensor) -> Tensor:
-            x0, r2 = post.prior.denoise(x, level), post.prior.error(level)
+            x0, r2 = post.prior.denoise(x, level), post.prior.know().error(level)
             return x0 + self.scale * r2 * post.likelihood.widen(r2).score(x0)
 
         return self.transition(guided, state, sigma, s, rng), {}

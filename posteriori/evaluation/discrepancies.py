@@ -108,11 +108,12 @@ def posterior_score(post: Posterior) -> Callable[[Tensor], Tensor]:
     prior = post.prior
     if not isinstance(prior, GaussianMixture | Gaussian):
         raise TypeError(f"posterior_score knows Gaussian and GaussianMixture priors, got {type(prior).__name__}")
+    closed = prior.know().exact("density")
 
     def score(x: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(prior.log_prob(leaf).sum(), leaf)
+            (slope,) = torch.autograd.grad(closed.log_prob(leaf).sum(), leaf)
         return slope + post.likelihood.score(x.detach())
 
     return score

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ from posteriori.operators.base import LinearOperator
 from posteriori.operators.dense import Dense
 from posteriori.operators.dense_matrix import matrix
 from posteriori.priors.base import Prior, Pull
+from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.mixture import GaussianMixture
-from posteriori.rng import Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
     if isinstance(given.r2, Tensor) or given.r2 != 0:
         raise ValueError(f"exact_posterior takes a likelihood as measured, got one widened by r2 = {float(given.r2):g}")
     rows, y = _real_rows(A, given.y)
-    mixture, evidence = copy.deepcopy(post.prior).double().condition(rows, y, std)
+    mixture, evidence = copy.deepcopy(post.prior).double().know().exact("posterior").condition(rows, y, std)
     if not isinstance(mixture, GaussianMixture):
         raise TypeError(f"exact_posterior knows Gaussian and GaussianMixture priors, got {type(post.prior).__name__}")
     return mixture, evidence
@@ -118,14 +118,11 @@ class Conditioned(Prior):
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         return self.after.linearize(x, sigma)
 
-    def ladder(self) -> Tensor:
-        return self.before.ladder()
+    def know(self) -> Knowledge:
+        return replace(super().know(), ladder=self.before.know().ladder, closed=self.after)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.before.start(z, sigma)
-
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
-        return self.after.draw_given(x, sigma, rng)
 
 
 def oracle(post: Posterior) -> Posterior:

@@ -61,7 +61,7 @@ def affine_probe(
         raise ValueError(f"affine_probe needs rows that do not interact, {type(method).__name__} works on groups of {method.group}")
     if post.likelihood.y.real.dtype != torch.float64:
         raise ValueError(f"affine_probe works in float64, y is {post.likelihood.y.dtype}; build prior, operator and y in float64")
-    levels = grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.ladder)
+    levels = grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder)
     dry = Injected(lambda first, size: torch.zeros(1, size, dtype=torch.float64), 0.5)
     centre = _drive(post, method, levels, 1, dry)[0]
     trials = torch.randn(4, dry.used, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -116,7 +116,8 @@ class Method(Generic[S], metaclass=Checked):
                 law = type(given.noise).__name__
                 return f"{name}: {law} noise knows only A x in [{low:g}, {high:g}], which this setting does not heed; {HEEDED}"
             if "closed form" in needs:
-                post.prior.draw_given(given.A.probe(torch.zeros, dtype=given.y.real.dtype), torch.tensor(1.0), Streams(0, [0]))
+                x = given.A.probe(torch.zeros, dtype=given.y.real.dtype)
+                post.prior.know().exact("p(x0 | x)").draw_given(x, torch.tensor(1.0), Streams(0, [0]))
         except TypeError as error:
             return f"{name}: {error}"
         return None

@@ -78,7 +78,7 @@ def weigh(cloud: Cloud, increment: Tensor) -> Cloud:
 
 def width(post: Posterior) -> float:
     """The standard deviation of the prior's images along the direction in which they differ most, or a bound of it."""
-    return min(post.prior.spread, math.sqrt(post.prior.variance * math.prod(post.shape)))
+    return min(post.prior.max_std, math.sqrt(post.prior.variance * math.prod(post.shape)))
 
 
 def near(post: Posterior, sigma: Tensor | float) -> bool:

@@ -55,7 +55,7 @@ class Course:
             raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
         prior = post.prior
         if isinstance(self.grid, str):
-            return grids.make(self.grid, steps, prior.sigma_max, prior.sigma_min, prior.ladder)
+            return grids.make(self.grid, steps, prior.sigma_max, prior.sigma_min, prior.know().ladder)
         return self.grid(prior, steps)
 
 
@@ -152,7 +152,7 @@ def times(fractions: Callable[[int], Tensor], top: float | None = None) -> Place
     """
 
     def places(prior: Prior, steps: int) -> Tensor:
-        ladder = prior.ladder()
+        ladder = prior.know().ladder()
         below = ladder if top is None else ladder[ladder <= top * scale(prior)]
         logs = (below if len(below) else ladder[:1]).log()
         place = fractions(steps).double() * (len(logs) - 1)

@@ -1,6 +1,6 @@
 """What y says of x0 ~ N(D, r2 I) when A is curved, as a Gaussian in y with the mean and the covariance that A x0 has:
 
-    log N(y; mean_k A(x_k), R + cov_k A(x_k)),   x_k = D +- sqrt(r2) z_k,   r2 = prior.widest_error(sigma),   R the noise's variance
+    log N(y; mean_k A(x_k), R + cov_k A(x_k)),   x_k = D +- sqrt(r2) z_k,   r2 = prior.know().max_variance(sigma),   R the noise's variance
 
 The z_k are the same normal numbers for every row and at every level, so that what is said varies smoothly with x: weights compare rows.
 Too wide costs particles, too narrow the finite variance of their weights. p(y | D) is far too sure of itself, and A linearised at D says
@@ -24,7 +24,7 @@ SEED = 2**40
 
 def log_says(post: Posterior, x0: Tensor, sigma: Tensor, draws: int) -> Tensor:
     """The above for D = x0 (B, *E): (B,) float64. ``draws`` is even: so many operator calls, and m times as many numbers, a row."""
-    like, r = post.likelihood, post.prior.widest_error(sigma) ** 0.5
+    like, r = post.likelihood, post.prior.know().max_variance(sigma) ** 0.5
     z = Streams(SEED, range(draws // 2)).normal(x0[:1].expand(draws // 2, *x0.shape[1:]))
     seen = torch.stack([_numbers(like.A(x0 + step)) for step in torch.cat([r * z, -r * z])], 2)
     mean, y = seen.mean(2), _numbers(like.y[None])

@@ -88,7 +88,7 @@ class Target:
             # Multiples of the golden section cover the levels evenly, alike for every group.
             above = self.level * math.exp(width * ((turn * 0.6180339887498949 + 0.5) % 1.0))
             own = width * densities.denoising_slope(prior, x, rng.normal(x), above) - (x - m) / (prior.variance + prior.sigma_max**2)
-            r2 = r2 + (0.0 if plain else prior.widest_error(level))
+            r2 = r2 + (0.0 if plain else prior.know().max_variance(level))
         elif plain:
             own = (prior.denoise(x, self.level) - x) / level**2
         else:
@@ -97,7 +97,7 @@ class Target:
             v = rng.normal(x)
             # The mean of v^T J v / v^T v over the group: the spread of x0 given x where q is. A wider one shifts mass between modes.
             share = (dot(v, pull(v)) / dot(v, v)).view(-1, rows).mean(1, keepdim=True).expand(-1, rows).flatten()
-            r2 = (level**2 * share).clamp(0.0, prior.widest_error(level))
+            r2 = (level**2 * share).clamp(0.0, prior.know().max_variance(level))
         clean, adjoint = A.linearize(at)
         residual = like.y - clean
         wider = r2 * norm2(A, at).square() if bool(r2.any()) else r2

@@ -4,7 +4,7 @@
 
 With C = r2 I, r2 the mean of the denoiser's error, low frequencies, of which a denoiser of images knows far less than of the mean number,
 move far too little while they are open, and at lower levels r2 is too small to catch up. r2 the largest error instead would let the noise
-of y into the high frequencies. Hence C by colour and frequency, where the prior has measured it (``Prior.covariance_of_error``); C = r2 I
+of y into the high frequencies. Hence C by colour and frequency, where the prior has measured it (``Knowledge.covariance``); C = r2 I
 where it has not. Of white images C is r2 I at every level, and both agree.
 
 An A that repeats the image beyond its border, as a circular blur does, is diagonal in the Fourier basis. There C is taken for such images
@@ -34,7 +34,8 @@ def measured(post: Posterior, sigma: Tensor, scale: float = 1.0) -> Covariance |
     like = post.likelihood
     if not like.conjugate or not like.noise.std:
         return None
-    C = post.prior.covariance_of_error(sigma, post.shape)
+    covariance = post.prior.know().covariance
+    C = None if covariance is None else covariance(sigma, post.shape)
     if C is None:
         return None
     C = C if like.linear.fourier_power() is None else C.wrapped()

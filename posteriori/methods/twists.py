@@ -3,7 +3,7 @@
     p(y | x) ~ N(y; A D, V),   V = sigma_y^2 I + A S A^T
 
 S is sigma^2 J, the denoiser's own Jacobian ("moments", one vector-Jacobian product for each number of y), its row sums on the diagonal
-of V ("row sums", one product), r2 I with r2 the prior's ``widest_error`` ("pigdm", none), or 0 ("narrow", none: heavy-tailed weights).
+of V ("row sums", one product), r2 I with r2 the prior's ``max_variance`` ("pigdm", none), or 0 ("narrow", none: heavy-tailed weights).
 Too wide a twist costs particles, too narrow a one the finite variance of the weights.
 """
 
@@ -48,7 +48,7 @@ def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> View:
         v = r / variance
         log_p = -0.5 * (r.square() / variance + variance.log() + math.log(2 * math.pi)).double().flatten(1).sum(1)
     else:
-        r2 = post.prior.widest_error(sigma) if kind == "pigdm" else 0.0
+        r2 = post.prior.know().max_variance(sigma) if kind == "pigdm" else 0.0
         v, log_p = solve(A, r, r2, noise2), post.likelihood.widen(r2).log_prob(x0).double()
     return View(x0, log_p, pull(A.adjoint(v)))
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.chart import AffineChart, Chart
+from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.schedule import DiscreteVP
-from posteriori.rng import Noise
 from posteriori.settings import Checked
-
-if TYPE_CHECKING:
-    from posteriori.priors.frequencies import Covariance
 
 Pull = Callable[[Tensor], Tensor]
 
@@ -30,11 +28,16 @@ class Prior(nn.Module, metaclass=Checked):
     shape: E, with None for a side of any length (a fully convolutional network).
     range: the range its images are expressed in, for example (-1, 1); None when the numbers have no such meaning.
     variance: variance of one number of an image, averaged over the image.
-    spread: standard deviation along the direction in which images differ most; sigma_max where it is not known.
+    max_std: standard deviation along the direction in which images differ most; sigma_max where it is not known.
     sigma_max, sigma_min: where a sampling grid may start and should end. sigma_max must drown the prior's largest spread in *any*
         direction; sigma_min must be small against its smallest.
     complex: whether images are complex tensors.
+    own_precision: whether its tensors keep their precision whatever that of the images, as a network's do.
+
+    What follows from these, and what else is known, is ``know()``.
     """
+
+    own_precision: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -44,13 +47,13 @@ class Prior(nn.Module, metaclass=Checked):
         variance: float,
         sigma_max: float,
         sigma_min: float,
-        spread: float | None = None,
+        max_std: float | None = None,
         complex: bool = False,
     ) -> None:
         super().__init__()
         self.shape, self.range, self.variance = tuple(shape), range, float(variance)
         self.sigma_max, self.sigma_min, self.complex = float(sigma_max), float(sigma_min), complex
-        self.spread = float(sigma_max if spread is None else spread)
+        self.max_std = float(sigma_max if max_std is None else max_std)
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"a prior needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
@@ -87,62 +90,22 @@ class Prior(nn.Module, metaclass=Checked):
 
         return x0.detach(), pull
 
-    def error(self, sigma: Tensor | float) -> float:
-        """E ||x0 - D(x, sigma)||^2 / d: the mean variance of x0 given x. By default that of white images, c sigma^2 / (c + sigma^2)."""
-        s2 = float(sigma) ** 2
-        return self.variance * s2 / (self.variance + s2)
-
-    def widest_error(self, sigma: Tensor | float) -> float:
-        """c sigma^2 / (c + sigma^2), c = spread^2: the variance of x0 given x along the direction in which images differ most, as if the
-        prior were Gaussian. A bound of its mean over x; between the modes of a mixture it may be exceeded at single x."""
-        c, s2 = self.spread**2, float(sigma) ** 2
-        return c * s2 / (c + s2)
-
-    def spectral_error(self, sigma: Tensor | float) -> Tensor:
-        """E (F (x0 - D(x, sigma)))^2 of each frequency, F being ``linalg.cosine``: shape E. Raises ``TypeError`` where it is not known."""
-        raise TypeError(f"a {type(self).__name__} prior does not know its error at each frequency; closed-form priors do")
-
-    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
-        """E (x0 - D)(x0 - D)^T by colour and frequency for images of ``shape``; None where it has not been measured."""
-        return None
-
-    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """D(x, sigma), and the variance of each number of x0 given x that the prior predicts beside it: both (B, *E).
-
-        Raises ``TypeError`` for a prior that predicts none.
-        """
-        raise TypeError(f"a {type(self).__name__} prior predicts no variance beside the denoised image")
-
-    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
-        """log density of x0 + sigma z at x: (B, *E) -> (B,). Raises ``TypeError`` for a prior that is not known in closed form."""
-        raise TypeError(f"a {type(self).__name__} prior has no closed-form density; posteriori.priors.log_density integrates it")
-
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""
         return sigma * z
 
-    def ladder(self) -> Tensor:
-        """Noise levels at equal distances in the time of training, rising, (K,) float64: what a "ddpm" grid chooses from. A linear-beta
-        DDPM's by default, those between sigma_min and sigma_max."""
-        return self.within(DiscreteVP.linear().ladder())
-
-    def within(self, levels: Tensor) -> Tensor:
-        """The levels that lie between sigma_min and sigma_max. Raises ``ValueError`` where none does."""
-        inside = levels[(levels >= self.sigma_min * (1 - 1e-6)) & (levels <= self.sigma_max * (1 + 1e-6))]
-        if not len(inside):
-            raise ValueError(
-                f"none of the levels {float(levels[0]):.3g} to {float(levels[-1]):.3g} of a ddpm grid lies between {self.sigma_min:.3g} "
-                f"and {self.sigma_max:.3g}, the limits of the prior; use grid='karras'"
-            )
-        return inside
-
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
-        """An exact draw of x0 given x = x0 + sigma z. Raises ``TypeError`` for a prior that is not known in closed form."""
-        raise TypeError(f"a {type(self).__name__} prior has no closed-form p(x0 | x)")
-
-    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
-        """The posterior given y = matrix x0 + sigma z as a prior, and log p(y). Raises ``TypeError`` where that is not closed form."""
-        raise TypeError(f"a {type(self).__name__} prior has no closed-form posterior")
+    def know(self) -> Knowledge:
+        """What this prior knows beside its denoiser. By default that images are white, of the stated variance and limits, and that it
+        was trained on the levels of a linear-beta DDPM."""
+        return Knowledge(
+            name=type(self).__name__,
+            variance=self.variance,
+            max_std=self.max_std,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+            error=partial(white_error, self.variance),
+            ladder=lambda: levels_within(DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max),
+        )
 
     def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
         """n images of the prior itself, in its own range: (n, *E), the k-th a function of (seed, k).
@@ -152,6 +115,9 @@ class Prior(nn.Module, metaclass=Checked):
         """
         from posteriori.sample import draw_prior
 
+        closed = self.know().closed
+        if closed is not None:
+            return closed.sample(n, seed, steps=steps, shape=shape)
         return draw_prior(self, n, seed, steps, shape)
 
     def record(self) -> dict[str, Any]:
@@ -164,17 +130,47 @@ class Prior(nn.Module, metaclass=Checked):
         kind = ", complex" if self.complex else ""
         return f"{type(self).__name__}([{sides}]{kind}{where}, sigma {self.sigma_min:.3g} to {self.sigma_max:.3g})"
 
-    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
-        """This prior on a device, for images of the precision ``dtype`` (float32 or float64): itself where nothing changes, else a copy."""
-        tensors = [*self.parameters(), *self.buffers()]
-        same = all(t.device == device and (t.dtype.to_real() == dtype or not t.is_floating_point()) for t in tensors)
-        return self if same else copy.deepcopy(self).to(device=device, dtype=dtype)
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.denoise(x, sigma)
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise ``ValueError`` naming both shapes when this prior has no images of that shape."""
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """See ``check_shape``; a prior with more to ask of a shape asks it here."""
         if len(shape) != len(self.shape) or any(want not in (None, got) for want, got in zip(self.shape, shape, strict=True)):
             wanted = tuple("any" if n is None else n for n in self.shape)
             raise ValueError(f"the operator takes images of shape {shape}, the prior models images of shape {wanted}")
+
+
+def limits_of(prior: Prior) -> dict[str, float]:
+    """What the constructor of a prior is told of noise levels and widths: those of another prior, for one that wraps it."""
+    return {name: getattr(prior, name) for name in ("variance", "max_std", "sigma_min", "sigma_max")}
+
+
+def check_shape(prior: Prior, shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` naming both shapes when ``prior`` has no images of that shape."""
+    prior._check_shape(shape)
+
+
+def placed(prior: Prior, device: torch.device, dtype: torch.dtype) -> Prior:
+    """``prior`` on a device, for images of the precision ``dtype`` (float32 or float64): itself where nothing changes, else a copy.
+
+    Priors of ``own_precision``, and those inside others, change their device only.
+    """
+    fixed = [part for part in prior.modules() if getattr(part, "own_precision", False)]
+    kept = {id(t) for part in fixed for t in [*part.parameters(), *part.buffers()]}
+
+    def same(t: Tensor) -> bool:
+        return id(t) in kept or t.dtype.to_real() == dtype or not t.is_floating_point()
+
+    tensors = [*prior.parameters(), *prior.buffers()]
+    if all(t.device == device and same(t) for t in tensors):
+        return prior
+    twin = copy.deepcopy(prior).to(device)
+    _cast(twin, dtype)
+    return twin
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    if not getattr(module, "own_precision", False):
+        for part in module.children():
+            _cast(part, dtype)
+        module._apply(lambda t: t.to(dtype) if t.is_floating_point() else t, recurse=False)

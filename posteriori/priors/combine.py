@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from posteriori.linalg import real_view
-from posteriori.priors.base import Prior, Pull
+from posteriori.priors.base import Prior, Pull, check_shape, limits_of
+from posteriori.priors.knowledge import ClosedForm, Knowledge
 from posteriori.rng import Noise
 
 
@@ -25,15 +28,7 @@ class ComplexImages(Prior):
         if pairs.complex or len(pairs.shape) < 2 or pairs.shape[0] != 2:
             kind = "complex" if pairs.complex else "real"
             raise ValueError(f"ComplexImages needs a real prior of shape (2, ...), got a {kind} one of shape {pairs.shape}")
-        super().__init__(
-            pairs.shape[1:],
-            range=pairs.range,
-            variance=pairs.variance,
-            sigma_max=pairs.sigma_max,
-            sigma_min=pairs.sigma_min,
-            spread=pairs.spread,
-            complex=True,
-        )
+        super().__init__(pairs.shape[1:], range=pairs.range, complex=True, **limits_of(pairs))
         self.pairs = pairs
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -43,18 +38,29 @@ class ComplexImages(Prior):
         x0, pull = self.pairs.linearize(split(x), sigma)
         return join(x0), lambda u: join(pull(split(u)))
 
-    def error(self, sigma: Tensor | float) -> float:
-        return self.pairs.error(sigma)
-
-    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
-        """A density over the real and imaginary parts."""
-        return self.pairs.log_prob(split(x), sigma)
-
-    def ladder(self) -> Tensor:
-        return self.pairs.ladder()
+    def know(self) -> Knowledge:
+        """That of the pairs, without what is said of single real numbers: errors by frequency and predicted variances."""
+        known = self.pairs.know()
+        closed = None if known.closed is None else _ComplexClosed(known.closed)
+        name = type(self).__name__
+        return replace(known, name=name, spectrum=None, covariance=None, predicted=None, closed=closed)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return join(self.pairs.start(split(z), sigma))
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        super()._check_shape(shape)
+        check_shape(self.pairs, (2, *shape))
+
+
+@dataclass(frozen=True)
+class _ComplexClosed:
+    """The closed form of complex images, from that of pairs. Densities are over the real and imaginary parts."""
+
+    pairs: ClosedForm
+
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        return self.pairs.log_prob(split(x), sigma)
 
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
         return join(self.pairs.draw_given(split(x), sigma, rng))
@@ -69,14 +75,6 @@ class ComplexImages(Prior):
 
     def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
         return join(self.pairs.sample(n, seed, steps=steps, shape=None if shape is None else (2, *shape)))
-
-    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
-        inner = self.pairs.at_work(device, dtype)
-        return self if inner is self.pairs else ComplexImages(inner)
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        super().check_shape(shape)
-        self.pairs.check_shape((2, *shape))
 
 
 def split(x: Tensor) -> Tensor:

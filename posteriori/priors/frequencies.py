@@ -3,7 +3,7 @@
     C(sigma) = E (x0 - D)(x0 - D)^T  ~  Q^T F^T diag(v) F Q
 
 F is ``linalg.cosine`` over the last two axes, Q an orthonormal change of colours. Of natural images a denoiser knows the fine detail well
-and the mean brightness hardly: v spans orders of magnitude, and its mean, ``Prior.error``, says little of either end.
+and the mean brightness hardly: v spans orders of magnitude, and its mean, ``Knowledge.error``, says little of either end.
 """
 
 from __future__ import annotations

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from posteriori.memo import kept
-from posteriori.priors.base import Prior, Pull
+from posteriori.priors.base import Prior, Pull, check_shape
 from posteriori.priors.frequencies import Covariance
+from posteriori.priors.knowledge import Knowledge
 from posteriori.rng import Streams
 
 ROOT3 = math.sqrt(3)
@@ -37,7 +39,7 @@ class GreyImages(Prior):
             variance=colours.variance,
             sigma_max=colours.sigma_max / ROOT3,
             sigma_min=colours.sigma_min / ROOT3,
-            spread=colours.spread / ROOT3,
+            max_std=colours.max_std / ROOT3,
         )
         self.colours = colours
 
@@ -48,28 +50,28 @@ class GreyImages(Prior):
         x0, pull = self.colours.linearize(self._coloured(x, sigma), ROOT3 * sigma)
         return x0.mean(1, keepdim=True), lambda u: pull((u / 3).expand(-1, 3, -1, -1).contiguous()).sum(1, keepdim=True)
 
-    def error(self, sigma: Tensor | float) -> float:
-        return min(self.colours.error(ROOT3 * float(sigma)), float(sigma) ** 2)
+    def know(self) -> Knowledge:
+        """That of the colours at sqrt(3) sigma, without a closed form, errors by frequency and predicted variances."""
+        known = self.colours.know()
+        covariance = None if known.covariance is None else self._covariance
+        return replace(super().know(), error=self._error, ladder=lambda: known.ladder() / ROOT3, covariance=covariance)
 
-    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+    def _error(self, sigma: Tensor | float) -> float:
+        return min(self.colours.know().error(ROOT3 * float(sigma)), float(sigma) ** 2)
+
+    def _covariance(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
         """That of the mean over channels: (1, H, W) from the colours' (3, H, W)."""
-        known = self.colours.covariance_of_error(ROOT3 * float(sigma), (3, *shape[1:]))
+        of_colours = self.colours.know().covariance
+        known = None if of_colours is None else of_colours(ROOT3 * float(sigma), (3, *shape[1:]))
         if known is None:
             return None
         axes = torch.eye(3, dtype=torch.float64) if known.colours is None else known.colours.double()
         shares = (axes.sum(1) / 3).square()
         return Covariance(torch.einsum("c,chw->hw", shares, known.variances.double())[None].clamp(max=float(sigma) ** 2))
 
-    def ladder(self) -> Tensor:
-        return self.colours.ladder() / ROOT3
-
-    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
-        inner = self.colours.at_work(device, dtype)
-        return self if inner is self.colours else GreyImages(inner)
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        super().check_shape(shape)
-        self.colours.check_shape((3, *shape[1:]))
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        super()._check_shape(shape)
+        check_shape(self.colours, (3, *shape[1:]))
 
     def _coloured(self, x: Tensor, sigma: Tensor) -> Tensor:
         size, place = tuple(x.shape[2:]), (x.device, x.dtype)

@@ -12,7 +12,7 @@ From below, by a bound that costs one denoiser per noise level and no divergence
 
 because d/dt E log p(x_s; sigma) = E |x - D|^2 / sigma^2 - d for the exact denoiser (heat equation and Stein's identity), and any other one
 adds the non-negative E |D - D_exact|^2 / sigma^2 to it, averaged over x ~ p. The first step is the bound of one Gaussian decoder
-N(x; D(x_s), v I), v = prior.error(sigma_min). Drawing sigma uniformly in ln sigma is importance sampling in proportion to g^2 / sigma^2.
+N(x; D(x_s), v I), v = error(sigma_min). Drawing sigma uniformly in ln sigma is importance sampling in proportion to g^2 / sigma^2.
 
 Source: Song et al., Score-based generative modeling through SDEs, 2021 (ODE); Song, Durkan, Murray, Ermon, Maximum likelihood training of
 score-based diffusion models, 2021, theorem 3; Feng and Bouman, Variational Bayesian imaging with an efficient surrogate score-based
@@ -45,10 +45,8 @@ def centre(prior: Prior, x: Tensor) -> Tensor:
 
 def log_density(prior: Prior, x: Tensor, steps: int = 100) -> Tensor:
     """log p(x) for x (B, *E): (B,) float64. The closed form where the prior has one, else the ODE with the exact divergence."""
-    try:
-        return prior.log_prob(x).double()
-    except TypeError:
-        return ode_log_density(prior, x, steps=steps)
+    closed = prior.know().closed
+    return ode_log_density(prior, x, steps=steps) if closed is None else closed.log_prob(x).double()
 
 
 def ode_log_density(
@@ -141,7 +139,7 @@ def evidence_bound(
         total = total + 0.5 * width * float(w) * denoising(prior, x, rng.normal(x), sigma)
     z = rng.normal(x)
     gap = x - prior.denoise(x.add(z, alpha=low), torch.tensor(low, dtype=torch.float64))
-    v = prior.error(low)
+    v = prior.know().error(low)
     # low^2 |z|^2 / (2 v) has the mean d low^2 / (2 v) and fluctuates with the gap.
     first = 0.5 * (dot(z, z).double() * low**2 - dot(gap, gap).double()) / v
     return total + first + 0.5 * d * (1 + math.log(low**2 / v) - low**2 / v)

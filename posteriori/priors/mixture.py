@@ -13,13 +13,15 @@ E[x0 | x, y] is the denoiser of that mixture.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from posteriori.linalg import cosine
 from posteriori.memo import kept
-from posteriori.priors.base import Prior, Pull
+from posteriori.priors.base import Prior, Pull, check_shape, limits_of
+from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.schedule import DiscreteVP
 from posteriori.priors.shared import SharedCovariance
 from posteriori.rng import Noise, Streams
@@ -65,7 +67,7 @@ class GaussianMixture(Prior):
         total = float(weights @ variances.expand(K, d).mean(1) + weights @ (means - centre).square().mean(1))
         widest = math.sqrt(float(variances.max()) + float((torch.linalg.matrix_norm(weights.sqrt()[:, None] * (means - centre), 2)) ** 2))
         finest = math.sqrt(float(variances.min())) if float(variances.min()) > 1e-8 * widest**2 else 1e-4 * widest
-        super().__init__(shape or (d,), range=range, variance=total, sigma_max=10 * widest, sigma_min=0.02 * finest, spread=widest)
+        super().__init__(shape or (d,), range=range, variance=total, sigma_max=10 * widest, sigma_min=0.02 * finest, max_std=widest)
         if math.prod(self.image_shape) != d:
             raise ValueError(f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}")
         self.register_buffer("log_weights", weights.log())
@@ -156,22 +158,22 @@ class GaussianMixture(Prior):
         """Eigenvalues and eigenvectors of the whole covariance, once."""
         return kept(self, "spread", lambda: torch.linalg.eigh(self.covariance))
 
-    def error(self, sigma: Tensor | float) -> float:
+    def know(self) -> Knowledge:
+        """The whole closed form. All levels of a linear-beta DDPM are on the ladder: a closed form holds at any."""
+        return replace(super().know(), error=self._error, ladder=DiscreteVP.linear().ladder, spectrum=self._spectral_error, closed=self)
+
+    def _error(self, sigma: Tensor | float) -> float:
         """For one component the exact mean variance of x0 given x; for more, that of the best affine denoiser, an upper bound."""
         values = self.variances[0] if len(self.means) == 1 else self._spread()[0].clamp(min=0)
         return float((values * float(sigma) ** 2 / (values + float(sigma) ** 2)).mean())
 
-    def spectral_error(self, sigma: Tensor | float) -> Tensor:
+    def _spectral_error(self, sigma: Tensor | float) -> Tensor:
         """Exact for one component; for more, that of the best affine denoiser, an upper bound. The transform is made once."""
         values, axes = (self.variances[0], None if self.axes is None else self.axes[0]) if len(self.means) == 1 else self._spread()
         vectors = torch.eye(len(values)).to(values) if axes is None else axes.T
         powers = kept(self, "powers", lambda: cosine(vectors.reshape(-1, *self.image_shape)).square().flatten(1))
         values = values.clamp(min=0)
         return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ powers).view(self.image_shape)
-
-    def ladder(self) -> Tensor:
-        """All levels of a linear-beta DDPM: a closed form holds at any."""
-        return DiscreteVP.linear().ladder()
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
@@ -191,7 +193,7 @@ class GaussianMixture(Prior):
 
     def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
         """n exact draws (n, *E), whatever the steps; draw k depends on (seed, k) alone. Raises ``ValueError`` for another shape."""
-        self.check_shape(self.image_shape if shape is None else shape)
+        check_shape(self, self.image_shape if shape is None else shape)
         rng = Streams(seed, range(n))
         k = _choose(self.weights.expand(n, -1), rng.uniform(1)[:, 0].to(self.means))
         return self._scatter(self.means[k], k, torch.ones_like(self.variances), rng.normal(self.means.new_empty(n, *self.image_shape)))
@@ -257,14 +259,7 @@ class Gaussian(Prior):
         mixture = GaussianMixture(
             mean.new_ones(1), mean.reshape(1, -1), covariance[None] if covariance.ndim else covariance, shape=tuple(mean.shape), range=range
         )
-        super().__init__(
-            mean.shape,
-            range=range,
-            variance=mixture.variance,
-            sigma_max=mixture.sigma_max,
-            sigma_min=mixture.sigma_min,
-            spread=mixture.spread,
-        )
+        super().__init__(mean.shape, range=range, complex=False, **limits_of(mixture))
         self.mixture = mixture
 
     @property
@@ -281,29 +276,11 @@ class Gaussian(Prior):
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         return self.mixture.linearize(x, sigma)
 
-    def ladder(self) -> Tensor:
-        return self.mixture.ladder()
+    def know(self) -> Knowledge:
+        return replace(self.mixture.know(), name=type(self).__name__)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.mixture.start(z, sigma)
-
-    def error(self, sigma: Tensor | float) -> float:
-        return self.mixture.error(sigma)
-
-    def spectral_error(self, sigma: Tensor | float) -> Tensor:
-        return self.mixture.spectral_error(sigma)
-
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
-        return self.mixture.draw_given(x, sigma, rng)
-
-    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
-        return self.mixture.log_prob(x, sigma)
-
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
-        return self.mixture.sample(n, seed, steps=steps, shape=shape)
-
-    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[GaussianMixture, float]:
-        return self.mixture.condition(matrix, y, sigma)
 
 
 def _decompose(C: Tensor, K: int, d: int) -> tuple[Tensor, Tensor | None]:

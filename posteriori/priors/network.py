@@ -16,12 +16,12 @@ The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ from torch import Tensor
 
 from posteriori.priors import edm
 from posteriori.priors.base import Prior
-from posteriori.priors.frequencies import Covariance, ErrorSpectrum
+from posteriori.priors.frequencies import ErrorSpectrum
+from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.schedule import DiscreteVP, Level, Schedule
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
@@ -74,13 +75,15 @@ class Network(Prior):
     pad: "reflect" mirrors other images at the lower and right edge and crops the result; None refuses them.
     autocast: the precision in which F runs; coefficients and skip connection keep that of x.
     train_size: (height, width) when F is only known to work at the size it was trained on: another size warns once. None: any size.
-    errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma: what ``error`` interpolates between.
-    spectrum: the same by colour and frequency, as ``frequencies.measure`` finds it: what ``covariance_of_error`` interpolates between.
+    errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma: what ``know().error`` interpolates.
+    spectrum: the same by colour and frequency, as ``frequencies.measure`` finds it: what ``know().covariance`` interpolates.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
     Raises ``ValueError`` for "edm" without sigma_data, and when parts do not fit each other: an "eps" or "score" network with a schedule
     that ends in pure noise, "flow" with a schedule that has no velocity, limits outside the schedule.
     """
+
+    own_precision: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -139,8 +142,18 @@ class Network(Prior):
         out = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return out.mul(gain).add(x, alpha=skip)
 
-    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """As for every prior, from a network with twice the channels under a ``DiscreteVP``. Raises ``TypeError`` for any other."""
+    def know(self) -> Knowledge:
+        """As of every prior: ``errors``, ``spectrum`` and the levels of ``schedule`` where they were given, and a learned variance."""
+        return replace(
+            super().know(),
+            error=self._error,
+            ladder=self._ladder,
+            covariance=None if self.spectrum is None else self.spectrum.at,
+            predicted=self._moments,
+        )
+
+    def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """``Knowledge.predicted`` from a network with twice the channels under a ``DiscreteVP``. Raises ``TypeError`` for any other."""
         self._check_size(tuple(x.shape[1:]))
         if not isinstance(self.schedule, DiscreteVP):
             raise TypeError("a learned variance belongs to a network trained with a DiscreteVP schedule; this one has another")
@@ -158,31 +171,23 @@ class Network(Prior):
             logs.append(weight * self.schedule.learned_variance(v, label).log())
         return torch.stack(means).sum(0).mul(gain).add(x, alpha=skip), torch.stack(logs).sum(0).exp()
 
-    def error(self, sigma: Tensor | float) -> float:
+    def _error(self, sigma: Tensor | float) -> float:
         """As for every prior; interpolated in log-log between the measured ``errors`` where there are some."""
         if self.errors is None:
-            return super().error(sigma)
+            return white_error(self.variance, sigma)
         levels, values = zip(*self.errors, strict=True)
         # Below the first level the error is nearly that of the noise itself: never above sigma^2.
         measured = math.exp(float(np.interp(math.log(float(sigma)), np.log(levels), np.log(values))))
         return min(measured, float(sigma) ** 2)
 
-    def ladder(self) -> Tensor:
+    def _ladder(self) -> Tensor:
         """The levels of the network's own schedule that lie between sigma_min and sigma_max; a linear-beta DDPM's for "edm"."""
-        return super().ladder() if self.schedule is None else self.within(self.schedule.ladder())
+        schedule = DiscreteVP.linear() if self.schedule is None else self.schedule
+        return levels_within(schedule.ladder(), self.sigma_min, self.sigma_max)
 
-    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
-        """As for every prior, from the measured ``spectrum``."""
-        return None if self.spectrum is None else self.spectrum.at(sigma, shape)
-
-    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
-        """On another device when need be; the network's precision is its own, images are cast to it and back."""
-        same = all(t.device == device for t in [*self.parameters(), *self.buffers()])
-        return self if same else copy.deepcopy(self).to(device)
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
         """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F was not trained on."""
-        super().check_shape(shape)
+        super()._check_shape(shape)
         self._check_size(shape)
 
     def _check_size(self, shape: tuple[int, ...]) -> None:

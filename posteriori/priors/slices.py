@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from posteriori.priors.base import Prior, Pull
+from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.frequencies import Covariance
+from posteriori.priors.knowledge import ClosedForm, CovarianceOf, Knowledge, Predicted
 from posteriori.rng import Noise
 
 # Numbers of an image that are worked on together, where the user does not say how many slices are.
@@ -33,15 +36,7 @@ class Slices(Prior):
         for name, value in (("depth", depth), ("at_once", at_once)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"Slices: {name} must be an integer >= 1, got {value!r}")
-        super().__init__(
-            (depth, *prior.shape),
-            range=prior.range,
-            variance=prior.variance,
-            sigma_max=prior.sigma_max,
-            sigma_min=prior.sigma_min,
-            spread=prior.spread,
-            complex=prior.complex,
-        )
+        super().__init__((depth, *prior.shape), range=prior.range, complex=prior.complex, **limits_of(prior))
         self.prior, self.at_once = prior, at_once
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -63,44 +58,67 @@ class Slices(Prior):
         cuts = zip(*(part.flatten(0, 1).split(self._rows(part)) for part in parts), strict=True)
         return torch.cat([of(*cut) for cut in cuts]).view(parts[0].shape)
 
-    def error(self, sigma: Tensor | float) -> float:
-        return self.prior.error(sigma)
-
-    def widest_error(self, sigma: Tensor | float) -> float:
-        return self.prior.widest_error(sigma)
-
-    def spectral_error(self, sigma: Tensor | float) -> Tensor:
-        """Of each slice: *E, which broadcasts against (D, *E). Raises ``TypeError`` where it is not known, and for slices of one axis."""
-        if len(self.prior.shape) < 2:
-            raise TypeError(f"the cosine transform is over two axes of an image, slices of shape {self.prior.shape} have one")
-        return self.prior.spectral_error(sigma)
-
-    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
-        return self.prior.covariance_of_error(sigma, shape[1:])
-
-    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        x0, variance = self.prior.moments(x.flatten(0, 1), sigma)
-        return x0.view(x.shape), variance.view(x.shape)
-
-    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
-        return self.prior.log_prob(x.flatten(0, 1), sigma).view(x.shape[:2]).sum(1)
-
-    def ladder(self) -> Tensor:
-        return self.prior.ladder()
+    def know(self) -> Knowledge:
+        """That of a slice: errors by frequency, *E, which broadcast against (D, *E), only where slices have two axes; the density,
+        draws and samples of all slices in closed form."""
+        known = self.prior.know()
+        return replace(
+            known,
+            name=type(self).__name__,
+            spectrum=known.spectrum if len(self.prior.shape) > 1 else _one_axis(self.prior.shape),
+            covariance=known.covariance and partial(_of_one_slice, known.covariance),
+            predicted=known.predicted and partial(_predicted, known.predicted),
+            closed=known.closed and _SlicesClosed(self, known.closed),
+        )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.prior.start(z.flatten(0, 1), sigma).view(z.shape)
 
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        super()._check_shape(shape)
+        check_shape(self.prior, shape[1:])
+
+
+def _one_axis(shape: tuple[int | None, ...]) -> Callable[[Tensor | float], Tensor]:
+    def refuse(sigma: Tensor | float) -> Tensor:
+        raise TypeError(f"the cosine transform is over two axes of an image, slices of shape {shape} have one")
+
+    return refuse
+
+
+def _of_one_slice(of: CovarianceOf, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+    return of(sigma, shape[1:])
+
+
+def _predicted(of: Predicted, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    x0, variance = of(x.flatten(0, 1), sigma)
+    return x0.view(x.shape), variance.view(x.shape)
+
+
+@dataclass(frozen=True)
+class _SlicesClosed:
+    """The closed form of volumes, from that of a slice."""
+
+    volumes: Slices
+    slices: ClosedForm
+
+    def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        return self.slices.log_prob(x.flatten(0, 1), sigma).view(x.shape[:2]).sum(1)
+
     def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
-        return self.prior.draw_given(x.flatten(0, 1), sigma, _OfSlices(rng, x.shape[1])).view(x.shape)
+        return self.slices.draw_given(x.flatten(0, 1), sigma, _OfSlices(rng, x.shape[1])).view(x.shape)
 
-    def at_work(self, device: torch.device, dtype: torch.dtype) -> Prior:
-        inner = self.prior.at_work(device, dtype)
-        return self if inner is self.prior else Slices(inner, self.shape[0], at_once=self.at_once)
+    def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
+        raise TypeError("a Slices prior has no closed-form posterior")
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        super().check_shape(shape)
-        self.prior.check_shape(shape[1:])
+    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Slice d of volume k is draw D k + d of the prior of a slice."""
+        whole = self.volumes.shape if shape is None else shape
+        if None in whole:
+            raise ValueError(f"these volumes have the shape {whole}, None being any length: say which, for example shape=(8, 64, 64)")
+        check_shape(self.volumes, sides := tuple(side for side in whole if side is not None))
+        slices = self.slices.sample(n * sides[0], seed, steps=steps, shape=sides[1:])
+        return slices.view(n, *sides)
 
 
 class _OfSlices:

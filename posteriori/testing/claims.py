@@ -22,6 +22,7 @@ from posteriori.methods.base import Method
 from posteriori.noise import Gaussian as GaussianNoise
 from posteriori.operators import Dense, Mask, matrix, random_mask
 from posteriori.priors.frequencies import Covariance
+from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.mixture import Gaussian
 from posteriori.rng import Streams
 from posteriori.sample import sample
@@ -78,9 +79,12 @@ class Waves(Gaussian):
         super().__init__(torch.full((1, 6, 6), 0.2, dtype=torch.float64), C(_basis()).flatten(1))
         self.variances, self.told = C.variances, told
 
-    def covariance_of_error(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+    def know(self) -> Knowledge:
+        return replace(super().know(), covariance=self.error_by_frequency if self.told else None)
+
+    def error_by_frequency(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance:
         s2 = float(sigma) ** 2
-        return Covariance(self.variances * s2 / (self.variances + s2)) if self.told else None
+        return Covariance(self.variances * s2 / (self.variances + s2))
 
 
 def _basis() -> Tensor:
@@ -120,7 +124,7 @@ def _moves_in_range(learned: bool) -> Callable[[Method[Any]], None]:
                 state = method.init(post, x, rng)
                 ends.append(method.rows(method.step(post, state, sigma, 0.6 * sigma, rng)[0]).flatten(1))
             moved, span = ends[1] - ends[0], matrix(A).T
-            C = prior.covariance_of_error(sigma, (1, 6, 6)) if learned else None
+            C = prior.error_by_frequency(sigma, (1, 6, 6)) if learned and told else None
             span = span if C is None else C(_basis()).flatten(1) @ span
             Q = torch.linalg.qr(span)[0]
             outside = float((moved - moved @ Q @ Q.T).norm() / moved.norm().clamp(min=1e-30))

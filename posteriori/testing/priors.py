@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from posteriori.linalg import dot
-from posteriori.priors.base import Prior
+from posteriori.priors.base import Prior, check_shape
 from posteriori.rng import Streams
 
 
@@ -37,7 +37,7 @@ def check_prior(
     if shape is None:
         assert None not in prior.shape, f"{name}: give the check a shape, {prior.shape} has sides of any length"
         shape = tuple(n for n in prior.shape if n is not None)
-    prior.check_shape(shape)
+    check_shape(prior, shape)
     blank = torch.zeros(3, *shape, dtype=dtype.to_complex() if prior.complex else dtype)
     rng = Streams(0, range(3))
     low, high = (torch.tensor(level, dtype=torch.float64) for level in (prior.sigma_min, prior.sigma_max))

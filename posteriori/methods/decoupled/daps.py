@@ -89,8 +89,9 @@ class DAPS(Method[Tensor]):
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         if self.draw == "exact":
             like = post.likelihood
-            exact, _ = post.prior.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)
-            x0, info = exact.draw_given(state, sigma, rng), Info()
+            closed = post.prior.know().exact("posterior")
+            exact, _ = closed.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)
+            x0, info = exact.know().exact("p(x0 | x)").draw_given(state, sigma, rng), Info()
         else:
             centre = self._centre(post, state, sigma)
             C = proximal.measured(post, sigma) if self.width == "auto" and self.draw == "conditional" else None
@@ -106,9 +107,9 @@ class DAPS(Method[Tensor]):
     def _r2(self, post: Posterior, sigma: Tensor) -> float:
         linear, s2 = isinstance(post.likelihood.A, LinearOperator), float(sigma) ** 2
         if self.width == "matched" or (self.width == "auto" and linear):
-            return post.prior.error(sigma)
+            return post.prior.know().error(sigma)
         if self.width == "widest":
-            return post.prior.widest_error(sigma)
+            return post.prior.know().max_variance(sigma)
         if self.width == "sigma":
             return s2
         c = 1.0 if self.width == "unit" else post.prior.variance

@@ -86,7 +86,7 @@ class DiffPIR(Method[Tensor]):
         C = proximal.measured(post, sigma, 1 / self.lam) if self.width == "auto" and self.data != "gradient" else None
         if C is not None:
             return x0 + proximal.shift(post, post.likelihood.residual(x0), C, info=info)
-        r2 = (float(sigma) ** 2 if self.width == "sigma" else post.prior.error(sigma)) / self.lam
+        r2 = (float(sigma) ** 2 if self.width == "sigma" else post.prior.know().error(sigma)) / self.lam
         if self.data == "proximal" or (self.data == "auto" and post.likelihood.conjugate):
             return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)
         return self._descend(post.likelihood, x0, r2)

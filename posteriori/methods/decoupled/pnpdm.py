@@ -99,7 +99,7 @@ class PnPDM(Method[Tensor]):
     def draw_prior(self, post: Posterior, x: Tensor, rho: Tensor, rng: Noise) -> Tensor:
         """z ~ p(z) N(z; x, rho^2 I): (B, *E)."""
         if self.prior == "exact":
-            return post.prior.draw_given(x, rho, rng)
+            return post.prior.know().exact("p(x0 | x)").draw_given(x, rho, rng)
         levels = grid.karras(self.prior_steps, post.prior.sigma_max, post.prior.sigma_min).to(rho)
         step = DDIM(eta=1.0)
         for level, lower in itertools.pairwise(torch.cat([rho[None], levels[levels < rho * (1 - grid.SLACK)]])):

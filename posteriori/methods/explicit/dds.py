@@ -91,7 +91,7 @@ class DDS(Method[Tensor]):
         A = post.likelihood.linear
         w = 1 / self.scale if self.weighting == "fixed" else 0.0
         if self.weighting in ("auto", "matched"):
-            w = post.likelihood.std**2 / (self.scale * post.prior.error(sigma))
+            w = post.likelihood.std**2 / (self.scale * post.prior.know().error(sigma))
         # Divided by 1 + w, so that neither a flat nor a noiseless likelihood leaves the range of single precision.
         unit = 1 / (1 + w)
         start = A.adjoint(post.likelihood.residual(x0)) * unit

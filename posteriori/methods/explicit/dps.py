@@ -97,6 +97,6 @@ class DPS(Method[Tensor]):
         clean, adjoint = post.likelihood.A.linearize(x0)
         y, variance = post.likelihood.y, post.likelihood.noise.variance_at(post.likelihood.y, clean)
         if self.weighting == "bounded":
-            variance = bounded_variance(variance, post.prior.widest_error(sigma), norm2(post.likelihood.A, x0), clean)
+            variance = bounded_variance(variance, post.prior.know().max_variance(sigma), norm2(post.likelihood.A, x0), clean)
         guidance = pull(adjoint((y - clean) / variance))
         return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)

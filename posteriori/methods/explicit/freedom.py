@@ -84,7 +84,7 @@ class FreeDoM(Method[Tensor]):
         return frozenset() if self.weighting == "bounded" else frozenset({"unbounded"})
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        low, high = self.window or (0.1 * post.prior.spread, post.prior.spread)
+        low, high = self.window or (0.1 * post.prior.max_std, post.prior.max_std)
         walks = self.repeats if bool(s > 0) and not (above(low, sigma) or above(sigma, high)) else 1
         x = self.walk(post, state, sigma, s, rng)
         for _ in range(walks - 1):
@@ -113,6 +113,6 @@ class FreeDoM(Method[Tensor]):
         x0, pull = post.prior.linearize(x, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
         y, variance = post.likelihood.y, post.likelihood.noise.variance_at(post.likelihood.y, clean)
-        variance = bounded_variance(variance, post.prior.widest_error(sigma), norm2(post.likelihood.A, x0), clean)
+        variance = bounded_variance(variance, post.prior.know().max_variance(sigma), norm2(post.likelihood.A, x0), clean)
         guidance = pull(adjoint((y - clean) / variance))
         return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)

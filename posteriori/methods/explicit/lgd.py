@@ -73,7 +73,7 @@ class LGDMC(Method[Tensor]):
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, rng: Noise, info: Info | None = None) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         A, noise, y = post.likelihood.A, post.likelihood.noise, post.likelihood.y
-        r2 = post.prior.widest_error(sigma) if self.width == "prior" else float(sigma**2 / (1 + sigma**2))
+        r2 = post.prior.know().max_variance(sigma) if self.width == "prior" else float(sigma**2 / (1 + sigma**2))
         x0, pull = post.prior.linearize(x, sigma)
         norm = norm2(A, x0) if self.drawn < 1 else x0.real.new_zeros(len(x0))
         logs, scores = [], []

@@ -78,7 +78,7 @@ class MMPS(Method[Tensor]):
 
         white = None
         if self.precondition and post.likelihood.conjugate:
-            white = partial(solve, post.likelihood.linear, r2=post.prior.error(sigma), s2=noise2)
+            white = partial(solve, post.likelihood.linear, r2=post.prior.know().error(sigma), s2=noise2)
         solver = gmres if self.solver == "gmres" else cg
         solved = solver(covariance, post.likelihood.y - clean, max_iter=self.iterations, rtol=self.rtol, precondition=white)
         if info is not None:

@@ -73,10 +73,10 @@ class Peng(Method[Tensor]):
         A, sigma = post.likelihood.A, torch.tensor((post.prior.sigma_min * post.prior.sigma_max) ** 0.5, dtype=torch.float64)
         try:
             if self.covariance == "dct":
-                post.prior.spectral_error(sigma)
+                post.prior.know().spectral_error(sigma)
             if self.covariance == "learned":  # only its output tells whether a network predicts variances
                 with torch.no_grad():
-                    post.prior.moments(A.probe(torch.zeros, dtype=post.likelihood.y.real.dtype).to(post.likelihood.y.device), sigma)
+                    post.prior.know().moments(A.probe(torch.zeros, dtype=post.likelihood.y.real.dtype).to(post.likelihood.y.device), sigma)
         except TypeError as error:
             return f"Peng: {error}; use covariance='analytic'"
         return super().refuses(post)
@@ -92,12 +92,12 @@ class Peng(Method[Tensor]):
         if self.type == "I":
             x0, pull = post.prior.linearize(x, sigma)
         if known is None and self.covariance in ("auto", "analytic"):
-            v = post.likelihood.widen(post.prior.error(sigma)).score(x0)
+            v = post.likelihood.widen(post.prior.know().error(sigma)).score(x0)
         else:
             A, noise2 = post.likelihood.linear, post.likelihood.std**2
             # Preconditioned by C = r2 I where that is closed form: without a spectrum each such solve would be iterative itself.
             closed = A.spectrum() is not None
-            white = partial(solve, A, r2=post.prior.error(sigma), s2=noise2) if closed else None
+            white = partial(solve, A, r2=post.prior.know().error(sigma), s2=noise2) if closed else None
             gap = post.likelihood.y - A(x0)
             # Its longer way spreads rounding, which in double precision only a finer end keeps from the rows.
             goal = self.rtol if closed or gap.real.dtype != torch.float64 else min(self.rtol, 1e-12)
@@ -110,11 +110,11 @@ class Peng(Method[Tensor]):
     def _moments(self, post: Posterior, x: Tensor, sigma: Tensor, known: Map | None) -> tuple[Tensor, Map]:
         """D (x itself for type I, which finds D with its derivative), and the map u -> C u."""
         if self.covariance == "learned":
-            x0, r2 = post.prior.moments(x, sigma)
+            x0, r2 = post.prior.know().moments(x, sigma)
             return x0, lambda u: r2 * u
         x0 = x if self.type == "I" else post.prior.denoise(x, sigma)
         if self.covariance in ("auto", "analytic"):
-            error = post.prior.error(sigma)
+            error = post.prior.know().error(sigma)
             return x0, known or (lambda u: error * u)
-        spectrum = post.prior.spectral_error(sigma).to(x)
+        spectrum = post.prior.know().spectral_error(sigma).to(x)
         return x0, lambda u: cosine(spectrum * cosine(u), inverse=True)

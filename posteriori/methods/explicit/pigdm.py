@@ -80,7 +80,7 @@ class PiGDM(Method[Tensor]):
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         x0, pull = post.prior.linearize(x, sigma)
         c, s2 = self.variance, float(sigma) ** 2
-        r2 = post.prior.widest_error(sigma) if c is None else c * s2 / (c + s2)
+        r2 = post.prior.know().max_variance(sigma) if c is None else c * s2 / (c + s2)
         if self.weighting == "pseudo-inverse":
             A, y = post.likelihood.A, post.likelihood.y
             # For a linear A one inversion of the difference: two iterative ones would leave the difference of their errors.

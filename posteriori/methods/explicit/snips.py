@@ -86,7 +86,7 @@ class SNIPS(Method[Tensor]):
     def langevin(self, post: Posterior, spectrum: Spectrum, x: Tensor, s: Tensor, centre: Tensor, inverse: Tensor, rng: Noise) -> Tensor:
         """One inner step at level s. centre: u / a in coordinates (1, n); inverse: 1 / q (n,)."""
         trust = 1 / inverse.clamp(min=1.0)
-        curvature = 1 - (1 - trust) * min(post.prior.error(s) / float(s) ** 2, 1.0) if self.noise == "matched" else 0.0
+        curvature = 1 - (1 - trust) * min(post.prior.know().error(s) / float(s) ** 2, 1.0) if self.noise == "matched" else 0.0
         width = float(s) * (self.rate * (2 - self.rate * curvature) * (1 - torch.minimum(inverse, trust))).sqrt()
         aim = torch.lerp(spectrum.Vh(post.prior.denoise(x, s)), centre.expand(len(x), -1), trust.to(centre))
         coordinates = torch.lerp(spectrum.Vh(x), aim, self.rate)

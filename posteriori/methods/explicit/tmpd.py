@@ -11,7 +11,7 @@ Reference: Boys, Girolami, Pidstrigach, Reich, Mosca, Akyildiz, Tweedie moment p
 Cost per step: one denoiser, two vector-Jacobian products, operators and adjoints (``diagonal``: m + 1 products and adjoints, one operator).
 Assumes: linear A, Gaussian noise; a complex measurement counts as two real ones.
 Exact when: the prior is Gaussian and A S A^T diagonal, for example a mask and independent pixels.
-Departs from the paper: a row sum <= 0 says nothing about a variance; the bound widest_error ||A||^2 of DPS takes its place, and
+Departs from the paper: a row sum <= 0 says nothing about a variance; the bound max_variance ||A||^2 of DPS takes its place, and
 ``floored`` in the trace is the share of numbers where it did.
 """
 
@@ -66,7 +66,7 @@ class TMPD(Method[Tensor]):
         )
         floored = w <= 0
         if bool(floored.any()):
-            w = torch.where(floored, post.prior.widest_error(sigma) * norm2(A) ** 2, w)
+            w = torch.where(floored, post.prior.know().max_variance(sigma) * norm2(A) ** 2, w)
         if info is not None:
             info["floored"] = floored.to(w).flatten(1).sum(1) / w[0].numel()
         return x0.add(pull(_back(A, residual / (post.likelihood.std**2 + w))), alpha=sigma2)

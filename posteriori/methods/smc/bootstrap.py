@@ -2,7 +2,7 @@
 
     x'  ~ N(m, std^2 I),   m = D + s^2 / sigma^2 (x - D),  std^2 = s^2 (1 - s^2 / sigma^2)
     w'  = w phi(x') / phi(x),   and at s = 0, where x' = D:  w' = w p(y | x') / phi(x)
-    look "denoised"  phi(x) = p(y | D), for a linear A and Gaussian noise widened by r2 A A^H, r2 the prior's ``widest_error``:
+    look "denoised"  phi(x) = p(y | D), for a linear A and Gaussian noise widened by r2 A A^H, r2 the prior's ``max_variance``:
                      particles that will not meet y are given up on the way; for another A or law, N(y; mean, covariance of y given D)
                      with those of A(x0) over ``draws`` points x0 around D (see ``curved``)
          "end"       phi = 1: importance sampling from the prior, one weight at the end
@@ -76,5 +76,5 @@ class Bootstrap(Ensemble[Cloud]):
         if self.look == "end":
             return x0, torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
         if like.conjugate:
-            return x0, like.widen(post.prior.widest_error(sigma)).log_prob(x0).double()
+            return x0, like.widen(post.prior.know().max_variance(sigma)).log_prob(x0).double()
         return x0, log_says(post, x0, sigma, self.draws)

@@ -1,7 +1,7 @@
 """DDSMC: particles of a decoupled chain, proposed from the centre's posterior given y, weighed by what that changed.
 
     chain   x' ~ N((1 - a) x + a m, a s^2),   a = (sigma^2 - s^2) / (sigma^2 - (1 - eta) s^2),   m = D, or the end of the flow from x
-    phi     N(y; A m, sigma_y^2 I + r2 A A^H), r2 the prior's ``widest_error``
+    phi     N(y; A m, sigma_y^2 I + r2 A A^H), r2 the prior's ``max_variance``
     move    q = N((1 - a) x + a mt, a s^2 - a^2 rho^2 + a^2 M),   mt and M: mean and variance of N(m, rho^2) p(y | x0), in the singular
             coordinates of A;  1 / rho^2 = 1 / r2 + a / s^2: the chain's variance shared out between x0 and z
     weight  w' = w N(x'; chain) phi(x') / (q(x') phi(x)),   and at s = 0, where x' = m:  w' = w p(y | x') / phi(x)
@@ -65,7 +65,7 @@ class DDSMC(Ensemble[Cloud]):
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
         (m,) = in_chunks(lambda x: (self._centre(post, x, sigma),), self.chunk, state.x)
-        r2 = post.prior.widest_error(sigma) if self.rho is None else (self.rho * float(sigma)) ** 2
+        r2 = post.prior.know().max_variance(sigma) if self.rho is None else (self.rho * float(sigma)) ** 2
         log_phi = post.likelihood.widen(r2).log_prob(m).double()
         cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
         m, log_phi = m[source], log_phi[source]

@@ -72,7 +72,7 @@ class MomentSMC(Ensemble[Cloud]):
 
     def levels(self, post: Posterior, steps: int) -> Tensor:
         # A few times the prior's width: the start, Gaussian with the prior's mean and covariance, is then as good as exact.
-        top = min(4 * post.prior.spread, post.prior.sigma_max)
+        top = min(4 * post.prior.max_std, post.prior.sigma_max)
         return adapted(post, replace(self, particles=self.pilot, share=0.0), steps, top, rows=self.chunk)
 
     def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:

@@ -101,8 +101,8 @@ class SMCDiff(Ensemble[Followed]):
         seen = f.tau.isfinite()
         c = torch.where(seen, f.u + float(sigma) * state.e, f.spectrum.Vh(cloud.x))
         if self.kernel == "exact":
-            draws = Pieces(PerRow(rng, self.particles), len(c))
-            (x0,) = in_chunks(lambda c: (f.spectrum.Vh(post.prior.draw_given(f.spectrum.V(c), sigma, draws.take(len(c)))),), self.chunk, c)
+            draws, exact = Pieces(PerRow(rng, self.particles), len(c)), post.prior.know().exact("p(x0 | x)")
+            (x0,) = in_chunks(lambda c: (f.spectrum.Vh(exact.draw_given(f.spectrum.V(c), sigma, draws.take(len(c)))),), self.chunk, c)
         else:
             (x0,) = in_chunks(lambda c: (f.spectrum.Vh(post.prior.denoise(f.spectrum.V(c), sigma)),), self.chunk, c)
         if not bool(s > 0):

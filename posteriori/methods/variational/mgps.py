@@ -71,7 +71,7 @@ class MGPS(Method[Tensor]):
         if not bool(s > 0):
             return x0, {}
         share = float(1 - tau**2 / sigma**2)
-        p = float(tau) ** 2 * share + (share**2 * post.prior.error(sigma) if self.width == "matched" else 0.0)
+        p = float(tau) ** 2 * share + (share**2 * post.prior.know().error(sigma) if self.width == "matched" else 0.0)
         norm = norm2(post.likelihood.A, x0) if self.width == "matched" or self.fit == "curvature" else x.real.new_ones(len(x))
         mu, std = (self.by_curvature if self.fit == "curvature" else self.by_adam)(post, torch.lerp(x, x0, share), p, tau, norm, rng)
         k = float((s**2 - tau**2) / (sigma**2 - tau**2))
@@ -86,7 +86,7 @@ class MGPS(Method[Tensor]):
 
     def by_curvature(self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
         """mu and std of the fit to N(m, p) times the likelihood, by damped steps: (B, *E) each."""
-        like, error = post.likelihood, post.prior.widest_error(tau)
+        like, error = post.likelihood, post.prior.know().max_variance(tau)
         least = like.noise.gaussian(like.y)[1].min() + error * (self.width == "matched") * norm.square()
         bound = per_row((error / float(tau) ** 2) ** 2 * norm.square() / least.clamp(min=1e-30), m)
         mu, std, precision = m, torch.full_like(m.real, p**0.5), torch.zeros_like(m.real)
@@ -113,7 +113,8 @@ class MGPS(Method[Tensor]):
 
     def slope(self, post: Posterior, x: Tensor, tau: Tensor, norm: Tensor) -> Tensor:
         """grad_x log p(y | D(x, tau)): (B, *E)."""
-        like, r2, (x0, pull) = post.likelihood, post.prior.widest_error(tau) * (self.width == "matched"), post.prior.linearize(x, tau)
+        like, (x0, pull) = post.likelihood, post.prior.linearize(x, tau)
+        r2 = post.prior.know().max_variance(tau) * (self.width == "matched")
         if like.conjugate:
             return pull(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
