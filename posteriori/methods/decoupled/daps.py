@@ -88,10 +88,9 @@ class DAPS(Method[Tensor]):
 
     def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
         if self.draw == "exact":
-            like = post.likelihood
-            closed = post.prior.know().exact("posterior")
-            exact, _ = closed.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)
-            x0, info = exact.know().exact("p(x0 | x)").draw_given(state, sigma, rng), Info()
+            like, closed = post.likelihood, post.prior.know().exact("posterior")
+            exact = closed.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)[0].know()
+            x0, info = exact.exact("p(x0 | x)").draw_given(state, sigma, rng), Info()
         else:
             centre = self._centre(post, state, sigma)
             C = proximal.measured(post, sigma) if self.width == "auto" and self.draw == "conditional" else None

@@ -113,9 +113,8 @@ class MGPS(Method[Tensor]):
 
     def slope(self, post: Posterior, x: Tensor, tau: Tensor, norm: Tensor) -> Tensor:
         """grad_x log p(y | D(x, tau)): (B, *E)."""
-        like, (x0, pull) = post.likelihood, post.prior.linearize(x, tau)
-        r2 = post.prior.know().max_variance(tau) * (self.width == "matched")
+        like, r2, (x0, vjp) = post.likelihood, post.prior.know().max_variance(tau) * (self.width == "matched"), post.prior.linearize(x, tau)
         if like.conjugate:
-            return pull(like.widen(r2).score(x0))
+            return vjp(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
-        return pull(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, clean)))
+        return vjp(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, clean)))
