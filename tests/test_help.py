@@ -15,7 +15,7 @@ from posteriori.cli import app, benches, lists
 from posteriori.evaluation import gallery
 from posteriori.evaluation.boards import BOARDS
 from posteriori.methods import ALL
-from posteriori.studies import ALL as STUDIES
+from posteriori.studies import STUDIES
 
 UNITS = {"checkpoint_seconds": "second", "limit": "second", "side": "pixel"}
 

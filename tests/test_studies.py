@@ -16,7 +16,7 @@ from PIL import Image
 
 from posteriori.cli import main
 from posteriori.run import locked
-from posteriori.studies import ALL, Study, pages, runner
+from posteriori.studies import STUDIES, Study, pages, runner
 
 PAGES = Path(__file__).parent.parent / "docs" / "studies"
 NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
@@ -49,9 +49,9 @@ def plain(page):
 
 def check_files(study, folder):
     """Everything that a finished run must have written; returns its rows as CSV text."""
-    for suffix in runner.SUFFIXES:
+    for suffix in runner.STUDY_FILES:
         assert (folder / f"{study.name}.{suffix}").exists(), suffix
-    record = runner.read(folder / f"{study.name}.json")
+    record = runner.read_record(folder / f"{study.name}.json")
     assert record["columns"] == study.columns
     with (folder / f"{study.name}.csv").open(newline="") as file:
         lines = list(csv.reader(file))
@@ -79,10 +79,10 @@ def check_files(study, folder):
     return lines
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("name", sorted(STUDIES))
 def test_a_quick_run_answers_its_question_and_is_taken_up_again(tmp_path, monkeypatch, capsys, name):
-    study, asked = counted(ALL[name])
-    monkeypatch.setitem(ALL, name, study)
+    study, asked = counted(STUDIES[name])
+    monkeypatch.setitem(STUDIES, name, study)
     assert call(monkeypatch, name, "--quick", "--out", tmp_path, "--quiet") == 0
     assert len(asked) == len(study.plan(True)) <= len(study.plan(False))
     check_files(study, tmp_path)
@@ -99,22 +99,22 @@ def test_a_quick_run_answers_its_question_and_is_taken_up_again(tmp_path, monkey
     assert asked == []
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("name", sorted(STUDIES))
 def test_full_and_quick_plans_have_the_declared_columns(name):
     for quick in (True, False):
-        assert all(set(cell) <= set(ALL[name].columns) for cell in ALL[name].plan(quick))
+        assert all(set(cell) <= set(STUDIES[name].columns) for cell in STUDIES[name].plan(quick))
 
 
 @pytest.mark.parametrize("file", sorted(PAGES.glob("*.json")), ids=lambda file: file.stem)
 def test_a_kept_page_is_what_the_kept_numbers_say(file):
-    record = runner.read(file)
-    study = ALL[record["study"]]
+    record = runner.read_record(file)
+    study = STUDIES[record["study"]]
     again = "the kept run is not the study's: run the command again in that folder"
     assert file.stem == study.name
     assert not record["quick"]
     assert record["columns"] == study.columns, again
     assert [entry["cell"] for entry in record["cells"]] == study.plan(False), again
-    assert file.with_suffix(".md").read_text() == pages.markdown(study, record), again
+    assert file.with_suffix(".md").read_text() == pages.study_section(study, record), again
     assert file.with_suffix(".csv").read_text() == pages.data(study, record), again
     check_files(study, file.parent)
 
@@ -155,7 +155,7 @@ FAKE = Study(
 
 
 def run(study, folder, quick=False):
-    return runner.run(study, folder, quick=quick, machine="python: 3.11\ngpu: none")
+    return runner.run_study(study, folder, quick=quick, machine="python: 3.11\ngpu: none")
 
 
 def test_a_run_writes_everything_and_says_where_it_was_made(tmp_path):
@@ -177,10 +177,10 @@ def test_a_run_writes_everything_and_says_where_it_was_made(tmp_path):
 
 def test_the_section_is_made_from_the_stored_file_alone(tmp_path):
     run(FAKE, tmp_path)
-    record = runner.read(tmp_path / "fake-study.json")
-    assert pages.markdown(FAKE, record) == (tmp_path / "fake-study.md").read_text()
+    record = runner.read_record(tmp_path / "fake-study.json")
+    assert pages.study_section(FAKE, record) == (tmp_path / "fake-study.md").read_text()
     record["cells"][3]["rows"][0]["y"] = 10.0
-    assert pages.markdown(FAKE, record) != (tmp_path / "fake-study.md").read_text()
+    assert pages.study_section(FAKE, record) != (tmp_path / "fake-study.md").read_text()
 
 
 def test_an_interrupted_run_loses_the_cell_in_progress_alone(tmp_path):
@@ -195,7 +195,7 @@ def test_an_interrupted_run_loses_the_cell_in_progress_alone(tmp_path):
         run(replace(FAKE, measure=stop), tmp_path / "cut")
     assert "2 of 4 cells are kept in" in stopped.value.__notes__[0]
     assert not (tmp_path / "cut" / "fake-study.md").exists()
-    assert len(runner.read(tmp_path / "cut" / "fake-study.json")["cells"]) == 2
+    assert len(runner.read_record(tmp_path / "cut" / "fake-study.json")["cells"]) == 2
     study, asked = counted(FAKE)
     run(study, tmp_path / "cut")
     assert asked == [{"x": 2}, {"x": 3}]
@@ -206,11 +206,11 @@ def test_an_interrupted_run_loses_the_cell_in_progress_alone(tmp_path):
 def test_a_second_machine_is_named_beside_the_first(tmp_path):
     short = replace(FAKE, plan=lambda quick: [{"x": 0}])
     run(short, tmp_path)
-    runner.run(FAKE, tmp_path, quick=False, machine="python: 3.12\ngpu: one")
+    runner.run_study(FAKE, tmp_path, quick=False, machine="python: 3.12\ngpu: one")
     section = (tmp_path / "fake-study.md").read_text()
     assert "python: 3.11" in section
     assert "python: 3.12" in section
-    runner.run(FAKE, tmp_path, quick=False, machine="python: 3.13\ngpu: two")
+    runner.run_study(FAKE, tmp_path, quick=False, machine="python: 3.13\ngpu: two")
     assert (tmp_path / "fake-study.md").read_text() == section, "a machine that measured nothing is named"
 
 
@@ -220,7 +220,7 @@ def test_cells_out_of_the_plan_are_dropped_and_it_is_said(tmp_path):
     with pytest.warns(UserWarning, match=r'3 cells are not in the plan of fake-study any more and are dropped, such as \{"x": 0\}'):
         run(study, tmp_path)
     assert asked == [{"x": 7}]
-    assert [row["x"] for row in pages.rows_of(runner.read(tmp_path / "fake-study.json"))] == [3, 7]
+    assert [row["x"] for row in pages.rows_of(runner.read_record(tmp_path / "fake-study.json"))] == [3, 7]
 
 
 def test_rows_of_other_columns_are_measured_again(tmp_path):
@@ -292,7 +292,7 @@ def test_a_study_that_breaks_its_contract_is_refused(tmp_path, change, message):
 
 def test_the_command_lists_the_studies_and_refuses_other_names(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(ALL, "fake-study", FAKE)
+    monkeypatch.setitem(STUDIES, "fake-study", FAKE)
     assert call(monkeypatch, "--list") == 0
     assert "fake-study: Do squares grow?\n" in capsys.readouterr().out
     wrong = "unknown study 'fake'; did you mean 'fake-study'? Known: "

@@ -14,15 +14,15 @@ from posteriori.methods.explicit.mmps import MMPS
 from posteriori.methods.unconditional import Unconditional
 from posteriori.noise import Gaussian
 from posteriori.priors.mixture import Gaussian as GaussianPrior
-from posteriori.studies.explicit_accuracy import METHODS, MIXTURE_SIDE, estimate, mixture, operator
+from posteriori.studies.explicit_accuracy import GUIDED_METHODS, MIXTURE_SIDE, _mixture, _operator, estimate
 
 
 def problem():
     """A Gaussian prior with the covariance of the study's third component, and a draw at sigma = 0.7."""
     g = torch.Generator().manual_seed(0)
     shape = (1, MIXTURE_SIDE, MIXTURE_SIDE)
-    prior = GaussianPrior(mixture().means[2].view(shape), mixture().covariances[2])
-    A = operator(1, MIXTURE_SIDE)
+    prior = GaussianPrior(_mixture().means[2].view(shape), _mixture().covariances[2])
+    A = _operator(1, MIXTURE_SIDE)
     y = A(prior.sample(1, 0))[0] + 0.1 * torch.randn(A.out_shape, generator=g, dtype=torch.float64)
     return Posterior(prior, Likelihood(y, A, Gaussian(0.1))), prior.sample(4, 1) + 0.7 * torch.randn(
         4, *shape, generator=g, dtype=torch.float64
@@ -35,7 +35,7 @@ def test_the_estimate_read_off_a_step_is_the_conditional_mean_where_the_method_i
     found = estimate(post, MMPS(iterations=16, rtol=1e-12), x, 0.7)
     assert (found - exact).abs().max() < 1e-8
     for name in ("DPS bounded", "moments by row sums"):
-        assert (estimate(post, METHODS[name], x, 0.7) - exact).abs().max() > 1e-4
+        assert (estimate(post, GUIDED_METHODS[name], x, 0.7) - exact).abs().max() > 1e-4
 
 
 def test_without_guidance_it_is_the_denoiser():
@@ -45,7 +45,7 @@ def test_without_guidance_it_is_the_denoiser():
 
 
 def test_the_mixture_is_what_the_setting_says():
-    prior = mixture()
+    prior = _mixture()
     variances = prior.covariances.diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(variances, torch.logspace(-2.5, -1, 8, dtype=torch.float64)[:, None].expand_as(variances))
     assert float(prior.means.std()) == pytest.approx(0.4, rel=0.3)

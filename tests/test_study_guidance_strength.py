@@ -19,17 +19,17 @@ def cell(bed="mixture", problem="denoising", weighting="published", guidance=0.3
 def test_the_published_step_moves_a_pixel_as_far_on_every_image_size():
     """One step's move of a pixel is rho / sqrt(d) when the residual is the same everywhere: it must not depend on the bed."""
     moves = [
-        beds.scale(cell(bed=bed, steps=steps)) * steps / math.sqrt(math.prod(shape))
-        for bed, shape in beds.SHAPES.items()
+        beds.guidance_scale(cell(bed=bed, steps=steps)) * steps / math.sqrt(math.prod(shape))
+        for bed, shape in beds.BED_SHAPES.items()
         for steps in (1000, 60)
     ]
     assert moves == pytest.approx([0.3 * 1000 / math.sqrt(256 * 256 * 3)] * 4)
-    assert beds.scale(cell(weighting="bounded", guidance=3.0)) == 3.0
+    assert beds.guidance_scale(cell(weighting="bounded", guidance=3.0)) == 3.0
 
 
-@pytest.mark.parametrize("bed", list(beds.SHAPES))
+@pytest.mark.parametrize("bed", list(beds.BED_SHAPES))
 def test_what_is_printed_is_given_as_it_stands(bed):
-    assert beds.scale(cell(bed=bed, guidance=beds.as_printed(bed))) == pytest.approx(DPS.published().scale)
+    assert beds.guidance_scale(cell(bed=bed, guidance=beds.as_printed(bed))) == pytest.approx(DPS.published().scale)
 
 
 def test_the_prior_is_the_one_that_the_page_describes():
@@ -47,7 +47,7 @@ def test_the_prior_is_the_one_that_the_page_describes():
 def test_the_weight_one_is_exact_enough_and_a_tenth_is_not():
     """The claim that the study rests on, for denoising: the derived guidance gives the exact spread within a few per cent."""
     exact, one, tenth = (
-        beds.measure(cell(weighting=name, guidance=guidance, steps=100))[0]
+        beds.sweep_measure(cell(weighting=name, guidance=guidance, steps=100))[0]
         for name, guidance in (("exact", None), ("bounded", 1.0), ("bounded", 0.1))
     )
     assert one["spread"] == pytest.approx(exact["spread"], rel=0.1)
@@ -69,11 +69,11 @@ def test_the_right_width_is_the_first_crossing_from_weak_guidance():
 
 
 def test_lost_samples_are_rows_that_say_so():
-    lost = beds.measure(cell(weighting="bounded", guidance=1e6, steps=20))[0]
+    lost = beds.sweep_measure(cell(weighting="bounded", guidance=1e6, steps=20))[0]
     assert lost["outcome"] == "diverged"
     assert lost["lost"] == lost["samples"] == 99
     assert lost["error"] is None
-    far = beds.measure(cell(weighting="bounded", guidance=30.0, steps=8))[0]
+    far = beds.sweep_measure(cell(weighting="bounded", guidance=30.0, steps=8))[0]
     assert far["outcome"] in ("astray", "partly diverged")
     assert far["error"] > 5
 
@@ -83,6 +83,6 @@ def test_lpips_is_measured_where_it_can_be(monkeypatch):
     seen = []
     monkeypatch.setattr(beds, "lpips", lambda x, y, limits: seen.append(x.shape) or torch.full((len(x),), 0.5))
     x = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    out = beds.scores(x, x[0], None, cell(bed="photograph"))
+    out = beds.sweep_scores(x, x[0], None, cell(bed="photograph"))
     assert (out["lpips_one"], out["lpips_pairs"]) == (0.5, 0.5)
     assert seen == [(9, 3, 64, 64)] * 2

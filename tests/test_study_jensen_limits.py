@@ -12,7 +12,7 @@ from posteriori.studies import jensen_limits as study
 
 @pytest.mark.parametrize("condition", [1.0, 1e4])
 def test_operators_have_the_condition_number_that_they_are_asked_for(condition):
-    values = torch.linalg.svdvals(study.operator(condition, 3).matrix)
+    values = torch.linalg.svdvals(study.conditioned_operator(condition, 3).matrix)
     assert float(values[0]) == pytest.approx(1)
     assert float(values[0] / values[-1]) == pytest.approx(condition, rel=1e-6)
 
@@ -50,5 +50,5 @@ def test_a_method_breaks_at_the_first_condition_number_above_the_threshold_or_wi
     assert figure.breaks(rows, "DPS") == 100.0
     assert figure.breaks(rows, "TDS") == 10.0
     assert figure.breaks(rows, "DAPS") is None
-    assert figure.ratio(rows, "DAPS", 10.0) == pytest.approx(2.0)
-    assert "at 10: TDS; at 100: DPS; not up to 1000: DAPS" in figure.where(rows)
+    assert figure.mean_ratio(rows, "DAPS", 10.0) == pytest.approx(2.0)
+    assert "at 10: TDS; at 100: DPS; not up to 1000: DAPS" in figure.where_methods_break(rows)

@@ -11,7 +11,7 @@ from posteriori.studies import multimodal
 
 @pytest.mark.parametrize("separation", [1.0, 4.0, 16.0])
 def test_the_weights_of_quadrants_are_those_of_exact_draws(separation):
-    post = multimodal.mixture(separation)
+    post = multimodal.four_modes(separation)
     drawn = multimodal.quadrant(exact_posterior(post).sample(100_000, 3))
     shares = torch.bincount(drawn, minlength=4).double() / len(drawn)
     weights = multimodal.masses(post)
@@ -23,7 +23,7 @@ def test_the_weights_of_quadrants_are_those_of_exact_draws(separation):
 
 
 def test_a_quadrant_is_the_component_whose_mean_lies_in_it():
-    post = multimodal.mixture(16.0)
+    post = multimodal.four_modes(16.0)
     assert multimodal.quadrant(post.prior.means).tolist() == [0, 1, 2, 3]
     assert multimodal.quadrant(exact_posterior(post).mixture.means).tolist() == [0, 1, 2, 3]
 
@@ -43,7 +43,7 @@ def test_enclosed_regions_are_counted_as_drawn():
 
 
 def test_scores_of_collapsed_and_of_exact_draws():
-    post = multimodal.mixture(16.0)
+    post = multimodal.four_modes(16.0)
     good = multimodal.mixture_scores(exact_posterior(post).sample(256, 1), post)
     assert good["found"] == 4
     assert good["weight_error"] < 0.12

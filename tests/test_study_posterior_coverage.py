@@ -34,7 +34,7 @@ def test_coverage_from_ranks_is_coverage_of_the_samples():
     g = torch.Generator().manual_seed(3)
     samples, truth = (torch.randn(k, 500, generator=g, dtype=torch.float64) for k in (n, 1))
     ranks = calibration.ranks(samples, truth)[0][:, None]
-    found = study.scores(ranks, n)
+    found = study._scores(ranks, n)
     for level in study.LEVELS:
         stated = calibration.coverage(samples, truth[0], (level / 100,))[0]
         assert stated.nominal == pytest.approx(level / 100)
@@ -52,13 +52,13 @@ def test_coverage_from_ranks_is_coverage_of_the_samples():
     ],
 )
 def test_a_sampler_that_is_wrong_on_purpose_is_called_so(spread, shift, expected):
-    assert study.scores(ranks_of(spread, shift), n)["verdict"] == expected
+    assert study._scores(ranks_of(spread, shift), n)["verdict"] == expected
 
 
 def test_ranks_that_lean_without_leaving_the_intervals_are_not_uniform():
     ranks = torch.arange(40).repeat(20)
     folded = torch.where(ranks < 20, ranks, 39 - ranks)[:, None]
-    found = study.scores(folded, n)
+    found = study._scores(folded, n)
     assert found["cover_80"] == pytest.approx(0.8)
     assert found["p"] < rank_tests.SMALL
     assert found["verdict"] == "not uniform"
@@ -131,7 +131,7 @@ def test_an_exact_sampler_is_seldom_blamed(count, samples, agree):
     g, trials, blamed = torch.Generator().manual_seed(6), 100, 0
     for _ in range(trials):
         ranks = torch.randint(samples + 1, (count, 1 if agree else 8), generator=g).expand(-1, 8)
-        rows = [{"group": k, **study.scores(ranks[:, part], samples)} for k, part in problems.GROUPS.items() if k != "all"]
+        rows = [{"group": k, **study._scores(ranks[:, part], samples)} for k, part in problems.GROUPS.items() if k != "all"]
         blamed += study.overall(rows) != "no fault found"
     assert blamed <= 12 if agree else blamed <= 5
 
@@ -161,14 +161,14 @@ def test_the_verdict_on_all_functions_names_the_groups():
 
 
 def test_one_row_for_ddrm_and_ddnm_is_enough():
-    post = problems.problem("mixture", 0)[1]
+    post = problems.drawn_problem("mixture", 0)[1]
     a, b = (sample(post, method, n=5, steps=20).samples for method in (DDRM(), DDNM()))
     assert torch.allclose(a, b, atol=1e-9)
 
 
 @pytest.mark.parametrize("bed", ["mixture", "digits"])
 def test_directions_lie_where_they_are_said_to(bed):
-    A = (problems.mixture() if bed == "mixture" else problems.digits())[1]
+    A = (problems.coverage_mixture() if bed == "mixture" else problems.coverage_digits())[1]
     v = problems.directions(bed)
     rows = matrix(A, dtype=torch.float64)
     assert torch.allclose(v.norm(dim=1), torch.ones(6, dtype=torch.float64))
@@ -179,14 +179,14 @@ def test_directions_lie_where_they_are_said_to(bed):
 
 def test_the_mixture_is_ambiguous_under_its_measurement():
     """The posteriors have more than one mode: the study is about nothing otherwise."""
-    likely = [float(exact_posterior(problems.problem("mixture", k)[1]).mixture.weights.max()) for k in range(40)]
+    likely = [float(exact_posterior(problems.drawn_problem("mixture", k)[1]).mixture.weights.max()) for k in range(40)]
     assert sum(w < 0.95 for w in likely) >= 20
 
 
 def test_exact_draws_are_calibrated_and_the_prior_is_found_out_by_the_fit_alone():
     """Samples that ignore y pass every function of x alone (they and the truth come from one law), but not that of the residual."""
     cell = {"bed": "mixture", "steps": 60, "problems": 150, "samples": 39}
-    exact, prior = ({r["group"]: r for r in study.measure(cell | {"method": name})} for name in ("exact", "prior"))
+    exact, prior = ({r["group"]: r for r in study._measure(cell | {"method": name})} for name in ("exact", "prior"))
     assert {r["verdict"] for r in exact.values()} == {"no fault found"}
     assert {prior[g]["verdict"] for g in ("seen", "unseen", "norm")} == {"no fault found"}
     assert prior["fit"]["verdict"] == "off-centre"
@@ -199,7 +199,7 @@ def test_a_method_that_diverges_has_rows_that_say_so(monkeypatch):
         raise FloatingPointError
 
     monkeypatch.setattr(study, "sample", lose)
-    rows = study.measure({"bed": "mixture", "method": "DPS", "steps": 60, "problems": 3, "samples": 39})
+    rows = study._measure({"bed": "mixture", "method": "DPS", "steps": 60, "problems": 3, "samples": 39})
     assert [r["group"] for r in rows] == list(problems.GROUPS)
     assert all(r["outcome"] == "diverged" and r["lost"] == 3 and r["cover_80"] is None and set(r) == set(study.COLUMNS) for r in rows)
 
@@ -214,10 +214,10 @@ def test_findings_say_which_methods_diverged_and_never_quote_what_is_not_there()
     kept = [row(bed, name, g) for bed in problems.SETUPS for name in ("exact", "prior", "DAPS") for g in problems.GROUPS]
     lost = [row("mixture", "DPS", g, None, None) for g in problems.GROUPS]
     narrow = [row("mixture", "TDS", "fit", "over-confident", 0.31), row("mixture", "TDS", "all", "over-confident in fit")]
-    first, second, third = study.findings(kept + lost + narrow)
+    first, second, third = study._findings(kept + lost + narrow)
     assert "over-confident: 1 of 3, TDS (fit 31 %);" in first
     assert "diverged: 1 of 3, DPS (seen, unseen, norm, fit)." in first
     assert "no fault is found in 1 (DAPS (200: 66 %))" in second
     assert "over-confident: 0 of 1;" in third
     assert "None" not in first + second + third
-    assert [text.get_text() for text in study.draw(kept + lost + narrow).axes[0].texts] == ["diverged"]
+    assert [text.get_text() for text in study._draw(kept + lost + narrow).axes[0].texts] == ["diverged"]

@@ -62,7 +62,7 @@ def method_names() -> tuple[str, ...]:
 
 
 def study_names() -> tuple[str, ...]:
-    """The names of ``posteriori.studies.ALL``: its files with a ``STUDY``, for the same reason."""
+    """The names of ``posteriori.studies.STUDIES``: its files with a ``STUDY``, for the same reason."""
     files = sorted((Path(__file__).parents[1] / "studies").glob("*.py"))
     return tuple(file.stem.replace("_", "-") for file in files if "\nSTUDY = " in file.read_text())
 

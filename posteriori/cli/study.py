@@ -6,22 +6,22 @@ from pathlib import Path
 
 from posteriori.cli.machine import text as machine
 from posteriori.settings import suggestion
-from posteriori.studies import ALL, runner
+from posteriori.studies import STUDIES, runner
 
 
 def listing() -> str:
     """Name and question of every study, one per line."""
-    return "\n".join(f"{name}: {ALL[name].question}" for name in sorted(ALL))
+    return "\n".join(f"{name}: {STUDIES[name].question}" for name in sorted(STUDIES))
 
 
 def run(name: str | None, out: Path, quick: bool, progress: bool) -> None:
     """Run a study and print what it found. Raises ``ValueError`` for a name that is none of the known ones."""
-    if name not in ALL:
-        known = sorted(ALL)
+    if name not in STUDIES:
+        known = sorted(STUDIES)
         raise ValueError(
             f"give the name of a study; known: {', '.join(known)}" if name is None else f"unknown study {name!r}; {suggestion(name, known)}"
         )
-    study = ALL[name]
-    found = runner.run(study, out, quick=quick, machine=machine(), progress=progress)
+    study = STUDIES[name]
+    found = runner.run_study(study, out, quick=quick, machine=machine(), progress=progress)
     print(study.question, *(f"{k}. {text}" for k, text in enumerate(found, 1)), sep="\n")
-    print(f"Written: {', '.join(str(out / f'{name}.{suffix}') for suffix in runner.SUFFIXES)}")
+    print(f"Written: {', '.join(str(out / f'{name}.{suffix}') for suffix in runner.STUDY_FILES)}")

@@ -16,6 +16,6 @@ def _found() -> dict[str, Study]:
     return {study.name: study for study in studies if study is not None}
 
 
-ALL: dict[str, Study] = _found()
+STUDIES: dict[str, Study] = _found()
 
 __all__ = ["ALL", "Study"]

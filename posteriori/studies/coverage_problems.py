@@ -23,8 +23,8 @@ from posteriori.sample import sample
 TRUTH, TRUTH_STEPS, NOISE = 2**33, 80, {"mixture": 0.2, "digits": 0.1}
 GROUPS = {"seen": slice(0, 3), "unseen": slice(3, 6), "norm": slice(6, 7), "fit": slice(7, 8), "all": slice(0, 8)}
 # What few levels cost, at the price of 16 ancestral steps; they stand beside the methods and are not counted among them.
-FEW = ("oracle, 16 ancestral", "oracle, 8 midpoint", "MMPS, 16 ancestral", "MMPS, 8 midpoint")
-REFERENCES = ("exact", "oracle", "prior", *FEW)
+FEW_STEPS = ("oracle, 16 ancestral", "oracle, 8 midpoint", "MMPS, 16 ancestral", "MMPS, 8 midpoint")
+EXACT_AND_BASELINES = ("exact", "oracle", "prior", *FEW_STEPS)
 PRIOR, ANCESTRAL, MIDPOINT = methods.Unconditional(), methods.DDIM(1.0), methods.Midpoint()
 
 # Method, steps and problems. On the mixture a cloud gives one sample, on the digits all of its particles.
@@ -33,10 +33,10 @@ SETUPS: dict[str, dict[str, tuple[Method[Any], int, int]]] = {
         "exact": (PRIOR, 0, 600),
         "oracle": (PRIOR, 60, 600),
         "prior": (PRIOR, 60, 600),
-        FEW[0]: (methods.Unconditional(ANCESTRAL), 16, 600),
-        FEW[1]: (methods.Unconditional(MIDPOINT), 8, 600),
-        FEW[2]: (methods.MMPS(iterations=3, rtol=1e-8, transition=ANCESTRAL), 16, 200),
-        FEW[3]: (methods.MMPS(iterations=3, rtol=1e-8, transition=MIDPOINT), 8, 200),
+        FEW_STEPS[0]: (methods.Unconditional(ANCESTRAL), 16, 600),
+        FEW_STEPS[1]: (methods.Unconditional(MIDPOINT), 8, 600),
+        FEW_STEPS[2]: (methods.MMPS(iterations=3, rtol=1e-8, transition=ANCESTRAL), 16, 200),
+        FEW_STEPS[3]: (methods.MMPS(iterations=3, rtol=1e-8, transition=MIDPOINT), 8, 200),
         "DPS": (methods.DPS(), 60, 600),
         "PiGDM": (methods.PiGDM(), 60, 600),
         "MMPS": (methods.MMPS(iterations=3, rtol=1e-8), 30, 600),
@@ -66,7 +66,7 @@ SETUPS: dict[str, dict[str, tuple[Method[Any], int, int]]] = {
     },
 }
 
-SETTING = """
+COVERAGE_SETTING = """
 Simulation-based calibration: a truth is drawn from the prior, a measurement of it is simulated, and n samples of the posterior are drawn
 by a method. Were they exact and independent, the rank of any function of the truth among those of the samples would be uniform on 0..n,
 and the central interval from the i-th smallest to the i-th largest would hold it with probability exactly (n + 1 - 2 i) / (n + 1).
@@ -106,7 +106,7 @@ def samples(bed: str, name: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def mixture() -> tuple[GaussianMixture, LinearOperator]:
+def coverage_mixture() -> tuple[GaussianMixture, LinearOperator]:
     """Four Gaussians in R^8 and three measured numbers that tell them apart badly."""
     g = torch.Generator().manual_seed(0)
     means, basis, axes = (torch.randn(n, 8, generator=g, dtype=torch.float64) for n in (4, 8, 8))
@@ -119,20 +119,20 @@ def mixture() -> tuple[GaussianMixture, LinearOperator]:
 
 
 @lru_cache(maxsize=1)
-def digits() -> tuple[priors.Prior, LinearOperator]:
+def coverage_digits() -> tuple[priors.Prior, LinearOperator]:
     """The digit network, and an operator that hides the lower half."""
     return priors.digits(), Mask((torch.arange(32) < 16)[:, None], (1, 32, 32))
 
 
 @lru_cache(maxsize=256)
-def problem(bed: str, index: int) -> tuple[Tensor, Posterior]:
+def drawn_problem(bed: str, index: int) -> tuple[Tensor, Posterior]:
     """A truth drawn from the prior, exactly or in 80 ancestral steps, and the posterior of its measurement."""
     law, seed = Gaussian(NOISE[bed]), TRUTH + index
     if bed == "mixture":
-        gaussians, A = mixture()
+        gaussians, A = coverage_mixture()
         truth = gaussians.sample(1, seed)[0]
         return truth, Posterior(gaussians, Likelihood(simulate(A, truth, law, seed), A, law))
-    prior, A = digits()
+    prior, A = coverage_digits()
     blind = Posterior(prior, Likelihood(torch.zeros(A.out_shape), A, law, range=(0, 1)))
     truth = sample(blind, PRIOR, steps=TRUTH_STEPS, seed=seed).samples[0]
     return truth, Posterior(prior, Likelihood(simulate(A, truth, law, seed), A, law, range=(0, 1)))
@@ -141,7 +141,7 @@ def problem(bed: str, index: int) -> tuple[Tensor, Posterior]:
 @lru_cache(maxsize=2)
 def directions(bed: str) -> Tensor:
     """Six random unit vectors (6, d): three of the row space of A, three orthogonal to it."""
-    A = (mixture() if bed == "mixture" else digits())[1]
+    A = (coverage_mixture() if bed == "mixture" else coverage_digits())[1]
     spectrum, g = closed_spectrum(A), torch.Generator().manual_seed(1)
     c, m = torch.randn(6, A.coordinates, generator=g, dtype=torch.float64), len(spectrum.s)
     c[:3, m:], c[3:, :m] = 0, 0

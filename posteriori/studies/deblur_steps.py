@@ -33,7 +33,7 @@ PUBLISHED, PUBLISHED_SIDE, PUBLISHED_STEPS = 0.3, 256, 1000
 FIRST, SECOND = "astronaut", "chelsea"
 OTHERS: dict[str, tuple[int, ...]] = {"DPS published": (10, 100, 1000), "MMPS": (10, 20, 50), "DDRM": (10, 20, 50, 100, 200)}
 # From dark to light as eta grows; all other methods are black.
-COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#e6a100")
+_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#e6a100")
 MARKS = {"DPS published": "x", "MMPS": "s", "DDRM": "^"}
 COLUMNS = {
     "photo": "photograph",
@@ -54,7 +54,7 @@ COLUMNS = {
 }
 
 
-def plan(quick: bool) -> list[Cell]:
+def _plan(quick: bool) -> list[Cell]:
     most = 50 if quick else STEPS[-1]
     wanted: list[tuple[str, str, float | None, int]] = [(FIRST, "DPS", eta, k) for k in STEPS if k <= most for eta in ETAS]
     wanted += [] if quick else [(SECOND, "DPS", eta, k) for k in STEPS if k <= 50 for eta in ETAS]
@@ -68,7 +68,7 @@ def _eta(name: str) -> float | None:
     return None if name == "DDRM" else 1.0
 
 
-def method(cell: Cell) -> Any:
+def _method(cell: Cell) -> Any:
     """The sampler of a cell."""
     if cell["method"] == "DPS":
         return DPS(transition=DDIM(cell["eta"]))
@@ -89,7 +89,7 @@ def _prior() -> priors.Network:
     return prior
 
 
-def measure(cell: Cell) -> list[Row]:
+def _measure(cell: Cell) -> list[Row]:
     about, prior = scene(cell["photo"], "blur", SIDE), _prior()
     row: Row = {**dict.fromkeys(COLUMNS), **cell, "outcome": "finished"}
     counts, began = {"denoiser": 0.0, "vjp": 0.0}, time.perf_counter()
@@ -98,7 +98,7 @@ def measure(cell: Cell) -> list[Row]:
     else:
         grid: Name | None = "ddpm" if cell["method"] == "DPS published" else None
         try:
-            run = sample(Posterior(prior, about.given), method(cell), n=cell["samples"], steps=cell["steps"], seed=0, grid=grid, batch=1)
+            run = sample(Posterior(prior, about.given), _method(cell), n=cell["samples"], steps=cell["steps"], seed=0, grid=grid, batch=1)
         except FloatingPointError:
             return [row | {"outcome": "diverged", "seconds": time.perf_counter() - began}]
         row["outcome"] = "finished" if len(run.samples) == cell["samples"] else "partly diverged"
@@ -118,7 +118,7 @@ def _scores(x: Tensor, truth: Tensor, given: Likelihood) -> Row:
     }
 
 
-def draw(rows: list[Row]) -> Figure:
+def _draw(rows: list[Row]) -> Figure:
     picture = Figure(figsize=(9.2, 7.6), layout="constrained")
     grid = picture.add_gridspec(2, 2)
     panels = (picture.add_subplot(grid[0, 0]), picture.add_subplot(grid[0, 1]), picture.add_subplot(grid[1, :]))
@@ -130,7 +130,7 @@ def draw(rows: list[Row]) -> Figure:
 
 
 def _curves(axes: Axes, rows: list[Row], x: str, y: str) -> None:
-    for eta, colour in zip(ETAS, COLOURS, strict=True):
+    for eta, colour in zip(ETAS, _COLOURS, strict=True):
         mine = sorted((r for r in rows if r["method"] == "DPS" and r["eta"] == eta), key=lambda r: r[x])
         axes.plot([r[x] for r in mine], [r[y] for r in mine], "o-", ms=4, color=colour, label=f"DPS, eta = {eta:g}")
     for name, mark in MARKS.items():
@@ -150,7 +150,7 @@ def _curves(axes: Axes, rows: list[Row], x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def findings(rows: list[Row]) -> tuple[str, str, str]:
+def _findings(rows: list[Row]) -> tuple[str, str, str]:
     kept = [r for r in rows if r["psnr"] is not None]
     dps = [r for r in kept if r["method"] == "DPS" and r["photo"] == FIRST]
     return _about_eta(kept, dps), _about_steps(dps, len([r for r in rows if r["psnr"] is None]), len(rows)), _about_speed(kept, dps)
@@ -232,13 +232,13 @@ pixels; DiffPIR, DCDP, ReSample, PnP-DM, DAPS, PiGDM and MMPS were the others. W
 strength was chosen with sight of the photograph. PSNR and SSIM are of samples, not of their mean, unclamped; LPIPS (AlexNet) is computed
 where its weights are installed and otherwise left empty.""",
     columns=COLUMNS,
-    plan=plan,
-    measure=measure,
-    draw=draw,
+    plan=_plan,
+    measure=_measure,
+    draw=_draw,
     shows=("photo", "method", "eta", "steps", "psnr", "ssim", "seconds"),
     caption=f"Above: PSNR and SSIM of samples of the photograph {FIRST} against reverse steps. Below: the same PSNR "
     "against wall-clock time on one core. Colours: DPS by eta; black: other methods, the dotted line being the Wiener filter.",
-    findings=findings,
+    findings=_findings,
     limits=(
         "One or two samples for each cell: differences between cells below their standard deviation are not resolved. More than "
         "50 steps were taken on one photograph only, and the crops are small.",

@@ -37,10 +37,10 @@ from posteriori.problems import simulate
 from posteriori.rng import Streams
 from posteriori.sample import sample
 from posteriori.studies.base import Study
-from posteriori.studies.explicit_figure import PARTS, draw, mean, ratio
+from posteriori.studies.explicit_figure import PARTS, draw_accuracy, error_ratio, mean
 from posteriori.tasks.photographs import photograph
 
-METHODS: dict[str, Any] = {
+GUIDED_METHODS: dict[str, Any] = {
     "no guidance": Unconditional(),
     "DPS as written": DPS("likelihood"),
     "DPS bounded": DPS(),
@@ -51,7 +51,7 @@ METHODS: dict[str, Any] = {
     "moments by CG": MMPS(solver="cg"),
     "moments by GMRES": MMPS(),
 }
-GUIDED = [name for name in METHODS if name != "no guidance"]
+GUIDED = [name for name in GUIDED_METHODS if name != "no guidance"]
 SIGMAS = (20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 NOISE, DRAWS, SIDE, MIXTURE_SIDE, STEPS = 0.05, 100, 40, 16, 20
 COLUMNS = {
@@ -75,14 +75,14 @@ COLUMNS = {
 }
 
 
-def operator(channels: int, side: int) -> LinearOperator:
+def _operator(channels: int, side: int) -> LinearOperator:
     """A Gaussian blur of standard deviation 2 pixels, of which every fourth pixel in each direction is measured."""
     shape = (channels, side, side)
     return Compose(Downsample(shape, 4, "stride"), Blur(gaussian_kernel(2.0), shape))
 
 
 @lru_cache(maxsize=1)
-def mixture() -> priors.GaussianMixture:
+def _mixture() -> priors.GaussianMixture:
     """Eight components on grey 16 x 16 images in [-1, 1]: smooth means, and stationary 1/f^2 covariances of their own strength."""
     n, g = MIXTURE_SIDE, torch.Generator().manual_seed(0)
     f = torch.fft.fftfreq(n, dtype=torch.float64)
@@ -103,20 +103,20 @@ def estimate(post: Posterior, method: Any, x: Tensor, sigma: float) -> Tensor:
     return x - 2 * (x - ahead)
 
 
-def plan(quick: bool) -> list[Cell]:
+def _plan(quick: bool) -> list[Cell]:
     photos = ("astronaut",) if quick else ("astronaut", "chelsea")
     seeds, steps = range(1 if quick else 5), 3 if quick else STEPS
-    cells: list[Cell] = [{"part": "mixture", "method": name, "seed": seed} for seed in seeds for name in METHODS]
+    cells: list[Cell] = [{"part": "mixture", "method": name, "seed": seed} for seed in seeds for name in GUIDED_METHODS]
     return cells + [{"part": "photo", "method": name, "photo": photo, "steps": steps, "seed": 0} for photo in photos for name in GUIDED]
 
 
-def measure(cell: Cell) -> list[Row]:
+def _measure(cell: Cell) -> list[Row]:
     blank: Row = dict.fromkeys(COLUMNS) | {"outcome": "finished"} | cell
     return _on_mixture(blank) if cell["part"] == "mixture" else [_on_photo(blank)]
 
 
 def _on_mixture(blank: Row) -> list[Row]:
-    prior, A, seed = mixture(), operator(1, MIXTURE_SIDE), blank["seed"]
+    prior, A, seed = _mixture(), _operator(1, MIXTURE_SIDE), blank["seed"]
     truth = prior.sample(1, seed)[0]
     # The measurement's noise is that of the photographs in [0, 1], where this prior's range is twice as wide.
     post = Posterior(prior, Likelihood(simulate(A, truth, Gaussian(2 * NOISE), seed=seed), A, Gaussian(2 * NOISE)))
@@ -125,7 +125,7 @@ def _on_mixture(blank: Row) -> list[Row]:
     for k, sigma in enumerate(SIGMAS):
         x0 = exact.sample(DRAWS, 100 * seed + k)
         x = x0 + sigma * Streams(100 * seed + k, range(DRAWS)).normal(x0)
-        gap = estimate(post, METHODS[blank["method"]], x, sigma) - exact.denoise(x, sigma)
+        gap = estimate(post, GUIDED_METHODS[blank["method"]], x, sigma) - exact.denoise(x, sigma)
         error = float(gap.square().mean().sqrt())
         lost = not math.isfinite(error)
         rows.append(blank | {"sigma": sigma, "error": None if lost else error / 2, "outcome": "not finite" if lost else "finished"})
@@ -133,7 +133,7 @@ def _on_mixture(blank: Row) -> list[Row]:
 
 
 def _on_photo(row: Row) -> Row:
-    A, truth, law = operator(3, SIDE), photograph(row["photo"], SIDE), Gaussian(NOISE)
+    A, truth, law = _operator(3, SIDE), photograph(row["photo"], SIDE), Gaussian(NOISE)
     given = Likelihood(simulate(A, truth, law, seed=0), A, law, range=(0.0, 1.0))
     prior, spent = timed(priors.photos())
     post = Posterior(prior, given)
@@ -142,7 +142,7 @@ def _on_photo(row: Row) -> Row:
     spent.update(denoiser=0.0, vjp=0.0)
     steps, began = row["steps"], time.perf_counter()
     try:
-        run = sample(post, METHODS[row["method"]], steps=steps, seed=row["seed"])
+        run = sample(post, GUIDED_METHODS[row["method"]], steps=steps, seed=row["seed"])
     except FloatingPointError:
         return row | {"outcome": "diverged"}
     rest = time.perf_counter() - began - sum(spent.values())
@@ -159,14 +159,14 @@ def _on_photo(row: Row) -> Row:
     }
 
 
-def findings(rows: list[Row]) -> tuple[str, str, str]:
+def _findings(rows: list[Row]) -> tuple[str, str, str]:
     photos = [r for r in rows if r["part"] == "photo"]
     return _about_estimates(rows), _about_photos(photos), _about_time(photos)
 
 
 def _about_estimates(rows: list[Row]) -> str:
     at = (SIGMAS[0], 1.0, 0.1)
-    ratios = {name: [ratio(rows, name, sigma) for sigma in SIGMAS] for name in GUIDED}
+    ratios = {name: [error_ratio(rows, name, sigma) for sigma in SIGMAS] for name in GUIDED}
     known = {name: [v for v in values if v is not None] for name, values in ratios.items() if None not in values}
     listed = "; ".join(
         f"{name} {' / '.join(f'{known[name][SIGMAS.index(s)]:.2g}' for s in at)}" for name in sorted(known, key=lambda n: max(known[n]))
@@ -226,14 +226,14 @@ steps (3 in the quick run) on Karras levels (rho = 7) from sigma 20 to 0.002, an
 and SSIM are of that sample, LPIPS (AlexNet) only where its weights are installed. Times are of that run, one row in single precision: the
 denoiser with the graph that its derivatives need, the products with that graph, everything else.""",
     columns=COLUMNS,
-    plan=plan,
-    measure=measure,
-    draw=draw,
+    plan=_plan,
+    measure=_measure,
+    draw=draw_accuracy,
     shows=("method", "sigma", "error", "photo", "psnr", "denoiser_seconds", "vjp_seconds", "solve_seconds"),
     caption="Top: root mean square error of each guided estimate on the mixture, over draws and seeds, divided by that of the prior's "
     "denoiser without guidance, against noise level; above 1 guiding does harm, below 1e-4 is cut off. Below left: PSNR of one sample on "
     "each photograph. Below right: mean wall-clock time of a step by part.",
-    findings=findings,
+    findings=_findings,
     limits=(
         "The error is measured where the exact posterior puts x. A method's own x lies elsewhere once it has erred: errors can add up or "
         "cancel.",

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from posteriori.experiments import Row
 
 # One colour for two variants of a method, drawn through and dashed.
-PAIRS = ("#d55e00", "#009e73", "#a0569b", "#0072b2")
-LOOKS = [(colour, style) for colour in PAIRS for style in ("-", "--")]
+_PAIRS = ("#d55e00", "#009e73", "#a0569b", "#0072b2")
+LOOKS = [(colour, style) for colour in _PAIRS for style in ("-", "--")]
 PARTS = ("denoiser", "vjp", "solve")
 
 
-def draw(rows: list[Row]) -> Figure:
+def draw_accuracy(rows: list[Row]) -> Figure:
     picture = Figure(figsize=(9.2, 7.8), layout="constrained")
     grid = picture.add_gridspec(2, 2, height_ratios=(1.15, 1))
     _draw_errors(picture.add_subplot(grid[0, :]), rows)
@@ -29,7 +29,7 @@ def _draw_errors(axes: Axes, rows: list[Row]) -> None:
     sigmas = sorted({r["sigma"] for r in rows if r["sigma"] is not None})
     names = [name for name in dict.fromkeys(r["method"] for r in rows) if name != "no guidance"]
     for name, (colour, style) in zip(names, LOOKS, strict=True):
-        points = [(sigma, value) for sigma in sigmas if (value := ratio(rows, name, sigma)) is not None]
+        points = [(sigma, value) for sigma in sigmas if (value := error_ratio(rows, name, sigma)) is not None]
         # Open marks around full ones: of two lines that coincide both are seen.
         size, face = (3.5, colour) if style == "-" else (7.0, "none")
         x, y = [p[0] for p in points], [p[1] for p in points]
@@ -44,11 +44,11 @@ def _draw_errors(axes: Axes, rows: list[Row]) -> None:
 
 def _draw_photos(left: Axes, right: Axes, photos: list[Row]) -> None:
     names = list(dict.fromkeys(r["method"] for r in photos))
-    for name, marker, color in zip(dict.fromkeys(r["photo"] for r in photos), "os", (PAIRS[3], PAIRS[0]), strict=False):
+    for name, marker, color in zip(dict.fromkeys(r["photo"] for r in photos), "os", (_PAIRS[3], _PAIRS[0]), strict=False):
         mine = [r for r in photos if r["photo"] == name and r["psnr"] is not None]
         left.scatter([r["psnr"] for r in mine], [names.index(r["method"]) for r in mine], marker=marker, s=34, label=name, color=color)
     for part, marker, label, color in zip(
-        PARTS, "os^", ("denoiser", "VJPs", "solve and rest"), (PAIRS[3], PAIRS[0], PAIRS[1]), strict=True
+        PARTS, "os^", ("denoiser", "VJPs", "solve and rest"), (_PAIRS[3], _PAIRS[0], _PAIRS[1]), strict=True
     ):
         means = [(mean(photos, name, f"{part}_seconds"), k) for k, name in enumerate(names)]
         kept = [(1000 * seconds, k) for seconds, k in means if seconds is not None]
@@ -74,7 +74,7 @@ def error(rows: list[Row], name: str, sigma: float) -> float | None:
     return None if not mine or None in mine else math.sqrt(sum(v**2 for v in mine) / len(mine))
 
 
-def ratio(rows: list[Row], name: str, sigma: float) -> float | None:
+def error_ratio(rows: list[Row], name: str, sigma: float) -> float | None:
     """The error of a method over that of no guidance."""
     own, without = error(rows, name, sigma), error(rows, "no guidance", sigma)
     return None if own is None or not without else own / without

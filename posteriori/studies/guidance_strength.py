@@ -15,38 +15,38 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from posteriori.experiments import Row
 from posteriori.studies.base import Study
 from posteriori.studies.guidance_sweep import (
+    BED_SAMPLES,
+    BED_SHAPES,
     COLUMNS,
     LEVEL,
-    PROBLEMS,
     PUBLISHED,
-    SAMPLES,
-    SHAPES,
+    SWEEP_PROBLEMS,
     as_printed,
-    mean_of,
-    measure,
-    plan,
+    mean_score,
     sweep,
+    sweep_measure,
+    sweep_plan,
 )
 
-COLOURS = {"published": "#d55e00", "bounded": "#0072b2", "exact": "#222222"}
+_COLOURS = {"published": "#d55e00", "bounded": "#0072b2", "exact": "#222222"}
 HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
-def draw(rows: list[Row]) -> Figure:
+def _draw(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(7, 9.9), layout="constrained")
     axes = figure.subplots(3, 2)
-    for column, problem in enumerate(PROBLEMS):
-        for place, bed in zip(axes[:2, column], SHAPES, strict=True):
+    for column, problem in enumerate(SWEEP_PROBLEMS):
+        for place, bed in zip(axes[:2, column], BED_SHAPES, strict=True):
             _trade(place, rows, bed, problem)
         place = axes[2, column]
         for bed, style in (("mixture", "-"), ("photograph", "--")):
             for weighting in ("published", "bounded"):
                 points = sweep(rows, bed, problem, weighting)
-                values = [mean_of(group, "coverage") for group in points.values()]
-                place.plot([*points], values, style, marker="o", ms=3, lw=1.5, color=COLOURS[weighting])
-        place.axhline(LEVEL, color=COLOURS["exact"], lw=0.8)
-        place.axvline(PUBLISHED, color=COLOURS["published"], lw=0.8, ls=":")
-        place.axvline(1.0, color=COLOURS["bounded"], lw=0.8, ls=":")
+                values = [mean_score(group, "coverage") for group in points.values()]
+                place.plot([*points], values, style, marker="o", ms=3, lw=1.5, color=_COLOURS[weighting])
+        place.axhline(LEVEL, color=_COLOURS["exact"], lw=0.8)
+        place.axvline(PUBLISHED, color=_COLOURS["published"], lw=0.8, ls=":")
+        place.axvline(1.0, color=_COLOURS["bounded"], lw=0.8, ls=":")
         place.set(xscale="log", ylim=(0, 1.03), xlabel="guidance (no unit)")
         place.set_title(f"{LEVEL:.0%} intervals, {problem}", fontsize=10)
         place.xaxis.set_major_formatter("{x:g}")
@@ -62,12 +62,12 @@ def _trade(place: Axes, rows: list[Row], bed: str, problem: str) -> None:
     """Error against spread, one line for each weighting from weak to strong guidance."""
     for weighting, offset in (("published", (6, 5)), ("bounded", (6, -11))):
         groups = sweep(rows, bed, problem, weighting)
-        at = {g: (mean_of(group, "spread"), mean_of(group, "error")) for g, group in groups.items()}
+        at = {g: (mean_score(group, "spread"), mean_score(group, "error")) for g, group in groups.items()}
         marks = {PUBLISHED: "*", as_printed(bed): "D"} if weighting == "published" else {1.0: "s"}
-        place.plot(*zip(*at.values(), strict=True), "o-", ms=2.5, lw=1.3, color=COLOURS[weighting])
+        place.plot(*zip(*at.values(), strict=True), "o-", ms=2.5, lw=1.3, color=_COLOURS[weighting])
         for guidance, point in at.items():
             if guidance in marks:
-                place.plot(*point, marks[guidance], ms=11 if guidance == PUBLISHED else 6, color=COLOURS[weighting])
+                place.plot(*point, marks[guidance], ms=11 if guidance == PUBLISHED else 6, color=_COLOURS[weighting])
             if guidance in marks or guidance in (next(iter(at)), next(reversed(at))):
                 place.annotate(
                     f"{guidance:.3g}",
@@ -75,17 +75,17 @@ def _trade(place: Axes, rows: list[Row], bed: str, problem: str) -> None:
                     xytext=offset,
                     textcoords="offset points",
                     fontsize=8,
-                    color=COLOURS[weighting],
+                    color=_COLOURS[weighting],
                     path_effects=HALO,
                 )
     for group in sweep(rows, bed, problem, "exact").values():
-        place.plot(mean_of(group, "spread"), mean_of(group, "error"), "P", ms=8, color=COLOURS["exact"], zorder=5)
+        place.plot(mean_score(group, "spread"), mean_score(group, "error"), "P", ms=8, color=_COLOURS["exact"], zorder=5)
     ends = torch.tensor([1e-3, 1.0])
     place.set(xscale="log", yscale="log")
     place.margins(0.15)
     place.autoscale_view()
     place.autoscale(False)
-    place.plot(ends, ends * math.sqrt(1 + 1 / SAMPLES[bed]), color="#888888", lw=0.8, ls="--")
+    place.plot(ends, ends * math.sqrt(1 + 1 / BED_SAMPLES[bed]), color="#888888", lw=0.8, ls="--")
     place.set_title(f"{bed}, {problem}", fontsize=10)
     place.set_xlabel("spread of the samples, of [0, 1]")
     for axis, (low, high) in ((place.xaxis, place.get_xlim()), (place.yaxis, place.get_ylim())):
@@ -96,14 +96,14 @@ def _trade(place: Axes, rows: list[Row], bed: str, problem: str) -> None:
 
 
 def _legend() -> list[Line2D]:
-    published, bounded, grey = COLOURS["published"], COLOURS["bounded"], "#888888"
+    published, bounded, grey = _COLOURS["published"], _COLOURS["bounded"], "#888888"
     return [
         Line2D([], [], color=published, marker="o", ms=3, label="published weighting"),
         Line2D([], [], color=published, marker="*", ms=10, ls="", label="0.3, converted to the image size"),
         Line2D([], [], color=published, marker="D", ms=6, ls="", label="0.3 as printed"),
         Line2D([], [], color=bounded, marker="o", ms=3, label="bounded weighting"),
         Line2D([], [], color=bounded, marker="s", ms=6, ls="", label="1, as derived"),
-        Line2D([], [], color=COLOURS["exact"], marker="P", ms=7, ls="", label="exact draws of the posterior"),
+        Line2D([], [], color=_COLOURS["exact"], marker="P", ms=7, ls="", label="exact draws of the posterior"),
         Line2D([], [], color=grey, ls="--", lw=0.8, label="error = what the spread predicts"),
         Line2D([], [], color="#444444", ls="--", label="bottom row: photograph (mixture: solid)"),
     ]
@@ -114,24 +114,24 @@ def right_width(rows: list[Row], problem: str, weighting: str) -> float | None:
 
     Between two guidances of the sweep log spread is a straight line of log guidance.
     """
-    goal = math.log(mean_of(sweep(rows, "mixture", problem, "exact")[None], "spread"))
+    goal = math.log(mean_score(sweep(rows, "mixture", problem, "exact")[None], "spread"))
     groups = sweep(rows, "mixture", problem, weighting)
-    points = [(math.log(g), math.log(mean_of(group, "spread"))) for g, group in groups.items() if g is not None]
+    points = [(math.log(g), math.log(mean_score(group, "spread"))) for g, group in groups.items() if g is not None]
     for (g0, s0), (g1, s1) in pairwise(points):
         if s0 >= goal > s1:
             return math.exp(g0 + (g1 - g0) * (s0 - goal) / (s0 - s1))
     return None
 
 
-def findings(rows: list[Row]) -> tuple[str, str, str]:
+def _findings(rows: list[Row]) -> tuple[str, str, str]:
     return _principled(rows), _published(rows), _trade_off(rows)
 
 
 def _principled(rows: list[Row]) -> str:
     parts = []
-    for problem in PROBLEMS:
-        least = mean_of(sweep(rows, "mixture", problem, "exact")[None], "distance")
-        times = {g: mean_of(group, "distance") / least for g, group in sweep(rows, "mixture", problem, "bounded").items()}
+    for problem in SWEEP_PROBLEMS:
+        least = mean_score(sweep(rows, "mixture", problem, "exact")[None], "distance")
+        times = {g: mean_score(group, "distance") / least for g, group in sweep(rows, "mixture", problem, "bounded").items()}
         best, right = min(times, key=lambda g: times[g]), right_width(rows, problem, "bounded")
         width = "samples are as wide as exact ones at no guidance of the sweep" if right is None else f"that is so at {right:.2g}"
         least_at = "the least of the sweep" if best == 1.0 else f"while the least of the sweep is {times[best]:.1f}, at {best:.3g}"
@@ -147,16 +147,16 @@ def _principled(rows: list[Row]) -> str:
 
 def _published(rows: list[Row]) -> str:
     parts = []
-    for problem in PROBLEMS:
+    for problem in SWEEP_PROBLEMS:
         group, exact = sweep(rows, "mixture", problem, "published")[PUBLISHED], sweep(rows, "mixture", problem, "exact")[None]
-        ratio, right = mean_of(group, "spread") / mean_of(exact, "spread"), right_width(rows, problem, "published")
+        ratio, right = mean_score(group, "spread") / mean_score(exact, "spread"), right_width(rows, problem, "published")
         where = "no guidance of the sweep" if right is None else f"{right:.2g}"
-        error = mean_of(group, "error") / mean_of(exact, "error")
+        error = mean_score(group, "error") / mean_score(exact, "error")
         parts.append(
             f"for {problem} samples are as wide as exact ones at {where}, and at {PUBLISHED:g} they are {ratio:.1f} times as wide, "
             f"with {error:.1f} times the error"
         )
-    sizes = " and ".join(f"{as_printed(bed):.1f} on {shape[1]} x {shape[2]} x {shape[0]} numbers" for bed, shape in SHAPES.items())
+    sizes = " and ".join(f"{as_printed(bed):.1f} on {shape[1]} x {shape[2]} x {shape[0]} numbers" for bed, shape in BED_SHAPES.items())
     return (
         f"The published step, on the mixture and in the terms of the paper (256 x 256 colour images, 1000 steps): {'; '.join(parts)}. "
         f"Its constant means nothing without an image size: {PUBLISHED:g} as printed amounts to {sizes}."
@@ -167,15 +167,15 @@ def _trade_off(rows: list[Row]) -> str:
     parts = []
     for weighting in ("published", "bounded"):
         groups = sweep(rows, "photograph", "deblurring", weighting)
-        best, weak = min(groups, key=lambda g: mean_of(groups[g], "error")), next(iter(groups.values()))
-        error, spread, covered = (mean_of(groups[best], score) for score in ("error", "spread", "coverage"))
+        best, weak = min(groups, key=lambda g: mean_score(groups[g], "error")), next(iter(groups.values()))
+        error, spread, covered = (mean_score(groups[best], score) for score in ("error", "spread", "coverage"))
         parts.append(
-            f"{error:.3f} with the {weighting} weighting (guidance {best:.3g}; {mean_of(weak, 'error'):.3f} at the weakest guidance), "
+            f"{error:.3f} with the {weighting} weighting (guidance {best:.3g}; {mean_score(weak, 'error'):.3f} at the weakest guidance), "
             f"where the spread is {spread:.3f} and {covered:.0%} of the pixels lie inside the {LEVEL:.0%} intervals"
         )
     exact = sweep(rows, "mixture", "deblurring", "exact")[None]
     weakest, weak = next(iter(sweep(rows, "mixture", "deblurring", "bounded").items()))
-    ratio, covered = mean_of(weak, "error") / mean_of(exact, "error"), mean_of(weak, "coverage")
+    ratio, covered = mean_score(weak, "error") / mean_score(exact, "error"), mean_score(weak, "coverage")
     misled = abs(covered - LEVEL) < 0.1 and ratio > 1.5
     verdict = ", so that coverage alone cannot choose the guidance" if misled else ""
     return (
@@ -184,7 +184,7 @@ def _trade_off(rows: list[Row]) -> str:
     )
 
 
-SETTING = """
+_SETTING = """
 Diffusion posterior sampling (Chung et al., 2023), x0 = D(x, sigma), r = y - A x0, J = dD/dx, ancestral sampling (eta = 1), with two
 weightings of its guidance. `published`: x' = ancestral step + rho J^T A^T r / (||r|| a_sigma a_s), a = 1 / sqrt(1 + sigma^2), from level
 sigma to s of the linear-beta DDPM (1e-4 to 0.02). `bounded`: x0 moves by w sigma^2 J^T A^T r / (sigma_y^2 + ||A||^2 c sigma^2 / (c +
@@ -214,11 +214,11 @@ given where its weights are installed (columns `lpips_one` and `lpips_pairs`, em
 STUDY = Study(
     name="guidance-strength",
     question="How strong should the guidance of DPS be, between an error that is too large and samples that are too much alike?",
-    setting="\n\n".join(part.replace("\n", " ") for part in SETTING.strip().split("\n\n")),
+    setting="\n\n".join(part.replace("\n", " ") for part in _SETTING.strip().split("\n\n")),
     columns=COLUMNS,
-    plan=plan,
-    measure=measure,
-    draw=draw,
+    plan=sweep_plan,
+    measure=sweep_measure,
+    draw=_draw,
     shows=("bed", "problem", "weighting", "guidance", "error", "spread", "coverage", "outcome"),
     caption=(
         "Upper four panels: error of the samples' mean against the spread of the samples, along each line from the weakest to the "
@@ -226,7 +226,7 @@ STUDY = Study(
         "little. Bottom: share of the true pixels inside the 80% intervals (coverage) against the guidance; horizontal the nominal share, "
         "dotted the published 0.3 and the derived 1. Guidances at which samples diverged or went astray (see outcome) are not drawn."
     ),
-    findings=findings,
+    findings=_findings,
     limits=(
         "One photograph of 32 x 32 pixels and 9 samples: its pixels are no independent trials, and the network is no exact prior of it, "
         "so that its coverage mixes the method's errors with the prior's.",

@@ -30,12 +30,11 @@ from posteriori.tasks.photographs import RANGE, photograph
 SIGMA, LEVEL, REFERENCE = 0.025, 0.8, 1000
 # The paper's setting: 0.3 for blur, on images of 256 x 256 pixels in three colours, in 1000 steps.
 PUBLISHED, PUBLISHED_NUMBERS, PUBLISHED_STEPS = 0.3, 3 * 256 * 256, 1000
-SHAPES = {"mixture": (1, 8, 8), "photograph": (3, 32, 32)}
-SAMPLES = {"mixture": 99, "photograph": 9}
-PROBLEMS = ("denoising", "deblurring")
+BED_SHAPES = {"mixture": (1, 8, 8), "photograph": (3, 32, 32)}
+BED_SAMPLES = {"mixture": 99, "photograph": 9}
+SWEEP_PROBLEMS = ("denoising", "deblurring")
 GUIDANCES = (0.03, 0.055, 0.1, 0.17, 0.3, 0.55, 1.0, 1.7, 3.0, 5.5, 10.0, 17.0, 30.0)
-COLOURS = {"published": "#d55e00", "bounded": "#0072b2", "exact": "#222222"}
-SCORES = ("error", "error_one", "spread", "coverage", "nominal", "distance", "lpips_one", "lpips_pairs")
+SWEEP_SCORES = ("error", "error_one", "spread", "coverage", "nominal", "distance", "lpips_one", "lpips_pairs")
 
 COLUMNS = {
     "bed": "mixture (8 x 8 pixels, posterior known) or photograph (32 x 32 pixels, three colours)",
@@ -61,14 +60,14 @@ COLUMNS = {
 }
 
 
-def plan(quick: bool) -> list[Cell]:
+def sweep_plan(quick: bool) -> list[Cell]:
     """Reference and sweep on the mixture, then the sweep on the photograph; with the printed 0.3 as it stands as one guidance more."""
     cells: list[Cell] = []
     for bed, seeds in (("mixture", 2 if quick else 6), ("photograph", 1)):
         full = {"mixture": {"published": PUBLISHED_STEPS, "bounded": 100}, "photograph": {"published": 60, "bounded": 60}}[bed]
         steps = {name: (100 if bed == "mixture" else 8) if quick else count for name, count in full.items()}
         chosen = GUIDANCES[4:9:2] if quick else GUIDANCES if bed == "mixture" else GUIDANCES[::2]
-        for problem in PROBLEMS:
+        for problem in SWEEP_PROBLEMS:
             settings: list[tuple[str, float | None]] = [("exact", None)] if bed == "mixture" else []
             settings += [(name, guidance) for name in steps for guidance in chosen] + [("published", as_printed(bed))]
             for weighting, guidance in settings:
@@ -80,10 +79,10 @@ def plan(quick: bool) -> list[Cell]:
 
 def as_printed(bed: str) -> float:
     """What 0.3 in 1000 steps amounts to on the images of a bed."""
-    return PUBLISHED * math.sqrt(PUBLISHED_NUMBERS / math.prod(SHAPES[bed]))
+    return PUBLISHED * math.sqrt(PUBLISHED_NUMBERS / math.prod(BED_SHAPES[bed]))
 
 
-def scale(cell: Cell) -> float:
+def guidance_scale(cell: Cell) -> float:
     """The guidance in the units of the method.
 
     The published step moves an image by rho J^T A^T r / ||r||: a vector whose length does not grow with the image, so that a pixel of d
@@ -91,7 +90,7 @@ def scale(cell: Cell) -> float:
     """
     if cell["weighting"] == "bounded":
         return float(cell["guidance"])
-    return float(cell["guidance"] * math.sqrt(math.prod(SHAPES[cell["bed"]]) / PUBLISHED_NUMBERS) * PUBLISHED_STEPS / cell["steps"])
+    return float(cell["guidance"] * math.sqrt(math.prod(BED_SHAPES[cell["bed"]]) / PUBLISHED_NUMBERS) * PUBLISHED_STEPS / cell["steps"])
 
 
 @lru_cache(maxsize=1)
@@ -112,9 +111,9 @@ def photo_prior() -> priors.Network:
     return priors.photos()
 
 
-def problem(cell: Cell) -> tuple[Tensor, Posterior]:
+def sweep_problem(cell: Cell) -> tuple[Tensor, Posterior]:
     """The truth in [0, 1] and the posterior of its measurement."""
-    shape, law = SHAPES[cell["bed"]], Gaussian(SIGMA)
+    shape, law = BED_SHAPES[cell["bed"]], Gaussian(SIGMA)
     if cell["bed"] == "mixture":
         # A run draws from the streams (seed, k): the truth has its own.
         prior: Prior = mixture_prior()
@@ -126,14 +125,14 @@ def problem(cell: Cell) -> tuple[Tensor, Posterior]:
     return truth, Posterior(prior, Likelihood(simulate(A, truth, law, cell["seed"]), A, law, range=RANGE))
 
 
-def measure(cell: Cell) -> list[Row]:
-    truth, post = problem(cell)
-    n = SAMPLES[cell["bed"]]
+def sweep_measure(cell: Cell) -> list[Row]:
+    truth, post = sweep_problem(cell)
+    n = BED_SAMPLES[cell["bed"]]
     row: Row = {**dict.fromkeys(COLUMNS), **cell, "samples": n, "lost": 0, "outcome": "finished"}
     if cell["weighting"] == "exact":
         x = exact_posterior(post).sample(n, cell["seed"])
     else:
-        row["scale"] = scale(cell)
+        row["scale"] = guidance_scale(cell)
         published, n_steps = cell["weighting"] == "published", cell["steps"]
         method = DPS.published(row["scale"]) if published else DPS(scale=row["scale"])
         try:
@@ -145,10 +144,10 @@ def measure(cell: Cell) -> list[Row]:
     if len(x) < 2:
         return [row | {"outcome": "diverged"}]
     far = float((x - sum(RANGE) / 2).abs().max()) > ASTRAY
-    return [row | scores(x, truth, post, cell) | {"outcome": "partly diverged" if row["lost"] else "astray" if far else "finished"}]
+    return [row | sweep_scores(x, truth, post, cell) | {"outcome": "partly diverged" if row["lost"] else "astray" if far else "finished"}]
 
 
-def scores(x: Tensor, truth: Tensor, post: Posterior, cell: Cell) -> Row:
+def sweep_scores(x: Tensor, truth: Tensor, post: Posterior, cell: Cell) -> Row:
     """x: (n, *E) and truth E in [0, 1]."""
     mean, interval = x.mean(0), coverage(x, truth, (LEVEL,))[0]
     out: Row = {
@@ -172,7 +171,7 @@ def rms(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt())
 
 
-def mean_of(rows: list[Row], score: str) -> float:
+def mean_score(rows: list[Row], score: str) -> float:
     """Over seeds: of errors and spreads the root mean square, of the others the mean."""
     values = torch.tensor([row[score] for row in rows], dtype=torch.float64)
     return rms(values) if score in ("error", "error_one", "spread") else float(values.mean())

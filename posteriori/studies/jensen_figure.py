@@ -14,7 +14,7 @@ from posteriori.report.costs import COLOURS
 
 # A method breaks where its distance to the posterior is more than this many times that of exact draws.
 BROKEN = 3.0
-FAMILIES = {
+_FAMILIES = {
     "DPS plain": "explicit",
     "DPS": "explicit",
     "PiGDM": "explicit",
@@ -30,7 +30,7 @@ STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-def ratio(rows: list[Row], method: str, condition: float | None, column: str = "ratio") -> float | None:
+def mean_ratio(rows: list[Row], method: str, condition: float | None, column: str = "ratio") -> float | None:
     """Geometric mean over seeds (condition None: of the phases); None without a row, or where a method lost samples or refused."""
     mine = [r for r in rows if (r["method"], r["condition"]) == (method, condition)]
     if not mine or any(r["outcome"] != "finished" for r in mine):
@@ -48,23 +48,23 @@ def conditions(rows: list[Row]) -> list[float]:
 
 def breaks(rows: list[Row], method: str) -> float | None:
     """The first condition number at which a method counts as broken; None when it never does."""
-    return next((k for k in conditions(rows) if (v := ratio(rows, method, k)) is None or v > BROKEN), None)
+    return next((k for k in conditions(rows) if (v := mean_ratio(rows, method, k)) is None or v > BROKEN), None)
 
 
-def look(method: str) -> dict[str, object]:
+def _look(method: str) -> dict[str, object]:
     """Colour of the family; line and marker tell its members apart."""
-    rank = [m for m in FAMILIES if FAMILIES[m] == FAMILIES[method]].index(method)
-    return {"color": COLOURS[FAMILIES[method]], "ls": STYLES[rank], "marker": MARKERS[rank]}
+    rank = [m for m in _FAMILIES if _FAMILIES[m] == _FAMILIES[method]].index(method)
+    return {"color": COLOURS[_FAMILIES[method]], "ls": STYLES[rank], "marker": MARKERS[rank]}
 
 
-def draw(rows: list[Row]) -> Figure:
+def draw_ratios(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.85))
     for place, column in zip(axes[:2], ("ratio", "ksd_ratio"), strict=True):
         for method in names(rows, "linear"):
-            points = [(k, v) for k in conditions(rows) if (v := ratio(rows, method, k, column)) is not None]
+            points = [(k, v) for k in conditions(rows) if (v := mean_ratio(rows, method, k, column)) is not None]
             if points:
-                place.plot(*zip(*points, strict=True), lw=1.5, ms=5, mfc="white", label=method, **look(method))
+                place.plot(*zip(*points, strict=True), lw=1.5, ms=5, mfc="white", label=method, **_look(method))
         place.set(xscale="log", yscale="log", xlabel="condition number of the operator")
     axes[0].set(ylabel="distance to the posterior / that of exact draws", title="sliced Wasserstein")
     axes[1].set(ylabel="discrepancy / that of exact draws", title="kernel Stein")
@@ -92,8 +92,8 @@ def _phases(place: Axes, rows: list[Row]) -> None:
     """Both ratios of each method, or why there are none."""
     known = names(rows, "phase")
     for k, method in enumerate(known):
-        colour = COLOURS[FAMILIES[method]]
-        distance, stein = (ratio(rows, method, None, column) for column in ("ratio", "ksd_ratio"))
+        colour = COLOURS[_FAMILIES[method]]
+        distance, stein = (mean_ratio(rows, method, None, column) for column in ("ratio", "ksd_ratio"))
         if distance is None or stein is None:
             outcome = next(r["outcome"] for r in rows if r["problem"] == "phase" and r["method"] == method and r["outcome"] != "finished")
             place.text(1.15, k, outcome, fontsize=8, va="center", color="#555555")
@@ -107,11 +107,11 @@ def _phases(place: Axes, rows: list[Row]) -> None:
     place.set(xscale="log", xlabel="value / that of exact draws", title="Fourier phase retrieval")
 
 
-def findings(rows: list[Row]) -> tuple[str, str, str]:
-    return where(rows), worst(rows), phases(rows)
+def ratio_findings(rows: list[Row]) -> tuple[str, str, str]:
+    return where_methods_break(rows), worst(rows), phases(rows)
 
 
-def where(rows: list[Row]) -> str:
+def where_methods_break(rows: list[Row]) -> str:
     """At which condition number each method breaks."""
     at: dict[float, list[str]] = {}
     for method in names(rows, "linear"):
@@ -126,8 +126,8 @@ def worst(rows: list[Row]) -> str:
     k = conditions(rows)[-1]
     parts = []
     for family, title in (("explicit", "likelihood approximations"), ("decoupled", "decoupled"), ("smc", "sequential Monte Carlo")):
-        values = {m: v for m in names(rows, "linear") if FAMILIES[m] == family and (v := ratio(rows, m, k)) is not None}
-        steins = [v for m in values if (v := ratio(rows, m, k, "ksd_ratio")) is not None]
+        values = {m: v for m in names(rows, "linear") if _FAMILIES[m] == family and (v := mean_ratio(rows, m, k)) is not None}
+        steins = [v for m in values if (v := mean_ratio(rows, m, k, "ksd_ratio")) is not None]
         if values:
             listed = ", ".join(f"{m} {v:.1f}" for m, v in values.items())
             parts.append(f"{title}: {listed} (kernel Stein discrepancy {min(steins):.1f} to {max(steins):.1f})")
@@ -135,7 +135,7 @@ def worst(rows: list[Row]) -> str:
 
 
 def phases(rows: list[Row]) -> str:
-    values = {m: v for m in names(rows, "phase") if (v := ratio(rows, m, None)) is not None}
+    values = {m: v for m in names(rows, "phase") if (v := mean_ratio(rows, m, None)) is not None}
     if not values:
         return "On Fourier phase retrieval 0 methods finished."
     others = [r for r in rows if r["problem"] == "phase" and r["method"] not in values and r["outcome"] != "finished"]

@@ -22,7 +22,7 @@ from posteriori.priors.mixture import GaussianMixture
 from posteriori.problems import simulate
 from posteriori.sample import sample
 from posteriori.studies.base import Study
-from posteriori.studies.jensen_figure import BROKEN, draw, findings
+from posteriori.studies.jensen_figure import BROKEN, draw_ratios, ratio_findings
 
 F64 = torch.float64
 CONDITIONS, SEEDS, PHASE_SEEDS = (1.0, 10.0, 100.0, 1e3, 1e4), 4, 4
@@ -31,7 +31,7 @@ D, SIGMA, N, REFERENCE, SLICES, SCALE = 8, 0.05, 500, 4000, 200, 1.0
 SHAPE, PHASE_SIGMA, PHASE_N, PROPOSALS = (1, 2, 3), 0.5, 300, 2**20
 # Noise levels on linear problems, 100 for those not named; those that cost one denoiser a level have more.
 LEVELS = {"DPS plain": 1000, "DPS": 300, "PiGDM": 300, "PiGDM c=1": 300, "DAPS": 300}
-NAMES = ("DPS plain", "DPS", "PiGDM", "PiGDM c=1", "MMPS", "DAPS", "PnPDM", "TDS", "MomentSMC", "Bootstrap")
+_NAMES = ("DPS plain", "DPS", "PiGDM", "PiGDM c=1", "MMPS", "DAPS", "PnPDM", "TDS", "MomentSMC", "Bootstrap")
 
 COLUMNS = {
     "problem": "linear (condition numbers) or phase (Fourier magnitudes)",
@@ -65,7 +65,7 @@ class Truth(NamedTuple):
     notes: Row
 
 
-def build(name: str, n: int) -> methods.Method[Any]:
+def _build(name: str, n: int) -> methods.Method[Any]:
     """A method by its name; sequential Monte Carlo has one cloud of n particles."""
     made: dict[str, methods.Method[Any]] = {
         "DPS plain": methods.DPS("likelihood"),
@@ -82,16 +82,16 @@ def build(name: str, n: int) -> methods.Method[Any]:
     return made[name]
 
 
-def plan(quick: bool) -> list[Cell]:
+def _plan(quick: bool) -> list[Cell]:
     """Seed by seed so that methods on one problem follow one another; "DPS plain" needs a thousand levels."""
     conditions, seeds, phase_seeds = ((1.0, 100.0), 1, 1) if quick else (CONDITIONS, SEEDS, PHASE_SEEDS)
     cells: list[Cell] = []
     for condition in conditions:
         for seed in range(seeds):
-            for name in NAMES[:-1]:
+            for name in _NAMES[:-1]:
                 steps = LEVELS.get(name, 100)
                 cells.append({"problem": "linear", "condition": condition, "seed": seed, "method": name, "steps": steps})
-    names = [n for n in NAMES if n not in ("PiGDM c=1", *(("PnPDM", "DPS plain") if quick else ()))]
+    names = [n for n in _NAMES if n not in ("PiGDM c=1", *(("PnPDM", "DPS plain") if quick else ()))]
     for seed in range(phase_seeds):
         for name in names:
             steps = 1000 if name == "DPS plain" else 30 if quick else 100
@@ -122,7 +122,7 @@ def phase_prior() -> GaussianMixture:
     return GaussianMixture(weights, torch.cat([means, -means]), torch.cat([covariances, covariances]), shape=SHAPE)
 
 
-def operator(condition: float, seed: int) -> Dense:
+def conditioned_operator(condition: float, seed: int) -> Dense:
     """U diag(s) V^T with uniform orthogonal U and V, s geometric from 1 down to 1 / condition."""
     g = torch.Generator().manual_seed(seed)
     U, V = (torch.linalg.qr(normal(D, D, g=g))[0] for _ in range(2))
@@ -151,7 +151,7 @@ def by_importance(post: Posterior, n: int, seed: int, proposals: int = PROPOSALS
 def truth(problem: str, condition: float | None, seed: int) -> Truth:
     # A run draws from the streams (seed, k): truths have their own.
     if condition is not None:
-        prior, A, n = linear_prior(), operator(condition, seed), N
+        prior, A, n = linear_prior(), conditioned_operator(condition, seed), N
         law = Gaussian(SIGMA)
         post = Posterior(prior, Likelihood(simulate(A, prior.sample(1, seed + 2**33)[0], law, seed), A, law))
         exact = exact_posterior(post)
@@ -170,9 +170,9 @@ def truth(problem: str, condition: float | None, seed: int) -> Truth:
     return Truth(post, reference, math.fsum(floors) / 3, math.fsum(steins) / 3, notes)
 
 
-def measure(cell: Cell) -> list[Row]:
+def _measure(cell: Cell) -> list[Row]:
     about, n = truth(cell["problem"], cell["condition"], cell["seed"]), N if cell["problem"] == "linear" else PHASE_N
-    post, method = about.post, build(cell["method"], n)
+    post, method = about.post, _build(cell["method"], n)
     row: Row = {**dict.fromkeys(COLUMNS), **cell, **about.notes, "samples": n, "floor": about.floor, "ksd_floor": about.ksd_floor}
     refusal = method.refuses(post)
     if refusal:
@@ -191,7 +191,7 @@ def measure(cell: Cell) -> list[Row]:
     return [row | {"outcome": "finished"}]
 
 
-SETTING = f"""
+_SETTING = f"""
 Linear. Prior in R^8: six Gaussians of weights 0.25, 0.2, 0.2, 0.15, 0.1 and 0.1, means drawn once from N(0, I), covariances with random
 axes and eigenvalues geometric from 0.1 to 1. A = U diag(s) V^T with random orthogonal U and V and eight singular values geometric from 1
 down to 1 / k, for condition numbers k from 1 to 10 000; noise 0.05, so that a singular value far below 0.05 says nothing of its direction,
@@ -221,16 +221,16 @@ has two condition numbers and one seed.
 STUDY = Study(
     name="jensen-limits",
     question="How ill-conditioned may an operator be before the Jensen approximation breaks, and what holds beyond?",
-    setting=SETTING,
+    setting=_SETTING,
     columns=COLUMNS,
-    plan=plan,
-    measure=measure,
-    draw=draw,
+    plan=_plan,
+    measure=_measure,
+    draw=draw_ratios,
     shows=("problem", "condition", "method", "outcome", "ratio", "ksd_ratio"),
     caption="Against the condition number, geometric means over seeds: distance to the true posterior over that of exact draws (left), and "
     "the kernel Stein discrepancy likewise (middle). Right: both on Fourier phase retrieval (filled: distance, open: Stein). Dashed: 1, a "
     "perfect sampler; dotted: the ratio of distances above which a method counts as broken.",
-    findings=findings,
+    findings=ratio_findings,
     limits=(
         "Dimensions are 8 and 6: in images the likelihood is sharper, and sequential Monte Carlo needs more particles than it has here.",
         "The largest singular value and the noise are fixed: raising the largest singular value instead is another question.",

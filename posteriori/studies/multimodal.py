@@ -23,7 +23,7 @@ from posteriori.priors.mixture import GaussianMixture
 from posteriori.problems import simulate
 from posteriori.sample import sample
 from posteriori.studies.base import Study
-from posteriori.studies.multimodal_figure import draw, findings
+from posteriori.studies.multimodal_figure import draw_modes, mode_findings
 
 SEPARATIONS, N, REFERENCE = (4.0, 8.0, 16.0), 256, 4000
 # Of the digit: samples, noise in units of [0, 1], rows hidden at the top, and the seed with which the prior draws a 4.
@@ -54,7 +54,7 @@ COLUMNS = {
 }
 
 
-def build(name: str, part: str) -> methods.Method[Any] | None:
+def _build(name: str, part: str) -> methods.Method[Any] | None:
     """A method by its name, None for exact draws. One cloud, or one fit, gives all the samples of a row."""
     if part == "digit":
         n, whole, share, small = FEW, 64, 8, 8
@@ -81,28 +81,28 @@ def build(name: str, part: str) -> methods.Method[Any] | None:
 
 
 CLOUDS = tuple(f"{name}, {how}" for name in ("FPS", "TDS", "MomentSMC") for how in ("one cloud", "clouds"))
-NAMES = ("exact draws", "prior draws", *CLOUDS, "VI, RealNVP", "VI, low-rank Gaussian", "VI, diagonal Gaussian", "DPS", "DAPS")
+_NAMES = ("exact draws", "prior draws", *CLOUDS, "VI, RealNVP", "VI, low-rank Gaussian", "VI, diagonal Gaussian", "DPS", "DAPS")
 
 
-def plan(quick: bool) -> list[Cell]:
+def _plan(quick: bool) -> list[Cell]:
     """The mixture at every separation and seed, then the digit once; the quick run leaves out what takes long."""
     left_out = ("MomentSMC, clouds", "TDS, clouds", "VI, low-rank Gaussian") if quick else ()
     cells: list[Cell] = []
     for separation in (4.0, 16.0) if quick else SEPARATIONS:
         for seed in range(1 if quick else 4):
-            for name in NAMES:
+            for name in _NAMES:
                 steps = (20 if quick else 60) if name.startswith("VI") else 100
                 cells.append({"part": "mixture", "method": name, "separation": separation, "seed": seed, "steps": steps})
     cells = [cell for cell in cells if cell["method"] not in left_out]
     skipped = ("exact draws", "prior draws", "MomentSMC, clouds", "VI, low-rank Gaussian")
-    digit = ("FPS, one cloud", "MomentSMC, one cloud", "DPS", "DAPS") if quick else [name for name in NAMES if name not in skipped]
+    digit = ("FPS, one cloud", "MomentSMC, one cloud", "DPS", "DAPS") if quick else [name for name in _NAMES if name not in skipped]
     for name in digit:
         steps = 12 if quick else 30 if name.startswith("VI") else 40
         cells.append({"part": "digit", "method": name, "separation": None, "seed": 0, "steps": steps})
     return cells
 
 
-def mixture(separation: float) -> Posterior:
+def four_modes(separation: float) -> Posterior:
     """Four modes on the corners of a square in (x1, x2); y_i = 2 x_i / separation + x_(i+2) + noise turns their weights around."""
     corners = torch.tensor(CORNERS)
     means = torch.cat([separation / 2 * corners, torch.zeros(4, 2)], 1)
@@ -146,11 +146,11 @@ def digit() -> Posterior:
     return Posterior(prior, Likelihood(simulate(A, truth, law, seed=0), A, law, range=(0, 1)))
 
 
-def measure(cell: Cell) -> list[Row]:
+def _measure(cell: Cell) -> list[Row]:
     known = cell["part"] == "mixture"
-    post, n = (mixture(cell["separation"]), N) if known else (digit(), FEW)
+    post, n = (four_modes(cell["separation"]), N) if known else (digit(), FEW)
     row: Row = {**dict.fromkeys(COLUMNS), **cell, "samples": n, "outcome": "finished"}
-    method = build(cell["method"], cell["part"])
+    method = _build(cell["method"], cell["part"])
     if method is None:
         # The draws of another seed than those of the reference.
         return [row | {"denoiser": 0.0, "vjp": 0.0} | mixture_scores(exact_posterior(post).sample(n, cell["seed"]), post)]
@@ -168,7 +168,7 @@ def measure(cell: Cell) -> list[Row]:
     return [row | (mixture_scores(run.samples, post) if known else digit_scores(run.samples, post))]
 
 
-def spread(x: Tensor) -> float:
+def pairwise_spread(x: Tensor) -> float:
     """Root mean square difference of two rows, averaged over pairs."""
     flat = x.flatten(1).double()
     return float(torch.pdist(flat).mean()) / math.sqrt(flat.shape[1])
@@ -182,7 +182,7 @@ def mixture_scores(x: Tensor, post: Posterior) -> Row:
         "weight_error": float((shares - weights).abs().sum() / 2),
         "found": int((shares >= weights / 4).sum()),
         "distance": sliced_wasserstein(x, reference, slices=200),
-        "diversity": spread(x) / spread(reference[:1000]),
+        "diversity": pairwise_spread(x) / pairwise_spread(reference[:1000]),
     }
 
 
@@ -190,7 +190,7 @@ def digit_scores(x: Tensor, post: Posterior) -> Row:
     """x: (n, 1, 32, 32) in [0, 1]."""
     enclosed = regions(x)
     out: Row = {
-        "diversity": spread(x[:, :, :HIDDEN]),
+        "diversity": pairwise_spread(x[:, :, :HIDDEN]),
         "open": float((enclosed == 0).double().mean()),
         "closed": float((enclosed == 1).double().mean()),
         "chi2": float(post.given.chi2(x).mean()),
@@ -202,7 +202,7 @@ def digit_scores(x: Tensor, post: Posterior) -> Row:
     return out
 
 
-SETTING = """
+_SETTING = """
 Mixture. Prior in R^4: 0.4, 0.3, 0.2 and 0.1 times unit Gaussians (covariance I) with means (-d/2, -d/2), (-d/2, d/2), (d/2, -d/2) and
 (d/2, d/2) in the first two numbers and 0 in the others; d is the separation: 4, 8 or 16. Two numbers are measured,
 y_i = 2 x_i / d + x_(i+2) + 0.5 z_i, and y = (0.9, 0.7): the posterior weights are about 0.12, 0.27, 0.25 and 0.36 at every separation, so
@@ -227,16 +227,16 @@ has fewer levels, seeds and methods.
 STUDY = Study(
     name="multimodal",
     question="Which methods find every mode of a posterior, and in the right proportions?",
-    setting=SETTING,
+    setting=_SETTING,
     columns=COLUMNS,
-    plan=plan,
-    measure=measure,
-    draw=draw,
+    plan=_plan,
+    measure=_measure,
+    draw=draw_modes,
     shows=("part", "method", "separation", "outcome", "weight_error", "diversity", "open", "closed", "chi2", "denoiser", "vjp"),
     caption="One line a method. From left to right: error of the mode weights on the mixture, mean over seeds, one marker a separation "
     "(dashed: the mean of exact draws); how the completions of the digit divide into open and closed ones, with chi-square of the visible "
     "pixels written beside; their diversity in the hidden rows; calls per sample on the mixture (a vector-Jacobian product counts two).",
-    findings=findings,
+    findings=mode_findings,
     limits=(
         "The mixture has four dimensions and modes of equal shape. How many particles an image needs is another matter.",
         "The digit has no reference posterior: its rows tell diversity and fit, not whether shares of completions are right, and shares "

@@ -11,15 +11,15 @@ from posteriori.experiments import Row
 from posteriori.report.costs import COLOURS, cost
 
 # From the start of a name to the family whose colour it has.
-FAMILIES = {"FPS": "smc", "TDS": "smc", "MomentSMC": "smc", "VI": "variational", "DPS": "explicit", "DAPS": "decoupled"}
+_FAMILIES = {"FPS": "smc", "TDS": "smc", "MomentSMC": "smc", "VI": "variational", "DPS": "explicit", "DAPS": "decoupled"}
 GREY, MARKERS = "#555555", ("o", "s", "^")
 
 
 def colour(method: str) -> str:
-    return next((COLOURS[family] for start, family in FAMILIES.items() if method.startswith(start)), GREY)
+    return next((COLOURS[family] for start, family in _FAMILIES.items() if method.startswith(start)), GREY)
 
 
-def mean_of(rows: list[Row], method: str, column: str, separation: float | None = None) -> float | None:
+def mean_column(rows: list[Row], method: str, column: str, separation: float | None = None) -> float | None:
     """Mean over the finished rows of the mixture (a separation is given) or the digit; None without one, or where any was lost."""
     part = "digit" if separation is None else "mixture"
     mine = [r for r in rows if (r["part"], r["method"], r["separation"]) == (part, method, separation)]
@@ -28,18 +28,18 @@ def mean_of(rows: list[Row], method: str, column: str, separation: float | None 
     return math.fsum(r[column] for r in mine) / len(mine)
 
 
-def draw(rows: list[Row]) -> Figure:
+def draw_modes(rows: list[Row]) -> Figure:
     names = list(dict.fromkeys(r["method"] for r in rows))
     figure = Figure(figsize=(10, 0.36 * len(names) + 1.5), layout="constrained")
     axes = figure.subplots(1, 4, sharey=True, width_ratios=(1.35, 1.35, 0.9, 0.9))
     separations = sorted({r["separation"] for r in rows if r["part"] == "mixture"})
     for marker, d in zip(MARKERS, separations, strict=False):
-        points = [(name, k, mean_of(rows, name, "weight_error", d)) for k, name in enumerate(names)]
+        points = [(name, k, mean_column(rows, name, "weight_error", d)) for k, name in enumerate(names)]
         for name, k, value in points:
             if value is not None:
                 axes[0].plot(max(value, 0.008), k, marker, ms=6, color=colour(name), mfc="none" if marker == "o" else None)
         axes[0].plot([], [], marker, color=GREY, mfc="none" if marker == "o" else None, ls="", label=f"{d:g}")
-    floors = [v for d in separations if (v := mean_of(rows, "exact draws", "weight_error", d)) is not None]
+    floors = [v for d in separations if (v := mean_column(rows, "exact draws", "weight_error", d)) is not None]
     axes[0].axvline(sum(floors) / len(floors), color=GREY, ls="--", lw=1)
     axes[0].legend(title="separation", fontsize=7, title_fontsize=7, loc="lower left", framealpha=1)
     axes[0].set(xscale="log", xlim=(0.008, 1), xlabel="error of the mode weights", title="mixture")
@@ -47,7 +47,7 @@ def draw(rows: list[Row]) -> Figure:
     axes[0].tick_params(which="minor", bottom=False)
     _completions(axes[1], rows, names)
     for k, name in enumerate(names):
-        value = mean_of(rows, name, "diversity")
+        value = mean_column(rows, name, "diversity")
         if value is not None:
             axes[2].barh(k, value, 0.6, color=colour(name))
         calls = [cost(r) for r in rows if r["method"] == name and r["part"] == "mixture" and r["denoiser"]]
@@ -70,9 +70,9 @@ def draw(rows: list[Row]) -> Figure:
 def _completions(place: Axes, rows: list[Row], names: list[str]) -> None:
     """Shares of completions as stacked bars, or why there are none."""
     for k, name in enumerate(names):
-        open_, closed = (mean_of(rows, name, column) for column in ("open", "closed"))
+        open_, closed = (mean_column(rows, name, column) for column in ("open", "closed"))
         if open_ is not None and closed is not None:
-            chi2 = mean_of(rows, name, "chi2")
+            chi2 = mean_column(rows, name, "chi2")
             place.barh(k, open_, 0.6, color="#777777")
             place.barh(k, closed, 0.6, open_, color="#cfcfcf")
             place.text(1.03, k, f"{chi2:.2g}", fontsize=8, va="center")
@@ -85,7 +85,7 @@ def _completions(place: Axes, rows: list[Row], names: list[str]) -> None:
     place.set(xlim=(0, 1.22), xticks=(0, 0.5, 1), xlabel="share: open dark, closed light", title="digit: completions")
 
 
-def findings(rows: list[Row]) -> tuple[str, str, str]:
+def mode_findings(rows: list[Row]) -> tuple[str, str, str]:
     return weights(rows), variational(rows), completions(rows)
 
 
@@ -93,7 +93,7 @@ def weights(rows: list[Row]) -> str:
     """Who gets the weights right at the largest separation, and who does no better than the prior."""
     d = max(r["separation"] for r in rows if r["part"] == "mixture")
     tried = list(dict.fromkeys(r["method"] for r in rows if r["part"] == "mixture"))
-    known = {name: v for name in tried if (v := mean_of(rows, name, "weight_error", d)) is not None}
+    known = {name: v for name in tried if (v := mean_column(rows, name, "weight_error", d)) is not None}
     floor, prior = known.pop("exact draws"), known.pop("prior draws")
     good = [name for name, v in known.items() if v <= 2 * floor]
     poor = [name for name in ("DPS", "DAPS") if name in known]
@@ -110,7 +110,7 @@ def variational(rows: list[Row]) -> str:
     separations = sorted({r["separation"] for r in rows if r["part"] == "mixture"})
     parts = []
     for name in dict.fromkeys(r["method"] for r in rows if r["method"].startswith("VI")):
-        found = [(d, v) for d in separations if (v := mean_of(rows, name, "found", d)) is not None]
+        found = [(d, v) for d in separations if (v := mean_column(rows, name, "found", d)) is not None]
         said = ", ".join(f"{v:.2g} at {d:g}" for d, v in found) or "no fit that finished"
         parts.append(f"{name.removeprefix('VI, ')}: {said}")
     return f"Modes found by variational inference, of 4, mean over seeds, by separation in standard deviations. {'; '.join(parts)}."

@@ -22,16 +22,16 @@ from posteriori.report.page import STYLE
 from posteriori.studies.base import Study
 from posteriori.studies.contract import check_findings
 
-Record = dict[str, Any]
+StudyRecord = dict[str, Any]
 QUICK = "This is the quick run: fewer cells, for a look at how the study works. Its numbers are not the study's."
 
 
-def rows_of(record: Record) -> list[Row]:
+def rows_of(record: StudyRecord) -> list[Row]:
     """All rows in the order of the plan."""
     return [row for entry in record["cells"] for row in entry["rows"]]
 
 
-def data(study: Study, record: Record) -> str:
+def data(study: Study, record: StudyRecord) -> str:
     """The rows as CSV: the first line names the columns, an empty field is a value that does not exist."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(study.columns), lineterminator="\n")
@@ -45,7 +45,7 @@ def caption(study: Study) -> str:
     return f"{study.caption.strip()} Drawn from the columns {', '.join(f'`{name}`' for name in study.shows)} of {study.name}.csv."
 
 
-def when(record: Record) -> str:
+def when(record: StudyRecord) -> str:
     """Date or dates, how much was measured and how long it took."""
     dates = sorted({entry["date"] for entry in record["cells"]})
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
@@ -54,12 +54,12 @@ def when(record: Record) -> str:
     return f"{days}; {len(record['cells'])} cells, {len(rows_of(record))} rows, {took} of measuring"
 
 
-def machines(record: Record) -> list[str]:
+def machines(record: StudyRecord) -> list[str]:
     """Of each machine that measured cells, versions and hardware."""
     return [record["machines"][k] for k in sorted({entry["machine"] for entry in record["cells"]})]
 
 
-def markdown(study: Study, record: Record) -> str:
+def study_section(study: Study, record: StudyRecord) -> str:
     """The section NAME.md."""
     found = check_findings(study, rows_of(record))
     out = [f"# {study.question}", *([f"**{QUICK}**"] if record["quick"] else [])]
@@ -72,7 +72,7 @@ def markdown(study: Study, record: Record) -> str:
     return "\n\n".join([*out, *(f"```\n{text}\n```" for text in machines(record))]) + "\n"
 
 
-def page(study: Study, record: Record, picture: bytes) -> str:
+def study_page(study: Study, record: StudyRecord, picture: bytes) -> str:
     """The same on one self-contained page, with the figure (PNG) and all rows in it."""
     uri = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     found = "".join(f"<li>{_inline(text)}</li>" for text in check_findings(study, rows_of(record)))

@@ -19,7 +19,16 @@ from posteriori.likelihood import Posterior
 from posteriori.report.costs import COLOURS
 from posteriori.sample import sample
 from posteriori.studies.base import Study
-from posteriori.studies.coverage_problems import FEW, GROUPS, REFERENCES, SETTING, SETUPS, functions, problem, samples
+from posteriori.studies.coverage_problems import (
+    COVERAGE_SETTING,
+    EXACT_AND_BASELINES,
+    FEW_STEPS,
+    GROUPS,
+    SETUPS,
+    drawn_problem,
+    functions,
+    samples,
+)
 
 LEVELS, SOUND = (50, 80, 90, 95), "no fault found"
 FAULTS = ("over-confident", "off-centre", "under-confident", "uneven", "not uniform", "diverged")
@@ -46,7 +55,7 @@ COLUMNS = {
 }
 
 
-def plan(quick: bool) -> list[Cell]:
+def _plan(quick: bool) -> list[Cell]:
     """Every method of both beds; quick: a twentieth of the mixture's problems, and three methods on four digits."""
     cells: list[Cell] = []
     for bed, setups in SETUPS.items():
@@ -59,7 +68,7 @@ def plan(quick: bool) -> list[Cell]:
     return cells
 
 
-def drawn(cell: Cell, post: Posterior, index: int) -> tuple[Tensor, float, float] | None:
+def _drawn(cell: Cell, post: Posterior, index: int) -> tuple[Tensor, float, float] | None:
     """Samples, denoiser calls and products for each; None when one was lost."""
     n, name = cell["samples"], cell["method"]
     if name == "exact":
@@ -73,12 +82,12 @@ def drawn(cell: Cell, post: Posterior, index: int) -> tuple[Tensor, float, float
     return (run.samples, run.counts["denoiser"], run.counts["vjp"]) if len(run.samples) == n else None
 
 
-def measure(cell: Cell) -> list[Row]:
+def _measure(cell: Cell) -> list[Row]:
     bed, n = cell["bed"], cell["samples"]
     ranks, widths, calls = [], [], []
     for index in range(cell["problems"]):
-        truth, post = problem(bed, index)
-        found = drawn(cell, post, index)
+        truth, post = drawn_problem(bed, index)
+        found = _drawn(cell, post, index)
         if found is None:
             continue
         values = functions(bed, post, found[0])
@@ -92,13 +101,13 @@ def measure(cell: Cell) -> list[Row]:
         return [row | {"group": group, "outcome": "diverged"} for group in GROUPS]
     row["denoiser"], row["vjp"] = torch.tensor(calls, dtype=torch.float64).mean(0).tolist()
     table, width = torch.stack(ranks), torch.stack(widths).mean(0)
-    rows = [row | {"group": group} | scores(table[:, part], n) for group, part in GROUPS.items()]
+    rows = [row | {"group": group} | _scores(table[:, part], n) for group, part in GROUPS.items()]
     # Together, too short and too long intervals would cancel, and widths would be of images and of residuals.
     *parts, whole = [r | {"width": float(width[GROUPS[r["group"]]].mean())} for r in rows]
     return [*parts, whole | {"verdict": overall(parts), "width": None}]
 
 
-def scores(ranks: Tensor, n: int) -> Row:
+def _scores(ranks: Tensor, n: int) -> Row:
     """Coverage, its standard errors, p-value, bins and verdict of ranks (N, K) in 0..n: K functions of each of N problems."""
     out: Row = {}
     z = []
@@ -129,7 +138,7 @@ def pooled(rows: list[Row], bed: str, group: str = "all") -> dict[str, Row]:
     return {r["method"]: r for r in rows if (r["bed"], r["group"]) == (bed, group) and r["cover_80"] is not None}
 
 
-def draw(rows: list[Row]) -> Figure:
+def _draw(rows: list[Row]) -> Figure:
     names = [name for name in SETUPS["mixture"] if any(r["method"] == name for r in rows)]
     figure = Figure(figsize=(9, 7.2), layout="constrained")
     axes = figure.subplots(1, 4, sharey=True, width_ratios=(3, 2, 3, 2))
@@ -150,7 +159,7 @@ def draw(rows: list[Row]) -> Figure:
 
 
 def _colour(name: str) -> str:
-    return "#222222" if name in REFERENCES else COLOURS[SETUPS["mixture"][name][0].family]
+    return "#222222" if name in EXACT_AND_BASELINES else COLOURS[SETUPS["mixture"][name][0].family]
 
 
 def _intervals(place: Axes, rows: list[Row], bed: str, names: Sequence[str]) -> None:
@@ -189,7 +198,7 @@ def shares(row: Row) -> str:
 def faults(rows: list[Row], bed: str) -> str:
     """For each fault how many of all methods have it in some group of functions, and which, with the coverage there."""
     mine: dict[str, dict[str, list[str]]] = {fault: {} for fault in FAULTS}
-    judged = [r for r in rows if r["bed"] == bed and r["group"] != "all" and r["method"] not in REFERENCES]
+    judged = [r for r in rows if r["bed"] == bed and r["group"] != "all" and r["method"] not in EXACT_AND_BASELINES]
     for r in judged:
         fault, covered = r["verdict"] or r["outcome"], r["cover_80"]
         if fault != SOUND:
@@ -202,19 +211,19 @@ def faults(rows: list[Row], bed: str) -> str:
 
 def unblamed(rows: list[Row], bed: str) -> str:
     """The methods in which no fault is found, each with its problems and the coverage that so many would have shown to be wrong."""
-    sound = [r for m, r in pooled(rows, bed).items() if r["verdict"] == SOUND and m not in REFERENCES]
+    sound = [r for m, r in pooled(rows, bed).items() if r["verdict"] == SOUND and m not in EXACT_AND_BASELINES]
     named = [f"{r['method']} ({r['problems'] - r['lost']}: {100 * found_below(r['problems'] - r['lost']):.0f} %)" for r in sound]
     return f"{len(sound)}" + (f" ({', '.join(named)})" if named else "")
 
 
-def few(rows: list[Row]) -> str:
+def _few(rows: list[Row]) -> str:
     """What few levels cost, as far as it was measured; nothing where it was not."""
     whole = pooled(rows, "mixture")
-    said = [f"{name}: {shares(whole[name])}" for name in FEW if name in whole and whole[name]["cover_80"] is not None]
+    said = [f"{name}: {shares(whole[name])}" for name in FEW_STEPS if name in whole and whole[name]["cover_80"] is not None]
     return f" Few levels cost coverage; with as many calls, 15 or 16, and all functions pooled: {'; '.join(said)}." if said else ""
 
 
-def findings(rows: list[Row]) -> tuple[str, str, str]:
+def _findings(rows: list[Row]) -> tuple[str, str, str]:
     """Shares are those of 80 % intervals."""
     first = (
         f"Methods on the mixture with, in brackets, the functions concerned and the share of truths inside their 80 % intervals: "
@@ -227,10 +236,10 @@ def findings(rows: list[Row]) -> tuple[str, str, str]:
         "80 % may be there. Coverage is not sharpness: "
         f"samples of the prior, which ignore the measurement, hold {shares(wide)} in the unseen directions, by intervals "
         f"{wide['width'] / exact['width']:.1f} times as wide as exact ones (which hold {shares(exact)}); in the fit they hold "
-        f"{shares(pooled(rows, 'mixture', 'fit')['prior'])}.{few(rows)}"
+        f"{shares(pooled(rows, 'mixture', 'fit')['prior'])}.{_few(rows)}"
     )
     seen = pooled(rows, "digits", "unseen")
-    worst = min((r for name, r in seen.items() if name not in REFERENCES), key=lambda r: r["cover_80"])
+    worst = min((r for name, r in seen.items() if name not in EXACT_AND_BASELINES), key=lambda r: r["cover_80"])
     third = (
         f"On the digits: {faults(rows, 'digits')}; no fault is found in {unblamed(rows, 'digits')}, with fewer problems to find one. In "
         f"the hidden half intervals of {worst['method']} hold {shares(worst)}, the lowest share of a method; those of samples of the prior "
@@ -242,16 +251,16 @@ def findings(rows: list[Row]) -> tuple[str, str, str]:
 STUDY = Study(
     name="posterior-coverage",
     question="Whose credible intervals hold the truth as often as they say?",
-    setting=SETTING,
+    setting=COVERAGE_SETTING,
     columns=COLUMNS,
-    plan=plan,
-    measure=measure,
-    draw=draw,
+    plan=_plan,
+    measure=_measure,
+    draw=_draw,
     shows=("bed", "method", "group", "cover_80", "se_80", *(f"bin_{k}" for k in range(1, BINS + 1))),
     caption="Left of each pair: share of truths inside the central 80 % intervals; left of the line is over-confident. Right: histogram of "
     "the truth's rank among the samples in ten bins, all functions pooled; the grey line is the expected height, bars are cut at three "
     "times it. Flat is calibrated, U-shaped over-confident, humped under-confident, leaning biased.",
-    findings=findings,
+    findings=_findings,
     limits=(
         "Coverage is an average over measurements: a method may be too narrow for some of them, too wide for others, and pass.",
         "On the digits there are few problems and only large faults are found. Verdicts of methods with different numbers of problems, "

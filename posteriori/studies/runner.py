@@ -25,9 +25,9 @@ from posteriori.flags import quiet
 from posteriori.run import locked
 from posteriori.studies.base import Study
 from posteriori.studies.contract import check_findings, check_plan, check_study, flaw, key
-from posteriori.studies.pages import Record, data, markdown, page, rows_of
+from posteriori.studies.pages import StudyRecord, data, rows_of, study_page, study_section
 
-SUFFIXES = ("json", "csv", "png", "md", "html")
+STUDY_FILES = ("json", "csv", "png", "md", "html")
 FIELDS = {"study", "quick", "command", "columns", "machines", "cells"}
 DPI = 130
 
@@ -74,7 +74,7 @@ class StudyRun(Experiment[Cell, dict[str, Any]]):
         write_text(self.file, json.dumps(self.record, indent=0, allow_nan=False) + "\n")
 
 
-def run(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = False) -> tuple[str, ...]:
+def run_study(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = False) -> tuple[str, ...]:
     """Measure what ``out`` does not hold yet and write the five files; returns the findings.
 
     machine: versions and hardware, as text. progress: show a bar.
@@ -93,7 +93,7 @@ def run(study: Study, out: Path, *, quick: bool, machine: str, progress: bool = 
         return _publish(study, whole.file, whole.record)
 
 
-def read(file: Path) -> Record:
+def read_record(file: Path) -> StudyRecord:
     """A stored record. Raises ``ValueError`` for a file that is none."""
     try:
         record = json.loads(file.read_text())
@@ -104,16 +104,16 @@ def read(file: Path) -> Record:
     return record
 
 
-def _record(study: Study, quick: bool) -> Record:
+def _record(study: Study, quick: bool) -> StudyRecord:
     command = f"posteriori study {study.name}{' --quick' if quick else ''}"
     return {"study": study.name, "quick": quick, "command": command, "columns": study.columns, "machines": [], "cells": []}
 
 
-def _kept(study: Study, file: Path, record: Record) -> dict[str, dict[str, Any]]:
+def _kept(study: Study, file: Path, record: StudyRecord) -> dict[str, dict[str, Any]]:
     """The cells that ``file`` holds, by their key; the machines that measured them go to ``record``."""
     if not file.exists():
         return {}
-    old = read(file)
+    old = read_record(file)
     if old["study"] != study.name:
         raise ValueError(f"{file} holds the study {old['study']!r}, not {study.name!r}; give another folder with --out")
     if old["quick"] != record["quick"]:
@@ -142,7 +142,7 @@ def _tell(study: Study, file: Path, have: dict[str, dict[str, Any]], planned: se
         warnings.warn(f"{file}: {len(stale)} cells are measured again because their rows are not as declared: {name}: {why}", stacklevel=3)
 
 
-def _publish(study: Study, file: Path, record: Record) -> tuple[str, ...]:
+def _publish(study: Study, file: Path, record: StudyRecord) -> tuple[str, ...]:
     """Draw and write what is made from the record."""
     rows = rows_of(record)
     found = check_findings(study, rows)
@@ -152,6 +152,6 @@ def _publish(study: Study, file: Path, record: Record) -> tuple[str, ...]:
     place = file.with_suffix(".png")
     write_bytes(place, picture.getvalue())
     write_text(file.with_suffix(".csv"), data(study, record))
-    write_text(file.with_suffix(".md"), markdown(study, record))
-    write_text(file.with_suffix(".html"), page(study, record, picture.getvalue()))
+    write_text(file.with_suffix(".md"), study_section(study, record))
+    write_text(file.with_suffix(".html"), study_page(study, record, picture.getvalue()))
     return found
