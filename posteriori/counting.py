@@ -6,6 +6,7 @@ A call on a batch of B rows counts B; a run reports calls per sample. Closed-for
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
@@ -55,6 +56,19 @@ class CountedPrior(Prior):
     def know(self) -> Knowledge:
         known = self.inner.know()
         return known if known.predicted is None else replace(known, predicted=self._predicted)
+
+    def at(self, /, **leaves: Tensor) -> Prior:
+        return CountedPrior(self.inner.at(**leaves), self.counter)
+
+    def _linearize_at(self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, dict[str, Pull]]:
+        calls = self.counter.calls
+        x0, pulls = super()._linearize_at(x, sigma, leaves)
+
+        def counted(pull: Pull, u: Tensor) -> Tensor:
+            calls["vjp"] += len(u)
+            return pull(u)
+
+        return x0, {name: partial(counted, pull) for name, pull in pulls.items()}
 
     def _predicted(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         self.counter.calls["denoiser"] += len(x)

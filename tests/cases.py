@@ -191,6 +191,13 @@ def toy_unet(dtype=torch.float32, seed=0, channels=1):
     return net.to(dtype)
 
 
+def network_at(dtype):
+    """A network with other biases, as an adapter would give it."""
+    prior = pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5)
+    name, bias = next((name, t) for name, t in prior.named_parameters() if name.endswith("bias"))
+    return prior.at(**{name: bias + 0.1})
+
+
 # Name -> factory of a small prior in the given precision. A network's Jacobian is not symmetric; its name begins with "UNet".
 PRIORS = {
     "Gaussian white": lambda dtype: pri.Gaussian(torch.zeros(2, 3, dtype=dtype), 0.5),
@@ -200,6 +207,9 @@ PRIORS = {
     "GaussianMixture image": lambda dtype: mixture(dtype, shape=(1, 2, 2)),
     "GaussianMixture shared": lambda dtype: pri.GaussianMixture(torch.ones(2, dtype=dtype), _draw(2, 4, dtype=dtype), spd(4, dtype)[None]),
     "GaussianMixture white": lambda dtype: pri.GaussianMixture(torch.ones(3, dtype=dtype), _draw(3, 4, dtype=dtype), 0.3),
+    "GaussianMixture at": lambda dtype: pri.leaves.MixtureAt(
+        mixture(dtype), torch.tensor([0.2, 0.5, 0.3], dtype=dtype), _draw(3, 4, dtype=dtype)
+    ),
     "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
     "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
     "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
@@ -207,6 +217,7 @@ PRIORS = {
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
     "UNet slices": lambda dtype: pri.Slices(pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1),
     "UNet": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5),
+    "UNet at": network_at,
     "UNet padded": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5),
     "UNet v": lambda dtype: pri.Network(
         toy_unet(dtype), shape=(1, 8, 4), parametrization="v", schedule=pri.DiscreteVP.linear(), multiple=4

@@ -24,9 +24,14 @@ class Transition(Protocol):
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> Tensor: ...
 
 
-def renoise(x0: Tensor, x: Tensor, sigma: Tensor, s: Tensor, std: float, rng: Noise) -> Tensor:
-    """x0 + sqrt(s^2 - std^2) (x - x0) / sigma + std z, with its coefficients in double precision."""
-    out = torch.lerp(x0, x, math.sqrt(max(float(s) ** 2 - std**2, 0.0)) / float(sigma))
+def renoise(x0: Tensor, x: Tensor, sigma: Tensor, s: Tensor, std: float, rng: Noise, *, origin: Tensor | None = None) -> Tensor:
+    """x0 + sqrt(s^2 - std^2) (x - origin) / sigma + std z, with its coefficients in double precision: (B, *E).
+
+    origin: the denoised image that tells the noise in x, x0 when None. The unconditional one beside a guided x0 is CFG++ (Chung et al.,
+    2024); the network's beside one that a measurement has moved is that of DDS (Chung, Lee, Ye, 2024) and FlowDPS (Kim et al., 2025).
+    """
+    share = math.sqrt(max(float(s) ** 2 - std**2, 0.0)) / float(sigma)
+    out = torch.lerp(x0, x, share) if origin is None else x0.add(x - origin, alpha=share)
     return out.add_(rng.normal(x), alpha=std) if std > 0 else out
 
 

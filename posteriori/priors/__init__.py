@@ -6,6 +6,7 @@ from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
+from posteriori.priors.leaves import linearize_at
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import digits, from_pretrained, photos, save_pretrained
@@ -32,6 +33,7 @@ __all__ = [
     "digits",
     "from_diffusers",
     "from_pretrained",
+    "linearize_at",
     "load_state_dict_file",
     "load_weights",
     "photos",

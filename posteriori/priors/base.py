@@ -6,7 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Prior(nn.Module, metaclass=Checked):
     What follows from these, and what else is known, is ``know()``.
     """
 
-    own_precision: ClassVar[bool] = False
+    own_precision: bool = False
 
     def __init__(
         self,
@@ -105,7 +105,37 @@ class Prior(nn.Module, metaclass=Checked):
             sigma_max=self.sigma_max,
             error=partial(white_error, self.variance),
             ladder=lambda: levels_within(DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max),
+            leaves=self._leaves_known,
         )
+
+    def _leaves_known(self) -> dict[str, tuple[int | None, ...]]:
+        return {name: tuple(t.shape) for name, t in [*self.named_parameters(), *self.named_buffers()]}
+
+    def at(self, /, **leaves: Tensor) -> Prior:
+        """This prior with other values of its leaves, which ``know().leaves()`` names with their shapes: a view that shares all else.
+
+        A leaf of shape (B, *shape) has a value for each row of a batch of B. By default the leaves are the parameters and buffers, by
+        the names of ``named_parameters``, and rows with values of their own are denoised one by one. Raises ``ValueError`` for an
+        unknown leaf or another shape. ``posteriori.priors.linearize_at`` differentiates with respect to leaves.
+        """
+        from posteriori.priors.leaves import PriorAt
+
+        return PriorAt(self, leaves) if leaves else self
+
+    def _linearize_at(self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, dict[str, Pull]]:
+        """See ``posteriori.priors.linearize_at``."""
+        with torch.enable_grad():
+            smooth = {name: v for name, v in {"x": x, **leaves}.items() if v.is_floating_point() or v.is_complex()}
+            tracked = {name: v.detach().requires_grad_() for name, v in smooth.items()}
+            x0 = self.at(**{name: tracked.get(name, v) for name, v in leaves.items()}).denoise(tracked["x"], sigma)
+
+        def pull(name: str, u: Tensor) -> Tensor:
+            if not x0.requires_grad:
+                return torch.zeros_like(tracked[name])
+            grad = torch.autograd.grad(x0, tracked[name], u, retain_graph=True, allow_unused=True, materialize_grads=True)
+            return grad[0]
+
+        return x0.detach(), {name: partial(pull, name) for name in tracked}
 
     def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
         """n images of the prior itself, in its own range: (n, *E), the k-th a function of (seed, k).

@@ -38,6 +38,9 @@ class ComplexImages(Prior):
         x0, pull = self.pairs.linearize(split(x), sigma)
         return join(x0), lambda u: join(pull(split(u)))
 
+    def at(self, /, **leaves: Tensor) -> Prior:
+        return ComplexImages(self.pairs.at(**leaves))
+
     def know(self) -> Knowledge:
         """That of the pairs, without what is said of single real numbers: errors by frequency and predicted variances."""
         known = self.pairs.know()

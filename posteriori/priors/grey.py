@@ -50,11 +50,14 @@ class GreyImages(Prior):
         x0, pull = self.colours.linearize(self._coloured(x, sigma), ROOT3 * sigma)
         return x0.mean(1, keepdim=True), lambda u: pull((u / 3).expand(-1, 3, -1, -1).contiguous()).sum(1, keepdim=True)
 
+    def at(self, /, **leaves: Tensor) -> Prior:
+        return GreyImages(self.colours.at(**leaves))
+
     def know(self) -> Knowledge:
         """That of the colours at sqrt(3) sigma, without a closed form, errors by frequency and predicted variances."""
         known = self.colours.know()
         covariance = None if known.covariance is None else self._covariance
-        return replace(super().know(), error=self._error, ladder=lambda: known.ladder() / ROOT3, covariance=covariance)
+        return replace(super().know(), error=self._error, ladder=lambda: known.ladder() / ROOT3, covariance=covariance, leaves=known.leaves)
 
     def _error(self, sigma: Tensor | float) -> float:
         return min(self.colours.know().error(ROOT3 * float(sigma)), float(sigma) ** 2)

@@ -7,7 +7,7 @@ prior.know().exact("posterior").condition(...) what only a closed form answers; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -23,6 +23,7 @@ REMEDIES = {"density": "; posteriori.priors.log_density integrates it"}
 
 
 CovarianceOf = Callable[[Tensor | float, tuple[int, ...]], "Covariance | None"]
+Sides = tuple[int | None, ...]
 Predicted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -60,6 +61,7 @@ class Knowledge:
     predicted: (x, sigma) -> D(x, sigma), and the variance of each number of x0 given x that the prior predicts beside it, both
         (B, *E); None where it predicts none.
     closed: log_prob, draw_given, condition and sample in closed form; None where there is none.
+    leaves: () -> what ``Prior.at`` takes, by name, with its shape.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Knowledge:
     covariance: CovarianceOf | None = None
     predicted: Predicted | None = None
     closed: ClosedForm | None = None
+    leaves: Callable[[], dict[str, Sides]] = dict
 
     def max_variance(self, sigma: Tensor | float) -> float:
         """c sigma^2 / (c + sigma^2), c = max_std^2: the variance of x0 given x along the direction in which images differ most, as
@@ -96,6 +99,9 @@ class Knowledge:
         if self.closed is None:
             raise TypeError(f"a {self.name} prior has no closed-form {what}{REMEDIES.get(what, '')}")
         return self.closed
+
+    def without_closed_form(self) -> Knowledge:
+        return replace(self, closed=None)
 
 
 def white_error(variance: float, sigma: Tensor | float) -> float:

@@ -12,6 +12,7 @@ E[x0 | x, y] is the denoiser of that mixture.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -21,7 +22,9 @@ from torch import Tensor
 from posteriori.linalg import cosine
 from posteriori.memo import kept
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
+from posteriori.priors.components import mixture_limits, principal_axes
 from posteriori.priors.knowledge import Knowledge
+from posteriori.priors.leaves import MixtureAt, rows_of_leaves
 from posteriori.priors.schedule import DiscreteVP
 from posteriori.priors.shared import SharedCovariance
 from posteriori.rng import Noise, Streams
@@ -61,13 +64,9 @@ class GaussianMixture(Prior):
         if not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
             raise ValueError(f"mixture weights must be non-negative and not all zero, got {weights.tolist()}")
         K, d = means.shape
-        variances, axes = _decompose(torch.as_tensor(covariances, dtype=means.dtype, device=means.device), K, d)
+        variances, axes = principal_axes(torch.as_tensor(covariances, dtype=means.dtype, device=means.device), K, d)
         weights = weights.to(means) / weights.sum()
-        centre = weights @ means
-        total = float(weights @ variances.expand(K, d).mean(1) + weights @ (means - centre).square().mean(1))
-        widest = math.sqrt(float(variances.max()) + float((torch.linalg.matrix_norm(weights.sqrt()[:, None] * (means - centre), 2)) ** 2))
-        finest = math.sqrt(float(variances.min())) if float(variances.min()) > 1e-8 * widest**2 else 1e-4 * widest
-        super().__init__(shape or (d,), range=range, variance=total, sigma_max=10 * widest, sigma_min=0.02 * finest, max_std=widest)
+        super().__init__(shape or (d,), range=range, complex=False, **mixture_limits(weights, means, variances))
         if math.prod(self.image_shape) != d:
             raise ValueError(f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}")
         self.register_buffer("log_weights", weights.log())
@@ -109,14 +108,17 @@ class GaussianMixture(Prior):
     def _from_axes(self, c: Tensor) -> Tensor:
         return c if self.axes is None else torch.einsum("bke,kde->bkd", c, self.axes.expand(c.shape[1], -1, -1))
 
-    def _components(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """r (B, K), mu (B, K, d), s_k (B, K, d) and log p(x; sigma) (B,) for flat x (B, d)."""
-        c = self._to_axes(x[:, None, :] - self.means)
+    def _components(
+        self, x: Tensor, sigma: Tensor, log_weights: Tensor | None = None, means: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """r (B, K), mu (B, K, d), s_k (B, K, d) and log p(x; sigma) (B,) for flat x (B, d), also with other weights and means."""
+        log_weights, means = self.log_weights if log_weights is None else log_weights, self.means if means is None else means
+        c = self._to_axes(x[:, None, :] - means)
         v = self.variances + sigma**2
         whitened = c / v
-        logs = self.log_weights - 0.5 * ((c * whitened).sum(-1) + v.log().sum(-1) + x.shape[1] * math.log(2 * math.pi))
+        logs = log_weights - 0.5 * ((c * whitened).sum(-1) + v.log().sum(-1) + x.shape[1] * math.log(2 * math.pi))
         total = logs.logsumexp(1)
-        return (logs - total[:, None]).exp(), self.means + self._from_axes(self.variances * whitened), -self._from_axes(whitened), total
+        return (logs - total[:, None]).exp(), means + self._from_axes(self.variances * whitened), -self._from_axes(whitened), total
 
     def _shared(self) -> SharedCovariance | None:
         """The same mixture in the axes of a covariance that all components share, once; None when they do not. Far fewer operations."""
@@ -160,7 +162,32 @@ class GaussianMixture(Prior):
 
     def know(self) -> Knowledge:
         """The whole closed form. All levels of a linear-beta DDPM are on the ladder: a closed form holds at any."""
-        return replace(super().know(), error=self._error, ladder=DiscreteVP.linear().ladder, spectrum=self._spectral_error, closed=self)
+        return replace(
+            super().know(),
+            error=self._error,
+            ladder=DiscreteVP.linear().ladder,
+            spectrum=self._spectral_error,
+            closed=self,
+            leaves=self._leaves_known,
+        )
+
+    def _leaves_known(self) -> dict[str, tuple[int | None, ...]]:
+        return {"weights": tuple(self.log_weights.shape), "means": tuple(self.means.shape)}
+
+    def at(self, /, **leaves: Tensor) -> Prior:
+        """With other ``weights`` (K,), which are normalised, and ``means`` (K, d), or (B, K) and (B, K, d): a mixture of the same
+        covariances. Where they are those of all rows and ask for no gradient it is known in closed form."""
+        if not leaves:
+            return self
+        per_row = any(rows_of_leaves(self, leaves).values())
+        moved = {name: value.to(self.means) for name, value in leaves.items()}
+        weights, means = moved.get("weights", self.weights), moved.get("means", self.means)
+        if per_row or weights.requires_grad or means.requires_grad:
+            return MixtureAt(self, weights, means)
+        twin = copy.copy(self)
+        twin._buffers = self._buffers | {"log_weights": (weights / weights.sum()).log(), "means": means}
+        vars(twin).update(mixture_limits(weights / weights.sum(), means, self.variances))
+        return twin
 
     def _error(self, sigma: Tensor | float) -> float:
         """For one component the exact mean variance of x0 given x; for more, that of the best affine denoiser, an upper bound."""
@@ -277,29 +304,18 @@ class Gaussian(Prior):
         return self.mixture.linearize(x, sigma)
 
     def know(self) -> Knowledge:
-        return replace(self.mixture.know(), name=type(self).__name__)
+        leaves: dict[str, tuple[int | None, ...]] = {"mean": tuple(self.mixture.image_shape)}
+        return replace(self.mixture.know(), name=type(self).__name__, leaves=lambda: leaves)
+
+    def at(self, /, **leaves: Tensor) -> Prior:
+        """With another ``mean`` of shape E, or (B, *E)."""
+        if not leaves:
+            return self
+        rows_of_leaves(self, leaves)
+        return self.mixture.at(means=leaves["mean"].flatten(-len(self.shape)).unsqueeze(-2))
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.mixture.start(z, sigma)
-
-
-def _decompose(C: Tensor, K: int, d: int) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues (K or 1, d) and eigenvectors (K or 1, d, d), the latter None when the covariance is diagonal."""
-    if C.ndim == 0:
-        values, axes = C.expand(1, d), None
-    elif C.ndim == 2 and C.shape in {(K, d), (1, d)}:
-        values, axes = C, None
-    elif C.ndim == 3 and C.shape in {(K, d, d), (1, d, d)}:
-        asymmetry = float((C - C.mT).abs().max())
-        if asymmetry > 1e-4 * float(C.abs().max()):
-            raise ValueError(f"a covariance is not symmetric: the largest difference to its transpose is {asymmetry:.3g}")
-        values, axes = torch.linalg.eigh(C)
-    else:
-        raise ValueError(f"covariances have shape {tuple(C.shape)}; with K={K}, d={d} expected (K, d, d), (K, d) or one variance")
-    lowest, highest = float(values.min()), float(values.max())
-    if not lowest >= -1e-5 * highest or not highest > 0:
-        raise ValueError(f"covariances must be positive semi-definite, found eigenvalues from {lowest:.3g} to {highest:.3g}")
-    return values.clamp(min=0), axes
 
 
 def _choose(probabilities: Tensor, u: Tensor) -> Tensor:

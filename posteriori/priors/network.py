@@ -16,12 +16,13 @@ The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from posteriori.priors import edm
 from posteriori.priors.base import Prior
 from posteriori.priors.frequencies import ErrorSpectrum
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
+from posteriori.priors.leaves import PriorAt, check_rows, rows_of_leaves
 from posteriori.priors.schedule import DiscreteVP, Level, Schedule
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
@@ -77,13 +79,15 @@ class Network(Prior):
     train_size: (height, width) when F is only known to work at the size it was trained on: another size warns once. None: any size.
     errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma: what ``know().error`` interpolates.
     spectrum: the same by colour and frequency, as ``frequencies.measure`` finds it: what ``know().covariance`` interpolates.
+    conditions: the arguments that net takes beside image and label (a class label, an embedding), by name, with the shape of one:
+        {"class_labels": ()}. ``prior.at(class_labels=c)`` gives them, one for all rows or one per row; without, net has its default.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
     Raises ``ValueError`` for "edm" without sigma_data, and when parts do not fit each other: an "eps" or "score" network with a schedule
     that ends in pure noise, "flow" with a schedule that has no velocity, limits outside the schedule.
     """
 
-    own_precision: ClassVar[bool] = True
+    own_precision: bool = True
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Network(Prior):
         train_size: tuple[int, int] | None = None,
         errors: tuple[tuple[float, float], ...] | None = None,
         spectrum: ErrorSpectrum | None = None,
+        conditions: dict[str, tuple[int | None, ...]] | None = None,
     ) -> None:
         low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
         if sigma_data is None and schedule is None:
@@ -124,6 +129,8 @@ class Network(Prior):
         if self.errors is not None and (len(self.errors) < 2 or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))):
             raise ValueError(f"errors must be at least two pairs (sigma, error > 0) with increasing sigma, got {self.errors}")
         self.spectrum = spectrum
+        self.conditions = dict(conditions or {})
+        self.given: dict[str, Tensor] = {}
         self._said: set[str] = set()
         self.eval().requires_grad_(False)
 
@@ -217,12 +224,36 @@ class Network(Prior):
                 inner = mirrored(inner, dim, -(-x.shape[dim] // self.multiple) * self.multiple)
         if label.is_floating_point():  # half precision cannot tell timestep 999 from 1000
             label = label.to(torch.float64 if kind == torch.float64 else torch.float32)
-        out = self.net(inner, label)
+        out = self.net(inner, label, **self._conditions(inner))
         out = out if isinstance(out, Tensor) else out.sample
         out = out if whole else self._image(out, inner)
         if out.shape[2:] != x.shape[2:]:
             out = out[..., : x.shape[-2], : x.shape[-1]]
         return out.to(x.dtype)
+
+    def _conditions(self, x: Tensor) -> dict[str, Tensor]:
+        """What ``at`` gave, for each row of x, in its precision where it is no whole number."""
+        out = {}
+        for name, value in self.given.items():
+            if value.ndim == len(self.conditions[name]):
+                value = value.expand(len(x), *value.shape)
+            check_rows("Network.at", len(value), x)
+            out[name] = value.to(x) if value.is_floating_point() else value.to(x.device)
+        return out
+
+    def at(self, /, **leaves: Tensor) -> Prior:
+        """With the ``conditions`` given, and other parameters of the network."""
+        rows = rows_of_leaves(self, leaves)
+        twin = copy.copy(self)
+        if any(own and name not in self.conditions for name, own in rows.items()):
+            twin.given = {}
+            return PriorAt(twin, self.given | leaves)
+        twin.given = self.given | {name: value for name, value in leaves.items() if name in self.conditions}
+        rest = {name: value for name, value in leaves.items() if name not in self.conditions}
+        return PriorAt(twin, rest) if rest else twin
+
+    def _leaves_known(self) -> dict[str, tuple[int | None, ...]]:
+        return self.conditions | super()._leaves_known()
 
     def _image(self, out: Tensor, x: Tensor) -> Tensor:
         if out.shape == x.shape:

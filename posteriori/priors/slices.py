@@ -12,6 +12,7 @@ from torch import Tensor
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.frequencies import Covariance
 from posteriori.priors.knowledge import ClosedForm, CovarianceOf, Knowledge, Predicted
+from posteriori.priors.leaves import PriorAt, rows_of_leaves
 from posteriori.rng import Noise
 
 # Numbers of an image that are worked on together, where the user does not say how many slices are.
@@ -57,6 +58,12 @@ class Slices(Prior):
         """``of`` on a few slices at a time."""
         cuts = zip(*(part.flatten(0, 1).split(self._rows(part)) for part in parts), strict=True)
         return torch.cat([of(*cut) for cut in cuts]).view(parts[0].shape)
+
+    def at(self, /, **leaves: Tensor) -> Prior:
+        """Slices of the prior at these leaves; a leaf per row is that of all slices of a volume."""
+        if any(rows_of_leaves(self, leaves).values()):
+            return PriorAt(self, leaves)
+        return Slices(self.prior.at(**leaves), self.shape[0], at_once=self.at_once)
 
     def know(self) -> Knowledge:
         """That of a slice: errors by frequency, *E, which broadcast against (D, *E), only where slices have two axes; the density,
