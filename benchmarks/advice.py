@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from posteriori.cli.compare import run as compare
+from posteriori.cli.compare import compare_methods as compare
 from posteriori.measurements import write_image
 from posteriori.tasks.photographs import photograph
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import posteriori as po
-from posteriori.cli.demo import BOTTOM, PLAN, TOP
+from posteriori.cli.demo import BOTTOM, DEMO_PLAN, TOP
 from posteriori.evaluation import best_wiener, psnr
 from posteriori.rng import Streams
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, help="a saved prior; the shipped one by default")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--n", type=int, default=4)
-    parser.add_argument("--methods", nargs="*", default=[type(method).__name__ for method, _ in PLAN])
+    parser.add_argument("--methods", nargs="*", default=[type(method).__name__ for method, _ in DEMO_PLAN])
     args = parser.parse_args()
     files = sorted(f for f in args.folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))[: args.count]
     images = [centre(f) for f in files]
@@ -61,7 +61,7 @@ def main() -> None:
     base = sum(wiener) / len(wiener)
     print(f"\nblur std 2, noise 0.02, mean of {args.n}; best Wiener {base:.2f} dB")
     print(f"{'method':10} {'one':>7} {'mean':>7} {'gain one':>9} {'gain mean':>10} {'chi2':>6} {'D':>5} {'VJP':>5} {'s/sample':>9}")
-    for method, steps in PLAN:
+    for method, steps in DEMO_PLAN:
         if type(method).__name__ not in args.methods:
             continue
         label, rows = type(method).__name__, []

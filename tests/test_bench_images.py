@@ -18,7 +18,7 @@ from posteriori.methods import ALL
 from posteriori.report.sheet import contact_sheet
 
 SIDE, STEPS = 32, 3
-COLUMNS = {*gallery.Cell._fields, "outcome", "reason", "psnr", "ssim", "lpips", "chi2", "denoiser", "vjp", "seconds", "settings"}
+COLUMNS = {*gallery.PhotographCell._fields, "outcome", "reason", "psnr", "ssim", "lpips", "chi2", "denoiser", "vjp", "seconds", "settings"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def call(monkeypatch, capsys, folder, *words):
 
 
 def cell(problem, method, image="astronaut"):
-    return gallery.Cell(image, problem, method, SIDE, STEPS)
+    return gallery.PhotographCell(image, problem, method, SIDE, STEPS)
 
 
 def test_rows_are_written_and_taken_up_again(tmp_path, monkeypatch, capsys):
@@ -66,19 +66,19 @@ def test_rows_are_written_and_taken_up_again(tmp_path, monkeypatch, capsys):
 
 
 def test_a_stored_row_of_other_settings_or_of_too_little_time_is_measured_again(prior):
-    row, _ = gallery.measure(cell("blur", "DPS"), prior)
-    assert gallery.current(row)
-    assert not gallery.current({**row, "outcome": "stopped"})
-    assert not gallery.current({**row, "settings": {**row["settings"], "scale": 7.0}})
+    row, _ = gallery.measure_photograph(cell("blur", "DPS"), prior)
+    assert gallery.still_current(row)
+    assert not gallery.still_current({**row, "outcome": "stopped"})
+    assert not gallery.still_current({**row, "settings": {**row["settings"], "scale": 7.0}})
 
 
 def test_a_method_that_refuses_is_listed_with_its_reason(prior, monkeypatch):
     monkeypatch.setattr(ALL["DPS"], "refuses", lambda self, post: "DPS: no such luck")
-    row, picture = gallery.measure(cell("box", "DPS"), prior)
+    row, picture = gallery.measure_photograph(cell("box", "DPS"), prior)
     assert (row["outcome"], row["reason"], row["psnr"], row["denoiser"]) == ("refused", "DPS: no such luck", None, None)
     assert picture is None
-    assert "| DPS | - | - | - | - | - |" in gallery.table([row])
-    assert "refused: DPS: no such luck |" in gallery.table([row])
+    assert "| DPS | - | - | - | - | - |" in gallery.photograph_tables([row])
+    assert "refused: DPS: no such luck |" in gallery.photograph_tables([row])
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_a_method_that_goes_wrong_has_a_row_that_says_so(prior, monkeypatch, out
         return torch.full_like(state, out), {}
 
     monkeypatch.setattr(ALL["DPS"], "step", step)
-    row, picture = gallery.measure(cell("random", "DPS"), prior)
+    row, picture = gallery.measure_photograph(cell("random", "DPS"), prior)
     assert row["outcome"] == outcome
     assert reason in row["reason"]
     assert (picture is None) == (out != 1e4)
-    assert f"{outcome}: " in gallery.table([row])
+    assert f"{outcome}: " in gallery.photograph_tables([row])
 
 
 def test_a_run_that_takes_too_long_is_given_up(prior, monkeypatch):
@@ -107,25 +107,30 @@ def test_a_run_that_takes_too_long_is_given_up(prior, monkeypatch):
         return state, {}
 
     monkeypatch.setattr(ALL["DPS"], "step", endless)
-    row, _ = gallery.measure(cell("blur", "DPS"), prior, limit=0.05)
+    row, _ = gallery.measure_photograph(cell("blur", "DPS"), prior, limit=0.05)
     assert row["outcome"] == "stopped"
     assert f"0 of {STEPS} steps" in row["reason"]
-    assert gallery.measure(cell("blur", "DiffPIR"), prior)[0]["outcome"] == "finished"
+    assert gallery.measure_photograph(cell("blur", "DiffPIR"), prior)[0]["outcome"] == "finished"
 
 
 def test_lpips_is_a_column_only_where_it_is_installed(prior, monkeypatch):
     monkeypatch.setattr(gallery, "lpips_missing", lambda: None)
     monkeypatch.setattr(gallery, "lpips", lambda *pictures: torch.tensor([0.25]))
-    row, _ = gallery.measure(cell("blur", "Wiener"), prior)
+    row, _ = gallery.measure_photograph(cell("blur", "Wiener"), prior)
     assert row["lpips"] == 0.25
-    assert "LPIPS" in gallery.table([row])
-    assert "LPIPS" not in gallery.table([{**row, "lpips": None}])
+    assert "LPIPS" in gallery.photograph_tables([row])
+    assert "LPIPS" not in gallery.photograph_tables([{**row, "lpips": None}])
 
 
 def test_an_outcome_of_one_image_names_it():
-    row = {**cell("blur", "DPS")._asdict(), **dict.fromkeys(COLUMNS - {*gallery.Cell._fields}), "outcome": "finished", "psnr": 20.0}
+    row = {
+        **cell("blur", "DPS")._asdict(),
+        **dict.fromkeys(COLUMNS - {*gallery.PhotographCell._fields}),
+        "outcome": "finished",
+        "psnr": 20.0,
+    }
     lost = {**row, "image": "chelsea", "outcome": "diverged", "reason": "at step 3", "psnr": None}
-    table = gallery.table([row, lost])
+    table = gallery.photograph_tables([row, lost])
     assert "| DPS | 20.00 | - |" in table
     assert "| chelsea diverged: at step 3 |" in table
 

@@ -9,7 +9,7 @@ import pytest
 from cases import bed
 
 from posteriori import methods
-from posteriori.cli.listing import markdown
+from posteriori.cli.listing import method_table
 from posteriori.evaluation import exact_posterior, gaussian_kl, moments, oracle
 from posteriori.sample import sample
 from posteriori.testing import CLAIMS, check_claims, check_method
@@ -27,7 +27,7 @@ def test_every_method_holds_what_it_claims(name, claim):
 def test_claims_are_those_that_are_proven_and_each_is_claimed():
     assert {claim for _, claim in CLAIMED} == set(CLAIMS)
     assert all(claim.sentence.endswith(".") for claim in CLAIMS.values())
-    assert all(f"- *{name}*: {claim.sentence}" in markdown([]) for name, claim in CLAIMS.items())
+    assert all(f"- *{name}*: {claim.sentence}" in method_table([]) for name, claim in CLAIMS.items())
 
 
 # False claims, each of which a planted string would make: (method, claim).

@@ -23,10 +23,10 @@ def test_the_best_of_each_family_and_all_of_sequential_monte_carlo_are_drawn(tmp
     # A method that lost a seed cannot be the best of its family.
     rows += [row(name, 20, value, seed=1) for name, value in (("TDS", 3.0), ("MMPS", 2.0), ("DPS", None), ("DAPS", 4.0))]
     assert costs.chosen(rows, FAMILIES) == ["TDS", "MMPS", "DAPS"]
-    path = costs.figure(rows, FAMILIES, tmp_path / "new" / "costs.png", "original")
+    path = costs.cost_figure(rows, FAMILIES, tmp_path / "new" / "costs.png", "original")
     assert Image.open(path).size[0] > 300
     with pytest.raises(ValueError, match="extended"):
-        costs.figure(rows, FAMILIES, tmp_path / "x.png", "extended")
+        costs.cost_figure(rows, FAMILIES, tmp_path / "x.png", "extended")
 
 
 def test_a_point_is_the_mean_cost_and_error_and_a_product_counts_two():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from posteriori.cli.listing import markdown, records
-from posteriori.cli.problem_file import markdown as problem_file
+from posteriori.cli.listing import method_table, records
+from posteriori.cli.problem_file import key_reference as problem_file
 from posteriori.cli.problem_file import named
 from posteriori.problems import keys
 
@@ -21,21 +21,21 @@ def scores():
 
 
 def test_the_method_table_is_what_the_methods_and_the_scoreboard_say():
-    assert (DOCS / "methods.md").read_text() == markdown(scores()), "run `make docs`"
+    assert (DOCS / "methods.md").read_text() == method_table(scores()), "run `make docs`"
 
 
 def test_the_table_names_every_method_and_would_notice_a_change():
     rows = scores()
-    table = markdown(rows)
+    table = method_table(rows)
     for record in records():
         assert f"**{record['name']}**" in table
     moved = [{**row, "value": 2 * row["value"]} for row in rows if row["value"] is not None]
-    assert markdown(moved) != table
+    assert method_table(moved) != table
 
 
 def test_the_table_names_the_schedule_and_shows_means_beside_medians():
     """SITCOM's median hides the problems that it gets wrong; methods of particles were measured on the extended schedule alone."""
-    table = markdown(scores()).splitlines()
+    table = method_table(scores()).splitlines()
     lines = {line.split("**")[1]: line.split(" | ") for line in table if line.startswith("| **")}
     head = next(line for line in table if line.startswith("| method")).split(" | ")
     original, extended = (head.index(f"SW1 gmm25 8,2, {schedule}, 20 steps") for schedule in ("original", "extended"))
@@ -56,7 +56,7 @@ def test_the_table_names_the_schedule_and_shows_means_beside_medians():
     assert lines["DDSMC"][karras] == f"8 clouds: {clouds:.2g}"
     assert lines["SMCDiff"][karras] == "8 clouds: no spread along some direction"
     lost = [{"bed": "gmm25", "cell": "8,2", "schedule": "original", "steps": 20, "method": "DPS", "value": v} for v in (1.0, None, 3.0)]
-    assert "| 2 (2), 1 of 3 lost |" in markdown(lost)
+    assert "| 2 (2), 1 of 3 lost |" in method_table(lost)
 
 
 def test_the_reference_of_the_problem_file_is_current():

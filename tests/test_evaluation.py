@@ -271,7 +271,7 @@ class TestCalibration:
             seed = k if known == 1 else 0  # where whole problems are the same numbers again
             (found,) = ev.coverage(x[:n], x[n], (level / 100,), seed=seed)
             places = ev.ranks(x[:n], x[n], seed=seed)
-            shares.append(float(rank_tests.inside(places, n, level)))
+            shares.append(float(rank_tests.inside_share(places, n, level)))
             # One definition: what lies inside is said by the rank.
             assert found.covered == pytest.approx(shares[-1], abs=1e-12)
             covered += found.covered / problems

@@ -78,7 +78,7 @@ def test_lists_are_read_as_people_type_them(monkeypatch, typed):
     from posteriori.cli import bench_images
 
     seen = []
-    monkeypatch.setattr(bench_images, "run", lambda selection, *rest: seen.append(selection.methods))
+    monkeypatch.setattr(bench_images, "bench_photographs", lambda selection, *rest: seen.append(selection.methods))
     assert call(monkeypatch, "bench", "images", "--methods", *typed, "--quiet") == 0
     assert seen == [("DPS", "MMPS")]
 
@@ -87,7 +87,7 @@ def test_numbers_are_lists_and_ranges_and_cells_keep_their_commas(monkeypatch, c
     from posteriori.cli import bench
 
     seen = []
-    monkeypatch.setattr(bench, "run", lambda selection, *rest: seen.append({(c.cell, c.steps) for c in selection.plan()}))
+    monkeypatch.setattr(bench, "bench_exact", lambda selection, *rest: seen.append({(c.cell, c.steps) for c in selection.plan()}))
     words = ["bench", "exact", "--bed", "gmm25", "--methods", "DPS", "--seeds", "1", "--quiet"]
     for cells, steps in ((["8,1,80,2"], ["5-6", "20"]), (["8,1", "80,2"], ["5,6,20"])):
         assert call(monkeypatch, *words, "--cells", *cells, "--steps", *steps) == 0

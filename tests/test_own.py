@@ -321,6 +321,6 @@ def test_a_method_of_ones_own_has_a_row_on_photographs(folder, monkeypatch, caps
     row = json.loads((folder / "rows.json").read_text())[-1]
     assert (row["method"], row["outcome"]) == ("own_method.py:Shrink", "finished")
     assert len(row["settings"]["code"]) == 16
-    assert gallery.current(row)
+    assert gallery.still_current(row)
     (folder / "own_method.py").write_text(METHOD + "\n# changed\n")
-    assert not gallery.current(row)
+    assert not gallery.still_current(row)

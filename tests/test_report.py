@@ -188,16 +188,16 @@ def test_the_least_sure_pixels_are_found():
     mean = torch.zeros(1, 30, 30)
     corner, line = torch.zeros(30, 30), torch.zeros(1, 30, 30)
     corner[20:, 20:] = torch.rand(10, 10, generator=torch.Generator().manual_seed(0))
-    assert words.where(run, corner, mean) == "mostly in the lower right of the picture"
+    assert words.where_it_misses(run, corner, mean) == "mostly in the lower right of the picture"
     line[..., 15:] = 1.0
     edge = torch.zeros(30, 30)
     edge[:, 14:16] = 1 + torch.rand(30, 2, generator=torch.Generator().manual_seed(0))
     edge[:, 15] += 1
-    assert words.where(run, edge, line) in ("mostly on edges of the mean", "mostly in the centre of the picture")
+    assert words.where_it_misses(run, edge, line) in ("mostly on edges of the mean", "mostly in the centre of the picture")
     hidden = torch.zeros(1, 30, 30)
     hidden[0, :, :6] = float("nan")
     unseen = replace(run, extras={"measurement": hidden})
-    assert words.where(unseen, hidden[0].isnan().double() * (1 + torch.rand(30, 30)), mean) == "where nothing was measured"
+    assert words.where_it_misses(unseen, hidden[0].isnan().double() * (1 + torch.rand(30, 30)), mean) == "where nothing was measured"
 
 
 def test_measurements_are_shown_in_their_own_scale(tmp_path):
@@ -207,12 +207,12 @@ def test_measurements_are_shown_in_their_own_scale(tmp_path):
     y = A(torch.full((1, *shape), 0.5))[0]
     post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.5), range=(0, 1)))
     run = po.sample(post, po.methods.MMPS(), n=2, steps=3, folder=tmp_path / "ct")
-    (measured,) = figures.measured(Run.load(tmp_path / "ct"))
+    (measured,) = figures.measured_figures(Run.load(tmp_path / "ct"))
     assert f"in its own unit; {y.shape[1]} x {y.shape[2]}, values 0 to {float(y.max()):.3g}" in measured
     assert f"<span>{float(y.max()):.3g}</span>" in measured
     post = complex_picture()
     run = po.sample(post, po.methods.MMPS(), n=2, steps=3, folder=tmp_path / "mri")
-    kspace, back = figures.measured(run)
+    kspace, back = figures.measured_figures(run)
     assert "log10 of its magnitude" in kspace
     assert 'alt="Back-projection"' in back
     seen = run.extras["kspace"]
@@ -221,7 +221,7 @@ def test_measurements_are_shown_in_their_own_scale(tmp_path):
     torch.testing.assert_close(seen.nan_to_num(0), whole.abs().square().sum(0).sqrt())
     # A picture of the scene keeps the scale of the images, however noisy, and a valid blur its place in the frame.
     _, _, run = blurred(folder=tmp_path / "blur")
-    (measured,) = figures.measured(run)
+    (measured,) = figures.measured_figures(run)
     assert "own unit" not in measured
     assert "22 x 18" in measured
     pixels = np.asarray(decoded(measured))

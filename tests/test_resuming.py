@@ -174,8 +174,16 @@ def test_a_key_pressed_in_a_real_process(tmp_path, measured):
 @pytest.mark.parametrize(
     ("runner", "place", "words"),
     [
-        (bench, (scoreboard, "measure"), ["exact", "--bed", "gaussian", "--cells", "white", "--steps", "10", "--methods", "DPS,PiGDM"]),
-        (bench_images, (gallery, "measure"), ["images", "--images", "chelsea", "--problems", "box", "--side", "32", "--steps", "2"]),
+        (
+            bench,
+            (scoreboard, "measure_cell"),
+            ["exact", "--bed", "gaussian", "--cells", "white", "--steps", "10", "--methods", "DPS,PiGDM"],
+        ),
+        (
+            bench_images,
+            (gallery, "measure_photograph"),
+            ["images", "--images", "chelsea", "--problems", "box", "--side", "32", "--steps", "2"],
+        ),
     ],
 )
 def test_ctrl_c_in_a_bench_keeps_the_rows_that_have_a_file(tmp_path, monkeypatch, capsys, runner, place, words, kept):

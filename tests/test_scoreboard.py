@@ -51,13 +51,16 @@ def test_truths_are_calibrated():
 
 
 def test_floor_is_below_oracle_and_oracle_below_prior():
-    value = {name: scoreboard.measure(scoreboard.Cell("gmm25", "8,2", "original", 20, name, 0))["value"] for name in scoreboard.REFERENCES}
+    value = {
+        name: scoreboard.measure_cell(scoreboard.BoardCell("gmm25", "8,2", "original", 20, name, 0))["value"]
+        for name in scoreboard.REFERENCES
+    }
     assert value["floor"] < value["oracle"] < 0.5 * value["prior"]
 
 
 def test_gaussian_beds_know_what_is_exact():
     def kl(cell, method):
-        return scoreboard.measure(scoreboard.Cell("gaussian", cell, "karras", 40, method, 0))["value"]
+        return scoreboard.measure_cell(scoreboard.BoardCell("gaussian", cell, "karras", 40, method, 0))["value"]
 
     for cell in ("white", "diagonal", "general"):
         assert kl(cell, "MMPS") == pytest.approx(kl(cell, "oracle"), rel=1e-3)
@@ -94,7 +97,7 @@ def test_a_run_that_lost_a_row_has_no_value(monkeypatch):
         return SimpleNamespace(samples=torch.zeros(n, 8, dtype=torch.float64), status=status, counts={"denoiser": 20, "vjp": 0})
 
     monkeypatch.setattr(scoreboard, "sample", lossy)
-    row = scoreboard.measure(scoreboard.Cell("gmm25", "8,1", "original", 20, "DPS", 0))
+    row = scoreboard.measure_cell(scoreboard.BoardCell("gmm25", "8,1", "original", 20, "DPS", 0))
     assert row["value"] is None
     assert row["outcome"] == "diverged"
 
@@ -102,10 +105,16 @@ def test_a_run_that_lost_a_row_has_no_value(monkeypatch):
 def test_a_method_that_diverges_is_not_scored_on_its_survivors():
     calls = {"denoiser": 1, "vjp": 0}
     rows = [
-        {**dict(zip(scoreboard.Cell._fields, ("b", "c", "s", 1, "x", seed), strict=True)), "metric": "m", "uses": "score", **calls, **end}
+        {
+            **dict(zip(scoreboard.BoardCell._fields, ("b", "c", "s", 1, "x", seed), strict=True)),
+            "metric": "m",
+            "uses": "score",
+            **calls,
+            **end,
+        }
         for seed, end in enumerate(({"value": 1.0}, {"value": None, "outcome": "diverged"}))
     ]
-    assert "diverged, 1 of 2" in standings.markdown(rows)
+    assert "diverged, 1 of 2" in standings.board_markdown(rows)
 
 
 def rows_of(method, values, **more):
@@ -127,14 +136,16 @@ def rows_of(method, values, **more):
 def test_tables_show_the_mean_its_95_per_cent_interval_and_the_median():
     """Of 1, 2, 4, 9: mean 4, standard deviation sqrt(38 / 3), half-width 1.96 sd / 2, median 3, the mean of the two in the middle."""
     half = 1.96 * (38 / 3) ** 0.5 / 2
-    assert f"| x | 4 +- {half:.2g} (3) |" in standings.markdown(rows_of("x", [1.0, 9.0, 2.0, 4.0]))
-    differences = standings.markdown(rows_of("x", [1.0, 9.0, 2.0, 4.0]) + rows_of("y", [0.0] * 4))
+    assert f"| x | 4 +- {half:.2g} (3) |" in standings.board_markdown(rows_of("x", [1.0, 9.0, 2.0, 4.0]))
+    differences = standings.board_markdown(rows_of("x", [1.0, 9.0, 2.0, 4.0]) + rows_of("y", [0.0] * 4))
     assert f"| x | 4 +- {half:.2g} |\n| y | best |" in differences
 
 
 def test_the_best_method_is_one_that_lost_no_seed():
     """A method is not the best for having lost the problems on which it would have been bad."""
-    table = standings.markdown(rows_of("lucky", [0.1, None, 0.1]) + rows_of("sound", [1.0, 2.0, 3.0]) + rows_of("worse", [2.0, 3.0, 5.0]))
+    table = standings.board_markdown(
+        rows_of("lucky", [0.1, None, 0.1]) + rows_of("sound", [1.0, 2.0, 3.0]) + rows_of("worse", [2.0, 3.0, 5.0])
+    )
     _, differences = table.split("paired difference")
     assert "| sound | best |" in differences
     assert "| lucky | -1.9 +- 2 |" in differences
@@ -158,7 +169,7 @@ def test_every_problem_has_a_seed_of_its_own_for_its_samples(monkeypatch):
     for given, s, wanted in ((None, 7, [15, 16, 7]), (0, 0, [1, 2, 0])):
         scoreboard._problem.cache_clear()
         seen.clear()
-        row = scoreboard.measure(scoreboard.Cell("gmm25", "8,1", "original", 20, "DPS", 7), given)
+        row = scoreboard.measure_cell(scoreboard.BoardCell("gmm25", "8,1", "original", 20, "DPS", 7), given)
         assert (row["sample_seed"], seen) == (s, wanted)
     scoreboard._problem.cache_clear()
 

@@ -12,7 +12,7 @@ from posteriori import evaluation as ev
 from posteriori import grid, methods
 from posteriori.evaluation.spread import kept_of
 from posteriori.methods import DDIM, ConstantFraction, Heun, Midpoint
-from posteriori.report.words import spread as _spread
+from posteriori.report.words import spread_in_words as _spread
 
 F64 = torch.float64
 LEVELS = grid.karras(9, 20.0, 0.05)

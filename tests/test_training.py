@@ -15,7 +15,7 @@ from PIL import Image
 from posteriori.priors import Network, from_pretrained
 from posteriori.priors.pretrained import read_card
 from posteriori.training import score_matching
-from posteriori.training.config import Training, read
+from posteriori.training.config import TrainingConfig, read_config
 from posteriori.training.data import Crops, read_folders, read_npz
 from posteriori.training.export import errors, export, sheet, variance
 
@@ -58,7 +58,7 @@ def config(tmp_path):
 
     def make(**changes):
         (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(**changes)))
-        return read(tmp_path / "toy.yaml")
+        return read_config(tmp_path / "toy.yaml")
 
     return make
 
@@ -234,15 +234,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
 def test_bad_configurations_are_refused_by_field(tmp_path, changes, field):
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(**changes)))
     with pytest.raises(ValueError, match=rf"\n  {field}: "):
-        read(tmp_path / "toy.yaml")
+        read_config(tmp_path / "toy.yaml")
 
 
 def test_configurations_that_are_no_mapping(tmp_path):
     (tmp_path / "toy.yaml").write_text("- steps")
     with pytest.raises(ValueError, match="expected a mapping of settings, got list"):
-        read(tmp_path / "toy.yaml")
+        read_config(tmp_path / "toy.yaml")
     with pytest.raises(FileNotFoundError):
-        read(tmp_path / "none.yaml")
+        read_config(tmp_path / "none.yaml")
 
 
 def test_data_paths_are_taken_from_the_folder_of_the_file(config, tmp_path):
@@ -315,7 +315,7 @@ def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):
     assert (card.storage, card.licence, card.description, card.training_data) == ("float16", "CC0", "stripes", "drawn")
     assert (prior.sigma_max, prior.sigma_min, prior.train_size, prior.shape) == (10.0, 0.01, (8, 8), (1, None, None))
     assert card.training["steps"] == 6
-    assert Training.model_validate(card.training["config"]).data.file.name == "toy.npz"
+    assert TrainingConfig.model_validate(card.training["config"]).data.file.name == "toy.npz"
     assert str(tmp_path) not in (tmp_path / "prior" / "card.json").read_text()
     # Stripes of -1 and 1 with equal chances have variance 1.
     assert prior.variance == pytest.approx(1.0, abs=0.05)

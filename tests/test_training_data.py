@@ -15,8 +15,8 @@ from posteriori.cli import main
 from posteriori.measurements import write_image
 from posteriori.priors import from_pretrained
 from posteriori.training import score_matching
-from posteriori.training.arrays import read_arrays
-from posteriori.training.config import read
+from posteriori.training.arrays import read_windowed
+from posteriori.training.config import read_config
 from posteriori.training.data import Crops, apart
 
 
@@ -44,12 +44,12 @@ def written(folder, **changes):
 def test_a_window_becomes_the_range_of_the_network(tmp_path):
     hu = np.array([[-1000, 0, 500], [250, 1500, 249]], dtype=np.int16)
     np.save(tmp_path / "hu.npy", hu)
-    (image,) = read_arrays([tmp_path / "hu.npy"], 1, (-1000, 1500))
+    (image,) = read_windowed([tmp_path / "hu.npy"], 1, (-1000, 1500))
     np.testing.assert_allclose(image[..., 0], 2 * (hu + 1000.0) / 2500 - 1, rtol=1e-6)
     assert image.dtype == np.float32
     with pytest.raises(ValueError, match=r"hu.npy has values from -1000 to 1500, of which 17 % lie outside the window \[-1000, 1000\]"):
-        read_arrays([tmp_path / "hu.npy"], 1, (-1000, 1000))
-    (image,) = read_arrays([tmp_path / "hu.npy"], 1, (-1000, 1000), clip=True)
+        read_windowed([tmp_path / "hu.npy"], 1, (-1000, 1000))
+    (image,) = read_windowed([tmp_path / "hu.npy"], 1, (-1000, 1000), clip=True)
     assert float(image.max()) == 1
 
 
@@ -61,7 +61,7 @@ def test_files_of_every_kind_and_size_in_one_folder(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", whole[2].astype(np.uint16))
     torch.save(torch.from_numpy(whole[1, :, :10].astype(np.float32)), tmp_path / "d.pt")
     write_image(tmp_path / "e.png", torch.from_numpy(whole[0] / 65535.0)[None].float(), range=(0, 1), bits=16)
-    images = read_arrays([tmp_path], 1, (0, 4095))
+    images = read_windowed([tmp_path], 1, (0, 4095))
     assert [im.shape for im in images] == [(9, 12, 1), *[(8, 12, 1)] * 3, (9, 12, 1), (9, 10, 1), (9, 12, 1)]
     for image, want in zip(images, [whole[0], *whole[:, :8], whole[2], whole[1, :, :10], whole[0]], strict=True):
         np.testing.assert_allclose(image[..., 0], 2 * want / 4095 - 1, atol=1e-6)
@@ -72,11 +72,11 @@ def test_files_of_every_kind_and_size_in_one_folder(tmp_path):
 def test_complex_images_are_two_channels(tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 8, 9)) + 1j
     np.save(tmp_path / "x.npy", x.astype(np.complex64))
-    images = read_arrays([tmp_path], 2, (-5, 5))
+    images = read_windowed([tmp_path], 2, (-5, 5))
     assert [im.shape for im in images] == [(8, 9, 2)] * 2
     np.testing.assert_allclose(5 * (images[1][..., 0] + 1j * images[1][..., 1]), x[1], rtol=1e-5)
     with pytest.raises(ValueError, match="network.channels: 2 are expected"):
-        read_arrays([tmp_path], 1, (-5, 5))
+        read_windowed([tmp_path], 1, (-5, 5))
 
 
 @pytest.mark.parametrize(
@@ -91,23 +91,23 @@ def test_complex_images_are_two_channels(tmp_path):
 def test_arrays_that_are_no_images_are_named(tmp_path, array, channels, message):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(ValueError, match=f"x.npy.*{message}"):
-        read_arrays([tmp_path], channels, (0, 1))
+        read_windowed([tmp_path], channels, (0, 1))
 
 
 def test_files_that_are_none_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no array .* in the training folder"):
-        read_arrays([tmp_path], 1, (0, 1))
+        read_windowed([tmp_path], 1, (0, 1))
     with pytest.raises(FileNotFoundError, match="no such file"):
-        read_arrays([tmp_path / "a.npz"], 1, (0, 1))
+        read_windowed([tmp_path / "a.npz"], 1, (0, 1))
     np.savez(tmp_path / "b.npz", one=np.zeros((8, 8)), two=np.zeros((8, 8)))
     with pytest.raises(ValueError, match="holds one, two: choose one by key"):
-        read_arrays([tmp_path], 1, (0, 1))
+        read_windowed([tmp_path], 1, (0, 1))
     with pytest.raises(ValueError, match="holds one, two: there is no array 'three'"):
-        read_arrays([tmp_path], 1, (0, 1), key="three")
-    assert len(read_arrays([tmp_path], 1, (0, 1), key="two")) == 1
+        read_windowed([tmp_path], 1, (0, 1), key="three")
+    assert len(read_windowed([tmp_path], 1, (0, 1), key="two")) == 1
     (tmp_path / "b.npz").write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match=r"b\.npz"):
-        read_arrays([tmp_path], 1, (0, 1))
+        read_windowed([tmp_path], 1, (0, 1))
 
 
 def test_what_is_held_out_depends_on_the_seed_and_is_never_trained_on():
@@ -127,7 +127,7 @@ def test_the_scales_of_a_photograph_are_held_out_together(tmp_path):
         write_image(tmp_path / "data" / f"{k}.png", torch.full((3, 16, 16), k / 10), range=(0, 1))
     data = {"kind": "images", "folders": ["data"], "scales": [1.0, 0.5], "crop": 8}
     network = {"channels": 3, "widths": [8], "blocks": [1], "embedding": 8}
-    train, held = score_matching.images(read(written(tmp_path, data=data, network=network)))
+    train, held = score_matching.training_images(read_config(written(tmp_path, data=data, network=network)))
     assert [im.shape[0] for im in held.images] == [16, 8]
     values = {int(im[0, 0, 0]) for im in held.images}
     assert len(values) == 1
@@ -191,12 +191,12 @@ def test_files_that_are_no_yaml_and_devices_that_are_not_there(tmp_path, capsys)
             main(words)
         assert "bad.yaml is not YAML" in capsys.readouterr().err
     with pytest.raises(ValueError, match="device 'nonsense' is not available here"):
-        score_matching.place("nonsense")
-    assert score_matching.place("auto").type in ("cpu", "cuda")
+        score_matching.device_named("nonsense")
+    assert score_matching.device_named("auto").type in ("cpu", "cuda")
 
 
 def test_the_example_is_trained_on_scans_in_hounsfield_units(tmp_path):
-    plan = read(Path(__file__).parents[1] / "examples" / "training" / "scans.yaml")
+    plan = read_config(Path(__file__).parents[1] / "examples" / "training" / "scans.yaml")
     said = []
     small = {"steps": 2, "batch": 2, "autocast": "none", "threads": torch.get_num_threads()}
     score_matching.train(plan.model_copy(update=small), tmp_path / "run", progress=False, say=said.append)

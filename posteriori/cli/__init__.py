@@ -31,13 +31,13 @@ def demo(*, out: Path = Path("demo"), quick: bool = False) -> None:
     quick:
         fewer steps and samples.
     """
-    from posteriori.cli.demo import run
+    from posteriori.cli.demo import run_demo
 
-    run(out, quick)
+    run_demo(out, quick)
 
 
-@app.command
-def solve(
+@app.command(name="solve")
+def solve_command(
     problem: Path,
     /,
     *,
@@ -62,10 +62,10 @@ def solve(
         seconds between two checkpoints: what an interruption loses at most.
     """
     from posteriori.cli.resuming import resumable, run_kept
-    from posteriori.cli.solve import run
+    from posteriori.cli.solve import solve_problem
 
     with resumable(lambda: run_kept(out), "--resume"):
-        run(problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds)
+        solve_problem(problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds)
 
 
 @app.command
@@ -93,15 +93,17 @@ def compare(
     quiet:
         no progress bars, and no lines in their place where there is no terminal.
     """
-    from posteriori.cli.compare import run
+    from posteriori.cli.compare import compare_methods
     from posteriori.cli.resuming import resumable, runs_kept
 
     with resumable(lambda: runs_kept(out)):
-        run(problem, methods, out, progress=not quiet)
+        compare_methods(problem, methods, out, progress=not quiet)
 
 
-@app.command
-def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False, markdown: bool = False, scores: Path | None = None) -> None:
+@app.command(name="methods")
+def methods_command(
+    *, json_: Annotated[bool, Parameter(name="--json")] = False, markdown: bool = False, scores: Path | None = None
+) -> None:
     """List the methods: family, what they need, what a step costs, what is proven and tested.
 
     Parameters
@@ -116,13 +118,13 @@ def methods(*, json_: Annotated[bool, Parameter(name="--json")] = False, markdow
     from posteriori.cli import listing
 
     if markdown:
-        print(listing.markdown(json.loads(scores.read_text()) if scores else []), end="")
+        print(listing.method_table(json.loads(scores.read_text()) if scores else []), end="")
     else:
-        print(json.dumps(listing.records(), indent=1) if json_ else listing.text())
+        print(json.dumps(listing.records(), indent=1) if json_ else listing.method_list())
 
 
-@app.command
-def train(config: Path, /, *, out: Path, export: Path | None = None, device: str = "auto", quiet: bool = False) -> None:
+@app.command(name="train")
+def train_command(config: Path, /, *, out: Path, export: Path | None = None, device: str = "auto", quiet: bool = False) -> None:
     """Train a prior by denoising score matching, or go on with a run in the same folder. Ctrl-C stops it after its step.
 
     Parameters
@@ -143,8 +145,8 @@ def train(config: Path, /, *, out: Path, export: Path | None = None, device: str
     from posteriori.training import export as exports
     from posteriori.training import score_matching, session
 
-    settings = configs.read(config)
-    with resumable(lambda: session.kept(out)):
+    settings = configs.read_config(config)
+    with resumable(lambda: session.session_kept(out)):
         score_matching.train(settings, out, progress=not quiet and sys.stderr.isatty(), device=device, say=print)
     if export is not None:
         exports.export(settings, out, export)
@@ -164,10 +166,10 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
     reference:
         the true image, a picture or .npy, to compare samples with that were drawn without one; none by default.
     """
-    from posteriori.cli.truth import read
+    from posteriori.cli.truth import read_truth
     from posteriori.report import page
 
-    print(page(folder, out, None if reference is None else read(reference, folder)))
+    print(page(folder, out, None if reference is None else read_truth(reference, folder)))
 
 
 app.command(bench_app)
@@ -198,12 +200,12 @@ def study(
     quiet:
         no progress bar.
     """
-    from posteriori.cli.study import listing, run
+    from posteriori.cli.study import listing, study_question
 
     if list_:
         print(listing())
         return
-    run(name, out, quick, not quiet and sys.stderr.isatty())
+    study_question(name, out, quick, not quiet and sys.stderr.isatty())
 
 
 @app.command(name="problem-file")
@@ -215,9 +217,9 @@ def problem_file(part: str | None = None, /) -> None:
     part:
         only what is called so, such as operator, blur, noise or MMPS; all by default.
     """
-    from posteriori.cli.problem_file import markdown, named
+    from posteriori.cli.problem_file import key_reference, named
 
-    print(markdown() if part is None else named(part), end="")
+    print(key_reference() if part is None else named(part), end="")
 
 
 @app.command
@@ -238,9 +240,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
 @app.command
 def env() -> None:
     """Versions and hardware, for a bug report."""
-    from posteriori.cli.machine import text
+    from posteriori.cli.machine import machine_text
 
-    print(text())
+    print(machine_text())
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posteriori.cli.lists import parted
-from posteriori.cli.machine import text as machine
+from posteriori.cli.machine import machine_text as machine
 from posteriori.cli.resuming import resumable, rows_kept, stored_rows
 from posteriori.evaluation import scoreboard
 from posteriori.evaluation.boards import BOARDS
@@ -26,8 +26,8 @@ SAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What to measure; an empty tuple means all. sample_seed: as ``scoreboard.measure`` has it."""
+class BoardSelection:
+    """What to measure; an empty tuple means all. sample_seed: as ``scoreboard.measure_cell`` has it."""
 
     bed: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -38,8 +38,8 @@ class Selection:
     without: tuple[str, ...] = ()
     sample_seed: int | None = None
 
-    def plan(self) -> list[scoreboard.Cell]:
-        """Every row in order. Raises ``ValueError`` for a cell or schedule that no chosen bed has, and as ``scoreboard.plan`` does."""
+    def plan(self) -> list[scoreboard.BoardCell]:
+        """Every row in order. Raises ``ValueError`` for a cell or schedule that no chosen bed has, as ``plan_board`` does."""
         for what, value in (("--seeds", self.seeds), *(("--steps", count) for count in self.steps)):
             if value is not None:
                 Setting(Count).valid(value, what)
@@ -55,42 +55,42 @@ class Selection:
                 raise ValueError(
                     f"unknown {kind} {sorted(unknown)[0]!r}; known: " + "; ".join(f"{b}: {' '.join(v)}" for b, v in of.items())
                 )
-        names = [n for n in self.methods or (*scoreboard.REFERENCES, *scoreboard.settings()) if n not in self.without]
-        out: list[scoreboard.Cell] = []
+        names = [n for n in self.methods or (*scoreboard.REFERENCES, *scoreboard.board_methods()) if n not in self.without]
+        out: list[scoreboard.BoardCell] = []
         for name in chosen:
             board = BOARDS[name]
             cells = [cell for cell in board.cells if not wanted or cell in wanted]
             # A bed with one schedule has no choice to offer.
             schedules = [s for s in board.schedules if not self.schedule or s in self.schedule or len(board.schedules) == 1]
             seeds = board.seeds if self.seeds is None or board.seeds == 1 else self.seeds
-            out += scoreboard.plan(name, cells, schedules, list(self.steps or board.steps), names, seeds)
+            out += scoreboard.plan_board(name, cells, schedules, list(self.steps or board.steps), names, seeds)
         return out
 
 
-class Scoreboard(Experiment[scoreboard.Cell, Row]):
+class Scoreboard(Experiment[scoreboard.BoardCell, Row]):
     """The rows of a selection in ``file``, beside those of other selections; refused: (bed, method) without rows."""
 
     title, save_seconds = "bench", SAVE_SECONDS
 
-    def __init__(self, selection: Selection, file: Path | None) -> None:
+    def __init__(self, selection: BoardSelection, file: Path | None) -> None:
         self.selection, self.file = selection, file
         self.entries: dict[Hashable, Row] = {}
         self.refused: set[tuple[str, str]] = set()
 
-    def plan(self) -> list[scoreboard.Cell]:
+    def plan(self) -> list[scoreboard.BoardCell]:
         return self.selection.plan()
 
-    def load(self, plan: list[scoreboard.Cell]) -> None:
-        rows = stored_rows(self.file, {*scoreboard.Cell._fields, "value"}, "bench exact")
+    def load(self, plan: list[scoreboard.BoardCell]) -> None:
+        rows = stored_rows(self.file, {*scoreboard.BoardCell._fields, "value"}, "bench exact")
         self.entries |= {_named(row): row for row in rows if scoreboard.current(row, plan)}
 
-    def key(self, cell: scoreboard.Cell) -> Hashable:
+    def key(self, cell: scoreboard.BoardCell) -> Hashable:
         return cell
 
-    def measure(self, cell: scoreboard.Cell) -> Row | None:
+    def measure(self, cell: scoreboard.BoardCell) -> Row | None:
         if (cell.bed, cell.method) in self.refused:
             return None
-        row = scoreboard.measure(cell, self.selection.sample_seed)
+        row = scoreboard.measure_cell(cell, self.selection.sample_seed)
         if row is None:
             self.refused.add((cell.bed, cell.method))
             return None
@@ -101,7 +101,7 @@ class Scoreboard(Experiment[scoreboard.Cell, Row]):
             write_text(self.file, json.dumps(list(self.entries.values()), indent=0))
 
 
-def run(selection: Selection, file: Path | None, progress: bool) -> None:
+def bench_exact(selection: BoardSelection, file: Path | None, progress: bool) -> None:
     """Measure what ``file`` does not hold yet, write it there as JSON, and beside it tables and a page of all that it then holds.
 
     The tables of the selection are printed.
@@ -111,20 +111,20 @@ def run(selection: Selection, file: Path | None, progress: bool) -> None:
     board = Scoreboard(selection, file)
     with resumable(lambda: rows_kept(len(board.entries), file)):
         plan = run_experiment(board, progress=progress)
-    print(standings.markdown([board.entries[cell] for cell in plan if cell in board.entries]), end="")
+    print(standings.board_markdown([board.entries[cell] for cell in plan if cell in board.entries]), end="")
     for bed, method in sorted(board.refused):
         print(f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random numbers", file=sys.stderr)
     if file:
         _show(_ordered(list(board.entries.values())), file)
 
 
-def _named(row: Row) -> scoreboard.Cell:
-    return scoreboard.Cell(**{name: row[name] for name in scoreboard.Cell._fields})
+def _named(row: Row) -> scoreboard.BoardCell:
+    return scoreboard.BoardCell(**{name: row[name] for name in scoreboard.BoardCell._fields})
 
 
 def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows in the order of the boards, their cells and the methods, however many runs they come from."""
-    names = [*scoreboard.REFERENCES, *scoreboard.settings()]
+    names = [*scoreboard.REFERENCES, *scoreboard.board_methods()]
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
         board = BOARDS[row["bed"]]
@@ -139,9 +139,9 @@ def _show(rows: list[dict[str, Any]], file: Path) -> None:
     """Tables as Markdown, the pictures and the page beside ``file``."""
     command, said = f"posteriori {shlex.join(sys.argv[1:])}", standings.plateau(rows)
     head = f"Last command: `{command}`, {date.today().isoformat()}" + (f"\n\n{said}" if said else "")
-    write_text(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{standings.markdown(rows)}\n```\n{machine()}\n```\n")
+    write_text(file.with_suffix(".md"), f"# Scoreboard\n\n{head}\n\n{standings.board_markdown(rows)}\n```\n{machine()}\n```\n")
     drawn = [_costs(rows, file, schedule) for schedule in dict.fromkeys(r["schedule"] for r in rows if r["bed"] == "gmm25")]
-    write_text(file.with_suffix(".html"), standings.page(rows, command, machine(), [p for p in drawn if p]))
+    write_text(file.with_suffix(".html"), standings.board_page(rows, command, machine(), [p for p in drawn if p]))
 
 
 def _costs(rows: list[dict[str, Any]], file: Path, schedule: str) -> Path | None:
@@ -149,4 +149,4 @@ def _costs(rows: list[dict[str, Any]], file: Path, schedule: str) -> Path | None
     families = scoreboard.families()
     if not costs.chosen([r for r in rows if r["bed"] == "gmm25" and r["schedule"] == schedule], families):
         return None
-    return costs.figure(rows, families, file.with_name(f"{file.stem}-{schedule}.png"), schedule)
+    return costs.cost_figure(rows, families, file.with_name(f"{file.stem}-{schedule}.png"), schedule)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from posteriori.cli.lists import LISTED, Methods, Numbers, Unparted
+from posteriori.cli.lists import LISTED, Methods, Unparted, WholeNumbers
 
 bench_app = App(name="bench", help="Measure methods: where the posterior is known, and on photographs.")
 Beds = Annotated[tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256"] | str, ...], LISTED]
@@ -17,13 +17,13 @@ Photographs = Annotated[tuple[Literal["astronaut", "chelsea"] | str, ...], LISTE
 Problems = Annotated[tuple[Literal["blur", "downsample", "box", "random"] | str, ...], LISTED]
 
 
-@bench_app.command
-def exact(
+@bench_app.command(name="exact")
+def exact_command(
     *,
     bed: Beds = (),
     methods: Methods = (),
     cells: Unparted = (),
-    steps: Numbers = (),
+    steps: WholeNumbers = (),
     schedule: Schedules = (),
     seeds: int | None = None,
     without: Methods = (),
@@ -75,13 +75,13 @@ def exact(
         schedule = schedule or (("original",) if "gmm25" in bed else ())
         # Half a minute a row: not quick, unless it is asked for.
         without = without if methods else (*without, "ScorePriorVI")
-    runner.run(
-        runner.Selection(bed, methods, cells, steps, schedule, seeds, without, sample_seed), json_, not quiet and sys.stderr.isatty()
+    runner.bench_exact(
+        runner.BoardSelection(bed, methods, cells, steps, schedule, seeds, without, sample_seed), json_, not quiet and sys.stderr.isatty()
     )
 
 
-@bench_app.command
-def images(
+@bench_app.command(name="images")
+def images_command(
     *,
     images: Photographs = (),
     problems: Problems = (),
@@ -128,5 +128,7 @@ def images(
     if quick:
         images, limit = images or ("astronaut",), 5.0 if limit is None else limit
     sizes = (64, 10) if quick else (128, 100)
-    chosen = runner.Selection(images, problems, methods, sizes[0] if side is None else side, sizes[1] if steps is None else steps, limit)
-    runner.run(chosen, json_, out, not quiet and sys.stderr.isatty())
+    chosen = runner.PhotographSelection(
+        images, problems, methods, sizes[0] if side is None else side, sizes[1] if steps is None else steps, limit
+    )
+    runner.bench_photographs(chosen, json_, out, not quiet and sys.stderr.isatty())

@@ -16,7 +16,7 @@ from posteriori.problems.advice import rivals
 from posteriori.problems.entries import Entry, entries, read
 from posteriori.problems.file import USUAL
 from posteriori.report import comparison
-from posteriori.report.comparison import Row
+from posteriori.report.comparison import ComparedRow
 from posteriori.run import Run, read_json, write_json
 from posteriori.sample import sample
 
@@ -24,10 +24,10 @@ from posteriori.sample import sample
 ITS_OWN = (ArithmeticError, ValueError, TypeError, RuntimeError, NotImplementedError, MemoryError)
 
 
-def run(problem: Path, methods: Sequence[str], out: Path, *, progress: bool) -> None:
+def compare_methods(problem: Path, methods: Sequence[str], out: Path, *, progress: bool) -> None:
     """Run what is not there yet, each method in a folder of its own; print the table and write it, and the page, into ``out``."""
     given = problems.load(problem)
-    check_folder(given, out)
+    check_comparison(given, out)
     task = given.build()
     for note in task.notes:
         print(note, file=sys.stderr)
@@ -39,13 +39,13 @@ def run(problem: Path, methods: Sequence[str], out: Path, *, progress: bool) -> 
         rows.append(attempt(entry, given, task, out / entry.folder, progress))
         if rows[-1].reason:
             print(f"{entry.label}: {rows[-1].reason}", file=sys.stderr)
-    table = comparison.text(rows)
+    table = comparison.comparison_table(rows)
     write_text(out / "table.md", table + "\n")
-    page = comparison.write(out, rows, f"{type(task.posterior.given.A).__name__}: {len(rows)} methods compared")
+    page = comparison.write_comparison(out, rows, f"{type(task.posterior.given.A).__name__}: {len(rows)} methods compared")
     print(f"{table}\n\npage: {page}")
 
 
-def attempt(entry: Entry, given: problems.Problem, task: problems.Task, folder: Path, progress: bool) -> Row:
+def attempt(entry: Entry, given: problems.Problem, task: problems.Task, folder: Path, progress: bool) -> ComparedRow:
     """One method: its run, drawn or completed, or why there is none."""
     settings: dict[str, Any] = task.settings | {"steps": steps_of(entry.method, entry.steps or given.steps, USUAL)}
     settings["grid"] = entry.grid or given.grid
@@ -55,11 +55,11 @@ def attempt(entry: Entry, given: problems.Problem, task: problems.Task, folder: 
         record = report.save(done, task.posterior, folder, task.reference, **task.usual, method=entry.method)
     except ITS_OWN as error:
         kind = "" if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: "
-        return Row(entry.label, reason=f"{kind}{error}".removesuffix(": "))
-    return Row.of(entry.label, Run.load(folder).in_frame(), record)  # with the pictures that were kept beside the samples
+        return ComparedRow(entry.label, reason=f"{kind}{error}".removesuffix(": "))
+    return ComparedRow.of(entry.label, Run.load(folder).in_frame(), record)  # with the pictures that were kept beside the samples
 
 
-def check_folder(given: problems.Problem, out: Path) -> None:
+def check_comparison(given: problems.Problem, out: Path) -> None:
     """Raise ``ValueError`` when the folder holds runs of another problem, or something else."""
     place = out / "problem.json"
     if not place.exists():

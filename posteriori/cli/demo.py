@@ -21,7 +21,7 @@ STD, SIGMA, N = 2.0, 0.02, 4
 # lowest is lost from the spread of the samples, which is three times as wide.
 TOP, BOTTOM = 4.0, 0.01
 # Method, steps: what fits into two minutes on two cores.
-PLAN: tuple[tuple[methods.Method, int], ...] = (
+DEMO_PLAN: tuple[tuple[methods.Method, int], ...] = (
     # The closed-form widths: at low noise on a blur they lose nothing to the measured covariance, whose solves would take minutes here.
     # Midpoint costs two calls a step: half as many steps as ancestral ones would have, and 80 % intervals that hold more of the reference.
     (methods.DiffPIR(lam=0.25, width="matched", transition=methods.Midpoint()), 10),
@@ -32,7 +32,7 @@ PLAN: tuple[tuple[methods.Method, int], ...] = (
 )
 
 
-def run(out: Path, quick: bool) -> None:
+def run_demo(out: Path, quick: bool) -> None:
     """Write ``out/<method>/`` for each method and ``out/index.html``; print a table."""
     if out.exists() and any(out.iterdir()) and not (out / ".demo").exists():
         raise ValueError(f"{out} exists and is not a demo folder; choose another with --out")
@@ -51,7 +51,7 @@ def run(out: Path, quick: bool) -> None:
     print(f"A 256x256 photograph, Gaussian blur of std {STD:g} pixels, noise {SIGMA:g} of [0, 1]; {precision} network arithmetic.")
     print(f"PSNR of the measurement {float(psnr(y[None], x[None], 1.0)):.2f} dB, of the best Wiener filter {base:.2f} dB.\n")
     records = []
-    for method, steps in PLAN:
+    for method, steps in DEMO_PLAN:
         levels = grid.karras(steps // 2 if quick else steps, TOP, BOTTOM)
         with quiet():
             done = sample(post, method, n=2 if quick else N, grid=levels, seed=0, batch=1, progress=True)

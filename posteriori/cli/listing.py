@@ -25,7 +25,7 @@ def records() -> list[dict[str, Any]]:
     ]
 
 
-def text() -> str:
+def method_list() -> str:
     """An aligned table; claims below each row."""
     columns = ("name", "family", "needs", "cost", "reference")
     rows = [{**r, "needs": ", ".join(r["needs"]) or "-"} for r in records()]
@@ -50,7 +50,7 @@ COLUMNS = (
 SHARED_OUT = "8 clouds"
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def method_table(rows: list[dict[str, Any]]) -> str:
     """The method table of the documentation: what each method declares, and its medians and means on the scoreboard's ``rows``."""
     rows = [r for r in rows if any(_matches(r, c) for c in COLUMNS)]
     shown = [c for c in COLUMNS if any(_matches(r, c) for r in rows)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-MOST = 1000  # numbers that a range may stand for
+LONGEST_RANGE = 1000  # numbers that a range may stand for
 
 
 def words(given: Iterable[str]) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def words(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(word for part in given for piece in part.split(",") if (word := piece.strip()))
 
 
-def numbers(given: Iterable[str]) -> tuple[int, ...]:
+def whole_numbers(given: Iterable[str]) -> tuple[int, ...]:
     """Whole numbers; ``10-12`` is 10, 11, 12. Raises ``ValueError`` naming what is none."""
     out: list[int] = []
     for word in words(given):
@@ -29,9 +29,9 @@ def numbers(given: Iterable[str]) -> tuple[int, ...]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"expected whole numbers such as 20,100 or a range such as 10-12, got {word!r}")
         span = range(int(first), int(last or first) + 1)
-        if not 0 < len(span) <= MOST:
+        if not 0 < len(span) <= LONGEST_RANGE:
             raise ValueError(
-                f"the range {word!r} holds {len(span)} numbers; it runs from its smallest to its largest, at most {MOST} of them"
+                f"the range {word!r} holds {len(span)} numbers; it runs from its smallest to its largest, at most {LONGEST_RANGE} of them"
             )
         out += span
     return tuple(out)
@@ -72,7 +72,7 @@ def _words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 def _numbers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    return numbers(token.value for token in tokens)
+    return whole_numbers(token.value for token in tokens)
 
 
 def _word(kind: Any, tokens: Sequence[Token]) -> str:
@@ -87,7 +87,7 @@ LISTED = Parameter(converter=_words, consume_multiple=True, show_default=False, 
 Words = Annotated[tuple[str, ...], LISTED]
 UNPARTED = Parameter(converter=_raw, consume_multiple=True, show_default=False, show_choices=False)
 Unparted = Annotated[tuple[str, ...], UNPARTED]
-Numbers = Annotated[tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)]
+WholeNumbers = Annotated[tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)]
 if TYPE_CHECKING:
     Methods = Words
     Entries = Words

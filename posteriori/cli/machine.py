@@ -11,7 +11,7 @@ import torch
 PACKAGES = ("posteriori", "torch", "numpy", "safetensors", "pydantic", "pillow", "scikit-image", "tifffile", "diffusers", "lpips")
 
 
-def text() -> str:
+def machine_text() -> str:
     """Versions, processor, threads, accelerators, one per line."""
     lines = [f"python: {platform.python_version()}", f"system: {platform.system()} {platform.release()} {platform.machine()}"]
     for name in PACKAGES:

@@ -18,7 +18,7 @@ and those annotated `Path` start at the folder of the file. An operator gets the
 `pictures: true` whole numbers in a measured file are grey levels. Reading such a file imports that module, which runs its code: read
 problem files of others first.
 """
-METHODS = """# Methods
+METHODS_HEAD = """# Methods
 
 `method: NAME`, or a mapping with `name` and these settings. `preset: published` takes those of the paper where the method has them. A
 transition is `DDIM`, `ConstantFraction`, `Heun` or `Midpoint`, or a mapping with its name and settings. What settings mean is said by
@@ -26,9 +26,9 @@ transition is `DDIM`, `ConstantFraction`, `Heun` or `Midpoint`, or a mapping wit
 """
 
 
-def markdown() -> str:
+def key_reference() -> str:
     """The page of the documentation."""
-    whole = [HEAD, *(_shown(part) for part in keys.parts()), METHODS, *(_shown(part) for part in keys.methods())]
+    whole = [HEAD, *(_shown(part) for part in keys.parts()), METHODS_HEAD, *(_shown(part) for part in keys.methods())]
     return "\n".join(whole)
 
 

@@ -20,7 +20,7 @@ from posteriori.sample import sample
 from posteriori.settings import NonNegative, Setting
 
 
-def run(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float) -> None:
+def solve_problem(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float) -> None:
     """Solve, save, print. A folder that holds another run is refused before anything is computed."""
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
     given = problems.load(problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posteriori.cli.machine import text as machine
+from posteriori.cli.machine import machine_text as machine
 from posteriori.settings import suggestion
 from posteriori.studies import STUDIES, runner
 
@@ -14,7 +14,7 @@ def listing() -> str:
     return "\n".join(f"{name}: {STUDIES[name].question}" for name in sorted(STUDIES))
 
 
-def run(name: str | None, out: Path, quick: bool, progress: bool) -> None:
+def study_question(name: str | None, out: Path, quick: bool, progress: bool) -> None:
     """Run a study and print what it found. Raises ``ValueError`` for a name that is none of the known ones."""
     if name not in STUDIES:
         known = sorted(STUDIES)

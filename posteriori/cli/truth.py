@@ -10,7 +10,7 @@ from posteriori.problems.reading import Reading, as_image
 from posteriori.run import read_json
 
 
-def read(path: Path, folder: Path) -> Tensor:
+def read_truth(path: Path, folder: Path) -> Tensor:
     """A clean image (C, H, W) in the range that the run of ``folder``, or the first run in it, states; [0, 1] where it states none.
 
     Raises ``FileNotFoundError`` when there is no such file or run, ``ValueError`` where the picture has no data.

@@ -20,7 +20,7 @@ from torch import Tensor
 from posteriori.evaluation.distances import flat
 
 # Numbers whose ranks are found together.
-AT_ONCE = 2**22
+_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def members(samples: Tensor, reference: Tensor, level: float, *, seed: int = 0) 
     n, pool = len(x), torch.cat([truth, x])
     i = min(max(1, round((n + 1) * (1 - level) / 2)), n // 2)
     generator, shares = torch.Generator().manual_seed(seed), torch.zeros(n + 1, dtype=torch.float64)
-    for part in pool.split(max(1, AT_ONCE // len(pool)), 1):
+    for part in pool.split(max(1, _AT_ONCE // len(pool)), 1):
         # Ranks with ties broken at random: a stable sort after a shuffle.
         shuffled = torch.rand(part.shape, generator=generator).argsort(0).to(part.device)
         order = shuffled.gather(0, part.gather(0, shuffled).argsort(dim=0, stable=True))

@@ -14,7 +14,7 @@ from posteriori.evaluation.distances import flat
 from posteriori.likelihood import Posterior
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 
-PAIRS = 2**22  # numbers per block of a pairwise matrix
+_PAIRS = 2**22  # numbers per block of a pairwise matrix
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def mmd(a: Tensor, b: Tensor, *, bandwidth: float | None = None, kernels: int = 
 
 def _mean_kernel(x: Tensor, y: Tensor, widest: float, kernels: int) -> float:
     total = 0.0
-    for part in x.split(max(1, PAIRS // len(y))):
+    for part in x.split(max(1, _PAIRS // len(y))):
         # A kernel of half the bandwidth is the square of its neighbour: one exponential for all of them.
         k = torch.cdist(part, y).square_().mul_(-1 / widest).exp_()
         for _ in range(kernels):
@@ -92,7 +92,7 @@ def ksd(samples: Tensor, score: Callable[[Tensor], Tensor], *, c: float = 1.0, b
     x, s = flat(samples), flat(score(samples))
     total, (n, d) = 0.0, x.shape
     own, dots = (s * x).sum(1), x.square().sum(1)
-    for rows in torch.arange(n).split(max(1, PAIRS // n)):
+    for rows in torch.arange(n).split(max(1, _PAIRS // n)):
         r2 = (dots[rows, None] + dots - 2 * x[rows] @ x.T).clamp(min=0)
         # (s(y) - s(x)).(x - y), which multiplies 2 beta q^(beta - 1) = the factor of grad_x k = -grad_y k along x - y.
         across = x[rows] @ s.T + s[rows] @ x.T - own[rows, None] - own

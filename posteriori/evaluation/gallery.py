@@ -27,6 +27,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from posteriori import methods
 from posteriori.evaluation.baselines import best_linear
 from posteriori.evaluation.images import MetricUnavailable, lpips, psnr, ssim
+from posteriori.experiments import Row
 from posteriori.flags import quiet
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, settings
@@ -41,12 +42,11 @@ from posteriori.tasks.photographs import PHOTOGRAPHS, RANGE, SIGMA, Scene, scene
 BASELINE = "Wiener"
 # A finite sample this many widths of the range away from it is no picture any more.
 ASTRAY = 5.0
-SCORES = ("psnr", "ssim", "lpips", "chi2")
+IMAGE_SCORES = ("psnr", "ssim", "lpips", "chi2")
 COSTS = ("denoiser", "vjp", "seconds")
-Row = dict[str, Any]
 
 
-class Cell(NamedTuple):
+class PhotographCell(NamedTuple):
     """What a row is about; side in pixels."""
 
     image: str
@@ -56,7 +56,7 @@ class Cell(NamedTuple):
     steps: int
 
 
-def plan(images: list[str], problems: list[str], names: list[str], side: int, steps: int) -> Iterator[Cell]:
+def plan_photographs(images: list[str], problems: list[str], names: list[str], side: int, steps: int) -> Iterator[PhotographCell]:
     """Every row in order, the Wiener row first. Methods of the user's own are named by their import path.
 
     Raises ``ValueError`` naming an unknown image, problem or method, or a bad number, and for an own method that cannot be made.
@@ -75,16 +75,16 @@ def plan(images: list[str], problems: list[str], names: list[str], side: int, st
     for problem in problems:
         for image in images:
             for name in dict.fromkeys((BASELINE, *names)):
-                yield Cell(image, problem, name, side, steps)
+                yield PhotographCell(image, problem, name, side, steps)
 
 
-def measure(cell: Cell, prior: Prior, limit: float | None = None) -> tuple[Row, Tensor | None]:
+def measure_photograph(cell: PhotographCell, prior: Prior, limit: float | None = None) -> tuple[Row, Tensor | None]:
     """The row of a cell and its sample (3, side, side), None when there is none.
 
     limit: seconds after which a run is given up, with the outcome "stopped".
     """
     about, began = scene(cell.image, cell.problem, cell.side), time.perf_counter()
-    row: Row = {**cell._asdict(), "outcome": "finished", "reason": "", **dict.fromkeys((*SCORES, *COSTS)), "settings": None}
+    row: Row = {**cell._asdict(), "outcome": "finished", "reason": "", **dict.fromkeys((*IMAGE_SCORES, *COSTS)), "settings": None}
     if cell.method == BASELINE:
         x, _, _ = best_linear(about.given.y, about.given.linear, SIGMA, about.truth)
         return row | _scores(x, about) | {"denoiser": 0, "vjp": 0, "seconds": time.perf_counter() - began}, x
@@ -102,7 +102,7 @@ def measure(cell: Cell, prior: Prior, limit: float | None = None) -> tuple[Row, 
     return row, x
 
 
-def current(row: Row) -> bool:
+def still_current(row: Row) -> bool:
     """Whether a stored row still says what a new one would: not given up for lack of time, and of the method's present defaults."""
     if row["outcome"] == "stopped":
         return False
@@ -169,13 +169,13 @@ def _scores(x: Tensor, about: Scene) -> Row:
     }
 
 
-def table(rows: list[Row]) -> str:
+def photograph_tables(rows: list[Row]) -> str:
     """Markdown, one table per problem: PSNR of each image, the other numbers averaged over images, and every outcome but "finished"."""
     out = []
     for problem, side, steps in dict.fromkeys((r["problem"], r["side"], r["steps"]) for r in rows):
         part = [r for r in rows if (r["problem"], r["side"], r["steps"]) == (problem, side, steps)]
         images = list(dict.fromkeys(r["image"] for r in part))
-        names = [name for name in SCORES[1:] if name != "lpips" or any(r["lpips"] is not None for r in part)]
+        names = [name for name in IMAGE_SCORES[1:] if name != "lpips" or any(r["lpips"] is not None for r in part)]
         heads = ["method", *(f"PSNR {image}" for image in images), *(_HEADS[name] for name in (*names, *COSTS)), "outcome"]
         out += ["", f"**{problem}**, {side} x {side} pixels, {steps} steps, noise {SIGMA:g} of [0, 1], one sample", ""]
         out += ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 2) + "|---|"]

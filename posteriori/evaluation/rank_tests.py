@@ -31,7 +31,7 @@ def order(n: int, level: int) -> int | None:
     return twice // 200 if twice % 200 == 0 else None
 
 
-def inside(ranks: Tensor, n: int, level: int) -> Tensor | None:
+def inside_share(ranks: Tensor, n: int, level: int) -> Tensor | None:
     """Share of the functions of each problem whose truth lies in the interval of ``level`` per cent, (N,); None as ``order``."""
     i = order(n, level)
     return None if i is None else ((ranks >= i) & (ranks <= n - i)).double().mean(1)

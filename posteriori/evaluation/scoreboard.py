@@ -28,6 +28,7 @@ from posteriori.evaluation.boards import BOARDS
 from posteriori.evaluation.distances import gaussian_kl
 from posteriori.evaluation.exact import ExactPosterior, exact_posterior, oracle
 from posteriori.evaluation.probe import NotAffineError, affine_probe
+from posteriori.experiments import Row
 from posteriori.flags import quiet
 from posteriori.problems import own, solvers
 from posteriori.sample import sample
@@ -35,10 +36,9 @@ from posteriori.settings import suggestion
 from posteriori.tasks import BenchmarkTask
 
 REFERENCES = ("floor", "oracle", "prior")
-Row = dict[str, Any]
 
 
-class Cell(NamedTuple):
+class BoardCell(NamedTuple):
     """What a row is about; two rows with the same cell are the same measurement of a method."""
 
     bed: str
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
     seed: int
 
 
-def settings(n: int = 1000) -> dict[str, methods.Method[Any]]:
+def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     """The methods of the scoreboard by name: each with its default, and the settings that the literature reports on these beds.
 
     MMPS solves to convergence, which on these beds takes few products, and steps ancestrally as the oracle and most others do. Sequential
@@ -65,17 +65,17 @@ def settings(n: int = 1000) -> dict[str, methods.Method[Any]]:
 
 
 def families() -> dict[str, str]:
-    """The family of each of ``settings``, by its name on the scoreboard."""
-    return {name: method.family for name, method in settings().items()}
+    """The family of each of ``board_methods``, by its name on the scoreboard."""
+    return {name: method.family for name, method in board_methods().items()}
 
 
-def plan(bed: str, cells: list[str], schedules: list[str], steps: list[int], names: list[str], seeds: int) -> Iterator[Cell]:
+def plan_board(bed: str, cells: list[str], schedules: list[str], steps: list[int], names: list[str], seeds: int) -> Iterator[BoardCell]:
     """Every row of a run, seed by seed, so that an interrupted run has whole seeds.
 
-    names: of ``settings``, or import paths of methods of the user's own, with their default settings.
+    names: of ``board_methods``, or import paths of methods of the user's own, with their default settings.
     Raises ``ValueError`` for an unknown bed or method, and for an own one that cannot be made.
     """
-    known = [*REFERENCES, *settings()]
+    known = [*REFERENCES, *board_methods()]
     for name in names:
         if own.is_path(name):
             solvers.method(name)
@@ -89,10 +89,10 @@ def plan(bed: str, cells: list[str], schedules: list[str], steps: list[int], nam
                 for seed in range(seeds):
                     for name in names:
                         if BOARDS[bed].score or name != "floor":
-                            yield Cell(bed, cell, schedule, count, name, seed)
+                            yield BoardCell(bed, cell, schedule, count, name, seed)
 
 
-def measure(cell: Cell, sample_seed: int | None = None) -> Row | None:
+def measure_cell(cell: BoardCell, sample_seed: int | None = None) -> Row | None:
     """One row, or None when the method cannot work on the bed (or, on a Gaussian bed, is not an affine map of its random numbers).
 
     sample_seed: s of the seed rule above; the seed of the problem when None.
@@ -101,16 +101,16 @@ def measure(cell: Cell, sample_seed: int | None = None) -> Row | None:
     return row if row is None or not own.is_path(cell.method) else row | {"code": own.code(solvers.method(cell.method))}
 
 
-def current(row: Row, cells: Sequence[Cell]) -> bool:
+def current(row: Row, cells: Sequence[BoardCell]) -> bool:
     """Whether a stored row still says what a new one would: not where it is of a user's own method whose file has changed since."""
     asked = {cell.method for cell in cells if own.is_path(cell.method)}
     return row["method"] not in asked or row.get("code") == own.code(solvers.method(row["method"]))
 
 
-def _method(cell: Cell) -> methods.Method[Any]:
+def _method(cell: BoardCell) -> methods.Method[Any]:
     if own.is_path(cell.method):
         return solvers.method(cell.method)
-    return methods.Unconditional() if cell.method in REFERENCES else settings(BOARDS[cell.bed].n or 8)[cell.method]
+    return methods.Unconditional() if cell.method in REFERENCES else board_methods(BOARDS[cell.bed].n or 8)[cell.method]
 
 
 @lru_cache(maxsize=2)
@@ -123,12 +123,12 @@ def _problem(name: str, cell: str, seed: int, schedule: str, s: int) -> tuple[Be
     return task, truth, board.score(task.exact(board.n, seed=2 * s + 2), task.bed, truth)
 
 
-def _target(cell: Cell, task: BenchmarkTask) -> Any:
+def _target(cell: BoardCell, task: BenchmarkTask) -> Any:
     """The posterior to sample. Raises ``TypeError`` for an oracle where the exact score is not known."""
     return oracle(task.posterior) if cell.method == "oracle" else task.posterior
 
 
-def _drawn(cell: Cell, s: int) -> Row | None:
+def _drawn(cell: BoardCell, s: int) -> Row | None:
     board = BOARDS[cell.bed]
     assert board.score is not None
     (task, truth, floor), method = _problem(cell.bed, cell.cell, cell.seed, cell.schedule, s), _method(cell)
@@ -174,14 +174,14 @@ def _drawn(cell: Cell, s: int) -> Row | None:
     return row | {"value": score[board.metric], "all": score}
 
 
-def _uses(cell: Cell, method: methods.Method[Any], vjp: float) -> str:
+def _uses(cell: BoardCell, method: methods.Method[Any], vjp: float) -> str:
     """What a row may look at: the score alone, products with the denoiser's Jacobian as well, or the mixture itself."""
     if cell.method in ("floor", "oracle") or "closed form" in method.requires:
         return "mixture"
     return "Jacobian" if vjp else "score"
 
 
-def _probed(cell: Cell) -> Row | None:
+def _probed(cell: BoardCell) -> Row | None:
     board = BOARDS[cell.bed]
     task, method = board.make(cell.cell, cell.seed, cell.schedule), _method(cell)
     if method.refuses(task.posterior):

@@ -37,7 +37,7 @@ SHOWN = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """One method: its label, what it came to (``numbers`` by the keys of ``COLUMNS``), sentences, or why it did not finish."""
 
     label: str
@@ -47,28 +47,28 @@ class Row:
     run: Run | None = None
 
     @classmethod
-    def of(cls, label: str, run: Run, record: dict[str, Any]) -> Row:
+    def of(cls, label: str, run: Run, record: dict[str, Any]) -> ComparedRow:
         """From a run and its summary."""
         extra = {"steps": len(run.config["levels"]) - 1, "log_evidence": run.log_evidence, "flagged": len(record["flags"])}
         return cls(label, record | {kind: run.counts[kind] for kind in ("denoiser", "vjp")} | extra, tuple(record["flags"]), None, run)
 
 
-def _used(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+def _used(rows: Sequence[ComparedRow]) -> list[tuple[str, str, str]]:
     """The columns in which any row has a number."""
     return [column for column in COLUMNS if any(row.numbers.get(column[1]) is not None for row in rows)]
 
 
-def _cells(row: Row, columns: Sequence[tuple[str, str, str]]) -> list[str]:
+def _cells(row: ComparedRow, columns: Sequence[tuple[str, str, str]]) -> list[str]:
     values = [(row.numbers.get(key), form) for _, key, form in columns]
     return [row.label, *("-" if value is None else format(value, form) for value, form in values)]
 
 
-def _outcomes(rows: Sequence[Row]) -> list[str] | None:
+def _outcomes(rows: Sequence[ComparedRow]) -> list[str] | None:
     """The last cells of the rows, where any has a reason to state."""
     return [row.reason or "" for row in rows] if any(row.reason for row in rows) else None
 
 
-def text(rows: Sequence[Row]) -> str:
+def comparison_table(rows: Sequence[ComparedRow]) -> str:
     """A Markdown table, padded so that it reads as plain text; below it the flags, by method."""
     columns = _used(rows)
     lines = [["Method", *(head for head, *_ in columns)], *(_cells(row, columns) for row in rows)]
@@ -86,7 +86,7 @@ def text(rows: Sequence[Row]) -> str:
     return "\n".join([*table, *([""] if notes else []), *notes])
 
 
-def write(folder: Path, rows: Sequence[Row], title: str) -> Path:
+def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> Path:
     """Write ``folder/index.html``, which needs no other file; returns its path."""
     columns = _used(rows)
     ends = _outcomes(rows)
@@ -115,10 +115,10 @@ def write(folder: Path, rows: Sequence[Row], title: str) -> Path:
     return place
 
 
-def _pictures(rows: Sequence[Row]) -> str:
+def _pictures(rows: Sequence[ComparedRow]) -> str:
     """One row of pictures a method, all on one grey scale, and the standard deviations on one of their own."""
     runs = [row.run for row in rows if row.run is not None]
-    inputs = [f"<td>{shown}</td>" for shown in (*figures.measured(runs[0]), *figures.compared(runs[0], rows[0].numbers))]
+    inputs = [f"<td>{shown}</td>" for shown in (*figures.measured_figures(runs[0]), *figures.compared(runs[0], rows[0].numbers))]
     top = max((float(_flat(run.std).max()) for run in runs if len(run.samples) > 1), default=0.0)
     lines = [f'<tr><td class="name">given</td>{"".join(inputs)}</tr>'] if any(inputs) else []
     for row in rows:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
+from posteriori.evaluation.scoreboard import REFERENCES
+from posteriori.experiments import Row
 from posteriori.files import write_bytes
-from posteriori.report.standings import REFERENCES
 
-Row = dict[str, Any]
 # One colour for each family, dark enough for lines on white and apart for the colour-blind (after Okabe and Ito).
-COLOURS = {"smc": "#0072b2", "explicit": "#d55e00", "decoupled": "#009e73", "variational": "#a0569b"}
+FAMILY_COLOURS = {"smc": "#0072b2", "explicit": "#d55e00", "decoupled": "#009e73", "variational": "#a0569b"}
 VJP = 2.0
 
 
@@ -27,7 +26,7 @@ def chosen(rows: list[Row], families: dict[str, str]) -> list[str]:
         if row["method"] in families and row["value"] is not None:
             totals.setdefault(row["method"], []).append(row["value"] / max(row["floor"], 1e-12))
     out = [name for name in totals if families[name] == "smc"]
-    for family in COLOURS:
+    for family in FAMILY_COLOURS:
         mine = {name: v for name, v in totals.items() if families[name] == family != "smc"}
         longest = max(map(len, mine.values()), default=0)
         means = {name: sum(v) / len(v) for name, v in mine.items() if len(v) == longest}
@@ -35,7 +34,7 @@ def chosen(rows: list[Row], families: dict[str, str]) -> list[str]:
     return out
 
 
-def figure(rows: list[Row], families: dict[str, str], path: Path, schedule: str) -> Path:
+def cost_figure(rows: list[Row], families: dict[str, str], path: Path, schedule: str) -> Path:
     """Write a picture (the suffix of ``path`` says of which kind) of the gmm25 rows of one schedule; returns ``path``.
 
     families: the family of each method's name. x: calls per sample (a vector-Jacobian product counts two); y: mean sliced Wasserstein
@@ -57,7 +56,7 @@ def figure(rows: list[Row], families: dict[str, str], path: Path, schedule: str)
             points = _points([r for r in part if r["method"] == name])
             if points:
                 strong = families[name] == "smc"
-                place.plot(*zip(*points, strict=True), "o-", ms=4, lw=2 if strong else 1.2, color=COLOURS[families[name]])
+                place.plot(*zip(*points, strict=True), "o-", ms=4, lw=2 if strong else 1.2, color=FAMILY_COLOURS[families[name]])
                 place.annotate(name, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=7, va="center")
         floors = [r["floor"] for r in part]
         place.axhline(sum(floors) / len(floors), color="#555", ls="--", lw=1)

@@ -14,18 +14,18 @@ from posteriori.measurements.pictures import flat, gradient, heat, image, limits
 from posteriori.run import Run
 
 Span = tuple[float, float]
-SAMPLES = 4
+SAMPLES_SHOWN = 4
 # A picture of the scene whose numbers lie outside the range of images more often than this is shown in a scale of its own.
 OUTSIDE = 0.25
 # Decades of a k-space that are shown below its largest magnitude.
 DECADES = 5.0
 
 
-def scale(run: Run) -> Span:
+def picture_scale(run: Run) -> Span:
     """The values of black and white of all pictures of the scene: the stated range, else what the samples span (magnitudes from 0)."""
     if run.config["range"]:
         return limits(run.config["range"], magnitudes(run))
-    shown = [planes for row in run.samples[:SAMPLES] if (planes := pictured(row)) is not None]
+    shown = [planes for row in run.samples[:SAMPLES_SHOWN] if (planes := pictured(row)) is not None]
     values = torch.stack(shown) if shown else run.samples.real
     return (0.0 if magnitudes(run) else float(values.min())), top(values, 0.999)
 
@@ -35,7 +35,7 @@ def magnitudes(run: Run) -> bool:
     return run.samples.is_complex() or (run.samples.ndim == 4 and run.samples.shape[1] == 2)
 
 
-def measured(run: Run) -> list[str]:
+def measured_figures(run: Run) -> list[str]:
     """What was measured: the picture or the map that y is, k-space by its magnitude, and the back-projection where that says more."""
     out, extras = [], run.extras
     if "measurement" in extras:
@@ -53,7 +53,7 @@ def measured(run: Run) -> list[str]:
 
 
 def _measurement(y: Tensor, run: Run) -> str:
-    low, high = scale(run)
+    low, high = picture_scale(run)
     stored, y = y.shape[-2:], _framed(y, run)
     seen = y[~y.isnan()]
     hidden = "; light blue was not measured" if len(seen) < y.numel() else ""
@@ -85,19 +85,19 @@ def _same_scene(y: Tensor, run: Run) -> bool:
     return abs(math.log(y.shape[1] * shape[2] / (y.shape[2] * shape[1]))) < 0.05
 
 
-def drawn(run: Run) -> list[str]:
+def drawn_figures(run: Run) -> list[str]:
     """Mean, standard deviation and samples; for what is no picture the mean as a curve."""
     mean = pictured(run.mean)
     if mean is None:
         return [curve(run)]
-    low, high = scale(run)
+    low, high = picture_scale(run)
     parts = [figure(uri(image(mean, low, high)), "Mean", f"of {len(run.samples)} sample{'s' if len(run.samples) > 1 else ''}")]
     if len(run.samples) > 1:
         spread = flat(run.std)
         end = top(spread)
         said = f"root mean square over channels; 0.5 % of the pixels lie above the scale, at most {float(spread.max()):.3g}"
         parts.append(figure(uri(heat(spread, 0.0, end)), "Standard deviation", said, (0.0, end)))
-    for k, row in enumerate(run.samples[:SAMPLES]):
+    for k, row in enumerate(run.samples[:SAMPLES_SHOWN]):
         planes = pictured(row)
         if planes is not None:
             parts.append(figure(uri(image(planes, low, high)), f"Sample {k}", span(planes)))
@@ -106,7 +106,7 @@ def drawn(run: Run) -> list[str]:
 
 def compared(run: Run, record: dict[str, Any]) -> list[str]:
     """The true image and another estimate where they are known."""
-    low, high = scale(run)
+    low, high = picture_scale(run)
     usual = record.get("baseline") or {"name": "Wiener filter", "psnr": None}
     said = {"baseline": "" if usual["psnr"] is None else f"PSNR {usual['psnr']:.2f} dB, "}
     out = []
@@ -167,6 +167,6 @@ def legend(run: Run) -> str:
     """One sentence on the scale that all pictures of the scene share; empty where there is none."""
     if pictured(run.mean) is None:
         return ""
-    low, high = scale(run)
+    low, high = picture_scale(run)
     what = "Magnitudes" if magnitudes(run) else "Pictures of the scene"
     return f"{what} share one scale: black is {low:.3g}, white is {high:.3g}. A click enlarges a picture, another brings it back."

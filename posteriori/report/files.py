@@ -7,7 +7,7 @@ from pathlib import Path
 from posteriori.files import write_bytes
 from posteriori.measurements import Depth, write_image
 from posteriori.measurements.pictures import barred, flat, pictured, top
-from posteriori.report.figures import scale
+from posteriori.report.figures import picture_scale
 from posteriori.run import Run
 
 
@@ -22,7 +22,7 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
     if mean is None:
         return [f"no pictures: samples of shape {tuple(run.samples.shape[1:])} are not grey or RGB; they are in samples.safetensors"]
     depth = depth or Depth()
-    low, high = depth.ends(*scale(run))
+    low, high = depth.ends(*picture_scale(run))
     shown = [planes for row in run.samples if (planes := pictured(row)) is not None]
     clipped = 0
     for name, planes in [*((f"sample-{k:03d}", planes) for k, planes in enumerate(shown)), ("mean", mean)]:
@@ -36,7 +36,7 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
             "samples.safetensors holds them all (Run.load(...).in_frame() is cut)"
         )
     if depth.bits == 16:
-        said.append(f"pictures: 16 bits as the measurement, {depth.said(*scale(run))}")
+        said.append(f"pictures: 16 bits as the measurement, {depth.said(*picture_scale(run))}")
     if clipped:
         total = sum(planes.numel() for planes in shown)
         said.append(f"pictures: {clipped} of {total} values lie outside [{low:g}, {high:g}]; clipped in the files, not in the samples")

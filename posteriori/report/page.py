@@ -81,15 +81,15 @@ def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
 def _body(runs: list[tuple[Run, dict[str, Any]]]) -> list[str]:
     """Pictures first: of one run all side by side, of several what they share and then each of them; the table where it compares most."""
     (run, record), records = runs[0], [record for _, record in runs]
-    shared = [*figures.measured(run)], [*figures.compared(run, record)]
+    shared = [*figures.measured_figures(run)], [*figures.compared(run, record)]
     if len(runs) == 1:
-        grid = [*shared[0], *figures.drawn(run), *shared[1], *figures.residual(run)]
+        grid = [*shared[0], *figures.drawn_figures(run), *shared[1], *figures.residual(run)]
         parts = [*_doubts(record), *_grid(grid), _said(figures.legend(run)), *_notes(run, record)]
         return [*parts, "<h2>Numbers</h2>", _table(records), _about(run)]
     parts = [*_grid([*shared[0], *shared[1]]), _said(figures.legend(run)), "<h2>Methods</h2>", _table(records)]
     for run, record in runs:
         parts += [f"<h2>{html.escape(run.config['method'])}</h2>", _said(f"Its samples: {words.trust(run, record)}."), *_doubts(record)]
-        parts += [*_notes(run, record), *_grid([*figures.drawn(run), *figures.residual(run)]), _about(run)]
+        parts += [*_notes(run, record), *_grid([*figures.drawn_figures(run), *figures.residual(run)]), _about(run)]
     return parts
 
 
@@ -100,7 +100,7 @@ def _doubts(record: dict[str, Any]) -> list[str]:
 
 
 def _notes(run: Run, record: dict[str, Any]) -> list[str]:
-    return [_said(text) for text in (words.known(run), words.spread(run, record)) if text]
+    return [_said(text) for text in (words.known(run), words.spread_in_words(run, record)) if text]
 
 
 def _grid(pictures: list[str]) -> list[str]:

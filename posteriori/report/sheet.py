@@ -16,10 +16,10 @@ from posteriori.files import write_bytes
 LABEL, HEAD, FOOT, GAP = 110, 30, 14, 4
 TILE, LETTER = 96, 6
 INK, SOFT, PAPER, EMPTY = (27, 31, 39), (90, 99, 114), (255, 255, 255), (236, 238, 242)
-Entry = tuple[Tensor | None, str]
+SheetEntry = tuple[Tensor | None, str]
 
 
-def contact_sheet(path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Entry]]], side: int) -> tuple[int, int]:
+def contact_sheet(path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[SheetEntry]]], side: int) -> tuple[int, int]:
     """Write the sheet as PNG; returns its width and height in pixels.
 
     heads: one label per column, of up to two lines. rows: a label, and for each column a picture (3, side, side) in [0, 1], or None, and a

@@ -6,15 +6,14 @@ import base64
 import html
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
+from posteriori.evaluation.scoreboard import REFERENCES
+from posteriori.experiments import Row
 from posteriori.report.page import STYLE
 
-Row = dict[str, Any]
 Group = tuple[str, str, int]
-REFERENCES = ("floor", "oracle", "prior")
 USES = "uses: score = denoiser calls alone; Jacobian = products with its Jacobian as well; mixture = the prior's closed form"
 
 
@@ -37,7 +36,7 @@ def tables(rows: list[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
     return out
 
 
-def markdown(rows: list[Row]) -> str:
+def board_markdown(rows: list[Row]) -> str:
     """All tables as Markdown."""
     out = [USES + ".", ""]
     for title, head, lines in tables(rows):
@@ -46,7 +45,7 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(out).strip() + "\n"
 
 
-def page(rows: list[Row], command: str, machine: str, pictures: list[Path]) -> str:
+def board_page(rows: list[Row], command: str, machine: str, pictures: list[Path]) -> str:
     """One self-contained page: what was run, why explicit methods plateau, pictures (PNG files, taken in), the tables."""
     parts = ["<h1>Scoreboard</h1>", f'<p class="lead">Methods on posteriors known in closed form. <code>{html.escape(command)}</code></p>']
     said = plateau(rows)

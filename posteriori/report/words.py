@@ -84,11 +84,11 @@ def known(run: Run) -> str:
     share = f" (black to white is {run.config['range'][1] - run.config['range'][0]:g})" if run.config["range"] else ""
     return (
         f"If the samples are right, half of the pixels are known to within ±{half:.2g}{share}, and 95 % to within ±{most:.2g} "
-        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). The least sure 5 % lie {where(run, wide, planes)}."
+        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). The least sure 5 % lie {where_it_misses(run, wide, planes)}."
     )
 
 
-def where(run: Run, wide: Tensor, mean: Tensor) -> str:
+def where_it_misses(run: Run, wide: Tensor, mean: Tensor) -> str:
     """In which part of the picture the widest twentieth of the intervals lies: unmeasured pixels, a ninth of it, or edges."""
     least = wide >= top(wide, 0.95)
     hidden = _hidden(run, wide)
@@ -116,7 +116,7 @@ def _hidden(run: Run, wide: Tensor) -> Tensor | None:
     return interpolate(y.isnan().any(0).double()[None, None], size=wide.shape, mode="nearest")[0, 0] > 0.5
 
 
-def spread(run: Run, record: Record) -> str:
+def spread_in_words(run: Run, record: Record) -> str:
     """What the spread of the samples is worth, in sentences; empty when nothing is known."""
     said, kept, inside = [], record.get("kept"), record.get("inside_80")
     if kept is not None:

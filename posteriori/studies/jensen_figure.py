@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from posteriori.experiments import Row
-from posteriori.report.costs import COLOURS
+from posteriori.report.costs import FAMILY_COLOURS
 
 # A method breaks where its distance to the posterior is more than this many times that of exact draws.
 BROKEN = 3.0
@@ -54,7 +54,7 @@ def breaks(rows: list[Row], method: str) -> float | None:
 def _look(method: str) -> dict[str, object]:
     """Colour of the family; line and marker tell its members apart."""
     rank = [m for m in _FAMILIES if _FAMILIES[m] == _FAMILIES[method]].index(method)
-    return {"color": COLOURS[_FAMILIES[method]], "ls": STYLES[rank], "marker": MARKERS[rank]}
+    return {"color": FAMILY_COLOURS[_FAMILIES[method]], "ls": STYLES[rank], "marker": MARKERS[rank]}
 
 
 def draw_ratios(rows: list[Row]) -> Figure:
@@ -92,7 +92,7 @@ def _phases(place: Axes, rows: list[Row]) -> None:
     """Both ratios of each method, or why there are none."""
     known = names(rows, "phase")
     for k, method in enumerate(known):
-        colour = COLOURS[_FAMILIES[method]]
+        colour = FAMILY_COLOURS[_FAMILIES[method]]
         distance, stein = (mean_ratio(rows, method, None, column) for column in ("ratio", "ksd_ratio"))
         if distance is None or stein is None:
             outcome = next(r["outcome"] for r in rows if r["problem"] == "phase" and r["method"] == method and r["outcome"] != "finished")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posteriori.experiments import Row
-from posteriori.report.costs import COLOURS, cost
+from posteriori.report.costs import FAMILY_COLOURS, cost
 
 # From the start of a name to the family whose colour it has.
 _FAMILIES = {"FPS": "smc", "TDS": "smc", "MomentSMC": "smc", "VI": "variational", "DPS": "explicit", "DAPS": "decoupled"}
@@ -16,7 +16,7 @@ GREY, MARKERS = "#555555", ("o", "s", "^")
 
 
 def colour(method: str) -> str:
-    return next((COLOURS[family] for start, family in _FAMILIES.items() if method.startswith(start)), GREY)
+    return next((FAMILY_COLOURS[family] for start, family in _FAMILIES.items() if method.startswith(start)), GREY)
 
 
 def mean_column(rows: list[Row], method: str, column: str, separation: float | None = None) -> float | None:

@@ -13,10 +13,21 @@ from torch import Tensor
 
 from posteriori.evaluation import calibration
 from posteriori.evaluation.exact import exact_posterior, oracle
-from posteriori.evaluation.rank_tests import BINS, STRICT, found_below, histogram, inside, leaning, order, standard_error, uniform, verdict
+from posteriori.evaluation.rank_tests import (
+    BINS,
+    STRICT,
+    found_below,
+    histogram,
+    inside_share,
+    leaning,
+    order,
+    standard_error,
+    uniform,
+    verdict,
+)
 from posteriori.experiments import Cell, Row
 from posteriori.likelihood import Posterior
-from posteriori.report.costs import COLOURS
+from posteriori.report.costs import FAMILY_COLOURS
 from posteriori.sample import sample
 from posteriori.studies.base import Study
 from posteriori.studies.coverage_problems import (
@@ -112,7 +123,7 @@ def _scores(ranks: Tensor, n: int) -> Row:
     out: Row = {}
     z = []
     for level in LEVELS:
-        shares = inside(ranks, n, level)
+        shares = inside_share(ranks, n, level)
         if shares is not None:
             covered, se = float(shares.mean()), standard_error(shares, level, ranks.shape[1])
             out |= {f"cover_{level}": covered, f"se_{level}": se}
@@ -153,13 +164,13 @@ def _draw(rows: list[Row]) -> Figure:
         tick.set_color(_colour(name))
     shapes = {"o": "all functions, with 3 standard errors", "s": "seen", "D": "unseen", "v": "norm", "^": "fit"}
     marks = [Line2D([], [], marker=m, ls="", color="#222222", mfc="none" if m != "o" else None, ms=5, label=t) for m, t in shapes.items()]
-    kinds = [Line2D([], [], color=c, lw=4, label=name) for name, c in {"reference": "#222222", **COLOURS}.items()]
+    kinds = [Line2D([], [], color=c, lw=4, label=name) for name, c in {"reference": "#222222", **FAMILY_COLOURS}.items()]
     figure.legend(handles=[*marks, *kinds], loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return figure
 
 
 def _colour(name: str) -> str:
-    return "#222222" if name in EXACT_AND_BASELINES else COLOURS[SETUPS["mixture"][name][0].family]
+    return "#222222" if name in EXACT_AND_BASELINES else FAMILY_COLOURS[SETUPS["mixture"][name][0].family]
 
 
 def _intervals(place: Axes, rows: list[Row], bed: str, names: Sequence[str]) -> None:

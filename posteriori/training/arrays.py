@@ -12,11 +12,11 @@ import numpy as np
 from posteriori.measurements import read_array, read_image
 from posteriori.measurements.arrays import SUFFIXES as ARRAYS
 
-PICTURES = (".tif", ".tiff", ".png")
-SUFFIXES = (*ARRAYS, ".npz", *PICTURES)
+_PICTURES = (".tif", ".tiff", ".png")
+ARRAY_FILES = (*ARRAYS, ".npz", *_PICTURES)
 
 
-def read_arrays(
+def read_windowed(
     paths: Sequence[str | Path], channels: int, window: tuple[float, float], *, key: str | None = None, clip: bool = False
 ) -> list[np.ndarray]:
     """Images (H, W, channels) float32 in which window[0] is -1 and window[1] is 1.
@@ -49,15 +49,15 @@ def _files(paths: Sequence[str | Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES)
+        inside = sorted(file for file in path.glob("*") if file.suffix.lower() in ARRAY_FILES)
         if not inside:
-            raise FileNotFoundError(f"no array ({', '.join(SUFFIXES)}) in the training folder {path}")
+            raise FileNotFoundError(f"no array ({', '.join(ARRAY_FILES)}) in the training folder {path}")
         yield from inside
 
 
 def _numbers(path: Path, key: str | None) -> np.ndarray:
     """What a file stores, without any scale."""
-    if path.suffix.lower() in PICTURES:
+    if path.suffix.lower() in _PICTURES:
         x, info = read_image(path, scale=1.0)
         return x.numpy() if info.stored.startswith("float") else x.double().round().numpy()
     if path.suffix != ".npz":

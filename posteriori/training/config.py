@@ -10,52 +10,52 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from posteriori.measurements.files import checked
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0, strict=True)]
+_Positive = Annotated[float, Field(gt=0)]
+_Count = Annotated[int, Field(gt=0, strict=True)]
 
 
-class Part(BaseModel):
+class _ConfigPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Network(Part):
+class NetworkShape(_ConfigPart):
     """Arguments of ``posteriori.priors.unet.UNet``."""
 
-    channels: Count
-    widths: tuple[Count, ...]
-    blocks: tuple[Count, ...]
-    unshuffle: Count = 1
-    embedding: Count = 256
+    channels: _Count
+    widths: tuple[_Count, ...]
+    blocks: tuple[_Count, ...]
+    unshuffle: _Count = 1
+    embedding: _Count = 256
 
 
-class Images(Part):
+class Images(_ConfigPart):
     """Folders of photographs, read at several scales."""
 
     kind: Literal["images"]
     folders: tuple[Path, ...]
-    scales: tuple[Positive, ...] = (1.0,)
-    crop: Count
+    scales: tuple[_Positive, ...] = (1.0,)
+    crop: _Count
     turns: bool = True
 
 
-class Digits(Part):
+class Digits(_ConfigPart):
     """One array (N, h, w) of an .npz file, centred in squares."""
 
     kind: Literal["npz"]
     file: Path
     key: str
-    crop: Count
+    crop: _Count
     turns: bool = False
 
 
-class Arrays(Part):
+class Arrays(_ConfigPart):
     """Measured numbers in files or folders, see ``training.arrays``. window: the numbers that become -1 and 1, such as [-1000, 1500] for
     Hounsfield units; for complex images (two channels) it lies evenly around 0. clip: cut what lies outside, instead of refusing it."""
 
     kind: Literal["arrays"]
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
     window: tuple[float, float]
-    crop: Count
+    crop: _Count
     key: str | None = None
     clip: Annotated[bool, Field(strict=True)] = False
     turns: bool = True
@@ -67,21 +67,21 @@ class Arrays(Part):
         return self
 
 
-class HeldOut(Part):
+class HeldOut(_ConfigPart):
     """The share of the images, drawn by the seed of the run, that are not trained on; and the crops of them on which the loss is told."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    crops: Count = 64
+    crops: _Count = 64
 
 
-class NoiseLevels(Part):
+class NoiseLevels(_ConfigPart):
     """ln(sigma) ~ N(log_mean, log_std^2)."""
 
     log_mean: float
-    log_std: Positive
+    log_std: _Positive
 
 
-class Optimizer(Part):
+class Optimizer(_ConfigPart):
     """AdamW, or Muon for the inner convolutions with AdamW for the rest.
 
     The rate rises over ``warmup`` steps, stays, and falls linearly to 0 over the last ``decay`` steps: a run can be prolonged by
@@ -89,41 +89,41 @@ class Optimizer(Part):
     """
 
     name: Literal["adamw", "muon"] = "adamw"
-    rate: Positive
-    warmup: Count = 100
-    decay: Count
-    clip: Positive = 1.0
+    rate: _Positive
+    warmup: _Count = 100
+    decay: _Count
+    clip: _Positive = 1.0
 
 
-class Card(Part):
+class PriorCard(_ConfigPart):
     """What the saved prior says about itself, beside what the run knows."""
 
     description: str
     training_data: str
     licence: str
-    sigma_max: Positive
-    sigma_min: Positive
+    sigma_max: _Positive
+    sigma_min: _Positive
 
 
-class Training(Part):
+class TrainingConfig(_ConfigPart):
     name: str
-    network: Network
+    network: NetworkShape
     data: Annotated[Images | Digits | Arrays, Field(discriminator="kind")]
     noise: NoiseLevels
     optimizer: Optimizer
-    card: Card
-    sigma_data: Positive = 0.5
-    steps: Count
-    batch: Count
+    card: PriorCard
+    sigma_data: _Positive = 0.5
+    steps: _Count
+    batch: _Count
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
     autocast: Literal["none", "bfloat16"] = "bfloat16"
-    threads: Count = 2
+    threads: _Count = 2
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    checkpoint_every: Count = 200
+    checkpoint_every: _Count = 200
     held_out: HeldOut = HeldOut()
 
 
-def read(file: str | Path) -> Training:
+def read_config(file: str | Path) -> TrainingConfig:
     """Read and check a training file. Relative data paths are taken from the file's own folder.
 
     Raises ``ValueError`` with one line for each bad field, or ``FileNotFoundError``.
@@ -138,7 +138,7 @@ def read(file: str | Path) -> Training:
     if "prior" in raw and "operator" in raw:
         raise ValueError(f"{file} describes a problem, not a training: posteriori solve {file} --out FOLDER")
     try:
-        config = Training.model_validate(raw)
+        config = TrainingConfig.model_validate(raw)
     except ValidationError as error:
         raise ValueError(f"{file}\n" + "\n".join(f"  {_told(item)}" for item in error.errors())) from None
     return config.model_copy(update={"data": _beside(config.data, file.parent)})

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+PICTURE_FILES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 
 
 class Crops:
@@ -83,9 +83,9 @@ def read_folders(folders: Sequence[str | Path], channels: int, scales: Sequence[
         raise ValueError(f"photographs have 1 or 3 channels, network.channels is {channels}; other images are data of kind: arrays")
     images, weights = [], []
     for folder in map(Path, folders):
-        files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+        files = sorted(f for f in folder.glob("*") if f.suffix.lower() in PICTURE_FILES)
         if not files:
-            raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) in the training folder {folder}")
+            raise FileNotFoundError(f"no image ({', '.join(sorted(PICTURE_FILES))}) in the training folder {folder}")
         for file in files:
             with Image.open(file) as picture:
                 if picture.mode.startswith(("I", "F")) or getattr(picture, "n_frames", 1) > 1:

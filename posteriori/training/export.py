@@ -19,12 +19,12 @@ from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.rng import Streams
-from posteriori.training.config import Digits, Training
+from posteriori.training.config import Digits, TrainingConfig
 from posteriori.training.score_matching import crops
 
 
 def export(
-    config: Training,
+    config: TrainingConfig,
     folder: str | Path,
     target: str | Path,
     *,
@@ -74,12 +74,12 @@ def export(
     return saved
 
 
-def variance(config: Training, count: int = 1024) -> float:
+def variance(config: TrainingConfig, count: int = 1024) -> float:
     """Variance of one number of a training crop in [-1, 1], averaged over the crop, from ``count`` crops."""
     return float(crops(config).batch(count, config.seed, 0).double().var(0).mean())
 
 
-def errors(prior: Network, config: Training, count: int = 64, levels: int = 17) -> tuple[tuple[float, float], ...]:
+def errors(prior: Network, config: TrainingConfig, count: int = 64, levels: int = 17) -> tuple[tuple[float, float], ...]:
     """(sigma, mean squared error per number) of the denoiser on ``count`` training crops, at levels even in log sigma."""
     x0 = crops(config).batch(count, config.seed, 1)
     table = []
@@ -110,7 +110,7 @@ def sheet(images: Tensor, file: Path) -> None:
     write_bytes(file, content.getvalue())
 
 
-def _portable(config: Training) -> dict[str, Any]:
+def _portable(config: TrainingConfig) -> dict[str, Any]:
     """The config as JSON values, with the names of its data and not the place where they lay on one machine."""
     values = config.model_dump(mode="json")
     data = values["data"]

@@ -23,12 +23,12 @@ from tqdm import tqdm
 from posteriori.priors import edm
 from posteriori.priors.unet import UNet
 from posteriori.training import session
-from posteriori.training.arrays import read_arrays
-from posteriori.training.config import Arrays, Digits, Images, Optimizer, Training
+from posteriori.training.arrays import read_windowed
+from posteriori.training.config import Arrays, Digits, Images, Optimizer, TrainingConfig
 from posteriori.training.data import Crops, apart, read_folders, read_npz
 
 # The noise of the held-out loss is that of steps which no run reaches.
-HELD = 2**40
+_HELD = 2**40
 HELD_DRAWS = 4
 
 
@@ -62,7 +62,7 @@ class Rates:
         self.network.zero_grad()
 
 
-def images(config: Training) -> tuple[Crops, Crops | None]:
+def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
     """The images that are trained on, and those that are held out: whole files with all their scales, None without any.
 
     Raises ``ValueError`` for images that do not fit the network or the crop, and as the readers do.
@@ -73,7 +73,7 @@ def images(config: Training) -> tuple[Crops, Crops | None]:
             raise ValueError(f"data of kind npz are grey, network.channels is {channels}")
         pictures = read_npz(data.file, data.key, data.crop)
     elif isinstance(data, Arrays):
-        pictures = read_arrays(data.paths, channels, data.window, key=data.key, clip=data.clip)
+        pictures = read_windowed(data.paths, channels, data.window, key=data.key, clip=data.clip)
     else:
         pictures, weights = read_folders(data.folders, channels, data.scales, data.crop)
         group = len(data.scales)
@@ -86,12 +86,12 @@ def images(config: Training) -> tuple[Crops, Crops | None]:
     return parts[0], parts[1]
 
 
-def crops(config: Training) -> Crops:
+def crops(config: TrainingConfig) -> Crops:
     """What is trained on."""
-    return images(config)[0]
+    return training_images(config)[0]
 
 
-def loss(network: nn.Module, x0: Tensor, config: Training, step: int) -> Tensor:
+def loss(network: nn.Module, x0: Tensor, config: TrainingConfig, step: int) -> Tensor:
     """The weighted loss of one batch (0-d), with noise drawn from (seed, step)."""
     rng = np.random.default_rng([config.seed, step, 1])
     level = torch.from_numpy(np.exp(config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0)))).float().to(x0.device)
@@ -103,18 +103,18 @@ def loss(network: nn.Module, x0: Tensor, config: Training, step: int) -> Tensor:
     return (weight * (out - x0).square()).mean()
 
 
-def held_out_loss(network: nn.Module, held: Crops, config: Training, device: torch.device) -> float:
+def held_out_loss(network: nn.Module, held: Crops, config: TrainingConfig, device: torch.device) -> float:
     """The loss on crops of images that were not trained on: the same crops and the same noise whenever it is asked for."""
-    x0 = held.batch(config.held_out.crops, config.seed, HELD).to(device)
+    x0 = held.batch(config.held_out.crops, config.seed, _HELD).to(device)
     total, parts = 0.0, x0.split(config.batch)
     with torch.no_grad():
         for k, part in enumerate(parts):
             for draw in range(HELD_DRAWS):
-                total += len(part) * loss(network, part, config, HELD + HELD_DRAWS * k + draw).item()
+                total += len(part) * loss(network, part, config, _HELD + HELD_DRAWS * k + draw).item()
     return total / (HELD_DRAWS * len(x0))
 
 
-def place(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     """The device of a name; "auto" is a CUDA GPU where there is one, else the CPU. Raises ``ValueError`` for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,7 +127,7 @@ def place(name: str) -> torch.device:
 class Trainer:
     """A network with its average, its optimisers, the step that it has reached and the losses on the way."""
 
-    def __init__(self, config: Training, source: Crops, device: torch.device) -> None:
+    def __init__(self, config: TrainingConfig, source: Crops, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
         self.network = UNet(**config.network.model_dump()).to(device)
@@ -141,7 +141,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
 
     def load(self, file: Path) -> None:
-        state = session.load(file, self.device, self.record)
+        state = session.load_session(file, self.device, self.record)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         for part, saved in zip(self.rates.parts, state["optimizer"], strict=True):
@@ -151,7 +151,7 @@ class Trainer:
     def save(self, file: Path) -> None:
         optimizers = [part.state_dict() for part in self.rates.parts]
         state = {"network": self.network.state_dict(), "average": self.average.state_dict(), "optimizer": optimizers}
-        session.save(state | {"step": self.reached, "smooth": self.smooth, "history": self.history, "record": self.record}, file)
+        session.save_session(state | {"step": self.reached, "smooth": self.smooth, "history": self.history, "record": self.record}, file)
 
     def step(self, x0: Tensor) -> None:
         """One step on a batch. Raises ``FloatingPointError`` when the loss is not finite."""
@@ -179,7 +179,12 @@ class Trainer:
 
 
 def train(
-    config: Training, folder: str | Path, *, progress: bool = True, device: str = "cpu", say: Callable[[str], None] = lambda text: None
+    config: TrainingConfig,
+    folder: str | Path,
+    *,
+    progress: bool = True,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
     """Run (or go on with) a training run in ``folder``; returns the network with averaged weights.
 
@@ -188,11 +193,11 @@ def train(
     device: "auto", or a name of torch. say: told what is held out, and the losses.
     Raises ``FloatingPointError`` when the loss stops being finite; the last checkpoint is then still good.
     """
-    folder, where = Path(folder), place(device)
+    folder, where = Path(folder), device_named(device)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     torch.set_num_threads(config.threads)
-    source, held = images(config)
+    source, held = training_images(config)
     say(_split(source, held, config))
     run = Trainer(config, source, where)
     if checkpoint.exists():
@@ -216,7 +221,7 @@ def train(
     return run.average.eval()
 
 
-def _split(source: Crops, held: Crops | None, config: Training) -> str:
+def _split(source: Crops, held: Crops | None, config: TrainingConfig) -> str:
     total = len(source.images) + (len(held.images) if held else 0)
     if held is None:
         return f"{total} images, none of them held out"

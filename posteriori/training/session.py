@@ -22,7 +22,7 @@ import torch
 from posteriori.files import write_bytes
 from posteriori.identity import changes
 
-FREE = ("name", "card", "threads", "checkpoint_every")
+_FREE = ("name", "card", "threads", "checkpoint_every")
 
 
 @dataclass
@@ -52,14 +52,14 @@ def at_a_keystroke() -> Iterator[Stop]:
         signal.signal(signal.SIGINT, before)
 
 
-def save(state: dict[str, object], file: Path) -> None:
+def save_session(state: dict[str, object], file: Path) -> None:
     """Written whole or not at all: a kill, or a full disk, leaves the old checkpoint."""
     content = io.BytesIO()
     torch.save(state, content)
     write_bytes(file, content.getvalue())
 
 
-def load(file: Path, device: torch.device, record: dict[str, Any]) -> dict[str, Any]:
+def load_session(file: Path, device: torch.device, record: dict[str, Any]) -> dict[str, Any]:
     """The state in a checkpoint. Raises ``ValueError`` naming the file where it cannot be read, and what differs from ``record``."""
     try:
         state = torch.load(file, map_location=device, weights_only=True)
@@ -82,7 +82,7 @@ def load(file: Path, device: torch.device, record: dict[str, Any]) -> dict[str, 
     return state
 
 
-def kept(folder: Path) -> str:
+def session_kept(folder: Path) -> str:
     """How far the run in a folder has come, for a person."""
     file = folder / "checkpoint.pt"
     if not file.exists():
@@ -92,6 +92,6 @@ def kept(folder: Path) -> str:
 
 def comparable(config: dict[str, Any], images: dict[str, Any]) -> dict[str, Any]:
     """What tells two runs apart: the configuration without ``FREE`` and without places on one machine, and the images by content."""
-    kept = {name: value for name, value in config.items() if name not in FREE}
+    kept = {name: value for name, value in config.items() if name not in _FREE}
     places = ("file", "folders", "paths")
     return kept | {"data": {name: value for name, value in config["data"].items() if name not in places} | {"images": images}}
