@@ -41,7 +41,7 @@ class Chart(Protocol):
         it is, None where |du/dx| is no constant.
     straight: a, b with x = a u + b, number by number (numbers, or tensors of shape U); None where
         the chart is curved.
-    shapes: of the parts that x is packed from, by name; None for one tensor.
+    shapes, ranges: of the parts that x is packed from, by name; None for one tensor.
     """
 
     @property
@@ -52,6 +52,8 @@ class Chart(Protocol):
     def straight(self) -> tuple[float | Tensor, float | Tensor] | None: ...
     @property
     def shapes(self) -> Shapes | None: ...
+    @property
+    def ranges(self) -> dict[str, Ends | None] | None: ...
 
     def push(self, u: Tensor) -> Tensor | dict[str, Tensor]:
         """x (B, *E), or its parts by name; ``packing.pack`` makes of these what A takes."""
@@ -75,7 +77,8 @@ class AffineChart:
     b: float
     shape: tuple[int, ...]
     range: Ends | None = None
-    shapes: None = field(default=None, init=False)
+    shapes: None = field(default=None, init=False, repr=False)
+    ranges: None = field(default=None, init=False, repr=False)
 
     @classmethod
     def between(cls, source: Ends, target: Ends, shape: tuple[int, ...]) -> AffineChart:

@@ -27,34 +27,47 @@ def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: 
     given, inner = post.given, post.likelihood
     levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
     framed = {} if given.frame is None else {"frame": [list(span) for span in given.frame]}
-    return framed | {
-        "method": type(method).__name__,
-        "settings": settings(method),
-        "prior": type(post.prior).__name__,
-        "prior_range": post.prior.range,
-        "operator": type(given.A).__name__,
-        "image_shape": list(post.shape),
-        "measurement_shape": list(given.y.shape),
-        "range": given.range,
-        "noise": {"law": type(given.noise).__name__, **levels_given},
-        "noise_std_in_prior_range": inner.noise.std,
-        "identity": {
-            "method": identity.content(method),
-            "prior": post.prior.record(),
-            "operator": given.A.record(),
-            "noise": given.noise.record(),
-            "y": identity.content(given.y),
-        },
-        "n": n,
-        "first": first,
-        "seed": seed,
-        "steps": steps,
-        "published": courses.record(method),
-        "dtype": str(given.y.dtype).removeprefix("torch."),
-        "device": str(given.y.device),
-        "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},
-        "threads": torch.get_num_threads(),
-    }
+    return (
+        framed
+        | _parts(post)
+        | {
+            "method": type(method).__name__,
+            "settings": settings(method),
+            "prior": type(post.prior).__name__,
+            "prior_range": post.prior.range,
+            "operator": type(given.A).__name__,
+            "image_shape": list(post.shape),
+            "measurement_shape": list(given.y.shape),
+            "range": given.range,
+            "noise": {"law": type(given.noise).__name__, **levels_given},
+            "noise_std_in_prior_range": inner.noise.std,
+            "identity": {
+                "method": identity.content(method),
+                "prior": post.prior.record(),
+                "operator": given.A.record(),
+                "noise": given.noise.record(),
+                "y": identity.content(given.y),
+            },
+            "n": n,
+            "first": first,
+            "seed": seed,
+            "steps": steps,
+            "published": courses.record(method),
+            "dtype": str(given.y.dtype).removeprefix("torch."),
+            "device": str(given.y.device),
+            "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},
+            "threads": torch.get_num_threads(),
+        }
+    )
+
+
+def _parts(post: Posterior) -> dict[str, Any]:
+    """Shape and range of each tensor, where an image is several of them in one vector."""
+    shapes, ranges = post.chart.shapes, post.chart.ranges
+    if shapes is None or ranges is None:
+        return {}
+    told = {name: {"shape": list(shape), "range": ranges[name]} for name, shape in shapes.items()}
+    return {"parts": told}
 
 
 def check_same(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

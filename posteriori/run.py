@@ -31,6 +31,7 @@ from posteriori import identity
 from posteriori.files import whole, write_text
 from posteriori.linalg import real_view
 from posteriori.measurements.pictures import glimpse, limits
+from posteriori.packing import unpack
 from posteriori.settings import Fraction, Setting
 
 
@@ -88,9 +89,13 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the line of ``repr`` and, where the samples are pictures, mean, standard deviation and samples, small."""
+        shown = "".join(part._glimpse() for part in self.parts.values()) or self._glimpse()
+        return f"<div>{html.escape(repr(self))}</div>{shown}"
+
+    def _glimpse(self) -> str:
         shown, range = self.in_frame(), self.config.get("range")
         stated = limits(range, self.samples.is_complex()) if range else None
-        return f"<div>{html.escape(repr(self))}</div>{glimpse(shown.samples, shown.mean, shown.std, stated)}"
+        return glimpse(shown.samples, shown.mean, shown.std, stated)
 
     def in_frame(self) -> Run:
         """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and intervals then belong; itself without."""
@@ -99,6 +104,26 @@ class Run:
             return self
         (top, bottom), (left, right) = frame
         return replace(self, samples=self.samples[..., top:bottom, left:right])
+
+    @property
+    def parts(self) -> dict[str, Run]:
+        """Of samples that are several tensors packed into one vector: a run of each by its name, with
+        samples (n_ok, *shape) in its range and the weights of this one. Empty for one tensor."""
+        told = self.config.get("parts")
+        if told is None:
+            return {}
+        shapes = {name: tuple(part["shape"]) for name, part in told.items()}
+        samples, plain = unpack(self.samples, shapes), {k: v for k, v in self.config.items() if k != "parts"}
+        extras = {k: unpack(v[None], shapes) for k, v in self.extras.items() if v.shape == self.samples.shape[1:]}
+        return {
+            name: replace(
+                self,
+                samples=samples[name],
+                config=plain | {"image_shape": list(shapes[name]), "range": part["range"]},
+                extras=self.extras | {k: v[name][0] for k, v in extras.items()},
+            )
+            for name, part in told.items()
+        }
 
     @property
     def weights(self) -> Tensor:

@@ -23,8 +23,17 @@ def _coils(dtype, coils=3, H=6, W=5):
     return _draw(coils, H, W, dtype=dtype.to_complex(), seed=1)
 
 
+def gained(image, gain):
+    return gain[..., None, None].exp() * image
+
+
 # Name -> factory of a small operator; ``dtype`` is the precision of the numbers that it holds.
 OPERATORS = {
+    "BlindConvolution": lambda dtype: ops.BlindConvolution((2, 5, 6), (3, 2)),
+    "BlindConvolution reflect": lambda dtype: ops.BlindConvolution((2, 5, 6), (4, 3), "reflect"),
+    "BlindConvolution valid": lambda dtype: ops.BlindConvolution((1, 5, 6), (2, 3), "valid"),
+    "BlindGaussianBlur": lambda dtype: ops.BlindGaussianBlur((2, 5, 6), 5, "zero"),
+    "Packed": lambda dtype: ops.Packed({"image": (1, 3, 4), "gain": (1,)}, gained),
     "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
     "Units complex": lambda dtype: ops.Units(torch.tensor([0.5, 4.0], dtype=dtype), complex_images=True),
     "Affine": lambda dtype: ops.Affine(ops.PhaseRetrieval((1, 4, 5)), 2.0, -1.0),
@@ -213,6 +222,7 @@ PRIORS = {
     "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
     "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
     "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
+    "Joint": lambda dtype: pri.Joint({"image": full_gaussian(dtype, (2, 3)), "kernel": mixture(dtype)}, units={"kernel": 0.5}),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
     "UNet slices": lambda dtype: pri.Slices(pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1),

@@ -15,6 +15,8 @@ from posteriori.operators.base import (
     pinv,
     solve,
 )
+from posteriori.operators.blind_convolution import BlindConvolution
+from posteriori.operators.blind_gaussian_blur import BlindGaussianBlur
 from posteriori.operators.blur import Blur, gaussian_kernel
 from posteriori.operators.channels import ComplexChannels
 from posteriori.operators.clip import Clip
@@ -30,6 +32,8 @@ from posteriori.operators.jpeg import JPEG
 from posteriori.operators.mask import Mask, box_mask, random_mask
 from posteriori.operators.multicoil import MultiCoilFourier
 from posteriori.operators.nothing import Nothing
+from posteriori.operators.packed import Packed
+from posteriori.operators.parametric import Parametric
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.phase_map import PhaseMap
 from posteriori.operators.radon import Radon
@@ -45,6 +49,8 @@ __all__ = [
     "JPEG",
     "AdjointError",
     "Affine",
+    "BlindConvolution",
+    "BlindGaussianBlur",
     "Blur",
     "Chain",
     "Clip",
@@ -60,6 +66,8 @@ __all__ = [
     "MultiCoilFourier",
     "Nothing",
     "Operator",
+    "Packed",
+    "Parametric",
     "PhaseMap",
     "PhaseRetrieval",
     "Radon",
@@ -97,6 +105,7 @@ ELSEWHERE = {
     "Deblurring": "Blur(kernel, shape)",
     "GaussianBlur": "Blur(gaussian_kernel(std), shape)",
     "Convolution": "Blur(kernel, shape)",
+    "BlindBlur": "BlindConvolution(shape, kernel_shape)",
     "CT": "Radon(shape, angles, pixel_mm)",
     "Tomography": "Radon(shape, angles, pixel_mm)",
     "MRI": "MaskedFourier(mask, shape), or MultiCoilFourier(sensitivities, mask) for several coils",

@@ -6,6 +6,7 @@ from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
+from posteriori.priors.joint import Joint
 from posteriori.priors.leaves import linearize_at
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
@@ -24,6 +25,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "GreyImages",
+    "Joint",
     "Network",
     "Prior",
     "RectifiedFlow",
@@ -50,6 +52,8 @@ ELSEWHERE = {
     "Flow": "Network(net, parametrization='flow', schedule=RectifiedFlow())",
     "EDM": "Network(net, parametrization='edm', ...)",
     "VP": "DiscreteVP or ContinuousVP",
+    "Product": "Joint({name: prior, ...})",
+    "Independent": "Joint({name: prior, ...})",
     "GMM": "GaussianMixture(weights, means, covariances)",
     "Mixture": "GaussianMixture(weights, means, covariances)",
     "Normal": "Gaussian(mean, covariance)",

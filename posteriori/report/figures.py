@@ -30,6 +30,12 @@ def picture_scale(run: Run) -> Span:
     return (0.0 if magnitudes(run) else float(values.min())), top(values, 0.999)
 
 
+def scene(run: Run) -> Run:
+    """What a measurement is shown beside: of several parts the first picture, else the run."""
+    parts = run.parts.values()
+    return next((part for part in parts if pictured(part.mean) is not None), run)
+
+
 def magnitudes(run: Run) -> bool:
     """Whether images are shown by their magnitude: complex ones, and two channels that are real and imaginary part."""
     return run.samples.is_complex() or (run.samples.ndim == 4 and run.samples.shape[1] == 2)
@@ -85,27 +91,33 @@ def _same_scene(y: Tensor, run: Run) -> bool:
     return abs(math.log(y.shape[1] * shape[2] / (y.shape[2] * shape[1]))) < 0.05
 
 
-def drawn_figures(run: Run) -> list[str]:
-    """Mean, standard deviation and samples; for what is no picture the mean as a curve."""
+def drawn_figures(run: Run, name: str = "") -> list[str]:
+    """Mean, standard deviation and samples; for what is no picture the mean as a curve. Of several
+    parts those of each, by ``name``."""
+    if run.parts:
+        return [f for key, part in run.parts.items() for f in drawn_figures(part, f"{key}: ")]
     mean = pictured(run.mean)
     if mean is None:
-        return [curve(run)]
+        return [curve(run, name)]
     low, high = picture_scale(run)
-    parts = [figure(uri(image(mean, low, high)), "Mean", f"of {len(run.samples)} sample{'s' if len(run.samples) > 1 else ''}")]
+    parts = [figure(uri(image(mean, low, high)), f"{name}Mean", f"of {len(run.samples)} sample{'s' if len(run.samples) > 1 else ''}")]
     if len(run.samples) > 1:
         spread = flat(run.std)
         end = top(spread)
         said = f"root mean square over channels; 0.5 % of the pixels lie above the scale, at most {float(spread.max()):.3g}"
-        parts.append(figure(uri(heat(spread, 0.0, end)), "Standard deviation", said, (0.0, end)))
+        parts.append(figure(uri(heat(spread, 0.0, end)), f"{name}Standard deviation", said, (0.0, end)))
     for k, row in enumerate(run.samples[:SAMPLES_SHOWN]):
         planes = pictured(row)
         if planes is not None:
-            parts.append(figure(uri(image(planes, low, high)), f"Sample {k}", span(planes)))
+            parts.append(figure(uri(image(planes, low, high)), f"{name}Sample {k}", span(planes)))
     return parts
 
 
-def compared(run: Run, record: dict[str, Any]) -> list[str]:
+def compared(run: Run, record: dict[str, Any], part: str = "") -> list[str]:
     """The true image and another estimate where they are known."""
+    if run.parts:
+        parts = run.parts.items()
+        return [one for key, inner in parts for one in compared(inner, record, f"{key}: ")]
     low, high = picture_scale(run)
     usual = record.get("baseline") or {"name": "Wiener filter", "psnr": None}
     said = {"baseline": "" if usual["psnr"] is None else f"PSNR {usual['psnr']:.2f} dB, "}
@@ -113,7 +125,7 @@ def compared(run: Run, record: dict[str, Any]) -> list[str]:
     for name, title in (("reference", "Reference"), ("baseline", usual["name"])):
         planes = pictured(run.extras[name]) if name in run.extras else None
         if planes is not None:
-            out.append(figure(uri(image(planes, low, high)), title, said.get(name, "") + span(planes)))
+            out.append(figure(uri(image(planes, low, high)), part + title, said.get(name, "") + span(planes)))
     return out
 
 
@@ -143,7 +155,7 @@ def span(x: Tensor) -> str:
     return f"values {float(seen.min()):.3g} to {float(seen.max()):.3g}"
 
 
-def curve(run: Run) -> str:
+def curve(run: Run, name: str = "") -> str:
     """Mean and one standard deviation of a vector, as a drawing."""
     mean, std = (run.mean.abs() if run.mean.is_complex() else run.mean).flatten().double(), run.std.flatten().double()
     keep = torch.linspace(0, len(mean) - 1, min(len(mean), 600)).long()
@@ -159,12 +171,16 @@ def curve(run: Run) -> str:
         f'<svg viewBox="0 0 600 200" style="width:100%"><polygon points="{band}" fill="#e7c6d6"/>'
         f'<polyline points="{" ".join(points(mean))}" fill="none" stroke="#8a2a5b" stroke-width="1.5"/></svg>'
     )
-    caption = f"<b>Mean</b> with one standard deviation; {low:.3g} to {high:.3g}"
+    caption = f"<b>{html.escape(name)}Mean</b> with one standard deviation; {low:.3g} to {high:.3g}"
     return f'<figure style="grid-column:1/-1">{drawing}<figcaption>{caption}</figcaption></figure>'
 
 
 def legend(run: Run) -> str:
     """One sentence on the scale that all pictures of the scene share; empty where there is none."""
+    if run.parts:
+        scales = [(name, *picture_scale(part)) for name, part in run.parts.items()]
+        ends = [f"{name} black is {low:.3g}, white is {high:.3g}" for name, low, high in scales]
+        return f"Each part has a scale of its own: {'; '.join(ends)}. A click enlarges a picture, another brings it back."
     if pictured(run.mean) is None:
         return ""
     low, high = picture_scale(run)

@@ -1,0 +1,63 @@
+"""Convolution of an image and a kernel that are both unknown: blind deblurring."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posteriori.operators.blur import Blur, Boundary
+from posteriori.operators.parametric import Parametric
+
+
+class BlindConvolution(Parametric):
+    """y(i) = sum_j kernel(j) image(i - j + c), c = (kh // 2, kw // 2): ``Blur`` of any kernel.
+
+    shape: (C, H, W) of the image. kernel_shape: (kh, kw). boundary: as of ``Blur``. The parts are
+    "image" and "kernel"; y is linear in each of them, not in both. ``at(kernel)`` is a ``Blur``.
+    Raises as ``Blur`` does for a kernel too large for the boundary.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        kernel_shape: tuple[int, int],
+        boundary: Boundary = "circular",
+    ) -> None:
+        kh, kw = kernel_shape
+        Blur(torch.full((kh, kw), 1 / (kh * kw)), shape, boundary)  # which refuses what does not fit
+        super().__init__(shape, "kernel", (kh, kw))
+        self.boundary = boundary
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        kh, kw = self.parameters_shape
+        return (0, 0) if self.boundary == "valid" else (kh // 2, kw // 2)
+
+    def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
+        return convolved(x, phi, self.boundary)
+
+    def at(self, phi: Tensor) -> Blur:
+        return Blur(phi.detach(), self.image_shape, self.boundary)
+
+
+def convolved(x: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
+    """Images (B, C, H, W) convolved as by ``Blur``, with one kernel (kh, kw) or one for each row
+    (B, kh, kw); differentiable in both."""
+    kernels = kernels.expand(len(x), *kernels.shape[-2:])
+    B, C, H, W = x.shape
+    kh, kw = kernels.shape[1:]
+    if boundary == "circular":
+        rows = (torch.arange(kh, device=x.device) - kh // 2) % H
+        columns = (torch.arange(kw, device=x.device) - kw // 2) % W
+        places = (rows[:, None] * W + columns).flatten()
+        grid = kernels.new_zeros(B, H * W).index_add(1, places, kernels.flatten(1))
+        transfer = torch.fft.rfft2(grid.view(B, 1, H, W))
+        return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=(H, W))
+    if boundary != "valid":
+        (top, bottom), (left, right) = ((k - 1 - k // 2, k // 2) for k in (kh, kw))
+        mode = "reflect" if boundary == "reflect" else "constant"
+        x = F.pad(x, (left, right, top, bottom), mode=mode)
+    weights = kernels.flip(1, 2).repeat_interleave(C, 0)[:, None]
+    y = F.conv2d(x.reshape(1, B * C, *x.shape[2:]), weights, groups=B * C)
+    return y.view(B, C, *y.shape[2:])

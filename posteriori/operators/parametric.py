@@ -1,0 +1,45 @@
+"""Families of instruments y = A(x; phi): known up to a few numbers phi, as a blur of unknown width."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from posteriori.operators.base import Operator
+from posteriori.packing import Shapes, packed_size, unpack
+
+
+class Parametric(Operator):
+    """y = A(x; phi). An author writes ``apply`` (in place of torch's function of that name) and ``at``.
+
+    As an operator it takes the pair packed, (B, d) from x and phi in this order, so that
+    ``priors.Joint({"image": ..., NAME: ...})`` makes a posterior over both; ``at(phi)`` is the
+    operator on x alone where phi is known.
+
+    Attributes
+    ----------
+    image_shape: E, of x. parameters: name and shape P of phi.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...], name: str, shape: tuple[int, ...], *, complex_out: bool = False) -> None:
+        sized = {"image": tuple(image_shape), name: tuple(shape)}
+        super().__init__((packed_size(sized),), complex_out=complex_out)
+        self.image_shape, self.parameters_shape, self.name = tuple(image_shape), tuple(shape), name
+
+    @abstractmethod
+    def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
+        """A(x; phi), differentiable in both: x (B, *E), phi (P) for all rows or (B, *P) -> (B, *O)."""
+
+    @abstractmethod
+    def at(self, phi: Tensor) -> Operator:
+        """x -> A(x; phi) for one phi (P), without a gradient to it: a ``LinearOperator`` with its
+        adjoint, and what else it knows of itself, where the family is linear in x."""
+
+    @property
+    def in_parts(self) -> Shapes:
+        return {"image": self.image_shape, self.name: self.parameters_shape}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        return self.apply(*unpack(x, self.in_parts).values())
