@@ -30,7 +30,7 @@ def picture_scale(run: Run) -> Span:
     return (0.0 if magnitudes(run) else float(values.min())), top(values, 0.999)
 
 
-def scene(run: Run) -> Run:
+def shown_scene(run: Run) -> Run:
     """What a measurement is shown beside: of several parts the first picture, else the run."""
     parts = run.parts.values()
     return next((part for part in parts if pictured(part.mean) is not None), run)

@@ -81,7 +81,7 @@ def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
 def _body(runs: list[tuple[Run, dict[str, Any]]]) -> list[str]:
     """Pictures first: of one run all side by side, of several what they share and then each of them; the table where it compares most."""
     (run, record), records = runs[0], [record for _, record in runs]
-    shared = [*figures.measured_figures(figures.scene(run))], [*figures.compared(run, record)]
+    shared = [*figures.measured_figures(figures.shown_scene(run))], [*figures.compared(run, record)]
     if len(runs) == 1:
         grid = [*shared[0], *figures.drawn_figures(run), *shared[1], *figures.residual(run)]
         parts = [*_doubts(record), *_grid(grid), _said(figures.legend(run)), *_notes(run, record)]
