@@ -61,11 +61,10 @@ class CountedPrior(Prior):
         return CountedPrior(self.inner.at(**leaves), self.counter)
 
     def _linearize_at(self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, dict[str, Pull]]:
-        calls = self.counter.calls
         x0, pulls = super()._linearize_at(x, sigma, leaves)
 
         def counted(pull: Pull, u: Tensor) -> Tensor:
-            calls["vjp"] += len(u)
+            self.counter.calls["vjp"] += len(u)
             return pull(u)
 
         return x0, {name: partial(counted, pull) for name, pull in pulls.items()}

@@ -19,6 +19,7 @@ from posteriori.keeping import keep
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Method
 from posteriori.methods.courses import steps_of
+from posteriori.operators.base import LinearOperator, Operator
 from posteriori.priors.base import Prior
 from posteriori.run import Run, Status
 from posteriori.sample import Job, sample
@@ -45,9 +46,10 @@ def sample_each(
 
     Run j is that of ``sample`` with the posterior of ``likelihoods[j]`` and the seed ``seed + j``, up to the rounding of batched
     arithmetic; it costs less time where images are small, since rows of different measurements share a batch. They do where the
-    likelihoods hold the same operator (the same object), an equal Gaussian law and range, and the method is one of this library whose
-    rows stand alone. Others are drawn one after the other: methods with clouds, of your own, or with a setting that needs a prior in
-    closed form.
+    likelihoods hold one operator or alike ones, an equal Gaussian law and range, and the method is one of this library whose rows stand
+    alone. Operators are alike that are linear, of one shape, and know a spectrum with the same singular values: masks with equally many
+    places, undersampled Fourier transforms with equally many frequencies. Others are drawn one after the other: methods with clouds, of
+    your own, or with a setting that needs a prior in closed form.
 
     folder: each run is kept in a folder of its own in there, 00000 for the first, or with those it shares batches with. Other arguments
     are those of ``sample``. A measurement of which every row diverged gives a run without samples and a warning, and costs the others
@@ -62,14 +64,16 @@ def sample_each(
     if refusals:
         raise ValueError(refusals[0])
     runs: dict[int, Run] = {}
-    for which in _shared(likelihoods, method):
+    instruments = [id(like.A) for like in likelihoods]
+    for which in _shared(posts, instruments, method):
         some = [posts[j] for j in which]
         place = None if folder is None else Path(folder) / f"{which[0]:05d}"
         seeds = tuple(seed + j for j in which)
         if len(which) == 1:
             runs[which[0]] = _single(some[0], method, n=n, seed=seeds[0], batch=batch, folder=place, **how)
         else:
-            runs |= zip(which, _batched(some, method, n, seeds, batch, place, **how), strict=True)
+            own = len({instruments[j] for j in which}) > 1
+            runs |= zip(which, _batched(some, method, n, seeds, batch, place, own, **how), strict=True)
     return [runs[j] for j in range(len(posts))]
 
 
@@ -84,13 +88,27 @@ def _single(post: Posterior, method: Method[Any], *, n: int, seed: int, steps: i
         return Run(x, torch.empty(0, dtype=torch.float64), None, status, {}, {}, 0.0, config, ())
 
 
-def _shared(likelihoods: Sequence[Likelihood], method: Method[Any]) -> list[list[int]]:
+def _alike(A: Operator, instrument: int) -> Any:
+    """What is equal for two operators whose rows may share a batch: a method then meets the same numbers as with each of them alone."""
+    spectrum = A.spectrum() if isinstance(A, LinearOperator) else None
+    if not isinstance(A, LinearOperator) or spectrum is None:
+        return instrument
+    powers = [A.cosine_power(), A.fourier_power(), A.measured_power()]
+    known = [None if power is None else identity.digest(power) for power in powers]
+    return A.in_shape, A.out_shape, A.complex_in, A.complex_out, identity.digest(spectrum.s), *known
+
+
+def _shared(posts: Sequence[Posterior], instruments: Sequence[int], method: Method[Any]) -> list[list[int]]:
     """Which measurements are worked on together, by their places."""
     alone = method.group > 1 or not type(method).__module__.startswith("posteriori.") or "closed form" in method.requires
     found: dict[Any, list[int]] = {}
-    for j, given in enumerate(likelihoods):
+    kinds: dict[int, Any] = {}
+    for j, (post, instrument) in enumerate(zip(posts, instruments, strict=True)):
+        given = post.given
         alike = not alone and given.noise.std is not None and given.r2 == 0
-        key = (id(given.A), type(given.noise), given.noise.std, given.range, given.y.dtype) if alike else j
+        if alike and instrument not in kinds:
+            kinds[instrument] = _alike(post.likelihood.A, instrument)
+        key = (kinds[instrument], type(given.noise), given.noise.std, given.range, given.y.dtype) if alike else j
         found.setdefault(key, []).append(j)
     return list(found.values())
 
@@ -102,6 +120,7 @@ def _batched(
     seeds: tuple[int, ...],
     batch: int | None,
     folder: Path | None,
+    own: bool,
     *,
     steps: int,
     grid: grids.Name | torch.Tensor | None,
@@ -111,14 +130,22 @@ def _batched(
     post, total = posts[0], n * len(posts)
     ys = [identity.content(p.given.y) for p in posts]
     config = describe(post, method, n=n, first=0, seed=seeds[0], steps=steps)
-    whole = config | {"n": total, "seed": list(seeds), "identity": config["identity"] | {"y": ys}}
-    several = Several(torch.stack([p.likelihood.y for p in posts]), seeds, n)
+    records = [p.given.A.record() for p in posts] if own else [config["identity"]["operator"]] * len(posts)
+    instruments = {"operator": records} if own else {}
+    whole = config | {"n": total, "seed": list(seeds), "identity": config["identity"] | {"y": ys} | instruments}
+    several = Several(torch.stack([p.likelihood.y for p in posts]), seeds, n, _operators(posts) if own else None)
     rows = batch or batch_rows(post, method, total)
     job = Job(post, method, steps, grid, seeds[0], total, 0, rows, (), progress, whole, Counter(), several)
     run = job.run(None, 0.0) if folder is None else keep(job, folder, resume, 20.0)
     reached = {key: run.config[key] for key in ("levels", "grid", "pilot")}
-    configs = [config | reached | {"seed": s, "identity": config["identity"] | {"y": y}} for s, y in zip(seeds, ys, strict=True)]
+    identities = [config["identity"] | {"y": y, "operator": record} for y, record in zip(ys, records, strict=True)]
+    named = [{"operator": type(p.given.A).__name__} for p in posts]
+    configs = [config | reached | {"seed": s, "identity": i} | name for s, i, name in zip(seeds, identities, named, strict=True)]
     return [_told(part, p) for part, p in zip(_split(run, configs, n), posts, strict=True)]
+
+
+def _operators(posts: Sequence[Posterior]) -> tuple[LinearOperator, ...]:
+    return tuple(post.likelihood.linear for post in posts)
 
 
 def _split(run: Run, configs: Sequence[dict[str, Any]], n: int) -> list[Run]:

@@ -107,9 +107,10 @@ class Likelihood:
         """y as a batch: (1, *O), or (B, *O) where each row of a batch has a measurement of its own, see ``for_rows``."""
         return self.y if self.y.ndim > len(self.A.out_shape) else self.y[None]
 
-    def for_rows(self, y: Tensor) -> Likelihood:
-        """This likelihood with the measurement y[k] for row k of a batch, (B, *O): what ``sample_each`` gives to methods."""
-        return _unchecked(self, y=y)
+    def for_rows(self, y: Tensor, A: Operator | None = None) -> Likelihood:
+        """This likelihood with the measurement y[k] for row k of a batch, (B, *O), and by A, a ``RowWise`` where rows have operators
+        of their own: what ``sample_each`` gives to methods."""
+        return _unchecked(self, y=y, A=self.A if A is None else A)
 
     @property
     def conjugate(self) -> bool:
@@ -260,10 +261,11 @@ class Posterior:
             self._answers[make] = make(self)
         return self._answers[make]
 
-    def for_rows(self, y: Tensor) -> Posterior:
-        """This posterior with the measurement y[k], in the prior's coordinates, for row k of a batch; what it is asked ``once`` is new."""
+    def for_rows(self, y: Tensor, A: Operator | None = None) -> Posterior:
+        """This posterior with the measurement y[k], in the prior's coordinates, for row k of a batch, and by A where it is given; what
+        it is asked ``once`` is new."""
         twin = object.__new__(Posterior)
-        changes: dict[str, Any] = {"likelihood": self.likelihood.for_rows(y), "_answers": None if self._answers is None else {}}
+        changes: dict[str, Any] = {"likelihood": self.likelihood.for_rows(y, A), "_answers": None if self._answers is None else {}}
         for name, value in (vars(self) | changes).items():
             object.__setattr__(twin, name, value)
         return twin

@@ -22,7 +22,7 @@ from posteriori import checkpoint
 from posteriori import grid as grids
 from posteriori.checkpoint import Done, Pending, Progress
 from posteriori.configuration import batch_rows, describe, make_levels
-from posteriori.counting import Counter, counted
+from posteriori.counting import CountedLinearOperator, Counter, counted
 from posteriori.flags import tell
 from posteriori.keeping import keep
 from posteriori.likelihood import Likelihood, Posterior
@@ -218,7 +218,11 @@ class Job:
 
     def of_groups(self, done: int, groups: int) -> Posterior:
         """The posterior that they are drawn from: the same for all, or with a measurement for each."""
-        return self.counted if self.several is None else self.counted.for_rows(self.several.measured(done, groups))
+        if self.several is None:
+            return self.counted
+        A = self.several.instrument(done, groups)
+        own = None if A is None else CountedLinearOperator(A, self.counter)
+        return self.counted.for_rows(self.several.measured(done, groups), own)
 
     def begin(self, post: Posterior, done: int, groups: int) -> Pending:
         """The next batch at the largest noise level, after ``done`` groups."""

@@ -36,6 +36,7 @@ OPERATORS = {
     "Packed": lambda dtype: ops.Packed({"image": (1, 3, 4), "gain": (1,)}, gained),
     "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
     "Units complex": lambda dtype: ops.Units(torch.tensor([0.5, 4.0], dtype=dtype), complex_images=True),
+    "RowWise": lambda dtype: ops.RowWise([ops.Blur(_draw(3, 5, dtype=dtype), (2, 6, 9))]),
     "Affine": lambda dtype: ops.Affine(ops.PhaseRetrieval((1, 4, 5)), 2.0, -1.0),
     "Blur circular": lambda dtype: ops.Blur(_draw(3, 5, dtype=dtype), (2, 6, 9)),
     "Blur circular even": lambda dtype: ops.Blur(_draw(2, 4, dtype=dtype), (1, 7, 8)),

@@ -76,12 +76,13 @@ def test_what_cannot_share_a_batch_is_drawn_one_by_one(monkeypatch):
     """Clouds, a method from elsewhere, another operator, another noise level, another law: each as alone."""
     post, rows = picture(), watched(monkeypatch)
     likes = several(post, 2)
-    same = replace(likes[1], A=po.operators.Mask(po.operators.random_mask((3, 4), 0.5, 0), (1, 3, 4)))
+    own = po.operators.Blur(torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64), (1, 3, 4))
+    other = replace(likes[1], A=own, y=torch.zeros(own.out_shape, dtype=torch.float64))
     noisier = replace(likes[1], noise=Gaussian(0.07))
     photons = replace(likes[0], y=likes[0].y.abs(), noise=Poisson(50.0))
     cases = [
         (TDS(particles=2), likes),
-        (DPS(), [likes[0], same]),
+        (DPS(), [likes[0], other]),
         (DPS(), [likes[0], noisier]),
         (DPS(), [photons, photons]),
         (Own(), likes),

@@ -37,6 +37,7 @@ from posteriori.operators.parametric import Parametric
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.phase_map import PhaseMap
 from posteriori.operators.radon import Radon
+from posteriori.operators.row_wise import RowWise
 from posteriori.operators.scaled import Scaled
 from posteriori.operators.slicewise import Slicewise
 from posteriori.operators.stack import Stack
@@ -71,6 +72,7 @@ __all__ = [
     "PhaseMap",
     "PhaseRetrieval",
     "Radon",
+    "RowWise",
     "Scaled",
     "Slicewise",
     "SolveError",
