@@ -27,7 +27,7 @@ from posteriori.methods.courses import scale
 from posteriori.methods.descent import Conjugate
 from posteriori.methods.misfit import Local, Misfit, misfit
 from posteriori.methods.supports import Parts, bounded, inside, one_by_one, whitened
-from posteriori.operators.base import LinearOperator, norm2
+from posteriori.operators.base import norm2
 from posteriori.operators.gain import gain
 from posteriori.rng import Noise
 
@@ -224,7 +224,8 @@ def annealed(post: Posterior, m: Tensor, sigma: Tensor, rate: float, steps: int,
         clean, pull = like.A.linearize(x)
         return (m - x) / s2 + weight * pull(like.y - clean)
 
-    size = norm2(like.A) if isinstance(like.A, LinearOperator) else norm2(like.A, m)
+    steady = like.A.steady_norm
+    size = norm2(like.A, m) if steady is None else steady
     h = m.real.new_ones(len(m)) * (2 / (1 / s2 + weight * size**2))
     return ula(slope, m, h.clamp(max=rate * unit**2 * (1 - 0.99 * walked)), steps, rng)
 
