@@ -179,6 +179,47 @@ def test_draws_of_a_joint_prior_are_those_of_its_parts_and_independent():
     assert float((x - u).std()) == pytest.approx(1e-3, rel=0.1)
 
 
+def test_leaves_of_a_joint_prior_are_those_of_its_parts():
+    """joint.at(PART.LEAF) is the joint prior of parts at these leaves, also row by row; gradients are differences."""
+    prior, u, sigma = mixed(), draw(4, 5, seed=3), torch.tensor(0.4, dtype=F64)
+    means = draw(4, 2, 2, seed=8)
+    assert prior.know().leaves()["m.means"] == (2, 2)
+    each = prior.at(**{"m.means": means}).denoise(u, sigma)
+    parts = dict(zip(prior.names, prior.priors, strict=True))
+    for k in range(4):
+        moved = Joint(parts | {"m": parts["m"].at(means=means[k])}, units=dict(zip(prior.names, prior.units, strict=True)))
+        torch.testing.assert_close(each[k], moved.denoise(u[k : k + 1], sigma)[0], rtol=1e-10, atol=1e-11)
+    _, pull = po.priors.linearize_at(prior, u, sigma, **{"m.means": means})
+    h = 1e-5 * draw(4, 2, 2, seed=9)
+    ends = [prior.at(**{"m.means": means + s * h}).denoise(u, sigma) for s in (1, -1)]
+    slope = (pull["m.means"](u) * h).flatten(1).sum(1)
+    torch.testing.assert_close(((ends[0] - ends[1]) / 2 * u).sum(1), slope, rtol=1e-5, atol=1e-11)
+    with pytest.raises(ValueError, match="no leaf 'k.means'"):
+        prior.at(**{"k.means": means})
+
+
+def test_pairs_of_several_measurements_in_one_batch_are_those_of_each():
+    post = blind(dtype=F64)
+    others = [po.Likelihood(post.given.y + 0.01 * k, post.given.A, post.given.noise) for k in range(2)]
+    runs = po.sample_each(post.prior, others, TWELVE["MMPS"], n=2, steps=4, seed=7)
+    for k, (run, given) in enumerate(zip(runs, others, strict=True)):
+        alone = po.sample(po.Posterior(post.prior, given), TWELVE["MMPS"], n=2, steps=4, seed=7 + k)
+        torch.testing.assert_close(run.samples, alone.samples, rtol=1e-6, atol=1e-8)
+        assert run.parts["kernel"].samples.shape == (2, 3, 3)
+
+
+def test_a_run_of_other_units_or_of_another_part_is_not_resumed(tmp_path):
+    g, other = (Gaussian(torch.zeros(3) + m, 0.2) for m in (0.0, 0.1))
+    given = po.Likelihood(torch.zeros(5), ops.Dense(torch.eye(5, 6), shape=(6,)), po.noise.Gaussian(0.1))
+    how = {"n": 1, "steps": 3, "folder": tmp_path / "run", "resume": True}
+    run = po.sample(po.Posterior(Joint({"a": g, "b": g}), given), TWELVE["DPS"], **how)
+    again = po.sample(po.Posterior(Joint({"a": g, "b": g}), given), TWELVE["DPS"], **how)
+    assert torch.equal(again.samples, run.samples)
+    for changed, said in ((Joint({"a": g, "b": g}, units={"a": 2.0}), "prior.units"), (Joint({"a": g, "b": other}), "prior.priors.b")):
+        with pytest.raises(ValueError, match=said):
+            po.sample(po.Posterior(changed, given), TWELVE["DPS"], **how)
+
+
 def test_units_are_the_standard_deviations_of_the_parts():
     prior = Joint({"a": Gaussian(torch.zeros(3), 4.0), "b": Gaussian(torch.zeros(2), 1e-4)})
     assert prior.units == pytest.approx((2.0, 0.01))
@@ -222,6 +263,7 @@ def test_what_is_no_joint_prior_is_refused_by_name():
         (r"units name \['c'\]; the parts are \['a'\]", {"a": g}, {"units": {"c": 1.0}}),
         ("unit of a must be a finite number > 0, got 0", {"a": g}, {"units": {"a": 0}}),
         ("has no range of its own", {"a": g}, {"ranges": {"a": (0, 1)}}),
+        ("cannot be called 'a.b'", {"a.b": g}, {}),
         ("packed itself", {"a": Joint({"b": g})}, {}),
     ):
         with pytest.raises(ValueError, match=wrong):

@@ -25,7 +25,8 @@ from posteriori import identity
 from posteriori.chart import AffineChart, Chart, Pair
 from posteriori.packing import Shapes, packed_size, unpack
 from posteriori.priors.base import Prior, Pull, check_shape
-from posteriori.priors.knowledge import Knowledge
+from posteriori.priors.knowledge import Knowledge, Sides
+from posteriori.priors.leaves import rows_of_leaves
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.rng import Noise
 
@@ -64,6 +65,9 @@ class Joint(Prior):
     ) -> None:
         if not parts or len({prior.complex for prior in parts.values()}) > 1:
             raise ValueError("Joint takes at least one part, and real ones or complex ones only")
+        for name in parts:
+            if "." in name:
+                raise ValueError(f"Joint: a part cannot be called {name!r}: its leaves are PART.LEAF")
         for what, given in (("units", units), ("ranges", ranges), ("shapes", shapes)):
             if given and not set(given) <= set(parts):
                 raise ValueError(f"Joint: {what} name {sorted(set(given) - set(parts))}; the parts are {list(parts)}")
@@ -118,6 +122,19 @@ class Joint(Prior):
         # d(D_i(c u) / c) / du is J_i itself.
         return self.each(one, x, sigma), lambda u: _packed(pull(v) for pull, v in zip(pulls, self.split(u), strict=True))
 
+    def at(self, /, **leaves: Tensor) -> Prior:
+        """With other leaves of its parts, named PART.LEAF: ``joint.at(**{"kernel.means": m})``."""
+        if not leaves:
+            return self
+        rows_of_leaves(self, leaves)
+        own: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
+        for key, value in leaves.items():
+            name = next(name for name in self.names if key.startswith(f"{name}."))
+            own[name][key.removeprefix(f"{name}.")] = value
+        moved = {name: prior.at(**own[name]) for name, (prior, _) in zip(self.names, self.members, strict=True)}
+        ranges = {name: chart.range for name, chart in zip(self.names, self.charts, strict=True) if chart.range is not None}
+        return Joint(moved, units=dict(zip(self.names, self.units, strict=True)), ranges=ranges, shapes=self.shapes)
+
     def know(self) -> Knowledge:
         """What follows from what all parts know: predicted variances, or a closed form, where all
         have them. Nothing is said of frequencies."""
@@ -127,9 +144,14 @@ class Joint(Prior):
         return replace(
             super().know(),
             error=self._error,
+            leaves=self._leaves,
             predicted=None if None in predicted else self._predicted,
             closed=None if None in closed else _JointClosed(self),
         )
+
+    def _leaves(self) -> dict[str, Sides]:
+        parts = zip(self.names, self.members, strict=True)
+        return {f"{name}.{leaf}": sides for name, (prior, _) in parts for leaf, sides in prior.know().leaves().items()}
 
     def _error(self, sigma: Tensor | float) -> float:
         sizes = [math.prod(chart.shape) for chart in self.charts]
