@@ -84,11 +84,11 @@ class Done:
                 self.trace.setdefault(name.removeprefix("trace."), []).append(value)
 
 
-Progress = dict[str, Any]
+CheckpointNotes = dict[str, Any]
 """calls: row-calls so far by kind; spent: seconds; size: rows worked on together."""
 
 
-def append(folder: Path, done: Done, groups: int, progress: Progress) -> None:
+def append(folder: Path, done: Done, groups: int, progress: CheckpointNotes) -> None:
     """Keep the batch that was finished last, of so many groups."""
     first, ends = done.groups - groups, done.status[len(done.status) - len(done.rows[-1]) :]
     notes = progress | {"groups": groups, "status": [astuple(status) for status in ends]}
@@ -96,7 +96,7 @@ def append(folder: Path, done: Done, groups: int, progress: Progress) -> None:
     write_arrays(folder / "rows" / f"{first:08d}.safetensors", done.arrays(), {"notes": json.dumps(notes)})
 
 
-def save(folder: Path, done: Done, batch: Pending, progress: Progress) -> None:
+def save_checkpoint(folder: Path, done: Done, batch: Pending, progress: CheckpointNotes) -> None:
     """Keep the batch under way."""
     arrays = {f"state.{i}": leaf for i, leaf in enumerate(leaves(batch.state))}
     arrays |= {f"trace.{name}": torch.stack(values) for name, values in batch.trace.items()}
@@ -104,7 +104,7 @@ def save(folder: Path, done: Done, batch: Pending, progress: Progress) -> None:
     write_arrays(folder / "checkpoint.safetensors", arrays | {"streams": batch.rng.state()}, {"notes": json.dumps(notes)})
 
 
-def finished(folder: Path) -> tuple[Done, Progress | None]:
+def finished(folder: Path) -> tuple[Done, CheckpointNotes | None]:
     """The finished batches of a folder, and how far the run was after the last of them; None when there is none."""
     done, progress = Done(), None
     while (place := folder / "rows" / f"{done.groups:08d}.safetensors").exists():
@@ -116,7 +116,7 @@ def finished(folder: Path) -> tuple[Done, Progress | None]:
 
 def pending(
     folder: Path, done: Done, streams: Callable[[int, int], Streams], device: torch.device
-) -> tuple[Pending, list[Tensor], Progress] | None:
+) -> tuple[Pending, list[Tensor], CheckpointNotes] | None:
     """The batch under way, with its state as a list of tensors (its shape is the method's affair, see ``pour``), and the progress then.
 
     streams: the random streams of so many groups from one on. None when no batch after those that are ``done`` was kept.

@@ -82,8 +82,8 @@ def check_same(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
 
 
 def make_levels(
-    post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor | None
-) -> tuple[Tensor, grids.Name | Tensor | None]:
+    post: Posterior, method: Method[Any], steps: int, grid: grids.GridName | Tensor | None
+) -> tuple[Tensor, grids.GridName | Tensor | None]:
     """The levels of a run, and what they were made from: None when they are the method's own."""
     device = post.likelihood.y.device
     if grid is None:

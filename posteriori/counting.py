@@ -15,14 +15,14 @@ from posteriori.operators.base import LinearOperator, Map, Operator, Preconditio
 from posteriori.priors.base import Prior, Pull, limits_of
 from posteriori.priors.knowledge import Knowledge
 
-KINDS = ("denoiser", "vjp", "operator", "adjoint")
+CALL_KINDS = ("denoiser", "vjp", "operator", "adjoint")
 
 
 class Counter:
     """Row-calls of each kind so far, and what the denoiser was last given and gave, which tells who made the first non-finite number."""
 
     def __init__(self) -> None:
-        self.calls = dict.fromkeys(KINDS, 0)
+        self.calls = dict.fromkeys(CALL_KINDS, 0)
         self.denoised: tuple[Tensor, Tensor] | None = None
 
     def per_sample(self, n: int) -> dict[str, float]:

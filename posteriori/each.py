@@ -34,7 +34,7 @@ def sample_each(
     n: int = 1,
     steps: int | None = None,
     seed: int = 0,
-    grid: grids.Name | torch.Tensor | None = None,
+    grid: grids.GridName | torch.Tensor | None = None,
     batch: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -123,7 +123,7 @@ def _batched(
     own: bool,
     *,
     steps: int,
-    grid: grids.Name | torch.Tensor | None,
+    grid: grids.GridName | torch.Tensor | None,
     progress: bool,
     resume: bool,
 ) -> list[Run]:

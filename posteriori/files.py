@@ -18,7 +18,7 @@ class FullDiskError(OSError):
 
 
 @contextmanager
-def whole(place: Path, size: int) -> Iterator[Path]:
+def written_whole(place: Path, size: int) -> Iterator[Path]:
     """A path to write to; what is there in the end, about ``size`` bytes, becomes ``place``. After an exception nothing of it stays.
 
     Raises ``FullDiskError`` naming the file, the room that it takes and the room that there is.
@@ -49,7 +49,7 @@ def full(error: BaseException) -> bool:
 
 def write_bytes(place: Path, data: bytes) -> None:
     """A file of these bytes. Raises ``FullDiskError``."""
-    with whole(place, len(data)) as beside:
+    with written_whole(place, len(data)) as beside:
         beside.write_bytes(data)
 
 

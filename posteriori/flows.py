@@ -34,7 +34,7 @@ class Family(Protocol):
     def pull(self, params: Tensor, u: Tensor) -> Mapped: ...
 
 
-def log_density(family: Family, params: Tensor, u: Tensor) -> Tensor:
+def flow_log_density(family: Family, params: Tensor, u: Tensor) -> Tensor:
     """log q(u) of the members ``params`` (G, P) at u (G, N, d): (G, N)."""
     z, log_det = family.pull(params, u)
     return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi)) - log_det

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Name = Literal["karras", "log", "ddpm"]
+GridName = Literal["karras", "log", "ddpm"]
 # Relative. Levels may come from a singular value decomposition, a power of a root, or single precision.
 SLACK = 1e-6
 
@@ -61,7 +61,7 @@ def trained(steps: int, ladder: Tensor) -> Tensor:
     return _closed(torch.lerp(logs[below], logs[(below + 1).clamp(max=len(ladder) - 1)], place - below).exp())
 
 
-def make(grid: Name | Tensor, steps: int, sigma_max: float, sigma_min: float, ladder: Callable[[], Tensor] | None = None) -> Tensor:
+def make(grid: GridName | Tensor, steps: int, sigma_max: float, sigma_min: float, ladder: Callable[[], Tensor] | None = None) -> Tensor:
     """The grid of a run: one of the names above with the prior's own end points, or an explicit list of levels.
 
     ladder: gives the levels that "ddpm" chooses from, see ``Prior.ladder``; those of a linear-beta DDPM when None.

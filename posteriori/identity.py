@@ -20,7 +20,7 @@ from torch import Tensor, nn
 # What torch itself keeps in a module beside its content, and what an operator measures of itself.
 DERIVED = frozenset(vars(nn.Module())) | {"_out_shape", "_norm2", "_dot_tested"}
 # The parts of a module are told apart up to this number; beyond it, as in a network, one digest stands for all of them.
-FEW = 16
+_FEW = 16
 
 
 def digest(tensor: Tensor) -> str:
@@ -78,7 +78,7 @@ def changes(then: Any, now: Any, where: str = "") -> Iterator[str]:
 def _module(module: nn.Module, within: frozenset[int]) -> dict[str, Any]:
     """Class, settings and tensors of a module, and its parts: each by itself, or of a network all in one digest."""
     out: dict[str, Any] = {"class": _name(type(module))} | _attributes(module, within)
-    if not hasattr(module, "record") and len(list(module.modules())) > FEW:
+    if not hasattr(module, "record") and len(list(module.modules())) > _FEW:
         state = hashlib.sha256()
         for name, tensor in sorted(dict([*module.named_parameters(), *module.named_buffers()]).items()):
             state.update(f"{name}{digest(tensor)}".encode())

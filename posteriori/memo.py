@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 # A tensor with its version and address, or a plain setting by its name.
 Content = list[tuple[Any, ...]]
 _KEPT: WeakKeyDictionary[nn.Module, dict[Hashable, tuple[Content, Any]]] = WeakKeyDictionary()
 
 
-def kept(owner: nn.Module, what: Hashable, make: Callable[[], T], *tensors: Tensor) -> T:
+def kept(owner: nn.Module, what: Hashable, make: Callable[[], _T], *tensors: Tensor) -> _T:
     """``make()``, computed anew when one of ``tensors`` has changed since; by default when any tensor or plain setting of ``owner`` has.
 
     What ``make`` returns must not refer to ``owner``. Tensors made under ``torch.inference_mode`` have no version: nothing is kept.

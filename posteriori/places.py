@@ -8,7 +8,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz", ".cfl", ".safetensors", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def told(path: Path) -> str:
+def place_description(path: Path) -> str:
     """A sentence to add to an error, ". It is the folder of a run: ..."; empty for what is not known."""
     if not path.exists():
         return ". There is no such file or folder"

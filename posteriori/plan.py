@@ -17,7 +17,7 @@ from torch import Tensor
 
 from posteriori import grid as grids
 from posteriori.configuration import batch_rows, make_levels
-from posteriori.counting import KINDS, Counter, counted
+from posteriori.counting import CALL_KINDS, Counter, counted
 from posteriori.likelihood import Posterior
 from posteriori.linalg import solvers_noted
 from posteriori.methods import courses
@@ -83,7 +83,7 @@ def plan(
     *,
     n: int = 1,
     steps: int | None = None,
-    grid: grids.Name | Tensor | None = None,
+    grid: grids.GridName | Tensor | None = None,
     batch: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -111,7 +111,7 @@ def plan(
         rows=together * method.group,
         batches=batches,
         solves=solves,
-        calls={kind: counter.calls[kind] * count / (together * method.returned) for kind in KINDS},
+        calls={kind: counter.calls[kind] * count / (together * method.returned) for kind in CALL_KINDS},
         seconds=seconds * count * groups / together,
         memory=_memory(post.likelihood.y.device),
         pilot=pilot,
@@ -119,7 +119,7 @@ def plan(
     )
 
 
-def _levels(post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor | None) -> tuple[Tensor, bool]:
+def _levels(post: Posterior, method: Method[Any], steps: int, grid: grids.GridName | Tensor | None) -> tuple[Tensor, bool]:
     """The levels of a run; where a pilot would choose them, the usual ones, and True."""
     counter = Counter()
     counter.calls = _Free(counter.calls)
@@ -141,7 +141,7 @@ def _timed(post: Posterior, method: Method[Any], levels: Tensor, groups: int, co
         state, _ = method.step(watched, state, levels[k - 1], levels[k], rng)
         if k + 1 == len(levels):  # a grid of one step
             state, k = method.init(watched, method.rows(state), rng), 0
-        counter.calls.update(dict.fromkeys(KINDS, 0))
+        counter.calls.update(dict.fromkeys(CALL_KINDS, 0))
         began = time.perf_counter()
         state, _ = method.step(watched, state, levels[k], levels[k + 1], rng)
         float(method.rows(state).abs().max())  # waits for a GPU
@@ -167,7 +167,7 @@ def _notes(post: Posterior) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _course(method: Method[Any], steps: int, grid: grids.Name | Tensor | None) -> tuple[str, ...]:
+def _course(method: Method[Any], steps: int, grid: grids.GridName | Tensor | None) -> tuple[str, ...]:
     """What is said where a published setting is used otherwise than in its paper."""
     name = "explicit" if isinstance(grid, Tensor) else grid or "the method's own"
     left = courses.off_course(courses.record(method), steps, name)

@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from posteriori import identity
-from posteriori.files import whole, write_text
+from posteriori.files import write_text, written_whole
 from posteriori.linalg import real_view
-from posteriori.measurements.pictures import glimpse, limits
+from posteriori.measurements.pictures import glimpse, picture_limits
 from posteriori.packing import unpack
 from posteriori.settings import Fraction, Setting
 
@@ -94,7 +94,7 @@ class Run:
 
     def _glimpse(self) -> str:
         shown, range = self.in_frame(), self.config.get("range")
-        stated = limits(range, self.samples.is_complex()) if range else None
+        stated = picture_limits(range, self.samples.is_complex()) if range else None
         return glimpse(shown.samples, shown.mean, shown.std, stated)
 
     def in_frame(self) -> Run:
@@ -290,7 +290,7 @@ def write_arrays(place: Path, arrays: dict[str, Tensor], notes: dict[str, str] |
         tensor = tensor.detach().cpu()
         # Files hold what is in memory, where a lazily conjugated or negated tensor has the wrong sign.
         flat[f"{name}!complex" if tensor.is_complex() else name] = real_view(tensor).contiguous().clone()
-    with whole(place, sum(tensor.nbytes for tensor in flat.values())) as beside:
+    with written_whole(place, sum(tensor.nbytes for tensor in flat.values())) as beside:
         save_file(flat, str(beside), metadata=notes)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from posteriori import checkpoint
 from posteriori import grid as grids
-from posteriori.checkpoint import Done, Pending, Progress
+from posteriori.checkpoint import CheckpointNotes, Done, Pending
 from posteriori.configuration import batch_rows, describe, make_levels
 from posteriori.counting import CountedLinearOperator, Counter, counted
 from posteriori.flags import tell
@@ -64,7 +64,7 @@ def sample(
     steps: int | None = None,
     seed: int = 0,
     first: int = 0,
-    grid: grids.Name | Tensor | None = None,
+    grid: grids.GridName | Tensor | None = None,
     batch: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -130,7 +130,7 @@ class Job:
     post: Posterior
     method: Method[Any]
     steps: int
-    grid: grids.Name | Tensor | None
+    grid: grids.GridName | Tensor | None
     seed: int
     n: int
     first: int
@@ -143,7 +143,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.levels, self.counted = torch.empty(0), counted(self.post, self.counter)
-        self.kept: tuple[Done, Progress | None] = (Done(), None)
+        self.kept: tuple[Done, CheckpointNotes | None] = (Done(), None)
         self.start = self.first // self.method.returned
 
     def visit(self, folder: Path, config: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ class Job:
         centre = self.post.prior.start(self.blank(1)[:1], self.levels[0])
         self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
 
-    def all_levels(self) -> tuple[Tensor, grids.Name | Tensor | None]:
+    def all_levels(self) -> tuple[Tensor, grids.GridName | Tensor | None]:
         return make_levels(self.counted, self.method, self.steps, self.grid)
 
     def run(self, folder: Path | None, every: float) -> Run:
@@ -190,7 +190,7 @@ class Job:
                     bar.at(done.groups * count + before * pending.step)
                     self.advance(post, pending, counter)
                     if folder is not None and time.perf_counter() - saved >= every:
-                        checkpoint.save(folder, done, pending, self.progressed(began))
+                        checkpoint.save_checkpoint(folder, done, pending, self.progressed(began))
                         saved = time.perf_counter()
                 self.close(post, done, pending, counter)
             except (MemoryError, RuntimeError) as error:
@@ -207,7 +207,7 @@ class Job:
         bar.close()
         return self.finish(done, counter, time.perf_counter() - began)
 
-    def progressed(self, began: float) -> Progress:
+    def progressed(self, began: float) -> CheckpointNotes:
         return {"calls": self.counter.calls, "spent": time.perf_counter() - began, "size": self.batch}
 
     def streams(self, done: int, groups: int) -> Streams:

@@ -23,7 +23,7 @@ from posteriori.configuration import batch_rows
 from posteriori.flags import tell
 from posteriori.identity import changes
 from posteriori.methods import Method
-from posteriori.problems.solvers import method as chosen
+from posteriori.problems.solvers import named_method as chosen
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.sample import sample
 from posteriori.views import viewed

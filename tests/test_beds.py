@@ -111,9 +111,9 @@ def test_ksd_toy_scores_exact_samples_as_printed_and_sees_a_lost_mode():
     ("make", "seeds"),
     [
         (lambda seed: beds.gmm25(8, 4, seed), 100),
-        (lambda seed: beds.gaussian("white", seed), 60),
-        (lambda seed: beds.gaussian("diagonal", seed), 60),
-        (lambda seed: beds.gaussian("general", seed), 60),
+        (lambda seed: beds.gaussian_bed("white", seed), 60),
+        (lambda seed: beds.gaussian_bed("diagonal", seed), 60),
+        (lambda seed: beds.gaussian_bed("general", seed), 60),
         (lambda seed: beds.ksd_toy(0.5, seed), 30),
         (beds.mixture256, 2),
         (lambda seed: bipsda.bipsda("inpainting-high", seed), 60),
@@ -192,7 +192,7 @@ def test_mistakes_are_named():
     with pytest.raises(TypeError, match="no exact reference"):
         ref.envelope(gaussian)
     with pytest.raises(ValueError, match="keeps its truth"):
-        scores.ksd_toy_score(torch.zeros(3, 8), beds.gaussian("white"), torch.zeros(3, 8))
+        scores.ksd_toy_score(torch.zeros(3, 8), beds.gaussian_bed("white"), torch.zeros(3, 8))
 
 
 def test_the_bandwidth_of_the_stein_kernel_follows_the_median_singular_value():

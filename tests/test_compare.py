@@ -16,7 +16,7 @@ from posteriori import problems
 from posteriori.cli import main
 from posteriori.methods import DAPS, DDIM, DDRM, DPS, MMPS, DiffPIR, courses
 from posteriori.problems import advice
-from posteriori.problems.entries import entries, label, read
+from posteriori.problems.entries import entries, label, read_entries
 
 F64 = torch.float64
 TEXT = """prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 8, 8], range: [0, 1]}}
@@ -49,7 +49,7 @@ def problem(tmp_path):
 
 def test_a_list_is_read_as_people_write_it():
     found = entries(
-        read(["MMPS, DPS(scale=.5),DPS(published)", "DiffPIR(transition=DDIM(eta=0.5), lam=1e-1)", "DDRM(steps=20, grid=ddpm)"])
+        read_entries(["MMPS, DPS(scale=.5),DPS(published)", "DiffPIR(transition=DDIM(eta=0.5), lam=1e-1)", "DDRM(steps=20, grid=ddpm)"])
     )
     assert [entry.method for entry in found] == [MMPS(), DPS(scale=0.5), DPS.published(), DiffPIR(transition=DDIM(0.5), lam=0.1), DDRM()]
     assert courses.course_of(found[2].method).steps == 1000
@@ -65,7 +65,7 @@ def test_a_file_has_the_same_list(problem):
     )
     given = problems.load(problem)
     assert [e.label for e in given.methods] == ["MMPS", "DPS(scale=0.5)", "DiffPIR(transition=DDIM(eta=0.5))", "DDRM(steps=20)"]
-    assert [e.label for e in entries(read([label(e) for e in read(["DPS(scale=0.5)"])]))] == ["DPS(scale=0.5)"]
+    assert [e.label for e in entries(read_entries([label(e) for e in read_entries(["DPS(scale=0.5)"])]))] == ["DPS(scale=0.5)"]
     assert given.build().method == MMPS(), "solve takes the first"
 
 
@@ -85,7 +85,7 @@ def test_a_file_has_the_same_list(problem):
 )
 def test_a_list_that_is_wrong_is_refused(text, words):
     with pytest.raises(ValueError, match=words.replace("(", "\\(")):
-        entries(read([text]))
+        entries(read_entries([text]))
 
 
 # The command.
@@ -143,7 +143,7 @@ def test_without_a_list_the_files_own_or_the_recommended_ones_are_compared(probl
     problem.write_text(TEXT)
     assert call("compare", problem, "--out", problem.parent / "b", "--quiet") == 0
     out = capsys.readouterr().out
-    assert all(f"| {name} " in out for name in advice.KINDS["linear"])
+    assert all(f"| {name} " in out for name in advice.RECOMMENDED["linear"])
 
 
 # The method of a file that names none.
@@ -175,7 +175,7 @@ def test_every_kind_of_problem_gets_a_method_that_takes_it(kind):
     problem = kinds()[kind]
     choice = advice.choose(problem)
     assert choice.method.refuses(problem) is None
-    assert entries([advice.KINDS[kind][0]])[0].method == choice.method
+    assert entries([advice.RECOMMENDED[kind][0]])[0].method == choice.method
     assert choice.reason in str(choice)
     assert type(choice.method).__name__ in str(choice)
     assert entries(advice.rivals(problem))[0].method == choice.method
@@ -184,8 +184,8 @@ def test_every_kind_of_problem_gets_a_method_that_takes_it(kind):
 def test_the_rule_is_the_one_that_the_results_state():
     text = (Path(__file__).parents[1] / "docs" / "results" / "advice.md").read_text()
     rule = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines() if line.startswith("| ") and "---" not in line]
-    stated = {row[0]: row[1].strip("`") for row in rule if row[0] in advice.KINDS}
-    first = {kind: label({"name": raws[0]} if isinstance(raws[0], str) else raws[0]) for kind, raws in advice.KINDS.items()}
+    stated = {row[0]: row[1].strip("`") for row in rule if row[0] in advice.RECOMMENDED}
+    first = {kind: label({"name": raws[0]} if isinstance(raws[0], str) else raws[0]) for kind, raws in advice.RECOMMENDED.items()}
     assert stated == first
 
 

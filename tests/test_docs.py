@@ -72,7 +72,7 @@ def test_every_key_of_a_problem_file_has_a_meaning_and_every_meaning_a_key():
 
 
 def test_types_defaults_and_allowed_values_are_those_of_the_models():
-    told = {part.name: {key.name: key[1:3] for key in part.keys} for part in [*keys.parts(), *keys.methods()]}
+    told = {part.name: {key.name: key[1:3] for key in part.keys} for part in [*keys.parts(), *keys.method_sections()]}
     assert told["noise gaussian"] == {"sigma": ("number >= 0 or `estimate`", "required"), "range": ("[number, number]", "required")}
     assert told["operator jpeg"]["quality"] == ("whole number >= 1 and <= 100", "required")
     assert told["operator mask"]["where"] == ("`centre` or [whole number, whole number]", "centre")

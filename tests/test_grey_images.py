@@ -72,11 +72,11 @@ def test_a_prior_of_other_images_is_refused():
 
 
 def test_a_problem_file_asks_for_it_by_name():
-    from posteriori.problems.beliefs import Section
+    from posteriori.problems.beliefs import PriorSection
 
-    ours = Section.model_validate({"grey": "photos"}).build("float32")
+    ours = PriorSection.model_validate({"grey": "photos"}).build("float32")
     assert isinstance(ours, po.priors.GreyImages)
     assert ours.shape == (1, None, None)
     assert ours.denoise(torch.zeros(1, 1, 9, 8), torch.tensor(0.1)).shape == (1, 1, 9, 8)
     with pytest.raises(ValueError, match="GreyImages needs a real prior of colour images"):
-        Section.model_validate({"grey": "digits"}).build("float32")
+        PriorSection.model_validate({"grey": "digits"}).build("float32")

@@ -259,18 +259,21 @@ def test_what_fails_in_ones_own_step_is_said_with_its_line(folder, monkeypatch, 
 
 def test_a_class_of_the_same_name_in_another_module_is_another_method(folder):
     post = problems.load(write(folder)).build().posterior
-    one, other = solvers.method("own_method:Shrink", {"folder": folder}), solvers.method("own_package:Shrink", {"folder": folder})
+    one, other = (
+        solvers.named_method("own_method:Shrink", {"folder": folder}),
+        solvers.named_method("own_package:Shrink", {"folder": folder}),
+    )
     po.sample(post, one, n=1, steps=3, folder=folder / "run")
     with pytest.raises(ValueError, match=r"method\.class: 'own_method\.Shrink' then, 'own_package\.inner\.deep\.Shrink' now"):
         po.sample(post, other, n=1, steps=3, folder=folder / "run", resume=True)
 
 
 def test_a_file_is_run_again_when_it_has_changed_and_only_then(folder):
-    first = solvers.method("own_method.py:Shrink", {"folder": folder})
-    assert type(solvers.method("own_method.py:Shrink", {"folder": folder})) is type(first)
+    first = solvers.named_method("own_method.py:Shrink", {"folder": folder})
+    assert type(solvers.named_method("own_method.py:Shrink", {"folder": folder})) is type(first)
     source = folder / "own_method.py"
     source.write_text(source.read_text().replace("scale: NonNegative = 1.0", "scale: NonNegative = 2.0"))
-    assert solvers.method("own_method.py:Shrink", {"folder": folder}).scale == 2.0
+    assert solvers.named_method("own_method.py:Shrink", {"folder": folder}).scale == 2.0
 
 
 def test_the_current_folder_is_looked_in_and_no_installed_module_is_replaced(folder, monkeypatch, tmp_path_factory):

@@ -570,9 +570,9 @@ def test_a_folder_of_another_kind_is_named(write, tmp_path):
 
 
 def test_a_gaussian_belief_has_the_stated_mean_and_standard_deviation():
-    from posteriori.problems.beliefs import Section
+    from posteriori.problems.beliefs import PriorSection
 
-    belief = Section.model_validate({"gaussian": {"mean": 0.4, "std": 0.2, "shape": [1, 2, 3]}}).build("float32")
+    belief = PriorSection.model_validate({"gaussian": {"mean": 0.4, "std": 0.2, "shape": [1, 2, 3]}}).build("float32")
     assert tuple(belief.shape) == (1, 2, 3)
     torch.testing.assert_close(belief.mean, torch.full((1, 2, 3), 0.4))
     torch.testing.assert_close(belief.covariance, 0.04 * torch.eye(6))

@@ -83,7 +83,7 @@ def test_every_number_of_the_table_stands_under_its_heading():
 
 
 def test_a_map_is_the_root_mean_square_over_channels():
-    from posteriori.measurements.pictures import flat as _flat
+    from posteriori.measurements.pictures import channel_rms as _flat
 
     image = torch.tensor([3.0, -4.0, 0.0]).view(3, 1, 1).expand(3, 2, 5)
     torch.testing.assert_close(_flat(image), torch.full((2, 5), (25 / 3) ** 0.5))

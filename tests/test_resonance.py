@@ -151,10 +151,10 @@ def test_the_noise_of_each_coil_is_that_of_the_border():
     other = levels.view(3, 1, 1) * torch.randn(3, 100, 120, generator=torch.Generator().manual_seed(1))
     k = torch.complex(k, other)
     k[:, 30:70, 40:80] += 1000
-    found = kspace.noise_level(k, torch.ones(100, 120, dtype=torch.bool))
+    found = kspace.kspace_noise_level(k, torch.ones(100, 120, dtype=torch.bool))
     assert float((found / levels - 1).abs().max()) < 5 / 600**0.5
     with pytest.raises(ValueError, match="too few to tell the noise from the signal"):
-        kspace.noise_level(k[:, :10, :10], torch.ones(10, 10, dtype=torch.bool))
+        kspace.kspace_noise_level(k[:, :10, :10], torch.ones(10, 10, dtype=torch.bool))
 
 
 def test_the_convention_of_the_transform_is_checked():

@@ -68,7 +68,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_how_much_room_is_needed(tmp_pa
 
 def test_another_error_stays_what_it_is_and_leaves_nothing(tmp_path):
     def half():
-        with files.whole(tmp_path / "file", 1) as beside:
+        with files.written_whole(tmp_path / "file", 1) as beside:
             beside.write_text("half")
             raise PermissionError(errno.EACCES, "not allowed")
 
@@ -114,7 +114,7 @@ def test_solve_on_a_full_disk_says_which_file_and_goes_on_to_the_same_bits(tmp_p
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, monkeypatch, capsys, measured):
     saved = []
-    keep = checkpoint.save
+    keep = checkpoint.save_checkpoint
 
     def save(folder, *rest):
         if len(saved) == 2:
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, monkeypa
         keep(folder, *rest)
         saved.append((folder / "checkpoint.safetensors").read_bytes())
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", save)
     assert call(monkeypatch, "solve", measured, "--out", tmp_path / "run", "--quiet", "--checkpoint-seconds", "0") == 2
     said = capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == saved[1]

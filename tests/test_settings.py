@@ -19,7 +19,7 @@ from posteriori.noise import Noise
 from posteriori.operators.base import Operator
 from posteriori.priors.base import Prior
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow
-from posteriori.problems.solvers import method as from_file
+from posteriori.problems.solvers import named_method as from_file
 from posteriori.settings import Checked, Count, Share, settings_of
 
 LAWS = [c for _, c in inspect.getmembers(noise, inspect.isclass) if issubclass(c, Noise) and not inspect.isabstract(c)]

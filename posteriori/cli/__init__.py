@@ -281,9 +281,9 @@ def _in_own_code(error: BaseException) -> str:
     """Where in a module of the user's own an error came from that does not say so; empty when from nowhere there."""
     if "posteriori.problems.modules" not in sys.modules or isinstance(error, CycloptsError):
         return ""
-    from posteriori.problems.modules import where
+    from posteriori.problems.modules import where_in_own_code
 
-    place = where(error)
+    place = where_in_own_code(error)
     return f" ({place}; {DEBUG} shows the way there)" if place and place not in str(error) else ""
 
 

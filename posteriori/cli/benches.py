@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from posteriori.cli.lists import LISTED, Methods, Unparted, WholeNumbers
+from posteriori.cli.lists import LIST_OPTION, Methods, Unparted, WholeNumbers
 
 bench_app = App(name="bench", help="Measure methods: where the posterior is known, and on photographs.")
-Beds = Annotated[tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256"] | str, ...], LISTED]
-Schedules = Annotated[tuple[Literal["original", "extended"] | str, ...], LISTED]
-Photographs = Annotated[tuple[Literal["astronaut", "chelsea"] | str, ...], LISTED]
-Problems = Annotated[tuple[Literal["blur", "downsample", "box", "random"] | str, ...], LISTED]
+Beds = Annotated[tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256"] | str, ...], LIST_OPTION]
+Schedules = Annotated[tuple[Literal["original", "extended"] | str, ...], LIST_OPTION]
+Photographs = Annotated[tuple[Literal["astronaut", "chelsea"] | str, ...], LIST_OPTION]
+Problems = Annotated[tuple[Literal["blur", "downsample", "box", "random"] | str, ...], LIST_OPTION]
 
 
 @bench_app.command(name="exact")

@@ -13,8 +13,8 @@ from posteriori.files import write_text
 from posteriori.flags import quiet
 from posteriori.methods.courses import steps_of
 from posteriori.problems.advice import rivals
-from posteriori.problems.entries import Entry, entries, read
-from posteriori.problems.file import USUAL
+from posteriori.problems.entries import Entry, entries, read_entries
+from posteriori.problems.file import USUAL_STEPS
 from posteriori.report import comparison
 from posteriori.report.comparison import ComparedRow
 from posteriori.run import Run, read_json, write_json
@@ -31,7 +31,7 @@ def compare_methods(problem: Path, methods: Sequence[str], out: Path, *, progres
     task = given.build()
     for note in task.notes:
         print(note, file=sys.stderr)
-    chosen = entries(read(methods), {"folder": Path.cwd()}) if methods else given.methods or entries(rivals(task.posterior))
+    chosen = entries(read_entries(methods), {"folder": Path.cwd()}) if methods else given.methods or entries(rivals(task.posterior))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", _said(given))
     rows = []
@@ -47,7 +47,7 @@ def compare_methods(problem: Path, methods: Sequence[str], out: Path, *, progres
 
 def attempt(entry: Entry, given: problems.Problem, task: problems.Task, folder: Path, progress: bool) -> ComparedRow:
     """One method: its run, drawn or completed, or why there is none."""
-    settings: dict[str, Any] = task.settings | {"steps": steps_of(entry.method, entry.steps or given.steps, USUAL)}
+    settings: dict[str, Any] = task.settings | {"steps": steps_of(entry.method, entry.steps or given.steps, USUAL_STEPS)}
     settings["grid"] = entry.grid or given.grid
     try:
         with quiet():

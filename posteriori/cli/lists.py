@@ -83,8 +83,8 @@ def _raw(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(token.value for token in tokens)
 
 
-LISTED = Parameter(converter=_words, consume_multiple=True, show_default=False, show_choices=False)
-Words = Annotated[tuple[str, ...], LISTED]
+LIST_OPTION = Parameter(converter=_words, consume_multiple=True, show_default=False, show_choices=False)
+Words = Annotated[tuple[str, ...], LIST_OPTION]
 UNPARTED = Parameter(converter=_raw, consume_multiple=True, show_default=False, show_choices=False)
 Unparted = Annotated[tuple[str, ...], UNPARTED]
 WholeNumbers = Annotated[tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)]
@@ -94,5 +94,5 @@ if TYPE_CHECKING:
     StudyName = str
 else:
     StudyName = Annotated[Literal[study_names()] | str, Parameter(converter=_word, show_choices=False)]
-    Methods = Annotated[tuple[Literal[method_names()] | str, ...], LISTED]
+    Methods = Annotated[tuple[Literal[method_names()] | str, ...], LIST_OPTION]
     Entries = Annotated[tuple[Literal[method_names()] | str, ...], UNPARTED]

@@ -28,7 +28,7 @@ transition is `DDIM`, `ConstantFraction`, `Heun` or `Midpoint`, or a mapping wit
 
 def key_reference() -> str:
     """The page of the documentation."""
-    whole = [HEAD, *(_shown(part) for part in keys.parts()), METHODS_HEAD, *(_shown(part) for part in keys.methods())]
+    whole = [HEAD, *(_shown(part) for part in keys.parts()), METHODS_HEAD, *(_shown(part) for part in keys.method_sections())]
     return "\n".join(whole)
 
 
@@ -37,7 +37,7 @@ def named(word: str) -> str:
 
     Raises ``ValueError`` for a word that is the name of no part or key.
     """
-    every = [*keys.parts(), *keys.methods()]
+    every = [*keys.parts(), *keys.method_sections()]
     chosen = [
         p for p in every if not word or word in p.name.replace(".", " ").split() or (not p.name and any(k.name == word for k in p.keys))
     ]
@@ -47,7 +47,7 @@ def named(word: str) -> str:
     return "\n".join(_shown(part) for part in chosen)
 
 
-def _shown(part: keys.Part) -> str:
+def _shown(part: keys.KeySection) -> str:
     head = f"## {part.name or 'The file'}\n\n{part.about}\n"
     if not part.keys:
         return f"{head}\nNo settings.\n"

@@ -58,7 +58,7 @@ BOARDS = {
     ),
     "bipsda": Board(
         bipsda.PROBLEMS,
-        tuple(bipsda.SCHEDULES),
+        tuple(bipsda.BIPSDA_SCHEDULES),
         (200,),
         5,
         10000,

@@ -65,7 +65,7 @@ def plan_photographs(images: list[str], problems: list[str], names: list[str], s
     for kind, chosen, known in kinds:
         for name in chosen:
             if kind == "method" and own.is_path(name):
-                solvers.method(name)
+                solvers.named_method(name)
             elif name not in known:
                 raise ValueError(f"unknown {kind} {name!r}; {suggestion(name, known)}{own.hint(name)}")
     if side % 8 or not 32 <= side <= 256:
@@ -88,7 +88,7 @@ def measure_photograph(cell: PhotographCell, prior: Prior, limit: float | None =
     if cell.method == BASELINE:
         x, _, _ = best_linear(about.given.y, about.given.linear, SIGMA, about.truth)
         return row | _scores(x, about) | {"denoiser": 0, "vjp": 0, "seconds": time.perf_counter() - began}, x
-    method = solvers.method(cell.method)
+    method = solvers.named_method(cell.method)
     row["settings"] = _settings(method)
     end, run = _attempt(method, Posterior(prior, about.given), cell.steps, limit)
     row |= end | {"seconds": time.perf_counter() - began}
@@ -106,7 +106,7 @@ def still_current(row: Row) -> bool:
     """Whether a stored row still says what a new one would: not given up for lack of time, and of the method's present defaults."""
     if row["outcome"] == "stopped":
         return False
-    return row["method"] == BASELINE or row["settings"] == _settings(solvers.method(row["method"]))
+    return row["method"] == BASELINE or row["settings"] == _settings(solvers.named_method(row["method"]))
 
 
 def _settings(method: methods.Method[Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Injected:
 
 
 def affine_probe(
-    post: Posterior, method: Method[Any], steps: int, grid: grids.Name | Tensor = "karras", *, rtol: float = 1e-6
+    post: Posterior, method: Method[Any], steps: int, grid: grids.GridName | Tensor = "karras", *, rtol: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """Exact mean (d,) and covariance (d, d) of ``method``'s samples, in the prior's coordinates.
 

@@ -3,7 +3,7 @@
 Draw x from an envelope, a mixture q times a constant M with p(x) p(y | x) <= M q(x) everywhere, and keep it with probability p p / (M q):
 what is kept is an exact, independent draw, and the bound is checked at every proposal.
 
-Transmission with Poisson noise: log p(y | x) is concave, so its tangent at the mode t of each component is above it, and
+PhotonShare with Poisson noise: log p(y | x) is concave, so its tangent at the mode t of each component is above it, and
     N(x; m, C) exp(g.(x - t)) = N(x; m + C g, C) exp(g.(m - t) + g.C g / 2).
 Squares with Gaussian noise: as a function of u = M x the likelihood is a product of exp(-(y_i - u_i^2)^2 / 2 s^2). A sum of at most three
 Gaussians in u_i lies above each factor; the prior times a product of such sums is a mixture again.
@@ -24,7 +24,7 @@ from posteriori.noise import Poisson
 from posteriori.operators.base import LinearOperator
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.problems.beds import Bed
-from posteriori.problems.bipsda import Squares, Transmission
+from posteriori.problems.bipsda import PhotonShare, Squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def envelope(post: Posterior) -> Envelope:
     prior, given = post.prior, post.likelihood
     if not isinstance(prior, GaussianMixture):
         raise TypeError(f"a reference by rejection needs a GaussianMixture prior, got {type(prior).__name__}")
-    if isinstance(given.A, Transmission) and isinstance(given.noise, Poisson):
+    if isinstance(given.A, PhotonShare) and isinstance(given.noise, Poisson):
         return _tangents(prior, given)
     if isinstance(given.A, Squares) and given.noise.std:
         return _lobes(prior, given.A.matrix, given.y, given.noise.std)

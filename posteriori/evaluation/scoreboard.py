@@ -78,7 +78,7 @@ def plan_board(bed: str, cells: list[str], schedules: list[str], steps: list[int
     known = [*REFERENCES, *board_methods()]
     for name in names:
         if own.is_path(name):
-            solvers.method(name)
+            solvers.named_method(name)
         elif name not in known:
             raise ValueError(f"unknown method {name!r}; {suggestion(name, known)}{own.hint(name)}")
     if bed not in BOARDS:
@@ -98,18 +98,18 @@ def measure_cell(cell: BoardCell, sample_seed: int | None = None) -> Row | None:
     sample_seed: s of the seed rule above; the seed of the problem when None.
     """
     row = _drawn(cell, cell.seed if sample_seed is None else sample_seed) if BOARDS[cell.bed].score else _probed(cell)
-    return row if row is None or not own.is_path(cell.method) else row | {"code": own.code(solvers.method(cell.method))}
+    return row if row is None or not own.is_path(cell.method) else row | {"code": own.code(solvers.named_method(cell.method))}
 
 
 def current(row: Row, cells: Sequence[BoardCell]) -> bool:
     """Whether a stored row still says what a new one would: not where it is of a user's own method whose file has changed since."""
     asked = {cell.method for cell in cells if own.is_path(cell.method)}
-    return row["method"] not in asked or row.get("code") == own.code(solvers.method(row["method"]))
+    return row["method"] not in asked or row.get("code") == own.code(solvers.named_method(row["method"]))
 
 
 def _method(cell: BoardCell) -> methods.Method[Any]:
     if own.is_path(cell.method):
-        return solvers.method(cell.method)
+        return solvers.named_method(cell.method)
     return methods.Unconditional() if cell.method in REFERENCES else board_methods(BOARDS[cell.bed].n or 8)[cell.method]
 
 

@@ -14,7 +14,7 @@ from posteriori.measurements.bart import SUFFIX as BART
 from posteriori.measurements.bart import read_cfl
 from posteriori.measurements.files import checked
 
-SUFFIXES = (".npy", ".safetensors", ".pt", BART)
+ARRAY_SUFFIXES = (".npy", ".safetensors", ".pt", BART)
 
 
 def read_array(path: str | Path, key: str | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def read_array(path: str | Path, key: str | None = None) -> Tensor:
         raise
     except Exception as error:  # safetensors and torch have no common class for a damaged file
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    raise ValueError(f"{path}: arrays are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'a file without suffix'!r}")
+    raise ValueError(f"{path}: arrays are read from {', '.join(ARRAY_SUFFIXES)}, not from {path.suffix or 'a file without suffix'!r}")
 
 
 def _npy(path: Path) -> Tensor:

@@ -24,7 +24,7 @@ def checked(path: str | Path) -> Path:
         beside = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
         raise FileNotFoundError(f"no such file: {path}" + (f" (in that folder: {', '.join(beside)})" if beside else ""))
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, a file is expected{places.told(path)}")
+        raise ValueError(f"{path} is a folder, a file is expected{places.place_description(path)}")
     with path.open("rb") as handle:
         head = handle.read(64)
     if not head:

@@ -107,7 +107,7 @@ def sensitivities(low: Tensor) -> Tensor:
     return low / total.clamp(min=1e-6 * float(total.max()))
 
 
-def noise_level(kspace: Tensor, mask: Tensor, centred: bool = True) -> Tensor:
+def kspace_noise_level(kspace: Tensor, mask: Tensor, centred: bool = True) -> Tensor:
     """Standard deviation of the real (and of the imaginary) part of the noise, of each coil: (coils,).
 
     The modulus of circular noise has the median sqrt(2 ln 2) sigma; it is taken over the outermost 5 % of the sampled points, at least 64,

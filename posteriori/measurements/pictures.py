@@ -22,7 +22,7 @@ EMPTY = (176, 196, 222)
 INK, PAPER = (27, 31, 39), (255, 255, 255)
 
 
-def limits(range: Sequence[float], complex: bool) -> tuple[float, float]:
+def picture_limits(range: Sequence[float], complex: bool) -> tuple[float, float]:
     """Black and white of images in a range: of complex ones, whose magnitudes are shown, 0 and the end that is farther from it."""
     low, high = range
     return (0.0, max(abs(low), abs(high))) if complex else (low, high)
@@ -92,7 +92,7 @@ def pictured(x: Tensor) -> Tensor | None:
     return planes if planes.ndim == 3 and len(planes) in (1, 3) and min(planes.shape[1:]) > 1 else None
 
 
-def flat(x: Tensor) -> Tensor:
+def channel_rms(x: Tensor) -> Tensor:
     """(C, H, W) or (H, W) to (H, W): root mean square over channels."""
     return x.abs().square().mean(0).sqrt() if x.ndim == 3 else x.abs()
 
@@ -135,6 +135,6 @@ def glimpse(samples: Tensor, mean: Tensor, std: Tensor, stated: Sequence[float] 
     low, high = stated or (min(0.0, float(planes.min())), top(torch.stack(shown), 0.999))
     rows = [("mean", planes, (low, high), False)]
     if len(samples) > 1:
-        end = top(flat(std))
-        rows.append((f"std, 0 to {end:.2g}", flat(std), (0.0, end), True))
+        end = top(channel_rms(std))
+        rows.append((f"std, 0 to {end:.2g}", channel_rms(std), (0.0, end), True))
     return strip([*rows, *((f"sample {k}", one, (low, high), False) for k, one in enumerate(shown))])

@@ -39,7 +39,7 @@ class Course:
     """
 
     steps: int
-    grid: grids.Name | Places | None
+    grid: grids.GridName | Places | None
     words: str
     fewest: int
 
@@ -60,7 +60,7 @@ class Course:
 
 
 def course(
-    steps: int, grid: grids.Name | Places | None, words: str = "", fewest: int | None = None
+    steps: int, grid: grids.GridName | Places | None, words: str = "", fewest: int | None = None
 ) -> Callable[[Callable[..., M]], Callable[..., M]]:
     """Give what a class method returns the course that it is meant for; see ``Course``."""
     said = words or (f"grid {grid!r}" if isinstance(grid, str) else "the method's own levels")
@@ -133,7 +133,7 @@ def scale(prior: Prior) -> float:
     return 1.0 if prior.range is None else 0.5 * (prior.range[1] - prior.range[0])
 
 
-def between(name: grids.Name, top: float, bottom: float, drop: int = 0) -> Places:
+def between(name: grids.GridName, top: float, bottom: float, drop: int = 0) -> Places:
     """Levels from ``top`` to ``bottom`` for images in [-1, 1]; the last ``drop`` are left out."""
     make = grids.karras if name == "karras" else grids.log
 

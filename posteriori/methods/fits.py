@@ -68,7 +68,7 @@ class Frame:
     def log_q(self, family: Family, params: Tensor, x: Tensor) -> Tensor:
         """log q(x), (B,) float64."""
         u = self.inside(x)
-        return (flows.log_density(family, params, u).double() - u.shape[-1] * math.log(self.scale)).flatten()
+        return (flows.flow_log_density(family, params, u).double() - u.shape[-1] * math.log(self.scale)).flatten()
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def ascend(family: Family, fit: Fit, frame: Frame, slope: Callable[[Tensor], Ten
         params = fit.params.detach().requires_grad_()
         u, _ = family.push(params, z)
         at = u.detach().requires_grad_()
-        (of_q,) = torch.autograd.grad(flows.log_density(family, fit.params, at).sum(), at)
+        (of_q,) = torch.autograd.grad(flows.flow_log_density(family, fit.params, at).sum(), at)
         x = frame.images(u.detach())
         uphill = frame.scale * frame.numbers(slope(x)) - of_q
         (g,) = torch.autograd.grad(-(u * uphill).sum(-1).mean(1).sum(), params)

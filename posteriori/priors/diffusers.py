@@ -102,7 +102,7 @@ def _check_folder(folder: Path) -> None:
     if folder.is_file():
         raise ValueError(f"{folder} is a file; name the folder that has unet/config.json and scheduler/scheduler_config.json")
     if not any((folder / name).exists() for name in ("unet", "config.json", "scheduler", "scheduler_config.json", "card.json")):
-        raise FileNotFoundError(f"no model of the diffusers library in {folder}{places.told(folder)}")
+        raise FileNotFoundError(f"no model of the diffusers library in {folder}{places.place_description(folder)}")
     latent = next((part for part in AUTOENCODERS if (folder / part).is_dir()), None)
     if latent is not None:
         raise ValueError(f"the network in {folder} models the latents of an autoencoder ({latent}/), which are no images")

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from posteriori import places
-from posteriori.files import whole, write_text
+from posteriori.files import write_text, written_whole
 from posteriori.priors.base import Prior
 from posteriori.priors.frequencies import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
@@ -44,7 +44,7 @@ SHARED = (
     "errors",
     "spectrum",
 )
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Card(BaseModel):
@@ -57,16 +57,16 @@ class Card(BaseModel):
     arguments: dict[str, Any]
     parametrization: Parametrization
     schedule: dict[str, Any] | None
-    sigma_data: Positive | None
+    sigma_data: _Positive | None
     range: tuple[float, float] | None
-    variance: Positive
+    variance: _Positive
     shape: tuple[int | None, ...]
-    sigma_min: Positive
-    sigma_max: Positive
+    sigma_min: _Positive
+    sigma_max: _Positive
     multiple: Annotated[int, Field(ge=1)]
     pad: Literal["reflect"] | None
     train_size: tuple[int, int] | None
-    errors: tuple[tuple[Positive, Positive], ...] | None = None
+    errors: tuple[tuple[_Positive, _Positive], ...] | None = None
     spectrum: ErrorSpectrum | None = None
     sha256: str
     storage: Literal["float32", "float16"]
@@ -105,7 +105,7 @@ def save_pretrained(
         raise ValueError(f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); store them in float32, or train anew")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "weights.safetensors", sum(tensor.nbytes for tensor in tensors.values())) as beside:
+    with written_whole(folder / "weights.safetensors", sum(tensor.nbytes for tensor in tensors.values())) as beside:
         save_file(tensors, str(beside))
         card = Card(
             network=name,
@@ -132,7 +132,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device | None = None
     folder = Path(folder)
     if folder.is_file():
         if folder.name == "card.json" or folder.suffix.lower() not in places.ARRAYS:
-            raise ValueError(f"{folder} is no prior{places.told(folder)}")
+            raise ValueError(f"{folder} is no prior{places.place_description(folder)}")
         load_state_dict_file(folder)  # first say what is wrong with the file itself
         raise ValueError(
             f"{folder} holds weights without a card: nothing says which network, schedule and range they belong to. Build the network, "
@@ -160,7 +160,7 @@ def read_card(folder: str | Path) -> Card:
     """The card of a prior's folder. Raises as ``from_pretrained``."""
     place = Path(folder) / "card.json"
     if not place.is_file():
-        raise FileNotFoundError(f"no prior in {folder}: card.json is missing{places.told(Path(folder))}")
+        raise FileNotFoundError(f"no prior in {folder}: card.json is missing{places.place_description(Path(folder))}")
     try:
         raw = json.loads(place.read_text())
     except ValueError as error:

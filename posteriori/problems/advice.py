@@ -23,7 +23,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import Method
 from posteriori.methods.courses import scale
 from posteriori.operators import JPEG, LinearOperator, PhaseRetrieval
-from posteriori.problems.solvers import method
+from posteriori.problems.solvers import named_method
 
 # Numbers of y, and of an image, for which clouds of 256 particles with a covariance of y each were measured.
 FEW, SMALL = 8, 1000
@@ -47,8 +47,8 @@ class Choice:
 def choose(post: Posterior, steps: int | None = None) -> Choice:
     """The method for a posterior, along ``steps`` levels if they are stated. Raises ``ValueError`` where no method accepts it."""
     kind, reason = _kind(post)
-    for raw in KINDS[kind]:
-        solver = method(raw)
+    for raw in RECOMMENDED[kind]:
+        solver = named_method(raw)
         if solver.refuses(post) is None:
             if kind != "magnitudes":
                 return Choice(solver, reason)
@@ -60,11 +60,11 @@ def choose(post: Posterior, steps: int | None = None) -> Choice:
 
 def rivals(post: Posterior) -> list[Any]:
     """The methods worth comparing on a posterior, best first, as entries of a list."""
-    return [raw for raw in KINDS[_kind(post)[0]] if method(raw).refuses(post) is None]
+    return [raw for raw in RECOMMENDED[_kind(post)[0]] if named_method(raw).refuses(post) is None]
 
 
 # By kind, best first. A later one is taken where those before refuse.
-KINDS: dict[str, tuple[Any, ...]] = {
+RECOMMENDED: dict[str, tuple[Any, ...]] = {
     "few": ("MomentSMC", "MMPS", "TDS"),
     "linear": ("MMPS", "DiffPIR", "DAPS"),
     "counts": ({"name": "PnPDM", "prior_steps": 4}, "FreeDoM", "DPS"),

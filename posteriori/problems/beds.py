@@ -56,7 +56,7 @@ def gmm25(d: int, measured: int, seed: int, schedule: str = "original") -> Bed:
     return Bed(Posterior(prior, Likelihood(y, A, Gaussian(sigma))), SCHEDULES[schedule], SIGMA_MIN)
 
 
-def gaussian(kind: str, seed: int = 0) -> Bed:
+def gaussian_bed(kind: str, seed: int = 0) -> Bed:
     """A Gaussian prior in R^8 seen through 5 numbers with noise 0.1.
 
     kind: "white" (C = I, singular values 1.5, 1, 0.5, 0.2, 0.05), "diagonal" (C diagonal, A selects five coordinates) or "general" (a

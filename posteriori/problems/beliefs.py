@@ -17,11 +17,11 @@ from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, model_v
 
 from posteriori import priors
 from posteriori.problems import own
-from posteriori.problems.fields import Count, File, Number, Part, Positive, Range, suggestion
+from posteriori.problems.fields import Count, File, Number, Part, Positive, RisingPair, suggestion
 
-KINDS = ("path", "diffusers", "grey", "gaussian")
+_KINDS = ("path", "diffusers", "grey", "gaussian")
 SHIPPED = ("photos", "digits")
-Precision = Literal["float32", "bfloat16", "float16"]
+Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
 class White(Part):
@@ -30,10 +30,10 @@ class White(Part):
     mean: Number
     std: Positive
     shape: Annotated[tuple[Count, ...], Field(min_length=1)]
-    range: Range = (0.0, 1.0)
+    range: RisingPair = (0.0, 1.0)
 
 
-class Section(Part):
+class PriorSection(Part):
     """Exactly one of six kinds."""
 
     shipped: Literal["photos", "digits"] | None = None
@@ -44,14 +44,14 @@ class Section(Part):
     maker: InstanceOf[own.Own] | None = None
 
     @model_validator(mode="after")
-    def one(self) -> Section:
+    def one(self) -> PriorSection:
         if len(self.model_fields_set) != 1:
             raise ValueError(
                 "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {grey: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
 
-    def build(self, precision: Precision) -> priors.Prior:
+    def build(self, precision: Arithmetic) -> priors.Prior:
         """``precision`` is that of a network's inner arithmetic. Raises as the loading functions of ``posteriori.priors``."""
         if self.gaussian is not None:
             if precision != "float32":
@@ -82,10 +82,10 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
             raise ValueError(f"unknown prior {name!r}; {suggestion(name, SHIPPED)}; or a folder as {{path: {name}}}{own.hint(name)}")
         return {"shipped": name}
     for key in raw if isinstance(raw, dict) else ():
-        if key not in KINDS:
-            raise ValueError(f"unknown setting {key!r}; {suggestion(key, KINDS)}, or the name photos or digits alone")
+        if key not in _KINDS:
+            raise ValueError(f"unknown setting {key!r}; {suggestion(key, _KINDS)}, or the name photos or digits alone")
     return raw
 
 
-Belief = Annotated[Section, BeforeValidator(_by_name)]
-Section.model_rebuild()
+Belief = Annotated[PriorSection, BeforeValidator(_by_name)]
+PriorSection.model_rebuild()

@@ -15,7 +15,7 @@ from posteriori.rng import Streams
 
 PROBLEMS = ("inpainting-low", "inpainting-high", "ct", "phase")
 SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
-SCHEDULES = {"original": SIGMA_MAX, "extended": 10 * SIGMA_MAX}
+BIPSDA_SCHEDULES = {"original": SIGMA_MAX, "extended": 10 * SIGMA_MAX}
 UNSEEN = (3, 8)
 
 
@@ -33,7 +33,7 @@ class Squares(Operator):
         return (x @ self.matrix.T.to(x)).square()
 
 
-class Transmission(Operator):
+class PhotonShare(Operator):
     """y = exp(-M (x + shift)), the share of photons that pass along each of m rays: x (d,), M (m, d) lengths. Not linear."""
 
     matrix: Tensor
@@ -68,19 +68,20 @@ def bipsda(problem: str, seed: int, schedule: str = "original") -> Bed:
     Source: Crafts and Villa, Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025, and its published
     configuration; random numbers, and with them Q and M, are this library's own.
     """
-    if problem not in PROBLEMS or schedule not in SCHEDULES:
-        raise ValueError(f"bipsda knows the problems {list(PROBLEMS)} and schedules {list(SCHEDULES)}, got {problem!r} and {schedule!r}")
+    if problem not in PROBLEMS or schedule not in BIPSDA_SCHEDULES:
+        known = f"the problems {list(PROBLEMS)} and schedules {list(BIPSDA_SCHEDULES)}"
+        raise ValueError(f"bipsda knows {known}, got {problem!r} and {schedule!r}")
     A, noise = _instrument(problem)
     belief = prior()
     truth = belief.sample(1, seed)
     y = noise.sample(A(truth), Streams(seed + 2**33, [0]))[0]
-    return Bed(Posterior(belief, Likelihood(y, A, noise)), SCHEDULES[schedule], SIGMA_MIN, truth[0])
+    return Bed(Posterior(belief, Likelihood(y, A, noise)), BIPSDA_SCHEDULES[schedule], SIGMA_MIN, truth[0])
 
 
 def _instrument(problem: str) -> tuple[Operator, Noise]:
     g = torch.Generator().manual_seed(0)
     if problem == "ct":
-        return Transmission(0.01 + 0.04 * torch.rand(15, 10, generator=g, dtype=torch.float64), 10.0), Poisson(1000.0)
+        return PhotonShare(0.01 + 0.04 * torch.rand(15, 10, generator=g, dtype=torch.float64), 10.0), Poisson(1000.0)
     if problem == "phase":
         return Squares(torch.randn(5, 10, generator=g, dtype=torch.float64)), Gaussian(25.0)
     seen = torch.ones(10, dtype=torch.bool)

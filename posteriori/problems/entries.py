@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from posteriori import grid as grids
 from posteriori.methods import Method
 from posteriori.problems import own
-from posteriori.problems.solvers import method
+from posteriori.problems.solvers import named_method
 from posteriori.settings import Count
 
 STEPS: TypeAdapter[int] = TypeAdapter(Count)
@@ -35,7 +35,7 @@ class Entry:
     label: str
     method: Method[Any]
     steps: int | None = None
-    grid: grids.Name | None = None
+    grid: grids.GridName | None = None
 
     @property
     def folder(self) -> str:
@@ -45,7 +45,7 @@ class Entry:
 
 
 def entries(raws: Sequence[Any], context: Mapping[str, Any] | None = None) -> tuple[Entry, ...]:
-    """The methods of a list. context: as for ``solvers.method``.
+    """The methods of a list. context: as for ``solvers.named_method``.
 
     Raises ``ValueError`` naming an entry that is none, or is written twice.
     """
@@ -63,14 +63,14 @@ def _entry(raw: Any, context: Mapping[str, Any] | None) -> Entry:
     if not isinstance(given, dict) or "name" not in given:
         raise ValueError(f"methods: expected a name, or a mapping with a name, got {raw!r}")
     steps, grid = given.get("steps"), given.get("grid")
-    if grid is not None and grid not in typing.get_args(grids.Name):
+    if grid is not None and grid not in typing.get_args(grids.GridName):
         raise ValueError(f"methods: {given['name']}: unknown grid {grid!r}; choose 'karras', 'log' or 'ddpm'")
     try:
         steps = None if steps is None else STEPS.validate_python(steps)
     except ValidationError:
         raise ValueError(f"methods: {given['name']}: steps must be an integer >= 1, got {steps!r}") from None
     settings = {k: v for k, v in given.items() if k not in ("steps", "grid")}
-    return Entry(label(given), method(settings, context), steps, typing.cast("grids.Name | None", grid))
+    return Entry(label(given), named_method(settings, context), steps, typing.cast("grids.GridName | None", grid))
 
 
 def label(raw: Any) -> str:
@@ -81,7 +81,7 @@ def label(raw: Any) -> str:
     return f"{raw['name']}({', '.join(parts)})" if parts else str(raw["name"])
 
 
-def read(texts: Iterable[str]) -> list[Any]:
+def read_entries(texts: Iterable[str]) -> list[Any]:
     """The entries of a command line, as a file has them: "DPS(scale=0.5),MMPS" in one word or several.
 
     Raises ``ValueError`` for brackets that do not match, and what is no setting.

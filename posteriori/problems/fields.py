@@ -36,11 +36,11 @@ def _beside(path: Path, info: ValidationInfo) -> Path:
 Seed = Natural
 File = Annotated[Path, AfterValidator(_beside)]  # relative paths start at the folder of the problem file
 
-__all__ = ["Count", "File", "Number", "Part", "Positive", "Range", "Seed", "Whole", "suggestion", "told"]
+__all__ = ["Count", "File", "Number", "Part", "Positive", "RisingPair", "Seed", "Whole", "suggestion", "validation_sentences"]
 
 
 # What may stand in the place of a number that nobody knows.
-UNKNOWN = {"sigma": "; where nobody knows it, sigma: estimate takes it from the measurement"}
+_UNKNOWN = {"sigma": "; where nobody knows it, sigma: estimate takes it from the measurement"}
 
 
 def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
@@ -49,10 +49,10 @@ def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-Range = Annotated[tuple[Number, Number], AfterValidator(_increasing)]
+RisingPair = Annotated[tuple[Number, Number], AfterValidator(_increasing)]
 
 
-def told(error: ValidationError, raw: Any) -> list[str]:
+def validation_sentences(error: ValidationError, raw: Any) -> list[str]:
     """The errors of a problem file, one sentence each, with the field in dots."""
     return [f"{_place(item['loc'], raw)}: {_sentence(item)}" for item in error.errors()]
 
@@ -75,7 +75,7 @@ def _place(loc: tuple[Any, ...], raw: Any) -> str:
 def _sentence(item: Any) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "missing":
-        return f"this setting is required{UNKNOWN.get(item['loc'][-1], '')}"
+        return f"this setting is required{_UNKNOWN.get(item['loc'][-1], '')}"
     if kind == "union_tag_not_found":
         return f"say which by the key {context['discriminator']}"
     if kind == "union_tag_invalid":

@@ -35,15 +35,15 @@ from posteriori.methods.courses import steps_of
 from posteriori.noise import Gaussian
 from posteriori.problems import instruments, noises
 from posteriori.problems.advice import Choice, choose
-from posteriori.problems.beliefs import Belief, Precision
+from posteriori.problems.beliefs import Arithmetic, Belief
 from posteriori.problems.entries import Entry, entries
-from posteriori.problems.fields import Count, Part, Seed, told
+from posteriori.problems.fields import Count, Part, Seed, validation_sentences
 from posteriori.problems.noise_level import estimated
-from posteriori.problems.reading import Measurement, Reference, as_image, degrade, measured
+from posteriori.problems.reading import Measurement, Reference, as_image, degrade, measured_file
 from posteriori.problems.solvers import Solver
 
 # Noise levels where neither the file nor a paper says how many.
-USUAL = 50
+USUAL_STEPS = 50
 
 
 def _file_alone(raw: Any) -> Any:
@@ -96,8 +96,8 @@ class Problem(Part):
     """
 
     prior: Belief
-    operator: instruments.Section
-    noise: noises.Section
+    operator: instruments.OperatorSection
+    noise: noises.NoiseSection
     measurement: Measurement
     reference: Annotated[Reference | None, BeforeValidator(_file_alone)] = None
     image_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
@@ -108,7 +108,7 @@ class Problem(Part):
     seed: Seed = 0
     grid: Literal["karras", "log", "ddpm"] | None = None
     batch: Count | None = None
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
     device: str = "cpu"
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
     _code: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -119,7 +119,7 @@ class Problem(Part):
             raise ValueError("with measurement.image the clean image is the reference; leave `reference` out")
         if not self.operator.calibrates:
             noises.complete(self.noise, self.operator.positive)
-        if self.measurement.image is not None and isinstance(self.noise, noises.Gaussian) and self.noise.unknown:
+        if self.measurement.image is not None and isinstance(self.noise, noises.GaussianEntry) and self.noise.unknown:
             raise ValueError("noise.sigma: a measurement that is simulated from an image has the noise that the file states: give a number")
         return self
 
@@ -148,8 +148,8 @@ class Problem(Part):
             notes += (f"{name} is taken as the clean image: y was simulated from it. If it is the measurement, write `file: {name}`",)
         else:
             assert self.measurement.file is not None  # one of the two is given
-            A, y, frame, notes = measured(section, self.measurement.file, self.measurement, law, range, wanted)
-            if isinstance(self.noise, noises.Gaussian) and self.noise.unknown:
+            A, y, frame, notes = measured_file(section, self.measurement.file, self.measurement, law, range, wanted)
+            if isinstance(self.noise, noises.GaussianEntry) and self.noise.unknown:
                 level, said = estimated(A, y)
                 law, notes = Gaussian(level), (*notes, said)
             reference = None
@@ -171,7 +171,7 @@ class Problem(Part):
         choice = None if self.method or self.methods else choose(posterior, self.steps)
         method = self.method or (choice.method if choice else self.methods[0].method)  # type: ignore[index]
         settings: dict[str, Any] = {name: getattr(self, name) for name in ("n", "seed", "grid", "batch")}
-        settings["steps"] = steps_of(method, self.steps or (choice.steps if choice else None), USUAL)
+        settings["steps"] = steps_of(method, self.steps or (choice.steps if choice else None), USUAL_STEPS)
         if choice and self.grid is None:
             settings["grid"] = choice.levels
         return Task(posterior, method, reference, settings, notes, baseline, choice)
@@ -186,7 +186,7 @@ def load(path: str | Path) -> Problem:
     try:
         raw = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML{places.told(path) or f': {error}'}") from None
+        raise ValueError(f"{path} is not YAML{places.place_description(path) or f': {error}'}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, got {type(raw).__name__}")
     if "optimizer" in raw and "prior" not in raw:
@@ -195,7 +195,7 @@ def load(path: str | Path) -> Problem:
     try:
         problem = Problem.model_validate(raw, context={"folder": path.parent, "code": code})
     except ValidationError as error:
-        raise ValueError(f"{path}\n" + "\n".join(f"  {line}" for line in told(error, raw))) from None
+        raise ValueError(f"{path}\n" + "\n".join(f"  {line}" for line in validation_sentences(error, raw))) from None
     problem._raw.update(raw)
     problem._code.update(code)
     return problem

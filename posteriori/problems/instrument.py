@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Notes = tuple[str, ...]
 Margins = tuple[tuple[int, int], tuple[int, int]]
-Share = Annotated[Number, Field(gt=0, lt=1)]
+OpenShare = Annotated[Number, Field(gt=0, lt=1)]
 
 
 class Baseline(NamedTuple):
@@ -53,7 +53,7 @@ class Instrument(Part):
     calibrates: ClassVar[bool] = False
     positive: ClassVar[bool] = False
 
-    def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
+    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
         """This section with what it leaves open taken from the measurement. Raises ``ValueError`` where more has to be stated."""
         return Ready(self, noise.build(), noise.stated(), prior)
 

@@ -14,16 +14,16 @@ from posteriori.operators.downsample import Kind
 from posteriori.operators.jpeg import Subsampling
 from posteriori.problems import own, patterns
 from posteriori.problems.fields import Count, File, Number, Positive, Seed, Whole
-from posteriori.problems.instrument import Instrument, Margins, Notes, Shape, Share
+from posteriori.problems.instrument import Instrument, Margins, Notes, OpenShare, Shape
 from posteriori.problems.resonance import MRI
-from posteriori.problems.tomography import Radon, Transmission
+from posteriori.problems.tomography import RadonEntry, TransmissionEntry
 from posteriori.settings import Setting
 
 # How an operator of the user's own calls the shape of images.
 SHAPES = ("shape", "in_shape")
 
 
-class Identity(Instrument):
+class IdentityEntry(Instrument):
     """Denoising: the image itself is measured."""
 
     pictures = True
@@ -33,7 +33,7 @@ class Identity(Instrument):
         return ops.Identity(shape)
 
 
-class Nothing(Instrument):
+class NothingEntry(Instrument):
     """Nothing is measured: samples of the prior."""
 
     name: Literal["nothing"]
@@ -42,7 +42,7 @@ class Nothing(Instrument):
         return ops.Nothing(shape)
 
 
-class Blur(Instrument):
+class BlurEntry(Instrument):
     """A Gaussian of ``std`` pixels, or the ``kernel`` in a file, (kh, kw) numbers of sum 1; ``normalize`` divides by their sum.
 
     boundary: what lies beyond the border of the image. Where it is not stated, "circular" for a measurement that is simulated, and for a
@@ -59,7 +59,7 @@ class Blur(Instrument):
     boundary: Boundary | None = None
 
     @model_validator(mode="after")
-    def one(self) -> Blur:
+    def one(self) -> BlurEntry:
         if (self.std is None) == (self.kernel is None) or (self.kernel and self.size):
             raise ValueError("give either std (with size, if wanted) or kernel")
         if self.normalize and self.kernel is None:
@@ -85,7 +85,7 @@ class Blur(Instrument):
         return patterns.kernel(self.kernel, self.normalize)[1] if self.kernel else ()
 
 
-class Mask(Instrument):
+class MaskEntry(Instrument):
     """Inpainting. ``box``: a square of that side is hidden, in the ``centre`` or from the pixel [row, column] on. ``keep``: that share of
     the pixels is observed, drawn with ``seed``. ``file``: a picture or array of two values, the bright one where observed; one of more
     values needs a ``threshold``, a share of the way from dark to bright."""
@@ -97,10 +97,10 @@ class Mask(Instrument):
     keep: Annotated[Number, Field(gt=0, le=1)] | None = None
     seed: Seed | None = None
     file: File | None = None
-    threshold: Share | None = None
+    threshold: OpenShare | None = None
 
     @model_validator(mode="after")
-    def one(self) -> Mask:
+    def one(self) -> MaskEntry:
         if sum(part is not None for part in (self.box, self.keep, self.file)) != 1:
             raise ValueError("give exactly one of box, keep and file")
         if (self.keep is None) != (self.seed is None):
@@ -124,7 +124,7 @@ class Mask(Instrument):
         return A(y[None])[0] if tuple(y.shape) == A.in_shape else None
 
 
-class Downsample(Instrument):
+class DownsampleEntry(Instrument):
     """Super-resolution; ``kind`` has to be said because the four differ by more than 10 dB."""
 
     pictures = True
@@ -136,7 +136,7 @@ class Downsample(Instrument):
         return ops.Downsample(shape, self.factor, self.kind)
 
 
-class Grey(Instrument):
+class GreyEntry(Instrument):
     """Colourisation."""
 
     pictures = True
@@ -146,7 +146,7 @@ class Grey(Instrument):
         return ops.Grey(shape)
 
 
-class PhaseRetrieval(Instrument):
+class PhaseRetrievalEntry(Instrument):
     """The modulus of the oversampled Fourier transform."""
 
     name: Literal["phase-retrieval"]
@@ -156,7 +156,7 @@ class PhaseRetrieval(Instrument):
         return ops.PhaseRetrieval(shape, self.oversampling)
 
 
-class Clip(Instrument):
+class ClipEntry(Instrument):
     """An over-exposed picture: ``gain`` times the image, cut off at ``low`` and ``high``."""
 
     pictures = True
@@ -169,7 +169,7 @@ class Clip(Instrument):
         return ops.Clip(shape, self.gain, self.low, self.high)
 
 
-class JPEG(Instrument):
+class JPEGEntry(Instrument):
     """The integers of a JPEG file. A picture in the place of the measurement is coded first."""
 
     pictures = True
@@ -184,13 +184,13 @@ class JPEG(Instrument):
         return A(y[None])[0] if tuple(y.shape) == A.in_shape else None
 
 
-class MaskedFourier(Instrument):
+class MaskedFourierEntry(Instrument):
     """k-space of a complex image that a prior of two real channels models. ``file``: the sampling pattern, bright where sampled, with a
     ``threshold`` as for a mask."""
 
     name: Literal["masked-fourier"]
     file: File
-    threshold: Share | None = None
+    threshold: OpenShare | None = None
     centred: bool = True
 
     def build(self, shape: Shape) -> Operator:
@@ -206,16 +206,16 @@ class MaskedFourier(Instrument):
         return ops.MaskedFourier(patterns.mask(self.file, self.threshold)[0], shape[1:], self.centred)
 
 
-class Compose(Instrument):
+class ComposeEntry(Instrument):
     """Several operators, in the order in which light meets them."""
 
     name: Literal["compose"]
-    parts: Annotated[tuple[Section, ...], Field(min_length=2)]
+    parts: Annotated[tuple[OperatorSection, ...], Field(min_length=2)]
 
     @model_validator(mode="after")
-    def plain(self) -> Compose:
+    def plain(self) -> ComposeEntry:
         for part in self.parts:
-            if isinstance(part, MRI) or (isinstance(part, Radon | Transmission) and (part.unit == "HU" or part.calibrates)):
+            if isinstance(part, MRI) or (isinstance(part, RadonEntry | TransmissionEntry) and (part.unit == "HU" or part.calibrates)):
                 raise ValueError(f"{part.name} takes units or settings from the measurement, so that it stands alone, not within compose")
         return self
 
@@ -270,23 +270,23 @@ def _own(raw: Any, inner: ValidatorFunctionWrapHandler, info: ValidationInfo) ->
     return OwnOperator(name=maker.path, maker=maker, makes_pictures=Setting(bool).valid(raw.get("pictures", False), "pictures"))
 
 
-Section = Annotated[
-    Identity
-    | Nothing
-    | Blur
-    | Mask
-    | Downsample
-    | Grey
-    | Radon
-    | Transmission
-    | PhaseRetrieval
-    | Clip
-    | JPEG
-    | MaskedFourier
+OperatorSection = Annotated[
+    IdentityEntry
+    | NothingEntry
+    | BlurEntry
+    | MaskEntry
+    | DownsampleEntry
+    | GreyEntry
+    | RadonEntry
+    | TransmissionEntry
+    | PhaseRetrievalEntry
+    | ClipEntry
+    | JPEGEntry
+    | MaskedFourierEntry
     | MRI
-    | Compose,
+    | ComposeEntry,
     Field(discriminator="name"),
     WrapValidator(_own),
     BeforeValidator(_named),
 ]
-Compose.model_rebuild()
+ComposeEntry.model_rebuild()

@@ -142,7 +142,7 @@ class Key(NamedTuple):
     meaning: str
 
 
-class Part(NamedTuple):
+class KeySection(NamedTuple):
     """The keys of one mapping. name: its path in the file, and its ``name`` or ``law`` where it has one."""
 
     name: str
@@ -150,20 +150,20 @@ class Part(NamedTuple):
     keys: tuple[Key, ...]
 
 
-def parts() -> Iterator[Part]:
+def parts() -> Iterator[KeySection]:
     """Every mapping of a problem file."""
     yield _part("", Problem)
-    yield _part("prior", beliefs.Section)
+    yield _part("prior", beliefs.PriorSection)
     yield _part("prior.gaussian", beliefs.White)
     yield _part("measurement", reading.Measurement)
     yield _part("reference", reading.Reference)
-    for place, section, tag in (("noise", noises.Section, "law"), ("operator", instruments.Section, "name")):
+    for place, section, tag in (("noise", noises.NoiseSection, "law"), ("operator", instruments.OperatorSection, "name")):
         for model in typing.get_args(typing.get_args(section)[0]):
             (name,) = typing.get_args(model.model_fields[tag].annotation)
             yield _part(f"{place} {name}", model)
 
 
-def methods() -> Iterator[Part]:
+def method_sections() -> Iterator[KeySection]:
     """The settings of every method; what they mean is said in the docstring of its class."""
     for name, cls in ALL.items():
         known = settings_of(cls)
@@ -172,10 +172,10 @@ def methods() -> Iterator[Part]:
             adapter = known[field.name].adapter if field.name in known else None
             allowed = _worded(adapter.json_schema()) if adapter else "name or mapping"
             keys.append(Key(field.name, allowed, _default(field.default), ""))
-        yield Part(f"method {name}", (cls.__doc__ or "").strip().partition("\n")[0].replace("``", "`"), tuple(keys))
+        yield KeySection(f"method {name}", (cls.__doc__ or "").strip().partition("\n")[0].replace("``", "`"), tuple(keys))
 
 
-def _part(name: str, model: type[BaseModel]) -> Part:
+def _part(name: str, model: type[BaseModel]) -> KeySection:
     meanings = MEANING.get(name, {})
     keys = [
         Key(
@@ -188,7 +188,7 @@ def _part(name: str, model: type[BaseModel]) -> Part:
         if key not in HIDDEN
     ]
     about = " ".join((model.__doc__ or "").split()).partition(". ")[0].rstrip(".")
-    return Part(name, f"{about}.".replace("``", "`"), tuple(keys))
+    return KeySection(name, f"{about}.".replace("``", "`"), tuple(keys))
 
 
 def _allowed(field: Any) -> str:

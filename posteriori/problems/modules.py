@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 # Where code stands that is not the user's: Python's own, what is installed, this package.
-ELSEWHERE = (*{sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}, str(Path(__file__).parents[1]))
+_ELSEWHERE = (*{sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}, str(Path(__file__).parents[1]))
 BY_FILE = "__named_by_file__"
 
 
@@ -33,7 +33,7 @@ def from_name(name: str, folder: Path) -> ModuleType:
     for near in folders:
         mine = next((p for p in (near / f"{top}.py", near / top / "__init__.py") if p.is_file()), None)
         if mine is not None:
-            loaded = place(sys.modules[top])
+            loaded = module_place(sys.modules[top])
             if Path(loaded).resolve() != mine.resolve():
                 raise ValueError(f"{name} is the module {loaded}, which hides {mine} of the same name: rename yours")
             break
@@ -50,20 +50,20 @@ def from_file(file: Path) -> ModuleType:
         raise ValueError(f"no file {file}" + (f"; did you mean {near[0]}?" if near else ""))
     file, here = file.resolve(), sys.modules.get(file.stem)
     if here is not None and not hasattr(here, BY_FILE):
-        if Path(place(here)).resolve() != file:
-            raise ValueError(f"{file} has the name of the module {place(here)}, which is loaded already: rename the file")
+        if Path(module_place(here)).resolve() != file:
+            raise ValueError(f"{file} has the name of the module {module_place(here)}, which is loaded already: rename the file")
         return here
     return _executed(file, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def said(error: BaseException) -> str:
+def import_failure(error: BaseException) -> str:
     """Kind, text and place of an error in somebody's code."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    return f"{type(error).__name__}: {error} ({where(error)})"
+    return f"{type(error).__name__}: {error} ({where_in_own_code(error)})"
 
 
-def place(module: ModuleType) -> str:
+def module_place(module: ModuleType) -> str:
     """Where a module stands."""
     return str(getattr(module, "__file__", None) or "built into Python")
 
@@ -104,12 +104,13 @@ def _explained(name: str, folders: list[Path]) -> Iterator[None]:
         raise ValueError(_absent(name, error, folders)) from error
     except SystemExit as error:
         raise ValueError(
-            f"importing {name} ended the program ({where(error)}): put what is to run as a script under if __name__ == '__main__'"
+            f"importing {name} ended the program ({where_in_own_code(error)}): put what is to run as a script "
+            "under if __name__ == '__main__'"
         ) from error
     except Exception as error:
         relative = isinstance(error, ImportError) and "relative import" in str(error)
         advice = "; a file of a package is named by its module, mypackage.module:MyClass" if relative else ""
-        raise ValueError(f"importing {name} failed: {said(error)}{advice}") from error
+        raise ValueError(f"importing {name} failed: {import_failure(error)}{advice}") from error
 
 
 def _absent(name: str, error: ModuleNotFoundError, folders: list[Path]) -> str:
@@ -119,7 +120,7 @@ def _absent(name: str, error: ModuleNotFoundError, folders: list[Path]) -> str:
         near = difflib.get_close_matches(asked[0], _modules(folders), n=1, cutoff=0.5)
         meant = f"; did you mean {near[0]!r}?" if near and near[0] != asked[0] else ""
         return f"no module {wanted!r}: it is neither installed nor in {' or '.join(map(str, folders))}{meant}"
-    return f"importing {name} failed: {said(error)}; install what is missing for this Python, {sys.executable}"
+    return f"importing {name} failed: {import_failure(error)}; install what is missing for this Python, {sys.executable}"
 
 
 def _modules(folders: list[Path]) -> list[str]:
@@ -127,8 +128,8 @@ def _modules(folders: list[Path]) -> list[str]:
     return [p.stem for f in folders for p in f.glob("*.py")] + [p.parent.name for f in folders for p in f.glob("*/__init__.py")]
 
 
-def where(error: BaseException) -> str:
+def where_in_own_code(error: BaseException) -> str:
     """The innermost line of code that is neither Python's, nor installed, nor this package's: file and line; empty where there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(("<", *ELSEWHERE))]
+    own = [f for f in frames if not f.filename.startswith(("<", *_ELSEWHERE))]
     return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""

@@ -7,22 +7,22 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from posteriori import noise as laws
-from posteriori.problems.fields import Number, Part, Positive, Range
+from posteriori.problems.fields import Number, Part, Positive, RisingPair
 
-Level = Annotated[Number, Field(ge=0)]
+_Level = Annotated[Number, Field(ge=0)]
 # Stands for a level that is to be estimated until y has been read: beside it nothing in y is a doubt.
-UNKNOWN = 1e30
+_UNKNOWN = 1e30
 
 
-class Gaussian(Part):
+class GaussianEntry(Part):
     """y = A x + sigma z, with sigma in the units of y when x lies in ``range``.
 
     sigma: "estimate" has it estimated from the measurement, see ``posteriori.problems.noise_level``.
     """
 
     law: Literal["gaussian"]
-    sigma: Level | Literal["estimate"]
-    range: Range
+    sigma: _Level | Literal["estimate"]
+    range: RisingPair
 
     @property
     def stated_level(self) -> bool:
@@ -39,22 +39,22 @@ class Gaussian(Part):
         return self.range
 
     def build(self) -> laws.Noise:
-        return laws.Gaussian(UNKNOWN if isinstance(self.sigma, str) else self.sigma)
+        return laws.Gaussian(_UNKNOWN if isinstance(self.sigma, str) else self.sigma)
 
 
-class ComplexGaussian(Part):
+class ComplexGaussianEntry(Part):
     """For complex measurements: the level of the real part (and of the imaginary part), or sqrt(2) times that, by name.
 
     Level and range may be left out where the operator takes them from the measurement, as ``mri`` does.
     """
 
     law: Literal["complex-gaussian"]
-    sigma_per_channel: Level | None = None
-    sigma_complex: Level | None = None
-    range: Range | None = None
+    sigma_per_channel: _Level | None = None
+    sigma_complex: _Level | None = None
+    range: RisingPair | None = None
 
     @model_validator(mode="after")
-    def one(self) -> ComplexGaussian:
+    def one(self) -> ComplexGaussianEntry:
         if self.stated_level:
             self.build()
         return self
@@ -78,12 +78,12 @@ class ComplexGaussian(Part):
         return laws.ComplexGaussian(self.sigma_per_channel, self.sigma_complex)
 
 
-class Poisson(Part):
+class PoissonEntry(Part):
     """``peak`` photons where the clean measurement is 1. None where the operator counts photons itself, as ``transmission`` may."""
 
     law: Literal["poisson"]
     peak: Positive | None = None
-    range: Range
+    range: RisingPair
 
     def stated(self) -> tuple[float, float]:
         """The range that the file states."""
@@ -100,14 +100,14 @@ class Poisson(Part):
         return laws.Poisson(self.peak)
 
 
-Section = Annotated[Gaussian | ComplexGaussian | Poisson, Field(discriminator="law")]
+NoiseSection = Annotated[GaussianEntry | ComplexGaussianEntry | PoissonEntry, Field(discriminator="law")]
 
 
-def complete(noise: Section, positive: bool) -> None:
+def complete(noise: NoiseSection, positive: bool) -> None:
     """Raise ``ValueError`` for a level or range that is left out, and for photons of an operator whose measurements are not ``positive``
     when images are negative."""
     low, _ = noise.stated()
     if not noise.stated_level:
         noise.build()
-    if isinstance(noise, Poisson) and low < 0 and not positive:
+    if isinstance(noise, PoissonEntry) and low < 0 and not positive:
         raise ValueError(f"photons are counted from black = 0, so the range cannot start at {low:g}; use for example [0, 1]")

@@ -24,11 +24,11 @@ from typing import Any, ClassVar, NamedTuple
 from posteriori.methods.base import Method
 from posteriori.operators.base import Operator
 from posteriori.priors.base import Prior
-from posteriori.problems.modules import from_file, from_name, place, said
+from posteriori.problems.modules import from_file, from_name, import_failure, module_place
 from posteriori.settings import Setting, settings_of, suggestion
 
 
-class Kind(NamedTuple):
+class OwnKind(NamedTuple):
     """One of the three nouns that a user may write. must: what its author writes; check: the contract in ``posteriori.testing``."""
 
     noun: str
@@ -37,11 +37,11 @@ class Kind(NamedTuple):
     check: str
 
 
-METHOD = Kind("method", Method, "step", "check_method")
-OPERATOR = Kind("operator", Operator, "forward", "check_operator")
-PRIOR = Kind("prior", Prior, "denoise", "check_prior")
+METHOD = OwnKind("method", Method, "step", "check_method")
+OPERATOR = OwnKind("operator", Operator, "forward", "check_operator")
+PRIOR = OwnKind("prior", Prior, "denoise", "check_prior")
 Read = Callable[[Mapping[str, Setting], str, Any], Any]
-KINDS = (METHOD, OPERATOR, PRIOR)
+OWN_KINDS = (METHOD, OPERATOR, PRIOR)
 HOW = "a class of your own is named by its import path, mypackage:MyClass, or by its file, my_file.py:MyClass"
 
 
@@ -60,7 +60,7 @@ class Own:
     """A class, or a function that makes an object, and the settings to make it with. path: as it was named."""
 
     path: str
-    kind: Kind
+    kind: OwnKind
     target: Callable[..., Any]
     settings: dict[str, Any]
 
@@ -82,7 +82,7 @@ class Own:
         except ValueError as error:  # of a setting, in words
             raise ValueError(f"{self.path}: {error}") from error
         except Exception as error:
-            raise ValueError(f"{self.path} could not be made: {said(error)}") from error
+            raise ValueError(f"{self.path} could not be made: {import_failure(error)}") from error
         if not isinstance(made, self.kind.base):
             raise ValueError(f"{self.path} made {_described(made)}; expected {_a(self.kind.noun)}, {_base(self.kind)}")
         return made
@@ -102,7 +102,7 @@ def code(thing: Any) -> str:
 
 def find(
     raw: Mapping[str, Any],
-    kind: Kind,
+    kind: OwnKind,
     context: Mapping[str, Any] | None = None,
     *,
     given: tuple[str, ...] = (),
@@ -153,7 +153,7 @@ def _paths(target: Callable[..., Any]) -> set[str]:
     return {name for name, hint in hints.items() if hint is Path or Path in typing.get_args(hint)}
 
 
-def _target(path: str, kind: Kind, folder: Path) -> Callable[..., Any]:
+def _target(path: str, kind: OwnKind, folder: Path) -> Callable[..., Any]:
     """The class or function at an import path, if it can be one that makes a ``kind``."""
     where, _, name = path.rpartition(":")
     if not where or not name.isidentifier():
@@ -163,25 +163,25 @@ def _target(path: str, kind: Kind, folder: Path) -> Callable[..., Any]:
     fitting = [n for n, thing in vars(module).items() if _makes(thing, kind) and thing.__module__ == module.__name__]
     if found is None:
         there = suggestion(name, fitting) if fitting else f"no {kind.noun} of its own is there"
-        raise ValueError(f"{where} ({place(module)}) has no {name!r}; {there}")
+        raise ValueError(f"{where} ({module_place(module)}) has no {name!r}; {there}")
     _check_kind(path, found, kind)
     return found
 
 
-def _makes(thing: Any, kind: Kind) -> bool:
+def _makes(thing: Any, kind: OwnKind) -> bool:
     return isinstance(thing, type) and issubclass(thing, kind.base) and thing is not kind.base
 
 
-def _check_kind(path: str, found: Any, kind: Kind) -> None:
+def _check_kind(path: str, found: Any, kind: OwnKind) -> None:
     """Raise ``ValueError`` in a sentence where ``found`` cannot make an object of a kind."""
     expected = f"expected {_a(kind.noun)}, {_base(kind)}"
     if not isinstance(found, type):
-        other = next((k for k in KINDS if isinstance(found, k.base)), None)
+        other = next((k for k in OWN_KINDS if isinstance(found, k.base)), None)
         if other is not None or not inspect.isroutine(found):
             raise ValueError(f"{path} is {_described(found)}; {expected}: name the class, its settings stand beside it")
         return
     if not issubclass(found, kind.base):
-        other = next((k for k in KINDS if issubclass(found, k.base)), None)
+        other = next((k for k in OWN_KINDS if issubclass(found, k.base)), None)
         if other is not None:
             raise ValueError(f"{path} is a class of {other.noun}s; {expected}. It belongs under `{other.noun}:`")
         raise ValueError(f"{path} is the class {found.__name__}, which derives from no {kind.noun}; {expected}{_wrapping(found, kind)}")
@@ -193,11 +193,11 @@ def _check_kind(path: str, found: Any, kind: Kind) -> None:
         raise ValueError(f"{path} has the settings {', '.join(bare)} but is no dataclass: write @dataclass(frozen=True) above the class")
 
 
-def _base(kind: Kind) -> str:
+def _base(kind: OwnKind) -> str:
     return f"a class that derives from posteriori.{kind.noun}s.{kind.base.__name__} and defines {kind.must}"
 
 
-def _wrapping(found: type, kind: Kind) -> str:
+def _wrapping(found: type, kind: OwnKind) -> str:
     """How a network becomes a prior; empty for any other class."""
     if kind is not PRIOR or not any(base.__module__ == "torch.nn.modules.module" for base in found.__mro__):
         return ""
@@ -205,7 +205,7 @@ def _wrapping(found: type, kind: Kind) -> str:
 
 
 def _described(thing: Any) -> str:
-    noun = next((kind.noun for kind in KINDS if isinstance(thing, kind.base)), None)
+    noun = next((kind.noun for kind in OWN_KINDS if isinstance(thing, kind.base)), None)
     return f"{_a(noun)} ({type(thing).__name__})" if noun else _a(type(thing).__name__)
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from posteriori.measurements import read_array, read_image
-from posteriori.measurements.arrays import SUFFIXES as ARRAYS
+from posteriori.measurements.arrays import ARRAY_SUFFIXES as ARRAYS
+from posteriori.problems.instrument import Notes
 
-Notes = tuple[str, ...]
 UNIT = 1e-3  # a sum this near 1 is rounding
-EMPTY = 1e-3  # a sum below this part of the absolute values cannot be divided out
+_EMPTY = 1e-3  # a sum below this part of the absolute values cannot be divided out
 
 
 def kernel(path: Path, normalize: bool) -> tuple[Tensor, Notes]:
@@ -28,7 +28,7 @@ def kernel(path: Path, normalize: bool) -> tuple[Tensor, Notes]:
     total, size = float(k.sum()), float(k.abs().sum())
     if not normalize and abs(total - 1) > UNIT:
         raise ValueError(f"{path} is a kernel of sum {total:.4g}, not 1: a grey of 0.5 would become {total / 2:.4g}. State normalize: true")
-    if total <= EMPTY * size:
+    if total <= _EMPTY * size:
         raise ValueError(f"{path} is a kernel of sum {total:.4g}, its absolute values of {size:.4g}: no blur has that, check the file")
     rows, columns = (float((k.sum(1 - axis) * torch.arange(n)).sum()) / total - n // 2 for axis, n in enumerate(k.shape))
     moved = f": the picture moves down {rows:.2f} and right {columns:.2f}" if max(abs(rows), abs(columns)) >= 0.05 else ""

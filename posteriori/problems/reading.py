@@ -10,18 +10,16 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from posteriori.likelihood import Frame
+from posteriori.likelihood import Frame, Range
 from posteriori.linalg import cosine
 from posteriori.measurements import read_array, read_image
-from posteriori.measurements.arrays import SUFFIXES as ARRAYS
+from posteriori.measurements.arrays import ARRAY_SUFFIXES as ARRAYS
 from posteriori.noise import Noise
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.problems.fields import Count, File, Number, Part, Positive, Seed
-from posteriori.problems.instrument import Instrument, Shape
+from posteriori.problems.instrument import Instrument, Notes, Shape
 from posteriori.rng import Streams
 
-Range = tuple[float, float]
-Notes = tuple[str, ...]
 Wanted = tuple[int | None, ...]
 # Sample k of a run uses stream k: the simulated noise has one that no sample reaches.
 NOISE_STREAM = 2**32 - 1
@@ -161,7 +159,7 @@ class Measured(NamedTuple):
     notes: Notes
 
 
-def measured(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> Measured:
+def measured_file(section: Instrument, path: Path, how: Reading, law: Noise, range: Range, wanted: Wanted) -> Measured:
     """What is in a file that was measured. wanted: the shape of images; a side of any length (None) follows from the measurement."""
     y, level, notes = as_numbers(path, range, section.reading(how), section.pictorial)
     y = section.arrange(y, str(path))

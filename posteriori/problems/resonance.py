@@ -24,12 +24,12 @@ from posteriori.operators.base import LinearOperator, Operator
 from posteriori.priors import ComplexImages, Prior
 from posteriori.problems import noises, patterns
 from posteriori.problems.fields import Count, File
-from posteriori.problems.instrument import Baseline, Instrument, Notes, Ready, Shape, Share
+from posteriori.problems.instrument import Baseline, Instrument, Notes, OpenShare, Ready, Shape
 
 if TYPE_CHECKING:
     from posteriori.problems.reading import Measurement
 
-WHITE = 0.999  # the quantile of the zero-filled magnitude that is white to the prior
+_WHITE = 0.999  # the quantile of the zero-filled magnitude that is white to the prior
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class MRI(Instrument):
     name: Literal["mri"]
     maps: Literal["calibration"] | File = Field("calibration", union_mode="left_to_right")
     mask: File | None = None
-    threshold: Share | None = None
+    threshold: OpenShare | None = None
     calibration: Annotated[Count, Field(ge=2)] | None = None
     phase: Literal["calibration", "none"] = "calibration"
     coil_axis: Literal["first", "last"] = "first"
     centred: bool = True
     _scan: Scan | None = PrivateAttr(None)
 
-    def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
+    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
         """Maps, phase, sampled points; white and noise level where none is stated. Raises ``ValueError`` naming what lacks."""
         if source.file is None:
             raise ValueError("the operator mri takes a measured k-space, measurement: {file: kspace.npy}; it degrades no clean image")
-        if not isinstance(noise, noises.ComplexGaussian):
+        if not isinstance(noise, noises.ComplexGaussianEntry):
             raise ValueError(f"k-space is complex: the noise law is complex-gaussian, not {noise.law}")
         kept = _complex_or_grey(prior)
         k = (source.scale or 1.0) * self.arrange(read_array(source.file, source.key), str(source.file)).to(torch.complex64)
@@ -81,7 +81,7 @@ class MRI(Instrument):
         known = self.model_copy()
         known._scan = Scan(maps, mask, None if kept.complex else phase)
         full = ops.MultiCoilFourier(maps, mask, self.centred)
-        white = float(full.adjoint(full.select(k)[None])[0].abs().double().quantile(WHITE))
+        white = float(full.adjoint(full.select(k)[None])[0].abs().double().quantile(_WHITE))
         law, said = _level(noise, k, mask, self.centred)
         range = noise.range or ((-white, white) if kept.complex else (0.0, white))
         share = f"{100 * float(mask.float().mean()):.1f} % of its points are sampled{'' if self.mask else ', those that are not 0'}"
@@ -89,7 +89,7 @@ class MRI(Instrument):
             f"{source.file.name}: k-space of {len(k)} coils, {k.shape[1]} x {k.shape[2]}; {share}; the central {block[0]} x {block[1]} "
             f"calibrate{'' if self.maps == 'calibration' else ' the phase, the maps are those of the file'}. Their image is taken for "
             f"{'complex' if kept.complex else 'real behind its phase'}",
-            f"range: {'white is' if noise.range is None else 'as stated; white would be'} {white:.4g}, the {100 * WHITE:g} % quantile "
+            f"range: {'white is' if noise.range is None else 'as stated; white would be'} {white:.4g}, the {100 * _WHITE:g} % quantile "
             "of the zero-filled magnitude; samples are in the unit of the k-space",
             *said,
         )
@@ -165,11 +165,11 @@ def _complex_or_grey(prior: Prior) -> Prior:
     raise ValueError(f"the prior models images of shape {prior.shape}; {wanted}. Of a prior of colours: prior: {{grey: photos}}")
 
 
-def _level(noise: noises.ComplexGaussian, k: Tensor, mask: Tensor, centred: bool) -> tuple[Noise, Notes]:
+def _level(noise: noises.ComplexGaussianEntry, k: Tensor, mask: Tensor, centred: bool) -> tuple[Noise, Notes]:
     """The law, and what is to be said of its level where it was estimated."""
     if noise.stated_level:
         return noise.build(), ()
-    levels = centre.noise_level(k, mask, centred)
+    levels = centre.kspace_noise_level(k, mask, centred)
     level = float(levels.square().mean().sqrt())
     if not level > 0:
         raise ValueError("the outermost sampled points are 0, so that they do not tell the noise level: state sigma_per_channel")

@@ -27,7 +27,7 @@ TRANSITIONS: dict[str, type] = {"DDIM": DDIM, "ConstantFraction": ConstantFracti
 DESCENTS: dict[str, type] = {"Conjugate": Conjugate, "Adam": Adam, "HeavyBall": HeavyBall}
 
 
-def method(raw: Any, context: Mapping[str, Any] | None = None) -> Method[Any]:
+def named_method(raw: Any, context: Mapping[str, Any] | None = None) -> Method[Any]:
     """The method that a file or a command names: "MMPS", "mypackage:MyMethod", or a mapping with a name and settings.
 
     context: as for ``own.find``; without it import paths start at the current folder.
@@ -80,7 +80,7 @@ def _value(known: Mapping[str, Setting], key: str, value: Any) -> Any:
 
 
 def _of_a_file(raw: Any, info: ValidationInfo) -> Method[Any]:
-    return method(raw, info.context)
+    return named_method(raw, info.context)
 
 
 Solver = Annotated[Any, BeforeValidator(_of_a_file)]

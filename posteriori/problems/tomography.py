@@ -18,7 +18,7 @@ from torch import Tensor
 
 from posteriori import operators as ops
 from posteriori.measurements import read_array, read_image
-from posteriori.measurements.arrays import SUFFIXES as ARRAYS
+from posteriori.measurements.arrays import ARRAY_SUFFIXES as ARRAYS
 from posteriori.noise import Counts, Gaussian, Noise
 from posteriori.operators.base import Operator
 from posteriori.priors import Prior
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Attenuations in 1 / mm are below 1 for all that is X-rayed; Hounsfield units span hundreds.
 LARGEST = 10.0
-USUAL = "Filtered back-projection"
+_USUAL = "Filtered back-projection"
 
 
 class Geometry(Part):
@@ -89,12 +89,12 @@ class Geometry(Part):
         return (y.shape[0] if y.ndim > 2 else 1, max(1, round(width)), max(1, round(width)))
 
 
-class Radon(Geometry, Instrument):
+class RadonEntry(Geometry, Instrument):
     """Tomography: line integrals, as they come from the logarithm of the counts."""
 
     name: Literal["radon"]
 
-    def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
+    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
         self.check_range(*noise.stated())
         return super().ready(source, noise, prior)
 
@@ -122,7 +122,7 @@ class Radon(Geometry, Instrument):
         )
 
 
-class Transmission(Geometry, Instrument):
+class TransmissionEntry(Geometry, Instrument):
     """X-ray tomography by photons: exp(-line integrals).
 
     photons: those that each detector counts where nothing is in the way, a number or a file of (detectors,) or (angles, detectors). The
@@ -140,17 +140,17 @@ class Transmission(Geometry, Instrument):
     _counts: Tensor | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def counted(self) -> Transmission:
+    def counted(self) -> TransmissionEntry:
         if self.linear and self.photons is None:
             raise ValueError("linear takes the counts for line integrals, so that it needs photons")
         return self
 
-    def ready(self, source: Measurement, noise: noises.Section, prior: Prior) -> Ready:
+    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
         low, high = noise.stated()
         self.check_range(low, high)
         if not self.calibrates:
             return super().ready(source, noise, prior)
-        if not isinstance(noise, noises.Poisson) or noise.peak is not None:
+        if not isinstance(noise, noises.PoissonEntry) or noise.peak is not None:
             raise ValueError("noise: with photons the counts themselves are measured: state {law: poisson, range: ...}, and no peak")
         if self.linear and source.file is None:
             raise ValueError("linear takes the noise level of each ray from measured counts: measurement: {file: ...}")
@@ -200,7 +200,7 @@ class Transmission(Geometry, Instrument):
                 integrals = y / weights + _integrals(A, b).to(y)
                 return (ops.back_projection(_radon(A), integrals[None])[0] - b) / a
 
-            return Baseline(USUAL, of_integrals)
+            return Baseline(_USUAL, of_integrals)
         inner = A.A if isinstance(A, ops.Affine) else A
         assert isinstance(inner, ops.Transmission)
         least = 0.5 if self.calibrates else 1e-6
@@ -209,7 +209,7 @@ class Transmission(Geometry, Instrument):
             integrals = torch.log(inner.photons.to(y) / y.clamp(min=least))
             return (ops.back_projection(_radon(inner), integrals[None])[0] - b) / a
 
-        return Baseline(USUAL, image)
+        return Baseline(_USUAL, image)
 
     @property
     def calibrates(self) -> bool:  # type: ignore[override]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from posteriori.measurements.pictures import flat, gradient, heat, image, limits, pictured, top, uri
+from posteriori.measurements.pictures import channel_rms, gradient, heat, image, picture_limits, pictured, top, uri
 from posteriori.run import Run
 
 Span = tuple[float, float]
@@ -24,7 +24,7 @@ DECADES = 5.0
 def picture_scale(run: Run) -> Span:
     """The values of black and white of all pictures of the scene: the stated range, else what the samples span (magnitudes from 0)."""
     if run.config["range"]:
-        return limits(run.config["range"], magnitudes(run))
+        return picture_limits(run.config["range"], magnitudes(run))
     shown = [planes for row in run.samples[:SAMPLES_SHOWN] if (planes := pictured(row)) is not None]
     values = torch.stack(shown) if shown else run.samples.real
     return (0.0 if magnitudes(run) else float(values.min())), top(values, 0.999)
@@ -102,7 +102,7 @@ def drawn_figures(run: Run, name: str = "") -> list[str]:
     low, high = picture_scale(run)
     parts = [figure(uri(image(mean, low, high)), f"{name}Mean", f"of {len(run.samples)} sample{'s' if len(run.samples) > 1 else ''}")]
     if len(run.samples) > 1:
-        spread = flat(run.std)
+        spread = channel_rms(run.std)
         end = top(spread)
         said = f"root mean square over channels; 0.5 % of the pixels lie above the scale, at most {float(spread.max()):.3g}"
         parts.append(figure(uri(heat(spread, 0.0, end)), f"{name}Standard deviation", said, (0.0, end)))
@@ -134,7 +134,8 @@ def residual(run: Run) -> list[str]:
     r = run.extras.get("residual")
     if r is None or r.ndim not in (2, 3) or min(r.shape[-2:]) < 2:
         return []
-    return [figure(uri(heat(flat(r), 0.0, 3.0)), "Residual", "|y - A x| of sample 0 over its noise level; of noise about 1", (0.0, 3.0))]
+    picture, text = uri(heat(channel_rms(r), 0.0, 3.0)), "|y - A x| of sample 0 over its noise level; of noise about 1"
+    return [figure(picture, "Residual", text, (0.0, 3.0))]
 
 
 def figure(source: str, title: str, text: str, bar: Span | None = None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from posteriori.files import write_bytes
 from posteriori.measurements import Depth, write_image
-from posteriori.measurements.pictures import barred, flat, pictured, top
+from posteriori.measurements.pictures import barred, channel_rms, pictured, top
 from posteriori.report.figures import picture_scale
 from posteriori.run import Run
 
@@ -41,7 +41,7 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
         total = sum(planes.numel() for planes in shown)
         said.append(f"pictures: {clipped} of {total} values lie outside [{low:g}, {high:g}]; clipped in the files, not in the samples")
     if len(run.samples) > 1:
-        spread = flat(run.std)
+        spread = channel_rms(run.std)
         end = max(top(spread), 1e-12)
         write_bytes(out / "std.png", barred(spread, 0.0, end, ("0", f"{end:.3g}")))
         said.append(f"std.png: the scale ends at {end:.3g}, above which 0.5 % of the pixels lie, at most {float(spread.max()):.3g}")

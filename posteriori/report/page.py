@@ -13,7 +13,7 @@ from torch import Tensor
 from posteriori.evaluation.summary import completed
 from posteriori.files import write_text
 from posteriori.likelihood import framed
-from posteriori.places import told
+from posteriori.places import place_description
 from posteriori.report import figures, words
 from posteriori.report.table import HEADINGS, cells
 from posteriori.run import Run, read_json
@@ -50,7 +50,7 @@ def page(folder: str | Path, out: str | Path | None = None, reference: Tensor | 
     folder = Path(folder)
     places = [folder] if (folder / "run.json").exists() else sorted(p.parent for p in folder.glob("*/run.json"))
     if not places:
-        raise FileNotFoundError(f"no run in {folder}: neither run.json nor sub-folders that hold one{told(folder)}")
+        raise FileNotFoundError(f"no run in {folder}: neither run.json nor sub-folders that hold one{place_description(folder)}")
     runs = [_read(place, reference) for place in places]
     if len(runs) > 1:
         runs.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from posteriori.flags import KEPT, limits
-from posteriori.measurements.pictures import flat, pictured, top
+from posteriori.measurements.pictures import channel_rms, pictured, top
 from posteriori.run import Run
 
 # Points by which 80 % intervals may miss before it is said.
@@ -79,7 +79,7 @@ def known(run: Run) -> str:
     from scipy.special import stdtrit
 
     n = run.ess
-    wide = flat(run.std).double().cpu() * float(stdtrit(n - 1, (1 + LEVEL) / 2)) * (1 + 1 / n) ** 0.5
+    wide = channel_rms(run.std).double().cpu() * float(stdtrit(n - 1, (1 + LEVEL) / 2)) * (1 + 1 / n) ** 0.5
     half, most = top(wide, 0.5), top(wide, 0.95)
     share = f" (black to white is {run.config['range'][1] - run.config['range'][0]:g})" if run.config["range"] else ""
     return (
@@ -102,7 +102,9 @@ def where_it_misses(run: Run, wide: Tensor, mean: Tensor) -> str:
     names = [PLACES[int(k) // 3][int(k) % 3] for k in found.indices]
     if float(found.values[0]) >= 0.4:
         return f"mostly in the {names[0]} of the picture"
-    steep = flat(torch.stack([d.abs() for d in torch.gradient(flat(mean).double().cpu())])) if min(wide.shape) > 2 else wide * 0
+    steep = wide * 0
+    if min(wide.shape) > 2:
+        steep = channel_rms(torch.stack([d.abs() for d in torch.gradient(channel_rms(mean).double().cpu())]))
     on_edges = float((steep >= top(steep, 0.8))[least].double().mean())
     if on_edges >= 0.5:
         return "mostly on edges of the mean"

@@ -16,7 +16,7 @@ from posteriori.evaluation.baselines import best_linear
 from posteriori.evaluation.gallery import lpips_missing
 from posteriori.evaluation.images import lpips, psnr, ssim
 from posteriori.experiments import Cell, Row
-from posteriori.grid import Name
+from posteriori.grid import GridName
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.explicit.ddrm import DDRM
 from posteriori.methods.explicit.dps import DPS
@@ -96,7 +96,7 @@ def _measure(cell: Cell) -> list[Row]:
     if cell["method"] == "Wiener":
         x = best_linear(about.given.y, about.given.linear, SIGMA, about.truth)[0][None]
     else:
-        grid: Name | None = "ddpm" if cell["method"] == "DPS published" else None
+        grid: GridName | None = "ddpm" if cell["method"] == "DPS published" else None
         try:
             run = sample(Posterior(prior, about.given), _method(cell), n=cell["samples"], steps=cell["steps"], seed=0, grid=grid, batch=1)
         except FloatingPointError:

@@ -23,7 +23,7 @@ from posteriori.likelihood import Posterior
 from posteriori.noise import Noise
 from posteriori.operators.base import Operator
 from posteriori.priors.base import Prior
-from posteriori.problems.beds import Bed, gaussian, gmm25, ksd_toy, mixture256
+from posteriori.problems.beds import Bed, gaussian_bed, gmm25, ksd_toy, mixture256
 from posteriori.problems.bipsda import bipsda
 from posteriori.settings import suggestion
 from posteriori.tasks.photographs import scene
@@ -86,7 +86,7 @@ def _gmm25(d: int = 8, measured: int = 2, seed: int = 0, schedule: str = "origin
 
 
 def _gaussian(kind: str = "general", seed: int = 0) -> Bed:
-    return gaussian(kind, seed)
+    return gaussian_bed(kind, seed)
 
 
 def _bipsda(problem: str = "inpainting-low", seed: int = 0, schedule: str = "original") -> Bed:

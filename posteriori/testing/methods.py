@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from posteriori.checkpoint import leaves
-from posteriori.grid import Name
+from posteriori.grid import GridName
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Method, settings
 from posteriori.methods.courses import course_of
@@ -43,7 +43,7 @@ def check_method(method: Method[Any], post: Posterior, *, steps: int = 5, seed: 
     assert method.refuses(post) is None, f"{name} refuses the posterior it is checked on: {method.refuses(post)}"
     n = 3 * method.returned
     # Levels of a paper may be hundreds of times wider than the images, where rounding alone parts rows.
-    grid: Name | None = "karras" if course_of(method) else None
+    grid: GridName | None = "karras" if course_of(method) else None
     run = sample(post, method, n=n, steps=steps, seed=seed, grid=grid)
     assert tuple(run.samples.shape) == (n, *post.shape), f"{name}: samples have shape {tuple(run.samples.shape)}"
     assert run.log_w.shape == (n,), f"{name}: log_w has shape {tuple(run.log_w.shape)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from posteriori.measurements import read_array, read_image
-from posteriori.measurements.arrays import SUFFIXES as ARRAYS
+from posteriori.measurements.arrays import ARRAY_SUFFIXES as ARRAYS
 
 _PICTURES = (".tif", ".tiff", ".png")
 ARRAY_FILES = (*ARRAYS, ".npz", *_PICTURES)
