@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,18 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
         "constant": _constant(x, given.range) if x[0].numel() >= FEW else None,
         "outside_range": None,
     }
-    if given.range is not None and not x.is_complex():
-        (low, high), room = given.range, 0.1 * (given.range[1] - given.range[0])
-        record["outside_range"] = float(((x < low - room) | (x > high + room)).double().mean())
+    if not x.is_complex():
+        stated = [(part.samples, part.config["range"]) for part in run.parts.values()]
+        shares = [(_outside(v, ends), list(ends)) for v, ends in (*stated, (x, given.range)) if ends]
+        if shares:  # of several parts that which lies farthest out
+            record["outside_range"], record["range"] = max(shares, key=lambda pair: pair[0])
     return record
+
+
+def _outside(x: Tensor, range: Sequence[float]) -> float:
+    """Share of values a tenth of the range outside."""
+    (low, high), room = range, 0.1 * (range[1] - range[0])
+    return float(((x < low - room) | (x > high + room)).double().mean())
 
 
 def _left(run: Run) -> str | None:

@@ -1,6 +1,7 @@
 """A prior of several independent tensors, and methods that do not know of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -243,6 +244,10 @@ def test_a_run_of_parts_is_kept_and_shown_part_by_part(problem, tmp_path):
     for said in ("image: Mean", "kernel: Mean", "image: Sample 1", "kernel: Standard deviation", "image: Reference", "Measurement"):
         assert said in page
     assert "polygon" not in page
+    assert "6 samples of shape 1 x 8 x 8 (image), 3 x 3 (kernel) that could" in page
+    assert record["range"] == [0, 1]
+    moved = replace(run, samples=run.samples + 0.8)
+    assert any("outside the stated [0, 1]" in said for said in summary(moved, problem)["flags"])
     assert "Each part has a scale of its own: image black is 0, white is 1; kernel" in page
     assert run._repr_html_().count("<img") == 10
 

@@ -30,6 +30,9 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
     what = f"a measurement of shape {_times(c['measurement_shape'])} ({c['operator']}, {noise(c)})"
     if len(runs) == 1:
         n, shape = len(run.samples), _times(list(run.samples.shape[1:]))
+        if run.parts:
+            sizes = {name: list(part.samples.shape[1:]) for name, part in run.parts.items()}
+            shape = ", ".join(f"{_times(size)} ({name})" for name, size in sizes.items())
         if "frame" in c:
             shape += f" (the part that was measured, of {_times(c['image_shape'])})"
         drew = f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} that could have made {what}"
