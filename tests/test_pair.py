@@ -291,3 +291,22 @@ def test_what_steps_keep_of_a_spread_is_asked_in_the_samplers_units():
         post, method = po.Posterior(prior, given), methods.Unconditional()
         kept.append(summary(po.sample(post, method, n=32, steps=12), post, method=method)["kept"])
     assert kept[0] == pytest.approx(kept[1], rel=1e-6)
+
+
+def test_complex_parts_are_packed_as_they_are():
+    """An image and a coil map, both complex: y = coil * image, as in parallel imaging."""
+    parts = {
+        name: po.priors.ComplexImages(Gaussian(torch.zeros(2, 4, 5, dtype=F64) + m, 0.2)) for name, m in (("image", 0.0), ("coil", 1.0))
+    }
+    prior = Joint(parts)
+    po.testing.check_prior(prior)
+    A = ops.Packed({"image": (4, 5), "coil": (4, 5)}, lambda image, coil: coil * image, complex_in=True, complex_out=True)
+    po.testing.check_operator(A)
+    y = draw(4, 5, dtype=torch.complex128)
+    post = po.Posterior(prior, po.Likelihood(y, A, po.noise.ComplexGaussian(sigma_per_channel=0.1)))
+    for method in (TWELVE["DPS"], TWELVE["MMPS"], TWELVE["DCDP"]):
+        run = po.sample(post, method, n=2, steps=6)
+        assert run.parts["coil"].samples.dtype == torch.complex128
+        assert run.parts["coil"].samples.shape == (2, 4, 5)
+    with pytest.raises(TypeError, match="not a mixture of real Gaussians"):
+        mixture_of(prior)
