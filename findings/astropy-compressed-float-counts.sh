@@ -4,8 +4,7 @@
 # CompImageHDU rounds floats, by default, in steps of a sixteenth of the noise of each row. The
 # documentation says lossy; one expects small errors of mean zero. Whole numbers are not on the
 # grid: the ones of a mask come back as other numbers, so that mask == 1 is nowhere true, counts are
-# no whole numbers any more (scipy's Poisson pmf of them is 0), and in faint images the errors share
-# a sign, which shifts the flux. Integer dtypes, or compression_type="GZIP_2" with
+# no whole numbers any more, and in faint images the errors share a sign, which shifts the flux. Integer dtypes, or compression_type="GZIP_2" with
 # quantize_level=0, are exact.
 #
 # Seen with astropy 8.0.2: a 0/1 mask is read as 0, 0.9836 and 0.9968; at 0.05, 0.3, 2 counts a

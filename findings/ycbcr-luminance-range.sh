@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Three libraries, three YCbCr: PSNR on Y, the habit in super-resolution, differs by 1.32 dB.
 #
-# scikit-image's rgb2ycbcr gives floats in the studio range, Y 16 ... 235 from RGB in [0, 1], as
-# MATLAB does. OpenCV and Pillow give the full range. OpenCV puts Cr before Cb. With 255 as span,
+# scikit-image's rgb2ycbcr gives floats in the studio range, Y 16 ... 235 from RGB in [0, 1].
+# OpenCV and Pillow give the full range. OpenCV puts Cr before Cb. With 255 as span,
 # which 8-bit values suggest, the Y of scikit-image scores 20 log10(255 / 219) dB better.
 #
 # Seen with scikit-image 0.26.0, OpenCV 5.0.0, Pillow 13.0.0: Y of white is 235, 255, 255; one pair

@@ -46,10 +46,10 @@ def sample_each(
 
     Run j is that of ``sample`` with the posterior of ``likelihoods[j]`` and the seed ``seed + j``, up to the rounding of batched
     arithmetic; it costs less time where images are small, since rows of different measurements share a batch. They do where the
-    likelihoods hold one operator or alike ones, an equal Gaussian law and range, and the method is one of this library whose rows stand
-    alone. Operators are alike that are linear, of one shape, and know a spectrum with the same singular values: masks with equally many
-    places, undersampled Fourier transforms with equally many frequencies. Others are drawn one after the other: methods with clouds, of
-    your own, or with a setting that needs a prior in closed form.
+    likelihoods hold one operator or alike ones, an equal Gaussian law, range and frame, and the method is one of this library whose rows
+    stand alone. Operators are alike that are linear, of one shape, and know a spectrum with the same singular values: masks with equally
+    many places, undersampled Fourier transforms with equally many frequencies. Others are drawn one after the other: methods with clouds,
+    of your own, or with a setting that needs a prior in closed form.
 
     folder: each run is kept in a folder of its own in there, 00000 for the first, or with those it shares batches with. Other arguments
     are those of ``sample``. A measurement of which every row diverged gives a run without samples and a warning, and costs the others
@@ -108,7 +108,8 @@ def _shared(posts: Sequence[Posterior], instruments: Sequence[int], method: Meth
         alike = not alone and given.noise.std is not None and given.r2 == 0
         if alike and instrument not in kinds:
             kinds[instrument] = _alike(post.likelihood.A, instrument)
-        key = (kinds[instrument], type(given.noise), given.noise.std, given.range, given.y.dtype) if alike else j
+        law = (type(given.noise), given.noise.std)
+        key = (kinds[instrument], *law, given.range, given.frame, given.y.dtype) if alike else j
         found.setdefault(key, []).append(j)
     return list(found.values())
 
@@ -133,7 +134,7 @@ def _batched(
     records = [p.given.A.record() for p in posts] if own else [config["identity"]["operator"]] * len(posts)
     instruments = {"operator": records} if own else {}
     whole = config | {"n": total, "seed": list(seeds), "identity": config["identity"] | {"y": ys} | instruments}
-    several = Several(torch.stack([p.likelihood.y for p in posts]), seeds, n, _operators(posts) if own else None)
+    several = Several(torch.stack([p.likelihood.y for p in posts]), seeds, n, tuple(p.likelihood.linear for p in posts) if own else None)
     rows = batch or batch_rows(post, method, total)
     job = Job(post, method, steps, grid, seeds[0], total, 0, rows, (), progress, whole, Counter(), several)
     run = job.run(None, 0.0) if folder is None else keep(job, folder, resume, 20.0)
@@ -142,10 +143,6 @@ def _batched(
     named = [{"operator": type(p.given.A).__name__} for p in posts]
     configs = [config | reached | {"seed": s, "identity": i} | name for s, i, name in zip(seeds, identities, named, strict=True)]
     return [_told(part, p) for part, p in zip(_split(run, configs, n), posts, strict=True)]
-
-
-def _operators(posts: Sequence[Posterior]) -> tuple[LinearOperator, ...]:
-    return tuple(post.likelihood.linear for post in posts)
 
 
 def _split(run: Run, configs: Sequence[dict[str, Any]], n: int) -> list[Run]:

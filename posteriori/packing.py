@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,7 +21,12 @@ def pack(parts: Tensor | Mapping[str, Tensor]) -> Tensor:
     """Parts (B, *shape) one behind the other: (B, d). A tensor is returned as it is."""
     if isinstance(parts, Tensor):
         return parts
-    return torch.cat([part.flatten(1) for part in parts.values()], 1)
+    return in_a_row(parts.values())
+
+
+def in_a_row(parts: Iterable[Tensor]) -> Tensor:
+    """Tensors (B, ...) one behind the other: (B, d)."""
+    return torch.cat([part.flatten(1) for part in parts], 1)
 
 
 def unpack(x: Tensor, shapes: Shapes) -> dict[str, Tensor]:

@@ -54,6 +54,17 @@ def test_rows_of_other_measurements_change_nothing(name, kind):
     assert {key: mixed.config[key] for key in ("seed", "levels")} == {key: alone.config[key] for key in ("seed", "levels")}
 
 
+def test_a_frame_of_its_own_goes_with_its_measurement():
+    post = picture()
+    frames = [None, ((1, 3), (0, 3)), ((1, 3), (0, 3))]
+    likes = [replace(like, frame=frame) for like, frame in zip(several(post), frames, strict=True)]
+    runs = po.sample_each(post.prior, likes, DPS(), n=2, steps=2)
+    for run, like in zip(runs, likes, strict=True):
+        alone = po.sample(po.Posterior(post.prior, like), DPS(), n=2, steps=2, seed=run.config["seed"])
+        assert run.config.get("frame") == alone.config.get("frame")
+        assert run.in_frame().samples.shape == alone.in_frame().samples.shape
+
+
 def test_measurements_share_batches_across_their_borders(monkeypatch):
     post, rows = picture(), watched(monkeypatch)
     runs = po.sample_each(post.prior, several(post, 5), MMPS(), n=3, steps=2, batch=4)

@@ -129,6 +129,14 @@ def test_closed_form_priors_draw_exactly_also_as_slices_and_complex_images():
     assert torch.equal(torch.view_as_real(pairs.sample(3, 5)).movedim(-1, 1), inner.sample(3, 5))
 
 
+def test_a_closed_form_that_has_no_draws_of_its_own_is_sampled_by_its_denoiser():
+    class Known(Own):
+        def know(self):
+            return replace(super().know(), closed=self)
+
+    assert torch.equal(Known().sample(3, seed=1, steps=4), Own().sample(3, seed=1, steps=4))
+
+
 def test_the_posterior_of_slices_is_not_offered():
     with pytest.raises(TypeError, match="a Slices prior has no closed-form posterior"):
         Slices(full_gaussian(), 2).know().exact("posterior").condition(torch.eye(12), torch.zeros(12), 0.1)

@@ -146,7 +146,7 @@ class Prior(nn.Module, metaclass=Checked):
         from posteriori.sample import draw_prior
 
         closed = self.know().closed
-        if closed is not None:
+        if closed is not None and closed is not self:  # a closed form that has no draws of its own inherits these
             return closed.sample(n, seed, steps=steps, shape=shape)
         return draw_prior(self, n, seed, steps, shape)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.chart import AffineChart, Chart, Pair
-from posteriori.packing import Shapes, packed_size, unpack
+from posteriori.packing import Shapes, in_a_row, packed_size, unpack
 from posteriori.priors.base import Prior, Pull, check_shape
 from posteriori.priors.knowledge import Knowledge, Sides
 from posteriori.priors.leaves import rows_of_leaves
@@ -120,7 +120,7 @@ class Joint(Prior):
             return x0
 
         # d(D_i(c u) / c) / du is J_i itself.
-        return self.each(one, x, sigma), lambda u: _packed(pull(v) for pull, v in zip(pulls, self.split(u), strict=True))
+        return self.each(one, x, sigma), lambda u: in_a_row(pull(v) for pull, v in zip(pulls, self.split(u), strict=True))
 
     def at(self, /, **leaves: Tensor) -> Prior:
         """With other leaves of its parts, named PART.LEAF: ``joint.at(**{"kernel.means": m})``."""
@@ -160,8 +160,8 @@ class Joint(Prior):
 
     def _predicted(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         found = [prior.know().moments(c * v, c * sigma) for (prior, c), v in zip(self.members, self.split(x), strict=True)]
-        means = _packed(x0 / c for (x0, _), c in zip(found, self.units, strict=True))
-        return means, _packed(variance / c**2 for (_, variance), c in zip(found, self.units, strict=True))
+        means = in_a_row(x0 / c for (x0, _), c in zip(found, self.units, strict=True))
+        return means, in_a_row(variance / c**2 for (_, variance), c in zip(found, self.units, strict=True))
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.each(lambda prior, part, level: prior.start(part, level), z, sigma, scaled=False)
@@ -173,7 +173,7 @@ class Joint(Prior):
             prior.sample(n, seed + (k << 33), steps=steps, shape=size)
             for k, ((prior, _), size) in enumerate(zip(self.members, sizes, strict=True))
         ]
-        return _packed(part / c for part, c in zip(drawn, self.units, strict=True))
+        return in_a_row(part / c for part, c in zip(drawn, self.units, strict=True))
 
     def record(self) -> dict[str, Any]:
         inner = {name: prior.record() for name, (prior, _) in zip(self.names, self.members, strict=True)}
@@ -186,7 +186,7 @@ class Joint(Prior):
     def each(self, of: Callable[[Prior, Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, scaled: bool = True) -> Tensor:
         """``of`` on each part, in its own unit: prior, images (or standard normal numbers, where not ``scaled``) and noise level."""
         parts = zip(self.members, self.split(x), strict=True)
-        return _packed(of(prior, c * part if scaled else part, c * sigma) / c for (prior, c), part in parts)
+        return in_a_row(of(prior, c * part if scaled else part, c * sigma) / c for (prior, c), part in parts)
 
 
 @dataclass(frozen=True)
@@ -232,10 +232,6 @@ def mixture_of(joint: Joint) -> GaussianMixture:
         pairs = zip(covariances.repeat_interleave(L, 0), one.covariances.repeat(K, 1, 1) / c**2, strict=True)
         covariances = torch.stack([torch.block_diag(*pair) for pair in pairs])
     return GaussianMixture(logs.softmax(0), means, covariances)
-
-
-def _packed(parts: Any) -> Tensor:
-    return torch.cat([part.flatten(1) for part in parts], 1)
 
 
 def _shape_of(name: str, prior: Prior, given: tuple[int, ...] | None) -> tuple[int, ...]:
