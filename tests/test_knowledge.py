@@ -72,7 +72,11 @@ def test_knowledge_agrees_with_what_the_prior_was_constructed_with(name):
     sigma, c = 0.7, prior.max_std**2
     assert known.max_variance(sigma) == c * sigma**2 / (c + sigma**2)
     assert 0 < known.error(sigma) <= sigma**2
-    assert bool((known.ladder().diff() > 0).all())
+    ladder = known.ladder()
+    assert bool((ladder.diff() > 0).all())
+    if known.closed is None:  # a closed form holds at any level
+        assert known.sigma_min * (1 - 1e-5) <= float(ladder[0])
+        assert float(ladder[-1]) <= known.sigma_max * (1 + 1e-5)
     if known.closed is None:
         for what in ("density", "posterior", "p(x0 | x)"):
             with pytest.raises(TypeError, match=f"a {known.name} prior has no closed-form"):

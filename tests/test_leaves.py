@@ -80,6 +80,7 @@ def test_a_leaf_per_row_is_one_row_at_a_time(name):
     prior, leaves = CASES[name]()
     x = images(prior)
     together = prior.at(**leaves)
+    assert together.know().closed is None, "its densities are those of other leaves"
     alone = torch.cat([prior.at(**row(leaves, k)).denoise(x[k : k + 1], SIGMA) for k in range(3)])
     torch.testing.assert_close(together.denoise(x, SIGMA), alone, rtol=1e-12, atol=1e-12)
     x0, pull = together.linearize(x, SIGMA)
@@ -148,6 +149,13 @@ def test_a_start_per_row_is_about_the_mean_of_each():
     prior, m, z = full_gaussian(), draw(3, 6, seed=2), draw(3, 6)
     want = torch.cat([prior.at(mean=m[k]).start(z[k : k + 1], SIGMA) for k in range(3)])
     torch.testing.assert_close(prior.at(mean=m).start(z, SIGMA), want)
+
+
+def test_weights_count_by_their_shares():
+    prior, z = mixture(), images(mixture())
+    weights = draw(3, 3, seed=5).exp()
+    for of in (lambda p: p.start(z, SIGMA), lambda p: p.denoise(z, SIGMA)):
+        torch.testing.assert_close(of(prior.at(weights=3 * weights)), of(prior.at(weights=weights)))
 
 
 def test_a_label_is_given_to_the_network_and_has_no_derivative():
