@@ -5,14 +5,24 @@ A file of the package without a case fails ``test_registry.py``.
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import torch
 
+import posteriori
+import posteriori as po
 from posteriori import methods
 from posteriori import noise as laws
 from posteriori import operators as ops
 from posteriori import priors as pri
 from posteriori.likelihood import Likelihood, Posterior
+from posteriori.priors.base import Prior
+from posteriori.testing import CLAIMS
 
 
 def _draw(*size, dtype, seed=0):
@@ -287,6 +297,39 @@ def phases(dtype=torch.float64):
     return Posterior(prior, Likelihood(A(prior.sample(1, 0))[0], A, laws.Gaussian(0.05)))
 
 
+def toy(dtype=torch.float64, d=6, m=3, sigma=0.3):
+    g = torch.Generator().manual_seed(0)
+    prior = po.priors.Gaussian(torch.zeros(d, dtype=dtype), torch.linspace(0.5, 2, d, dtype=dtype))
+    A = po.operators.Dense(torch.randn(m, d, generator=g, dtype=torch.float64).to(dtype))
+    y = torch.randn(m, generator=g, dtype=torch.float64).to(dtype)
+    return po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma)))
+
+
+def two_modes(separation, dtype=torch.float32):
+    """Two correlated Gaussians of unit variance; the measurement moves mass towards the second: .67 of it at the end."""
+    means = torch.tensor([[-separation / 2, 0.0], [separation / 2, 0.3]], dtype=dtype)
+    covariances = torch.tensor([[[1, 0.3], [0.3, 1]], [[1, -0.3], [-0.3, 1]]], dtype=dtype)
+    prior = po.priors.GaussianMixture(torch.tensor([0.4, 0.6], dtype=dtype), means, covariances)
+    A = po.operators.Dense(torch.tensor([[0.6 / separation, 1.0]], dtype=dtype))
+    return po.Posterior(prior, po.Likelihood(torch.tensor([0.8], dtype=dtype), A, po.noise.Gaussian(1.0)))
+
+
+class Faulty(Prior):
+    """A white Gaussian whose denoiser returns NaN in one row at one call."""
+
+    def __init__(self, call, row):
+        super().__init__((6,), variance=1.0, sigma_max=10.0, sigma_min=0.01)
+        self.call, self.row, self.calls = call, row, 0
+
+    def denoise(self, x, sigma):
+        out = x / (1 + sigma**2)
+        if self.calls == self.call:
+            out = out.clone()
+            out[self.row] = torch.nan
+        self.calls += 1
+        return out
+
+
 POSTERIORS = {"general": bed, "picture": picture, "complex": complex_picture, "phases": phases}
 
 # Name -> method. Every class of ``methods.ALL`` has its default and, where it has one, its published preset.
@@ -382,3 +425,82 @@ METHODS = {
     "DDSMC published": methods.DDSMC.published(),
     "DDSMC ode": methods.DDSMC(particles=4, eta=0.0, centre="ode", ode_steps=3),
 }
+
+
+# LAWS ON GAUSSIAN POSTERIORS ------------------------------------------------------------------------------------------------------------
+
+FLAT, _, WHITE, ANY, *_ = CLAIMS
+
+
+@dataclass(frozen=True)
+class Case:
+    """A setting whose steps are affine in rows and random numbers, so that its law on a Gaussian posterior is known without sampling.
+
+    reaches: those of FLAT, WHITE and ANY whose exact law it has as steps are added; it has the law of no other. At the default setting
+    they are what the class claims, and what is true without being claimed (``UNSAID``).
+    """
+
+    method: methods.Method
+    reaches: tuple[str, ...] = ()
+    steps: int = 60
+
+
+AFFINE = {
+    "Unconditional": Case(methods.Unconditional(), (FLAT,)),
+    "Unconditional Heun": Case(methods.Unconditional(methods.Heun()), (FLAT,)),
+    "Unconditional Midpoint": Case(methods.Unconditional(methods.Midpoint()), (FLAT,)),
+    "DPS": Case(methods.DPS(), (FLAT,)),
+    "DPS squared": Case(methods.DPS(weighting="squared", scale=0.01)),
+    "DPS likelihood": Case(methods.DPS(weighting="likelihood", scale=0.01), (FLAT,)),
+    "PiGDM": Case(methods.PiGDM(), (FLAT, WHITE)),
+    "PiGDM paper": Case(methods.PiGDM("paper"), (FLAT,)),
+    "PiGDM published": Case(methods.PiGDM.published(), (FLAT,)),
+    "PiGDM Midpoint": Case(methods.PiGDM(transition=methods.Midpoint()), (FLAT, WHITE)),
+    # Twice as many iterations as there are measurements: rounding has left nothing of the Krylov space by then.
+    "MMPS": Case(methods.MMPS(iterations=8, rtol=1e-13), (FLAT, WHITE, ANY), 30),
+    "TMPD": Case(methods.TMPD(), (FLAT,)),
+    "TMPD diagonal": Case(methods.TMPD("diagonal"), (FLAT,)),
+    "DMPS": Case(methods.DMPS(), (FLAT,)),
+    "DMPS published": Case(methods.DMPS.published(), (FLAT,)),
+    "DDNM": Case(methods.DDNM.published()),
+    "DDRM": Case(methods.DDRM.published()),
+    "DDRM eta_b": Case(methods.DDRM(eta=0.5, eta_b=0.6)),
+    "DDS": Case(methods.DDS(iterations=100, rtol=1e-12), (FLAT, WHITE)),
+    "DDS published": Case(methods.DDS.published()),
+    "ScoreSDE": Case(methods.ScoreSDE(), (FLAT,)),
+    "MCG": Case(methods.MCG(), (FLAT,)),
+    "ScoreALD": Case(methods.ScoreALD(), (FLAT,)),
+    "ScoreALD published": Case(methods.ScoreALD.published()),
+    "ILVR": Case(methods.ILVR(), (FLAT,)),
+    "ILVR published": Case(methods.ILVR.published()),
+    "Peng": Case(methods.Peng(), (FLAT, WHITE)),
+    "FreeDoM": Case(methods.FreeDoM(), (FLAT,)),
+    "SNIPS": Case(methods.SNIPS(), (FLAT, WHITE, ANY)),
+    "SNIPS published": Case(methods.SNIPS.published()),
+    "DiffPIR": Case(methods.DiffPIR(), (FLAT, WHITE)),
+    "DiffPIR published": Case(methods.DiffPIR.published(), (FLAT,)),
+    "DiffPIR gradient": Case(methods.DiffPIR(data="gradient", gradient_steps=3), (FLAT,)),
+    # DAPS's draws forget the shape of p(x0 | x) as levels get close.
+    "DAPS": Case(methods.DAPS(), (FLAT, WHITE, ANY), 150),
+    "DAPS sigma": Case(methods.DAPS(width="sigma"), (FLAT, WHITE, ANY), 150),
+    "DAPS exact": Case(methods.DAPS(draw="exact"), (FLAT, WHITE, ANY)),
+}
+# True and claimed by no class.
+UNSAID = {("DAPS", FLAT), ("DAPS", ANY), ("ScoreSDE", FLAT), ("MCG", FLAT), ("ScoreALD", FLAT), ("ILVR", FLAT)}
+# Claimed by classes that draw or weigh: by samples alone, see test_claims.
+SAMPLED = {"LGDMC", "MGPS", "AFDPS", "Bootstrap", "DDSMC", "FPS", "MCGDiff", "MomentSMC", "TDS"}
+
+
+# CLASSES -----------------------------------------------------------------------------------------------------------------------------
+
+ROOT = Path(posteriori.__file__).parent
+
+
+def classes(package, base):
+    """The concrete classes of a package that derive from a base."""
+    found = set()
+    for info in pkgutil.walk_packages([str(ROOT / package)], f"posteriori.{package}."):
+        for _, cls in inspect.getmembers(import_module(info.name), inspect.isclass):
+            if issubclass(cls, base) and not inspect.isabstract(cls) and cls.__module__.startswith(f"posteriori.{package}"):
+                found.add(cls)
+    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from reference import F64, draw
 
 import posteriori as po
 from posteriori import evaluation as ev
@@ -14,18 +15,12 @@ from posteriori import grid
 from posteriori.methods import DAPS, DDIM, DPS, MMPS, ConstantFraction, Heun, PiGDM, Unconditional
 from posteriori.methods.base import Method
 
-F64 = torch.float64
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
 
 def posterior(d=4, m=2, covariance=None):
-    M = random(d, d, seed=1)
+    M = draw(d, d, seed=1)
     covariance = M @ M.T / d + 0.2 * torch.eye(d, dtype=F64) if covariance is None else covariance
-    prior = po.priors.Gaussian(random(d, seed=2), covariance)
-    return po.Posterior(prior, po.Likelihood(random(m, seed=4), po.operators.Dense(random(m, d, seed=3)), po.noise.Gaussian(0.3)))
+    prior = po.priors.Gaussian(draw(d, seed=2), covariance)
+    return po.Posterior(prior, po.Likelihood(draw(m, seed=4), po.operators.Dense(draw(m, d, seed=3)), po.noise.Gaussian(0.3)))
 
 
 def test_it_agrees_with_monte_carlo():
@@ -131,7 +126,7 @@ def test_what_is_not_affine_is_refused():
         ev.affine_probe(post, Odd("weights"), 5)
     with pytest.raises(FloatingPointError, match="diverged"):
         ev.affine_probe(post, Odd("diverge"), 5)
-    mixture = po.priors.GaussianMixture(torch.ones(2, dtype=F64), random(2, 4), 0.5)
+    mixture = po.priors.GaussianMixture(torch.ones(2, dtype=F64), draw(2, 4), 0.5)
     with pytest.raises(ev.NotAffineError):
         ev.affine_probe(po.Posterior(mixture, post.given), PiGDM(), 5)
 

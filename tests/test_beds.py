@@ -55,7 +55,7 @@ def test_a_rejected_reference_is_the_posterior(problem):
 
 
 @pytest.mark.parametrize("problem", ["ct", "phase"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_two_references_mix_as_one(problem, seed):
     bound = ref.envelope(bipsda.bipsda(problem, seed).posterior)
     (x, accepted), (y, again) = ref.reject(bound, N, 1), ref.reject(bound, N, 2)

@@ -5,16 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reference import F64, draw
 
 import posteriori as po
 from posteriori.chart import AffineChart, Pair
 from posteriori.packing import pack, unpack
-
-F64 = torch.float64
-
-
-def draw(*shape, seed=0, dtype=F64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def likelihood(A, noise, range=(0.0, 255.0)):

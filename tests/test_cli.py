@@ -7,37 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
+from console import call, problem
 from PIL import Image
 from safetensors.torch import load_file
 
 from posteriori import problems
-from posteriori.cli import main
 from posteriori.measurements import write_image
 from posteriori.methods import ALL
-
-COMMAND = [sys.executable, "-c", "from posteriori.cli import main; main()"]
-PRIOR = "prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}\n"
-
-
-def call(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["posteriori", *map(str, words)])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
-def problem(folder, measurement, extra="", operator="{name: blur, std: 1}"):
-    file = folder / "problem.yaml"
-    noise = "noise: {law: gaussian, sigma: 0.05, range: [0, 1]}\n"
-    file.write_text(PRIOR + f"operator: {operator}\n" + noise + f"measurement: {measurement}\nmethod: MMPS\nn: 3\nsteps: 6\n" + extra)
-    return file
+from posteriori.sample import Job
 
 
 @pytest.mark.parametrize("name", ["y.npy", "y.png", "y16.png", "y.tiff"])
@@ -134,31 +115,46 @@ def test_env_names_versions(monkeypatch, capsys):
     assert f"torch: {torch.__version__.split('+')[0]}" in capsys.readouterr().out
 
 
-def test_a_killed_run_is_completed_to_the_same_bits(tmp_path):
+# The command, whose process kills itself in the middle of a step.
+KILLED = """
+import os, signal
+from posteriori.cli import main
+from posteriori.sample import Job
+advance, steps = Job.advance, []
+def killed(*step):
+    advance(*step)
+    steps.append(step)
+    if len(steps) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+Job.advance = killed
+main()
+"""
+
+
+def test_a_killed_run_is_completed_to_the_same_bits(tmp_path, monkeypatch, capsys):
+    """A process that gets no chance to say or to tidy anything: what the steps before have left is gone on with, in another."""
     np.save(tmp_path / "y.npy", np.random.default_rng(0).random((1, 16, 16), dtype=np.float32))
     file = problem(tmp_path, "{file: y.npy}")
-    text = file.read_text().replace("std: 1", "std: 1, boundary: circular")  # a closed form: hundreds of steps in seconds
-    file.write_text(text.replace("steps: 6", "steps: 800").replace("n: 3", "n: 2"))
-    words = [*COMMAND, "solve", str(file), "--quiet", "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    victim = subprocess.Popen(
-        [*words, str(tmp_path / "killed"), "--checkpoint-seconds", "0.05"], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    text = file.read_text().replace("std: 1", "std: 1, boundary: circular")
+    file.write_text(text.replace("steps: 6", "steps: 20").replace("n: 3", "n: 2"))
+    words = ["solve", str(file), "--quiet", "--checkpoint-seconds", "0", "--out"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *words, str(tmp_path / "killed")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    place = tmp_path / "killed" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 90
-    while not place.exists() and victim.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert victim.poll() is None, victim.communicate()
-    time.sleep(0.3)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert json.loads((tmp_path / "killed" / "run.json").read_text())["state"] == "running"
-    assert place.exists()
-    refused = subprocess.run([*words, str(tmp_path / "killed")], env=environment, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "already holds a run" in refused.stderr
-    subprocess.run([*words, str(tmp_path / "killed"), "--resume"], env=environment, check=True, capture_output=True)
-    subprocess.run([*words, str(tmp_path / "straight")], env=environment, check=True, capture_output=True)
+    assert (tmp_path / "killed" / "checkpoint.safetensors").exists()
+    assert call(monkeypatch, *words, tmp_path / "killed") == 2
+    assert "already holds a run" in capsys.readouterr().err
+    steps, advance = [], Job.advance
+    monkeypatch.setattr(Job, "advance", lambda *step: (steps.append(step), advance(*step)))
+    assert call(monkeypatch, *words, tmp_path / "killed", "--resume") == 0
+    assert len(steps) == 20 - 11
+    assert call(monkeypatch, *words, tmp_path / "straight") == 0
     a, b = (load_file(tmp_path / name / "samples.safetensors")["samples"] for name in ("killed", "straight"))
     assert torch.equal(a, b)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import full_gaussian, mixture
+from reference import F64, draw
 
 import posteriori as po
 from posteriori import methods
@@ -21,7 +22,6 @@ from posteriori.operators.base import LinearOperator, solve
 from posteriori.operators.dense_matrix import log_det
 from posteriori.priors.frequencies import Covariance
 
-F64 = torch.float64
 SHAPE = (2, 3)
 SIGMA, R2 = 0.4, 0.7
 
@@ -45,17 +45,13 @@ class RealPart(LinearOperator):
         return (y.to(self.M.dtype) @ self.M.conj()).view(-1, *SHAPE)
 
 
-def normal(*size, seed=0, dtype=F64):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-MATRIX = normal(4, 6, dtype=torch.complex128, seed=3)
+MATRIX = draw(4, 6, dtype=torch.complex128, seed=3)
 PAIRS = po.operators.ComplexChannels((2, *SHAPE))
-COILS = normal(2, *SHAPE, dtype=torch.complex128)
+COILS = draw(2, *SHAPE, dtype=torch.complex128)
 # Image, measurement -> operator, with and without a spectrum.
 OPERATORS = {
     "real, real": po.operators.Dense(MATRIX.real.contiguous(), SHAPE),
-    "real, real, no spectrum": po.operators.Blur(normal(3, 3, seed=5), (1, 3, 4), boundary="zero"),
+    "real, real, no spectrum": po.operators.Blur(draw(3, 3, seed=5), (1, 3, 4), boundary="zero"),
     "real, complex": po.operators.MaskedFourier(po.operators.random_mask(SHAPE, 0.6, 1), SHAPE) @ PAIRS,
     "real, complex, no spectrum": po.operators.MultiCoilFourier(COILS, torch.ones(SHAPE).bool()) @ PAIRS,
     "complex, complex": po.operators.MaskedFourier(po.operators.random_mask(SHAPE, 0.6, 1), SHAPE),
@@ -79,7 +75,7 @@ def problem(name):
         prior = full_gaussian(shape=A.in_shape)
         mean, C = prior.mean.flatten(), prior.covariance
         units = torch.eye(len(mean), dtype=F64).view(-1, *A.in_shape)
-    y = normal(*A.out_shape, seed=7, dtype=torch.complex128 if A.complex_out else F64)
+    y = draw(*A.out_shape, seed=7, dtype=torch.complex128 if A.complex_out else F64)
     noise = po.noise.ComplexGaussian(sigma_per_channel=SIGMA) if A.complex_out else po.noise.Gaussian(SIGMA)
     return po.Posterior(prior, po.Likelihood(y, A, noise)), numbers(A(units)).T, numbers(y[None])[0], mean, C
 
@@ -194,7 +190,7 @@ def test_conditioned_priors_and_exact_decoupled_sampling(name):
 
 
 def test_a_mixture_conditioned_on_complex_numbers_is_that_on_their_parts():
-    prior, M, y = mixture(d=6), MATRIX, normal(4, dtype=torch.complex128, seed=8)
+    prior, M, y = mixture(d=6), MATRIX, draw(4, dtype=torch.complex128, seed=8)
     after, log_p = prior.condition(M, y, SIGMA)
     parts, same = prior.condition(torch.cat([M.real, M.imag]), torch.cat([y.real, y.imag]), SIGMA)
     assert log_p == pytest.approx(same)

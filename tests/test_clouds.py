@@ -8,8 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cases import bed
-from test_sample import Faulty, toy
+from cases import Faulty, bed, toy
 
 import posteriori as po
 from posteriori.likelihood import Posterior

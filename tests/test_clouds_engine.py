@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from cases import bed, mixture
+from reference import F64
 
 import posteriori as po
 from posteriori.linalg import root_product
@@ -14,7 +15,6 @@ from posteriori.methods import clouds
 from posteriori.methods.twists import view
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SCHEMES = ("systematic", "stratified", "residual", "multinomial")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference import F64, REPOSITORY
 
 import posteriori as po
 from posteriori import problems
@@ -18,7 +18,6 @@ from posteriori.methods import DAPS, DDIM, DDRM, DPS, MMPS, DiffPIR, courses
 from posteriori.problems import advice
 from posteriori.problems.entries import entries, label, read_entries
 
-F64 = torch.float64
 TEXT = """prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 8, 8], range: [0, 1]}}
 operator: {name: blur, std: 1, boundary: circular}
 noise: {law: gaussian, sigma: 0.05, range: [0, 1]}
@@ -182,7 +181,7 @@ def test_every_kind_of_problem_gets_a_method_that_takes_it(kind):
 
 
 def test_the_rule_is_the_one_that_the_results_state():
-    text = (Path(__file__).parents[1] / "docs" / "results" / "advice.md").read_text()
+    text = (REPOSITORY / "docs" / "results" / "advice.md").read_text()
     rule = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     stated = {row[0]: row[1].strip("`") for row in rule if row[0] in advice.RECOMMENDED}
     first = {kind: label({"name": raws[0]} if isinstance(raws[0], str) else raws[0]) for kind, raws in advice.RECOMMENDED.items()}

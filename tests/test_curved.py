@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from cases import bed, complex_picture, phases
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
@@ -16,8 +17,6 @@ from posteriori.methods.curved import SEED, log_says
 from posteriori.noise import Gaussian
 from posteriori.problems.bipsda import Squares, bipsda
 from posteriori.rng import Streams
-
-F64 = torch.float64
 
 
 def test_the_moments_are_those_of_a_square():

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import bed, phases, picture
+from reference import F64, flat, images, law
 
 import posteriori as po
 from posteriori import methods
@@ -19,21 +20,12 @@ from posteriori.methods.misfit import misfit, noise_energy
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SIGMA, S = torch.tensor(0.9, dtype=F64), torch.tensor(0.6, dtype=F64)
 WALKS = {"heavy ball": HeavyBall(1.02, 0.9), "conjugate": Conjugate(), "gradient": HeavyBall()}
 
 
-def images(post, rows=3, seed=1):
-    return post.prior.start(torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(seed)), SIGMA)
-
-
 def streams(rows=3):
     return Streams(4, range(rows))
-
-
-def flat(post):
-    return po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e7)))
 
 
 def energy(post, x):
@@ -46,7 +38,7 @@ def energy(post, x):
 @pytest.mark.parametrize("name", WALKS)
 def test_without_a_floor_the_descent_ends_at_the_projection_of_its_start(name):
     post = bed(m=3)
-    x = images(post)
+    x = images(post, SIGMA)
     matrix = po.operators.matrix(post.likelihood.A)
     nearest = x + post.likelihood.residual(x) @ torch.linalg.pinv(matrix).T
     steps = 3 if name == "conjugate" else 1500
@@ -59,7 +51,7 @@ def test_with_a_floor_every_row_ends_at_the_noise_level_and_one_below_it_stays(n
     post = make()
     floor = post.likelihood.y.numel() * post.likelihood.std**2
     assert noise_energy(post.likelihood) == pytest.approx(floor)
-    x = images(post) + 2
+    x = images(post, SIGMA) + 2
     x[2] = po.operators.pinv(post.likelihood.A, post.likelihood.y[None])[0]
     walk = WALKS.get(name, Adam(0.05))
     out = walk(misfit(post.likelihood), x, 4000, floor)
@@ -69,7 +61,7 @@ def test_with_a_floor_every_row_ends_at_the_noise_level_and_one_below_it_stays(n
 
 def test_adam_is_the_optimiser_of_torch_without_weight_decay():
     post = bed()
-    x = images(post, rows=1)
+    x = images(post, SIGMA, rows=1)
     leaf = x.clone().requires_grad_()
     theirs = torch.optim.Adam([leaf], lr=0.03)
     for _ in range(7):
@@ -81,7 +73,7 @@ def test_adam_is_the_optimiser_of_torch_without_weight_decay():
 
 def test_the_heavy_ball_is_the_momentum_of_torch():
     post = bed()
-    x, norm = images(post), po.operators.norm2(post.likelihood.A)
+    x, norm = images(post, SIGMA), po.operators.norm2(post.likelihood.A)
     leaf = x.clone().requires_grad_()
     theirs = torch.optim.SGD([leaf], lr=0.8 / norm**2, momentum=0.7)
     for _ in range(7):
@@ -93,7 +85,7 @@ def test_the_heavy_ball_is_the_momentum_of_torch():
 
 def test_conjugate_lowers_a_non_linear_misfit_to_the_floor():
     post = phases()
-    x = images(post) * 0.3 + 0.5
+    x = images(post, SIGMA) * 0.3 + 0.5
     out = Conjugate()(misfit(post.likelihood), x, 100, noise_energy(post.likelihood))
     assert bool((energy(post, out) < 0.2 * energy(post, x)).all())
     assert bool((energy(post, out) >= noise_energy(post.likelihood) * 0.9).all())
@@ -112,8 +104,8 @@ def test_the_push_forward_of_an_operator_that_rounds_is_that_of_its_smooth_twin(
 
 def test_measured_curvature_is_the_largest_singular_value():
     fit = misfit(bed().likelihood)
-    measured = replace(fit, size=None).curvature(images(bed()))
-    assert fit.curvature(images(bed())).tolist() == pytest.approx([1.5**2] * 3, rel=1e-6)
+    measured = replace(fit, size=None).curvature(images(bed(), SIGMA))
+    assert fit.curvature(images(bed(), SIGMA)).tolist() == pytest.approx([1.5**2] * 3, rel=1e-6)
     torch.testing.assert_close(measured, torch.full((3,), 2.25, dtype=F64), rtol=1e-3, atol=0)
 
 
@@ -122,7 +114,7 @@ def test_measured_curvature_is_the_largest_singular_value():
 
 @pytest.mark.parametrize("v", [0.0, 0.3, 2.0, float("inf")])
 def test_resampling_is_the_product_of_the_two_gaussians(v):
-    z, x = images(bed(), seed=5), images(bed(), seed=6)
+    z, x = images(bed(), SIGMA, seed=5), images(bed(), SIGMA, seed=6)
     out = resample(z, x, S, v, streams())
     noise = streams().normal(x)
     if v == 0:
@@ -137,7 +129,7 @@ def test_resampling_is_the_product_of_the_two_gaussians(v):
 def test_resample_is_the_papers_step_in_its_own_coordinates():
     """DDIM, then N((v a z + (1 - abar) x_vp) / (v + 1 - abar), v (1 - abar) / (v + 1 - abar)), with the paper's v."""
     post = bed()
-    x, method = images(post), methods.ReSample(gamma=3.0)
+    x, method = images(post, SIGMA), methods.ReSample(gamma=3.0)
     (ours, _), _ = method.step(post, method.init(post, x, streams()), SIGMA, S, streams())
     abar, ahead = 1 / (1 + 0.81), 1 / (1 + 0.36)
     x0 = post.prior.denoise(x, SIGMA)
@@ -173,7 +165,7 @@ def test_the_product_of_gaussians_keeps_a_known_share_of_the_variance():
 
 def test_the_guide_of_resample_is_the_published_dps_step_and_its_calendar_is_kept():
     post = bed()
-    x = images(post)
+    x = images(post, SIGMA)
     method = methods.ReSample(guide=0.5, every=2, below=0.6)
     state = method.init(post, x, streams())
     first, _ = method.step(post, state, SIGMA, S, streams())
@@ -195,7 +187,7 @@ def test_the_guide_of_resample_is_the_published_dps_step_and_its_calendar_is_kep
 @pytest.mark.parametrize("name", ["gradient", "conjugate"])
 def test_sitcom_finds_the_nearest_image_whose_denoised_image_explains_y(name):
     post = bed(m=3)
-    x, like = images(post), post.likelihood
+    x, like = images(post, SIGMA), post.likelihood
     C = post.prior.covariance
     AJ = po.operators.matrix(like.A) @ C @ torch.linalg.inv(C + 0.81 * torch.eye(6, dtype=F64))
     nearest = x + like.residual(post.prior.denoise(x, SIGMA)) @ torch.linalg.pinv(AJ).T
@@ -214,14 +206,14 @@ def test_sitcom_without_descent_or_without_data_is_the_sampler_of_fresh_noise():
 
 def test_sitcom_without_descent_keeps_half_of_the_variance():
     post = flat(bed("white"))
-    _, covariance = affine_probe(post, methods.SITCOM(inner=0), 150)
+    _, covariance = law(post, methods.SITCOM(inner=0), 150)
     assert 0.45 < float(covariance.trace() / post.prior.covariance.trace()) < 0.62
 
 
 @pytest.mark.parametrize("make", [bed, picture])
 def test_sitcom_comes_to_the_noise_level_and_not_below(make):
     post = make()
-    x = images(post) + 2
+    x = images(post, SIGMA) + 2
     for method in (methods.SITCOM(inner=200), methods.SITCOM(inner=8000, descent=Adam(0.02))):
         v = method.consistent(post, x, SIGMA)
         chi2 = post.likelihood.chi2(post.prior.denoise(v, SIGMA))
@@ -231,7 +223,7 @@ def test_sitcom_comes_to_the_noise_level_and_not_below(make):
 def test_sitcoms_rate_is_that_of_the_variance_preserving_image():
     """One step of Adam moves x / sqrt(1 + sigma^2) by the rate in every number."""
     post = bed()
-    x = images(post)
+    x = images(post, SIGMA)
     moved = methods.SITCOM(inner=1, stop=False, descent=Adam(0.02)).consistent(post, x, SIGMA) - x
     torch.testing.assert_close(moved.abs() / 1.81**0.5, torch.full_like(x, 0.02), rtol=1e-4, atol=0)
 
@@ -276,7 +268,7 @@ def test_the_sampler_starts_at_the_level_of_the_noise_put_on():
             return super().denoise(x, sigma)
 
     spied = po.Posterior(Spy(post.prior.mean, post.prior.covariance), post.given)
-    state = images(post)
+    state = images(post, SIGMA)
     methods.DCDP(inner=0, purify=3).step(spied, state, SIGMA, S, streams())
     assert seen[0][1] == 0.9
     torch.testing.assert_close(seen[0][0], state + 0.9 * streams().normal(state))
@@ -286,7 +278,7 @@ def test_the_sampler_starts_at_the_level_of_the_noise_put_on():
 
 def test_dcdp_fits_to_the_noise_level_and_the_published_one_beyond():
     post = bed(m=3)
-    x = images(post) + 2
+    x = images(post, SIGMA) + 2
     assert float(post.likelihood.chi2(methods.DCDP().consistent(post, x)).max()) == pytest.approx(1, rel=1e-6)
     assert float(post.likelihood.chi2(methods.DCDP.published().consistent(post, x)).max()) < 0.05
 
@@ -296,20 +288,20 @@ def test_dcdp_fits_to_the_noise_level_and_the_published_one_beyond():
 
 def test_the_gradient_form_converges_to_the_proximal_one_and_is_it_for_a_tight_frame():
     post = bed()
-    x = images(post)
+    x = images(post, SIGMA)
     exact = methods.DiffPIR().denoise(post, x, SIGMA)
     many = methods.DiffPIR(data="gradient", gradient_steps=4000).denoise(post, x, SIGMA)
     torch.testing.assert_close(many, exact, rtol=1e-7, atol=1e-7)
     one = methods.DiffPIR(data="gradient").denoise(post, x, SIGMA)
     assert float((one - exact).abs().max()) > 1e-2
     post = picture()
-    x = images(post)
+    x = images(post, SIGMA)
     torch.testing.assert_close(methods.DiffPIR(data="gradient").denoise(post, x, SIGMA), methods.DiffPIR().denoise(post, x, SIGMA))
 
 
 def test_a_non_linear_operator_takes_the_gradient_form_by_itself():
     post = phases()
-    x = images(post)
+    x = images(post, SIGMA)
     assert methods.DiffPIR().refuses(post) is None
     assert "not linear" in str(methods.DiffPIR(data="proximal").refuses(post))
     x0, like = post.prior.denoise(x, SIGMA), post.likelihood

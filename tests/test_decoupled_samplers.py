@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from runpy import run_path
 
 import pytest
 import torch
 from cases import bed, complex_picture, full_gaussian, phases
+from reference import F64, REPOSITORY, Given, flat, law, level
 
 import posteriori as po
 from posteriori import grid, methods
@@ -20,36 +20,7 @@ from posteriori.noise import Gaussian, Poisson
 from posteriori.problems.bipsda import bipsda
 from posteriori.rng import Streams
 
-F64 = torch.float64
 I6 = torch.eye(6, dtype=F64)
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
-
-
-def flat(post):
-    return po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e7)))
-
-
-class Given:
-    """A noise source with the numbers (rows, n) laid down beforehand; zeros beyond them."""
-
-    def __init__(self, numbers):
-        self.numbers, self.used = numbers, 0
-
-    def normal(self, like):
-        real = torch.view_as_real(like) if like.is_complex() else like
-        size = real[0].numel()
-        z = torch.zeros(len(like), size, dtype=F64)
-        block = self.numbers[:, self.used : self.used + size]
-        z[:, : block.shape[1]] = block
-        self.used += size
-        z = z.view(real.shape)
-        return torch.view_as_complex(z) if like.is_complex() else z
-
-    def uniform(self, count):
-        return torch.full((len(self.numbers), count), 0.5, dtype=F64)
 
 
 def affine(step, d=6):
@@ -338,7 +309,7 @@ def test_the_published_choices_of_daps_double_the_variance_and_each_is_to_blame(
     post = flat(bed("white"))
 
     def ratio(**settings):
-        _, covariance = affine_probe(post, methods.DAPS(draw="conditional", ode_steps=60, **settings), 60)
+        _, covariance = law(post, methods.DAPS(draw="conditional", ode_steps=60, **settings), 60)
         return float(covariance.trace() / post.prior.covariance.trace())
 
     # Of an exact ODE V' = V C / (C + sigma^2) + sigma^2 + s^2 about the mean, which tends to 2 C as the levels become many; Euler's
@@ -373,7 +344,7 @@ def test_the_widths_of_daps():
     assert methods.DAPS()._r2(curved, sigma) == methods.DAPS(width="white")._r2(curved, sigma)
 
 
-PHASE = run_path(str(Path(__file__).parents[1] / "benchmarks" / "phase_digits.py"))
+PHASE = run_path(str(REPOSITORY / "benchmarks" / "phase_digits.py"))
 SHORT = {
     "DAPS": (methods.DAPS(inner_steps=20), po.grid.log(60, 5.0, 0.02)),
     "PnPDM": (methods.PnPDM(prior_steps=4, inner_steps=20), methods.PnPDM.curved(0.45, 64)),

@@ -8,6 +8,7 @@ from types import MethodType
 import pytest
 import torch
 from cases import METHODS, POSTERIORS, bed
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
@@ -15,7 +16,6 @@ from posteriori.noise import Gaussian
 from posteriori.priors.frequencies import Covariance
 from posteriori.rng import Streams
 
-F64 = torch.float64
 RANGE = "moves only in the range of A^T"
 MEASURED = "of C A^T where C is measured, else of A^T: moves only in that range"
 
@@ -63,7 +63,7 @@ def test_a_graph_through_the_denoiser_is_built_only_where_it_is_paid_for(name):
         if method.refuses(post) is not None:
             continue
         seen.clear()
-        run = po.sample(post, method, n=method.returned, steps=5)
+        run = po.sample(post, method, n=method.returned, steps=3)
         if differentiates(method):
             assert seen, f"{name} says that it differentiates the denoiser ({method.cost}) and does not"
             assert run.counts["vjp"] > 0

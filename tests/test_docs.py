@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from reference import REPOSITORY
 
 from posteriori.cli.listing import method_table, records
 from posteriori.cli.problem_file import key_reference as problem_file
 from posteriori.cli.problem_file import named
 from posteriori.problems import keys
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = REPOSITORY / "docs"
 
 
 def scores():

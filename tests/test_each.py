@@ -44,10 +44,10 @@ def test_rows_of_other_measurements_change_nothing(name, kind):
     likes = several(post)
     if any(method.refuses(po.Posterior(post.prior, like)) for like in likes):
         return
-    mixed = po.sample_each(post.prior, likes, method, n=2, steps=3, seed=4)[1]
-    equal = po.sample_each(post.prior, [likes[1]] * 3, method, n=2, steps=3, seed=4)[1]
+    mixed = po.sample_each(post.prior, likes, method, n=2, steps=2, seed=4)[1]
+    equal = po.sample_each(post.prior, [likes[1]] * 3, method, n=2, steps=2, seed=4)[1]
     assert torch.equal(mixed.samples, equal.samples)
-    alone = po.sample(po.Posterior(post.prior, likes[1]), method, n=6, steps=3, seed=5)
+    alone = po.sample(po.Posterior(post.prior, likes[1]), method, n=6, steps=2, seed=5)
     scale = float(alone.samples.abs().max())
     torch.testing.assert_close(mixed.samples, alone.samples[:2], rtol=0, atol=1e-9 * scale)
     assert mixed.config["identity"] == alone.config["identity"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import METHODS, picture
+from reference import F64
 from test_each import SINGLE, watched
 
 import posteriori as po
@@ -15,8 +16,6 @@ from posteriori.methods import DPS, MMPS, SITCOM
 from posteriori.noise import ComplexGaussian, Gaussian
 from posteriori.operators import Blur, Dense, Mask, MaskedFourier, PhaseRetrieval, RowWise, matrix, norm2, pinv, random_mask, solve
 from posteriori.rng import Streams
-
-F64 = torch.float64
 
 
 def masked(count=3):

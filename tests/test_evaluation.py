@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reference import F64, draw
 from skimage.metrics import structural_similarity
 
 import posteriori as po
@@ -19,22 +20,16 @@ from posteriori.methods.kernels import DDIM
 from posteriori.operators.base import LinearOperator
 from posteriori.run import Run, Status
 
-F64 = torch.float64
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
 
 def spd(d, seed=0):
-    M = random(d, d, seed=seed)
+    M = draw(d, d, seed=seed)
     return M @ M.T / d + 0.2 * torch.eye(d, dtype=F64)
 
 
 def gaussian(d=5, m=3, sigma=0.3, **options):
-    prior = po.priors.Gaussian(random(d, seed=1), spd(d), range=options.get("prior_range"))
+    prior = po.priors.Gaussian(draw(d, seed=1), spd(d), range=options.get("prior_range"))
     likelihood = po.Likelihood(
-        random(m, seed=3), po.operators.Dense(random(m, d, seed=2)), po.noise.Gaussian(sigma), range=options.get("range")
+        draw(m, seed=3), po.operators.Dense(draw(m, d, seed=2)), po.noise.Gaussian(sigma), range=options.get("range")
     )
     return po.Posterior(prior, likelihood)
 
@@ -71,7 +66,7 @@ class TestExact:
 
     def test_another_unit_changes_the_coordinates_and_not_the_evidence(self):
         # The same problem stated in the prior's range (-1, 1) and in (0, 255): x = 127.5 u + 127.5, A' x = A (x - 127.5) / 127.5.
-        A, sigma = random(3, 5, seed=2), 0.3
+        A, sigma = draw(3, 5, seed=2), 0.3
         inner = gaussian(prior_range=(-1, 1), range=(-1, 1))
         outer = po.Posterior(
             inner.prior, po.Likelihood(inner.given.y + A.sum(1), po.operators.Dense(A / 127.5), po.noise.Gaussian(sigma), range=(0, 255))
@@ -82,12 +77,12 @@ class TestExact:
         assert two.log_evidence == pytest.approx(one.log_evidence, abs=1e-9)
         assert two.mixture.range == (0, 255)
         assert two.mean.shape == outer.to_given(inner.prior.mean).shape
-        x = 127.5 * random(4, 5) + 127.5
+        x = 127.5 * draw(4, 5) + 127.5
         torch.testing.assert_close(two.denoise(x, 127.5), 127.5 * one.denoise((x - 127.5) / 127.5, 1.0) + 127.5)
 
     def test_complex_measurements_of_a_real_signal_are_two_real_ones(self):
         prior, F = po.priors.Gaussian(torch.zeros(6, dtype=F64), spd(6)), RealFourier()
-        y = torch.complex(random(2, seed=4), random(2, seed=5))
+        y = torch.complex(draw(2, seed=4), draw(2, seed=5))
         exact = ev.exact_posterior(po.Posterior(prior, po.Likelihood(y, F, po.noise.ComplexGaussian(sigma_per_channel=0.2))))
         M = po.operators.matrix(F)
         real = po.Likelihood(torch.cat([y.real, y.imag]), po.operators.Dense(torch.cat([M.real, M.imag])), po.noise.Gaussian(0.2))
@@ -131,7 +126,7 @@ class TestExact:
 def mixture_posterior(dtype=F64):
     means = torch.tensor([[-3.0, 0, 1, 0], [2, 2, 0, -1], [0, -2, -2, 2]], dtype=dtype)
     prior = po.priors.GaussianMixture(torch.tensor([0.2, 0.5, 0.3], dtype=dtype), means, 0.4)
-    A = po.operators.Dense(random(2, 4, seed=2).to(dtype) * 0.3)
+    A = po.operators.Dense(draw(2, 4, seed=2).to(dtype) * 0.3)
     return po.Posterior(prior, po.Likelihood(torch.tensor([0.3, -0.2], dtype=dtype), A, po.noise.Gaussian(0.3)))
 
 
@@ -165,7 +160,7 @@ class TestOracle:
 
 class TestDistances:
     def test_shifted_sets_are_as_far_as_the_mean_projection_of_the_shift(self):
-        x, shift = random(300, 3), torch.tensor([3.0, 0, 0], dtype=F64)
+        x, shift = draw(300, 3), torch.tensor([3.0, 0, 0], dtype=F64)
         # E|<u, e>| = 1/2 for a uniform direction u in three dimensions.
         assert ev.sliced_wasserstein(x, x + shift, slices=20_000) == pytest.approx(1.5, rel=0.01)
         # (E <u, e>^2)^(1/2) = 1/sqrt(3).
@@ -175,7 +170,7 @@ class TestDistances:
     def test_one_dimension_agrees_with_scipy_for_unequal_and_weighted_sets(self):
         from scipy.stats import wasserstein_distance
 
-        x, y, log_w = random(40, 1, seed=1), random(25, 1, seed=2) + 0.5, random(40, seed=3)
+        x, y, log_w = draw(40, 1, seed=1), draw(25, 1, seed=2) + 0.5, draw(40, seed=3)
         want = wasserstein_distance(x[:, 0], y[:, 0])
         assert ev.sliced_wasserstein(x, y, slices=3) == pytest.approx(want, rel=1e-9)
         want = wasserstein_distance(x[:, 0], y[:, 0], u_weights=log_w.exp())
@@ -209,21 +204,21 @@ class TestDistances:
         assert ev.effective_size(torch.tensor([2.0, 1.0, 1.0]).log()) == pytest.approx(16 / 6)
 
     def test_gaussian_kl_agrees_with_torch(self):
-        p, q = (random(4, seed=1), spd(4, 1)), (random(4, seed=2), spd(4, 2))
+        p, q = (draw(4, seed=1), spd(4, 1)), (draw(4, seed=2), spd(4, 2))
         law = torch.distributions.MultivariateNormal
         assert ev.gaussian_kl(*p, *q) == pytest.approx(float(torch.distributions.kl_divergence(law(*p), law(*q))))
         with pytest.raises(ValueError, match="second covariance is not positive definite"):
             ev.gaussian_kl(*p, q[0], -q[1])
 
     def test_bad_samples_are_named(self):
-        x = random(5, 2)
+        x = draw(5, 2)
         x[3, 0] = math.nan
         with pytest.raises(ValueError, match="1 of 5 samples are not finite, the first is sample 3"):
-            ev.sliced_wasserstein(x, random(5, 2))
+            ev.sliced_wasserstein(x, draw(5, 2))
         with pytest.raises(ValueError, match="different spaces"):
-            ev.sliced_wasserstein(random(5, 2), random(5, 3))
+            ev.sliced_wasserstein(draw(5, 2), draw(5, 3))
         with pytest.raises(ValueError, match="5 samples need 5 log-weights"):
-            ev.resample(random(5, 2), torch.zeros(4))
+            ev.resample(draw(5, 2), torch.zeros(4))
 
 
 class TestCalibration:
@@ -239,24 +234,24 @@ class TestCalibration:
             assert share == pytest.approx(c.nominal, abs=0.035)
 
     def test_the_nominal_level_is_one_that_n_samples_can_state(self):
-        levels = ev.coverage(random(4, 3), random(3, seed=1), (0.5, 0.9))
+        levels = ev.coverage(draw(4, 3), draw(3, seed=1), (0.5, 0.9))
         assert [c.nominal for c in levels] == [pytest.approx(3 / 5)] * 2
-        assert ev.coverage(random(19, 3), random(3, seed=1), (0.9,))[0].nominal == pytest.approx(0.9)
+        assert ev.coverage(draw(19, 3), draw(3, seed=1), (0.9,))[0].nominal == pytest.approx(0.9)
         with pytest.raises(ValueError, match="at least 2 samples"):
-            ev.coverage(random(1, 3), random(3))
+            ev.coverage(draw(1, 3), draw(3))
         with pytest.raises(ValueError, match="between 0 and 1"):
-            ev.coverage(random(5, 3), random(3), (90,))
+            ev.coverage(draw(5, 3), draw(3), (90,))
 
     def test_narrow_samples_cover_too_little_and_rank_at_the_ends(self):
-        truth = random(2000, 1)
-        (narrow,) = ev.coverage(0.3 * random(19, 1, seed=5), truth, (0.9,))
+        truth = draw(2000, 1)
+        (narrow,) = ev.coverage(0.3 * draw(19, 1, seed=5), truth, (0.9,))
         assert narrow.covered < 0.6
-        counts = ev.rank_counts(0.3 * random(19, 1, seed=5), truth)
+        counts = ev.rank_counts(0.3 * draw(19, 1, seed=5), truth)
         assert counts.sum() == 2000
         assert int(counts[0] + counts[-1]) > 800
 
     def test_ranks_of_exact_samples_are_uniform(self):
-        counts = torch.stack([ev.rank_counts(random(9, 50, seed=k), random(50, seed=1000 + k)) for k in range(60)]).sum(0)
+        counts = torch.stack([ev.rank_counts(draw(9, 50, seed=k), draw(50, seed=1000 + k)) for k in range(60)]).sum(0)
         expected = 60 * 50 / 10
         assert float(((counts - expected) ** 2 / expected).sum()) < 28  # 99.9 % of chi-square with 9 degrees of freedom
 
@@ -266,7 +261,7 @@ class TestCalibration:
         problems, d, n, level = 50, 200, 9, 80
         counts, covered, shares = torch.zeros(n + 1), 0.0, []
         for k in range(problems):
-            x = random(n + 1, d, seed=k).clamp(-0.5, 1.0)
+            x = draw(n + 1, d, seed=k).clamp(-0.5, 1.0)
             x[:, : int(known * d)] = 0.3
             seed = k if known == 1 else 0  # where whole problems are the same numbers again
             (found,) = ev.coverage(x[:n], x[n], (level / 100,), seed=seed)
@@ -314,7 +309,7 @@ class TestImages:
         assert ev.psnr(a, a, 1.0).tolist() == [math.inf, math.inf]
 
     def test_a_phase_changes_complex_psnr_and_not_magnitude_psnr(self):
-        a, b = (torch.complex(random(1, 16, 16, seed=k), random(1, 16, 16, seed=k + 1)) for k in (0, 5))
+        a, b = (torch.complex(draw(1, 16, 16, seed=k), draw(1, 16, 16, seed=k + 1)) for k in (0, 5))
         turned = a * torch.exp(torch.tensor(0.7j))
         torch.testing.assert_close(ev.psnr(turned.abs(), b.abs(), 3.0), ev.psnr(a.abs(), b.abs(), 3.0))
         assert float(ev.psnr(turned, a, 3.0)) < 20
@@ -393,7 +388,7 @@ class TestWiener:
             return sum(float(kernel[i, j]) * x.roll((i - 1, j - 1), (-2, -1)) for i in range(3) for j in range(3))
 
         A = po.operators.Dense(blur(basis).flatten(1).T.contiguous(), shape=(1, H, H))
-        y = random(1, H, H, seed=8)
+        y = draw(1, H, H, seed=8)
         prior = po.priors.Gaussian(torch.zeros(1, H, H, dtype=F64), (C + C.T) / 2)
         exact = ev.exact_posterior(po.Posterior(prior, po.Likelihood(y.flatten(), A, po.noise.Gaussian(sigma))))
         torch.testing.assert_close(ev.wiener(y, kernel, sigma, strength), exact.mean, rtol=0, atol=1e-5)
@@ -402,9 +397,7 @@ class TestWiener:
         h = torch.linspace(0, 1, 64, dtype=F64)
         scene = 0.5 + 0.3 * torch.sign((h[:, None] * 9).sin() * (h * 7).cos())[None]
         kernel = torch.ones(5, 5, dtype=F64) / 25
-        y = torch.stack([scene[0].roll((i, j), (0, 1)) for i in range(-2, 3) for j in range(-2, 3)]).mean(0)[None] + 0.02 * random(
-            1, 64, 64
-        )
+        y = torch.stack([scene[0].roll((i, j), (0, 1)) for i in range(-2, 3) for j in range(-2, 3)]).mean(0)[None] + 0.02 * draw(1, 64, 64)
         estimate, strength, score = ev.best_wiener(y, kernel, 0.02, scene)
         assert score > float(ev.psnr(y[None], scene, 1.0)) + 1
         for factor in (0.3, 3):
@@ -422,7 +415,7 @@ def image_posterior(sigma=0.05, range=(0, 1), n=16):
     prior = po.priors.Gaussian(torch.zeros(1, n, n, dtype=F64), 0.09, range=(-1, 1))
     A = po.operators.Dense(torch.eye(d, dtype=F64), shape=(1, n, n))
     truth = (prior.sample(1, 7)[0] + 1) / 2
-    y = truth.flatten() + sigma * random(d, seed=11)
+    y = truth.flatten() + sigma * draw(d, seed=11)
     return po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma), range=range)), truth
 
 
@@ -497,14 +490,14 @@ class TestSummary:
             x = torch.tensor(values, dtype=F64)[:, None, None, None].expand(-1, 1, 16, 16)
             assert any(said in sentence for sentence in ev.summary(made(x), post)["flags"])
             # Real samples differ from pixel to pixel.
-            assert ev.summary(made(x + 0.01 * random(len(x), 1, 16, 16)), post)["flags"] == []
+            assert ev.summary(made(x + 0.01 * draw(len(x), 1, 16, 16)), post)["flags"] == []
         ranged, _ = image_posterior()
-        grey = made(0.5 + 1e-4 * random(1, *ranged.shape))
+        grey = made(0.5 + 1e-4 * draw(1, *ranged.shape))
         assert any(said in sentence for sentence in ev.summary(grey, ranged)["flags"])
 
     def test_speckle_range_and_divergence_are_flagged(self):
         post, truth = image_posterior(n=32)
-        smooth = torch.linspace(0, 1, 32, dtype=F64).expand(4, 1, 32, 32).clone() + 0.001 * random(4, 1, 32, 32)
+        smooth = torch.linspace(0, 1, 32, dtype=F64).expand(4, 1, 32, 32).clone() + 0.001 * draw(4, 1, 32, 32)
         assert not any("speckle" in sentence for sentence in ev.summary(made(smooth), post)["flags"])
         hit = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(3)) < 0.01
         record = ev.summary(made(torch.where(hit, 1 - smooth.round(), smooth)), post)
@@ -530,7 +523,7 @@ class TestSummary:
     def test_noise_of_level_zero_has_a_residual_and_no_chi2(self):
         post, truth = image_posterior()
         noiseless = po.Posterior(post.prior, replace(post.given, noise=po.noise.Gaussian(0.0)))
-        record = ev.summary(made(truth.expand(3, -1, -1, -1) + 0.1 * random(3, 1, 16, 16)), noiseless)
+        record = ev.summary(made(truth.expand(3, -1, -1, -1) + 0.1 * draw(3, 1, 16, 16)), noiseless)
         assert record["chi2_samples"] is None
         assert record["residual_rms"] == pytest.approx(math.sqrt(0.1**2 + 0.05**2), rel=0.1)
 
@@ -541,7 +534,7 @@ class TestSummary:
 
         d = 16 * 16
         prior = Complex((1, 16, 16), variance=1.0, sigma_max=10.0, sigma_min=0.01, complex=True)
-        truth = torch.complex(random(1, 16, 16), random(1, 16, 16, seed=1))
+        truth = torch.complex(draw(1, 16, 16), draw(1, 16, 16, seed=1))
         A = po.operators.Dense(torch.eye(d, dtype=torch.complex128), shape=(1, 16, 16))
         post = po.Posterior(prior, po.Likelihood(truth.flatten(), A, po.noise.ComplexGaussian(sigma_per_channel=0.1)))
         turned = truth * torch.exp(torch.tensor(0.7j))
@@ -555,7 +548,7 @@ class TestSummary:
 class TestWeightedSummary:
     def run(self):
         """Forty samples around the posterior that count, and as many far away that do not."""
-        x = torch.cat([random(40, 5, seed=3), 30 + random(40, 5, seed=4)])
+        x = torch.cat([draw(40, 5, seed=3), 30 + draw(40, 5, seed=4)])
         return made(x, log_w=torch.cat([torch.zeros(40, dtype=F64), torch.full((40,), -60.0, dtype=F64)]))
 
     def test_intervals_and_misfit_are_those_of_the_samples_that_count(self):
@@ -569,6 +562,6 @@ class TestWeightedSummary:
 
     def test_the_mean_is_expected_to_be_off_by_the_spread_and_by_its_own_error(self):
         """E |mean - x|^2 over an exchangeable truth x is (1 + 1/n) times the variance, in each number."""
-        samples = random(4, 5, seed=5)
+        samples = draw(4, 5, seed=5)
         record = ev.summary(made(samples), gaussian(), torch.zeros(5, dtype=F64))
         assert record["rmse_expected"] == pytest.approx(float((1.25 * samples.var(0).mean()).sqrt()))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from reference import REPOSITORY
 
 from posteriori.cli import main
 from posteriori.run import Run, read_json
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "problems"
+EXAMPLES = REPOSITORY / "examples" / "problems"
 
 
 def solved(folder, name, **changes):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import runpy
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from test_cli import call
+from console import call
+from reference import REPOSITORY
 
 import posteriori as po
 from posteriori import problems
@@ -17,7 +17,7 @@ from posteriori.evaluation import exact_posterior
 from posteriori.methods import MMPS
 from posteriori.testing import check_method
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = REPOSITORY / "examples"
 
 
 @pytest.fixture

@@ -8,29 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, complex_picture, mixture, phases, picture
+from reference import F64, flat, images, kl, level
 
 import posteriori as po
 from posteriori import methods
-from posteriori.evaluation import affine_probe, exact_posterior, gaussian_kl
 from posteriori.methods.kernels import DDIM
 from posteriori.noise import ComplexGaussian, Gaussian
 from posteriori.rng import Streams
 
-F64 = torch.float64
 FORMS = ("row sum", "diagonal")
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
-
-
-def images(post, sigma, rows=4):
-    z = torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1))
-    return post.prior.start(z, level(sigma))
-
-
-def flat(post):
-    return po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e7)))
 
 
 def oracle(post, x, sigma):
@@ -47,18 +33,12 @@ def masked():
     return po.Posterior(prior, po.Likelihood(torch.full(A.out_shape, 0.6, dtype=F64), A, Gaussian(0.1)))
 
 
-def kl(post, method, steps=150):
-    mean, covariance = affine_probe(post, method, steps)
-    exact = exact_posterior(post)
-    return float(gaussian_kl(mean, covariance, exact.mean.flatten(), exact.covariance))
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_tmpd_is_its_rule_written_out(form):
     post = bed("general")
     A, y, C = po.operators.matrix(post.likelihood.A), post.likelihood.y, post.prior.covariance
     for sigma in (5.0, 0.7, 0.05):
-        x = images(post, sigma)
+        x = images(post, sigma, 4)
         J = C @ torch.linalg.inv(C + sigma**2 * torch.eye(6, dtype=F64))
         M = sigma**2 * A @ J @ A.T
         w = M.sum(1) if form == "row sum" else M.diagonal()
@@ -77,7 +57,7 @@ def test_tmpd_is_its_rule_written_out(form):
 def test_tmpd_is_exact_where_the_measured_covariance_is_diagonal_and_not_elsewhere(form):
     post, method = masked(), methods.TMPD(form)
     for sigma in (5.0, 0.7, 0.05):
-        x = images(post, sigma)
+        x = images(post, sigma, 4)
         torch.testing.assert_close(method.denoise(post, x, level(sigma)), oracle(post, x, level(sigma)), rtol=1e-9, atol=1e-9)
         moments = methods.MMPS(iterations=64, rtol=1e-13).denoise(post, x, level(sigma))
         torch.testing.assert_close(method.denoise(post, x, level(sigma)), moments, rtol=1e-8, atol=1e-8)
@@ -139,7 +119,7 @@ def test_dmps_is_exact_for_a_flat_prior_and_at_the_end_and_not_elsewhere():
     for variance in (1e2, 1e4, 1e6):
         prior = po.priors.Gaussian(torch.zeros(6, dtype=F64), variance)
         post = po.Posterior(prior, bed().given)
-        x = images(post, 0.7)
+        x = images(post, 0.7, 4)
         # The images of a wide prior are themselves large: compare with their size.
         gaps.append(float((methods.DMPS().denoise(post, x, level(0.7)) - oracle(post, x, level(0.7))).abs().max() / x.abs().max()))
     assert gaps[0] < 0.1
@@ -147,7 +127,7 @@ def test_dmps_is_exact_for_a_flat_prior_and_at_the_end_and_not_elsewhere():
     assert gaps[2] < 0.03 * gaps[1]
     post = bed("general")
     for sigma, small in ((1.0, False), (3e-3, True)):
-        x = images(post, sigma)
+        x = images(post, sigma, 4)
         for other in (oracle(post, x, level(sigma)), methods.PiGDM().denoise(post, x, level(sigma))):
             moved = (other - post.prior.denoise(x, level(sigma))).norm()
             gap = float((methods.DMPS().denoise(post, x, level(sigma)) - other).norm() / moved)
@@ -159,7 +139,7 @@ def test_dmps_is_exact_for_a_flat_prior_and_at_the_end_and_not_elsewhere():
 
 def test_dmps_needs_no_noise():
     """The level 0 is the limit of small levels, where A has no small singular value."""
-    post, x = masked(), images(masked(), 0.7)
+    post, x = masked(), images(masked(), 0.7, 4)
     none, tiny = (
         methods.DMPS().denoise(po.Posterior(post.prior, replace(post.given, noise=Gaussian(v))), x, level(0.7)) for v in (0.0, 1e-6)
     )
@@ -190,7 +170,7 @@ def test_lgd_is_the_gradient_of_the_log_mean_likelihood(kind, drawn):
 
 def test_lgd_without_draws_is_dps():
     for post in (bed("general"), phases(), picture()):
-        x, sigma, s = images(post, 0.7), level(0.7), level(0.0)
+        x, sigma, s = images(post, 0.7, 4), level(0.7), level(0.0)
         ours, _ = methods.LGDMC(draws=3, drawn=0.0).step(post, x, sigma, s, Streams(0, range(4)))
         torch.testing.assert_close(ours, methods.DPS().step(post, x, sigma, s, Streams(0, range(4)))[0])
         sure = copy.copy(post.prior)
@@ -219,7 +199,7 @@ def test_lgd_with_many_draws_is_pigdm_and_the_mean_of_the_gradients_is_dps():
 
 
 def test_lgd_reports_how_many_draws_count():
-    post, x, sigma = bed("general"), images(bed("general"), 0.7), level(0.7)
+    post, x, sigma = bed("general"), images(bed("general"), 0.7, 4), level(0.7)
     many, few = {}, {}
     methods.LGDMC(16).denoise(flat(post), x, sigma, Streams(0, range(4)), many)
     methods.LGDMC(16, drawn=1.0).denoise(bed("general", sigma=1e-3), x, sigma, Streams(0, range(4)), few)

@@ -7,41 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, full_gaussian, mixture, phases
+from reference import F64, Fixed, flat, images, kl, law
 
 import posteriori as po
 from posteriori import methods
-from posteriori.evaluation import affine_probe, exact_posterior, gaussian_kl, sliced_wasserstein
+from posteriori.evaluation import exact_posterior, gaussian_kl, sliced_wasserstein
 from posteriori.methods import DDIM, ConstantFraction
 from posteriori.noise import Gaussian
 from posteriori.operators import Blur, Dense, Identity, Nothing, gaussian_kernel, matrix
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SIGMA, S = torch.tensor(0.9, dtype=F64), torch.tensor(0.6, dtype=F64)
-
-
-class Fixed:
-    """Hands out one prescribed normal draw."""
-
-    def __init__(self, z):
-        self.z = z
-
-    def normal(self, like):
-        return self.z
-
-
-def images(post, rows=3):
-    return post.prior.start(torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), SIGMA)
-
-
-def flat(post):
-    return po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e7)))
-
-
-def kl(post, method, steps=150, grid="karras"):
-    mean, covariance = affine_probe(post, method, steps, grid)
-    exact = exact_posterior(post)
-    return float(gaussian_kl(mean, covariance, exact.mean.flatten(), exact.covariance))
 
 
 # FREEDOM --------------------------------------------------------------------------------------------------------------------------------
@@ -69,7 +45,7 @@ def vp_step(post, x, method, z):
 @pytest.mark.parametrize("method", [methods.FreeDoM.published_faces(0.7), methods.FreeDoM.published()], ids=["faces", "published"])
 def test_the_published_steps_are_the_authors_rules_for_every_sample(method):
     post = bed()
-    x = images(post)
+    x = images(post, SIGMA)
     ours, _ = method.step(post, x, SIGMA, S, Streams(4, range(3)))
     z = Streams(4, range(3)).normal(x)
     for k in range(3):
@@ -87,7 +63,7 @@ def test_the_published_window_is_timesteps_500_to_800_of_the_linear_schedule():
 
 def test_a_walk_up_and_down_is_two_steps_with_noise_between():
     post = bed()
-    x = images(post)
+    x = images(post, SIGMA)
     method = methods.FreeDoM(repeats=2, window=(0.9, 1.0))
     ours, _ = method.step(post, x, SIGMA, S, Streams(4, range(3)))
     rng = Streams(4, range(3))
@@ -141,7 +117,7 @@ def test_one_walk_is_dps_and_no_guidance_is_the_unconditional_sampler():
     ours = po.sample(post, methods.FreeDoM(repeats=1), **one).samples
     torch.testing.assert_close(ours, po.sample(post, methods.DPS(), **one).samples)
     a = float((1 + SIGMA**2).rsqrt())
-    x, transition = images(post), ConstantFraction(0.25)
+    x, transition = images(post, SIGMA), ConstantFraction(0.25)
     norm, _ = methods.FreeDoM("norm", 0.7, 1, transition=transition).step(post, x, SIGMA, S, Streams(0, range(3)))
     dps, _ = methods.DPS("norm", 0.7 * a, transition).step(post, x, SIGMA, S, Streams(0, range(3)))
     torch.testing.assert_close(norm, dps)
@@ -158,12 +134,6 @@ def test_where_nothing_is_measured_the_guidance_is_off():
     for weighting in ("bounded", "relative", "norm"):
         ours = po.sample(post, methods.FreeDoM(weighting, repeats=1), n=3, steps=6).samples
         torch.testing.assert_close(ours, free)
-
-
-def test_freedom_holds_its_claim_and_no_more():
-    assert kl(flat(bed()), methods.FreeDoM()) < 0.03
-    for kind in ("general", "white"):
-        assert kl(bed(kind), methods.FreeDoM(), 50) > 1.0
 
 
 def test_walks_bring_the_samples_nearer_to_the_posterior():
@@ -190,7 +160,7 @@ def test_walks_cost_denoisers_within_the_window_alone():
 
 def test_a_zero_residual_gives_no_step_and_a_nonlinear_measurement_is_taken():
     prior = full_gaussian()
-    x = images(bed(), 1)
+    x = images(bed(), SIGMA, 1)
     post = po.Posterior(prior, po.Likelihood(prior.denoise(x, SIGMA)[0], Identity((6,)), Gaussian(0.1)))
     free, _ = methods.Unconditional().step(post, x, SIGMA, S, Streams(0, [0]))
     for weighting in ("bounded", "relative", "norm"):
@@ -243,7 +213,7 @@ def test_the_steps_are_preconditioned_langevin_with_the_papers_gradient(name, s)
     U, a, Vh = torch.linalg.svd(matrix(like.A))
     a, v, h = torch.cat([a, torch.zeros(2, dtype=F64)]), like.std, method.rate
     u = torch.cat([U.T @ like.y, torch.zeros(2, dtype=F64)])
-    x, z = images(post), torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(2))
+    x, z = images(post, SIGMA), torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(2))
     ours, _ = method.step(post, x, torch.tensor(2 * s, dtype=F64), torch.tensor(s, dtype=F64), Fixed(z))
     score = (post.prior.denoise(x, torch.tensor(s, dtype=F64)) - x) / s**2
     ours, xb, zb, score = (t @ Vh.T for t in (ours, x, z, score))
@@ -303,7 +273,7 @@ def test_the_last_step_keeps_what_is_known_better_than_its_level_and_denoises_th
     a, y = torch.tensor([3.0, 0.9, 0.2], dtype=F64), torch.tensor([1.5, -2.0, 0.7], dtype=F64)
     A = Dense(torch.cat([torch.diag(a), torch.zeros(3, 1, dtype=F64)], 1))
     post = po.Posterior(prior, po.Likelihood(y, A, Gaussian(0.9)))
-    x = images(post)
+    x = images(post, SIGMA)
     last, _ = methods.SNIPS().step(post, x, SIGMA, torch.zeros((), dtype=F64), None)
     want = prior.denoise(x, SIGMA)
     want[:, 0] = y[0] / a[0]
@@ -381,7 +351,7 @@ def test_a_noiseless_measurement_is_met_and_a_missing_one_is_ignored():
 
 
 def kl_prior(post, method, steps=100):
-    mean, covariance = affine_probe(post, method, steps)
+    mean, covariance = law(post, method, steps)
     return float(gaussian_kl(mean, covariance, post.prior.mean.flatten(), post.prior.covariance))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, complex_picture, full_gaussian, mixture, phases, picture
+from reference import F64, images, level
 
 import posteriori as po
 from posteriori import methods
@@ -14,17 +15,6 @@ from posteriori.noise import Gaussian, Poisson
 from posteriori.operators.base import Operator
 from posteriori.rng import Streams
 from posteriori.testing import check_method
-
-F64 = torch.float64
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
-
-
-def images(post, sigma, rows=3):
-    return post.prior.start(torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), level(sigma))
-
 
 # MMPS ------------------------------------------------------------------------------------------------------------------------------------
 

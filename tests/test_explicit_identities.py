@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import METHODS, bed, full_gaussian, picture, wrapped
+from reference import F64, level
 
 import posteriori as po
 from posteriori import methods
@@ -15,7 +16,6 @@ from posteriori.noise import Gaussian
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-F64 = torch.float64
 EXPLICIT = {name: method for name, method in METHODS.items() if method.family == "explicit"}
 # Published settings that change with the unit of y (y, A and sigma_y all multiplied), with the reason.
 UNIT_OF_Y = {
@@ -36,10 +36,6 @@ UNIT_OF_X = {
     "PiGDM paper": "r2 = sigma^2 / (1 + sigma^2) takes the image to have unit variance",
     "LGDMC published": "its width takes the image to have unit variance",
 }
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
 
 
 def spread(a, b):

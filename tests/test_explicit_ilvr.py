@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import bed
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
@@ -12,7 +13,6 @@ from posteriori.noise import Gaussian
 from posteriori.operators import matrix
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SIGMA, S = torch.tensor(0.9, dtype=F64), torch.tensor(0.6, dtype=F64)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed
+from reference import F64, Fixed
 
 import posteriori as po
 from posteriori import methods
@@ -16,19 +17,8 @@ from posteriori.noise import Gaussian
 from posteriori.operators import matrix
 from posteriori.rng import Streams
 
-F64 = torch.float64
 EYE = torch.eye(6, dtype=F64)
 S = torch.tensor(0.3, dtype=F64)
-
-
-class Fixed:
-    """Hands out one prescribed normal draw."""
-
-    def __init__(self, z):
-        self.z = z
-
-    def normal(self, like):
-        return self.z
 
 
 @pytest.mark.parametrize("method", [methods.ScoreALD(), methods.ScoreALD(rate=1.7), methods.ScoreALD.published()])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, complex_picture, full_gaussian, mixture, toy_unet
+from reference import F64, images, level
 from torch import nn
 
 import posteriori as po
@@ -15,16 +16,6 @@ from posteriori import methods
 from posteriori.linalg import cosine, cosines
 from posteriori.noise import Gaussian
 from posteriori.testing import check_method
-
-F64 = torch.float64
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
-
-
-def images(post, sigma, rows=3):
-    return post.prior.start(torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), level(sigma))
 
 
 def oracle(post, x, sigma):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed
+from reference import F64, images
 
 import posteriori as po
 from posteriori import methods
@@ -14,7 +15,6 @@ from posteriori.methods.explicit.scoresde import replace_measured
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SIGMA, S = torch.tensor(0.9, dtype=F64), torch.tensor(0.6, dtype=F64)
 ALL = {"ScoreSDE": methods.ScoreSDE(), "MCG": methods.MCG(), "RePaint": methods.RePaint(3), "ILVR": methods.ILVR()}
 PUBLISHED = {f"{name} published": type(method).published() for name, method in ALL.items()}
@@ -23,10 +23,6 @@ PUBLISHED = {f"{name} published": type(method).published() for name, method in A
 def hard(method):
     """The same method with y taken as noiseless."""
     return replace(method, noise="ignored")
-
-
-def images(post, rows=3):
-    return post.prior.start(torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), SIGMA)
 
 
 def replaced(post, x, z):
@@ -47,7 +43,7 @@ def damped(post, x, s, z, n, share):
 
 def test_a_noisy_measurement_is_weighed_against_the_image():
     post = bed()
-    x, share = images(post), 1 - float(S / SIGMA) ** 2
+    x, share = images(post, SIGMA), 1 - float(S / SIGMA) ** 2
     for method in (methods.ScoreSDE(), methods.ILVR(), methods.RePaint(1), methods.MCG(scale=0.0)):
         ours, _ = method.step(post, x, SIGMA, S, Streams(4, range(3)))
         rng = Streams(4, range(3))
@@ -59,7 +55,7 @@ def test_a_noisy_measurement_is_weighed_against_the_image():
 
 @pytest.mark.parametrize("name", ALL | PUBLISHED)
 def test_little_noise_is_no_noise_and_the_papers_settings_never_look(name):
-    post, x = bed(), images(bed())
+    post, x = bed(), images(bed(), SIGMA)
     at = {v: po.Posterior(post.prior, replace(post.given, noise=Gaussian(v))) for v in (0.0, 1e-12, 0.1)}
     method = (ALL | PUBLISHED)[name]
     none, tiny, some = (replace_measured(p, x, SIGMA, S, Streams(4, range(3)), method.noise) for p in at.values())
@@ -99,7 +95,7 @@ def faint(sigma=0.05):
 
 def test_what_is_measured_far_below_its_noise_is_left_alone():
     post, W = faint()
-    x = images(post)
+    x = images(post, SIGMA)
     out = replace_measured(post, x, SIGMA, S, Streams(4, range(3)))
     moved = ((out - x) @ W).abs().amax(0)
     assert float(moved[0]) > 0.1

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, complex_picture, phases
+from reference import F64, images
 
 import posteriori as po
 from posteriori import methods
@@ -15,13 +16,8 @@ from posteriori.methods import DDIM, Heun
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SIGMA, S = torch.tensor(0.9, dtype=F64), torch.tensor(0.6, dtype=F64)
 STD = 0.6 * (1 - 0.36 / 0.81) ** 0.5
-
-
-def images(post, rows=3):
-    return post.prior.start(torch.randn(rows, *post.shape, dtype=F64, generator=torch.Generator().manual_seed(1)), SIGMA)
 
 
 def parts(post, x):
@@ -44,7 +40,7 @@ def length(v):
 @pytest.mark.parametrize("rate", [0.0, 0.2, 1.0])
 def test_dsg_is_the_papers_step_on_the_sphere(make, rate):
     post = make()
-    x = images(post)
+    x = images(post, SIGMA)
     out, _ = methods.DSG(rate).step(post, x, SIGMA, S, Streams(0, range(3)))
     mean, draw, down = parts(post, x)
     radius = STD * x[0].numel() ** 0.5
@@ -55,7 +51,7 @@ def test_dsg_is_the_papers_step_on_the_sphere(make, rate):
 
 def test_dsg_does_not_know_the_scale_of_the_loss_and_a_zero_residual_leaves_the_draw():
     post = bed()
-    x = images(post)
+    x = images(post, SIGMA)
     louder = po.Posterior(post.prior, replace(post.given, noise=Gaussian(3.0)))
     one, other = (methods.DSG().step(p, x, SIGMA, S, Streams(0, range(3)))[0] for p in (post, louder))
     assert torch.equal(one, other)
@@ -113,14 +109,14 @@ def test_peng_is_the_exact_sampler_for_a_white_prior_and_only_there(kind, transi
 def test_the_types_agree_for_a_white_prior_and_differ_otherwise():
     for kind, same in (("white", True), ("general", False)):
         post = bed(kind)
-        x = images(post)
+        x = images(post, SIGMA)
         one, two = (methods.Peng(t).denoise(post, x, SIGMA) for t in ("I", "II"))
         assert (float((one - two).abs().max()) < 1e-10) is same
 
 
 def test_peng_is_the_formula_with_the_mean_posterior_variance():
     post = bed("general")
-    x, like = images(post), post.likelihood
+    x, like = images(post, SIGMA), post.likelihood
     A, C = po.operators.matrix(like.A), post.prior.covariance
     J = C @ torch.linalg.inv(C + 0.81 * torch.eye(6, dtype=F64))
     r2 = float(0.81 * J.trace() / 6)

@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from reference import REPOSITORY
 
 from posteriori.extras import require_extra
 
-ROOT = Path(__file__).parents[1]
+ROOT = REPOSITORY
 BLOCKED = """
 import sys
 sys.modules["matplotlib"] = sys.modules["skimage"] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from reference import F64, draw
 from scipy import stats
 
 import posteriori as po
@@ -15,17 +16,11 @@ from posteriori.measurements.photos import COFFEE
 from posteriori.rng import Streams
 from posteriori.run import Run, Status
 
-F64 = torch.float64
-
 
 def made(x, log_w=None):
     log_w = torch.zeros(len(x), dtype=F64) if log_w is None else log_w
     config = {"method": "exact", "settings": {}, "levels": [1.0, 0.0], "grid": "karras", "range": None}
     return Run(x, log_w, None, (Status(),) * len(x), {"denoiser": 0}, {}, 0.0, config, ())
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def test_the_residual_of_a_posterior_sample_has_the_law_of_the_noise():

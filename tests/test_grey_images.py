@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reference import F64
 
 import posteriori as po
 from posteriori.priors.frequencies import ErrorSpectrum
 from posteriori.priors.grey import _pattern
-
-F64 = torch.float64
 
 
 def grey_mixture(variance=1e-9):

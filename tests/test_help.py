@@ -8,8 +8,8 @@ import subprocess
 import typing
 
 import pytest
+from console import call
 from rich.console import Console
-from test_cli import call
 
 from posteriori.cli import app, benches, lists
 from posteriori.evaluation import gallery

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from cases import NOISES, OPERATORS, PRIORS
-from test_sample import toy
+from cases import NOISES, OPERATORS, PRIORS, toy
 
 import posteriori as po
 from posteriori import identity

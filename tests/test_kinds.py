@@ -7,18 +7,13 @@ import warnings
 import pytest
 import torch
 from cases import NOISES, OPERATORS
+from reference import F64, draw
 
 import posteriori as po
 from posteriori import operators as ops
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.rng import Streams
 from posteriori.testing import check_operator
-
-F64 = torch.float64
-
-
-def draw(*size, dtype=F64, seed=0):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import full_gaussian, mixture
+from reference import F64
 
 import posteriori as po
 from posteriori.counting import CountedPrior, Counter, counted
@@ -17,8 +18,6 @@ from posteriori.priors import ComplexImages, GreyImages, Network, Slices
 from posteriori.priors.base import Prior, placed
 from posteriori.priors.knowledge import Knowledge
 from posteriori.rng import Streams
-
-F64 = torch.float64
 
 
 class Own(Prior):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import full_gaussian, mixture
+from reference import F64, draw
 from torch import nn
 
 import posteriori as po
@@ -15,12 +16,7 @@ from posteriori.priors import ComplexImages, GreyImages, Network, Slices, linear
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SIGMA = torch.tensor(0.7, dtype=F64)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 class Conditional(nn.Module):

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import METHODS, bed
+from reference import F64
 
 import posteriori as po
 from posteriori import grid
 from posteriori.methods import DCDP, FPS, ILVR, FreeDoM, MCGDiff, PnPDM, ReSample, SMCDiff, clouds, singular
 from posteriori.operators import Dense
 
-F64 = torch.float64
 # Rounding of a singular value decomposition or of a root; far above it, and still one level.
 ROUNDING = (-1e-15, 1e-15, -1e-10, 1e-10)
 SEVERAL = {

@@ -8,14 +8,13 @@ import warnings
 import pytest
 import torch
 from cases import bed
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
 from posteriori.methods import curved
 from posteriori.noise import Poisson
 from posteriori.rng import Streams
-
-F64 = torch.float64
 
 
 class Still:

@@ -8,18 +8,14 @@ import gc
 import pytest
 import torch
 from cases import OPERATORS, full_gaussian, mixture
+from reference import F64, draw
 from torch import nn
 
 from posteriori import Likelihood, memo, noise
 from posteriori import operators as ops
 from posteriori.operators.base import LinearOperator
 
-F64 = torch.float64
 HOLDING = [name for name, make in OPERATORS.items() if any(True for _ in make(F64).buffers())]
-
-
-def draw(*size, dtype=F64, seed=0):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def answers(A):

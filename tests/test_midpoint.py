@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases import bed, complex_picture, picture
+from reference import F64, law, level
 
 import posteriori as po
 from posteriori import evaluation as ev
@@ -16,12 +17,7 @@ from posteriori.methods import DDIM, Midpoint
 from posteriori.methods.base import settings
 from posteriori.rng import Streams
 
-F64 = torch.float64
 ANCESTRAL = DDIM(1.0)
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
 
 
 def noise_of_a_step(transition, ratio, J):
@@ -51,7 +47,7 @@ def test_the_noise_of_one_step_is_never_below_that_of_a_gaussian_and_equals_it_a
 def kept(post, transition, steps, exact, top, bottom, rho=7.0):
     """The trace of the exact covariance of a run of MMPS, in parts of what it should be."""
     method = methods.MMPS(iterations=8, rtol=1e-14, transition=transition)
-    _, covariance = ev.affine_probe(post, method, steps, grid.karras(steps, top, bottom, rho))
+    _, covariance = law(post, method, steps, grid.karras(steps, top, bottom, rho))
     return float(covariance.trace() / exact.trace())
 
 
@@ -64,7 +60,7 @@ def test_the_variance_of_a_run_converges_with_the_third_order_and_from_above():
         for steps in (16, 32, 64):
             levels = grid.karras(steps, post.prior.sigma_max, 1e-6 * post.prior.sigma_max, rho=30.0)
             for transition, out in ((Midpoint(), over), (ANCESTRAL, under)):
-                found = ev.affine_probe(given, methods.Unconditional(transition), steps, levels)[1]
+                found = law(given, methods.Unconditional(transition), steps, levels)[1]
                 out[steps] = float(found.trace() / covariance.trace()) - 1
         assert min(over.values()) > 0 > max(under.values())
         assert np.log2(over[16] / over[32]) == pytest.approx(3, abs=0.3)

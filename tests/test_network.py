@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from cases import exact_network, full_gaussian, toy_unet, wrapped
+from reference import F64
 
 import posteriori as po
 from posteriori.priors import VE, ContinuousVP, DiscreteVP, Network, RectifiedFlow
 from posteriori.priors.network import mirrored
 from posteriori.testing.priors import check_denoising
 
-F64 = torch.float64
 LINEAR = DiscreteVP.linear()
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from reference import F64
 
 import posteriori as po
 from posteriori import problems
@@ -19,7 +20,6 @@ from posteriori.problems.noise_level import estimated
 from posteriori.rng import Streams
 from posteriori.run import Run, Status
 
-F64 = torch.float64
 D = 600
 K = torch.arange(1, D + 1, dtype=F64)
 # Variances of the prior along its axes, and how A weakens them.

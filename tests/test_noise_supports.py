@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 from cases import METHODS
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
@@ -16,7 +17,6 @@ from posteriori.noise import Gaussian, Noise, Poisson
 from posteriori.operators.base import Operator
 from posteriori.rng import Streams
 
-F64 = torch.float64
 pytestmark = pytest.mark.filterwarnings("ignore:Poisson noise with a peak")
 MEAN, VARIANCE = 0.3, 0.09
 # Peaks, and what was measured: from no photon up to far more than the prior expects.

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from cases import OPERATORS
 from PIL import Image
+from reference import draw
 from skimage.transform import radon
 
 import posteriori as po
@@ -26,10 +27,6 @@ from posteriori.testing import check_operator
 
 LINEAR = [name for name, make in OPERATORS.items() if isinstance(make(torch.float64), LinearOperator)]
 double = {"dtype": torch.float64}
-
-
-def draw(*size, dtype=torch.float64, seed=0):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])

@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 import torch
 from cases import METHODS, OPERATORS
+from reference import F64, draw
 
 import posteriori as po
 from posteriori import operators as ops
 from posteriori.operators.base import LinearOperator, Operator
-
-F64 = torch.float64
-
-
-def draw(*size, dtype=F64, seed=0):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def real(t):

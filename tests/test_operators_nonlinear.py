@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference import draw
 
 from posteriori import operators as ops
 from posteriori.measurements.photos import COFFEE
 from posteriori.testing import check_operator
-
-
-def draw(*size, dtype=torch.float64, seed=0):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def photograph(mode="RGB"):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from console import call
 from PIL import Image
-from test_cli import call
 
 import posteriori as po
 from posteriori import problems

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reference import draw
 
 import posteriori as po
 from posteriori import methods
@@ -29,10 +30,6 @@ TWELVE = {
     "MGPS": methods.MGPS(),
     "Bootstrap": methods.Bootstrap(particles=16),
 }
-
-
-def draw(*shape, seed=0, dtype=F64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def smooth(side, width, dtype):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from reference import draw
 
 import posteriori as po
 from posteriori.operators.blind_gaussian_blur import BlindGaussianBlur
@@ -17,10 +18,6 @@ FAMILIES = {
         "width": lambda boundary: BlindGaussianBlur((2, 6, 5), 5, boundary),
     }.items()
 }
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 def case(name):

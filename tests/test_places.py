@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from console import call, problem
 from PIL import Image
-from test_cli import call, problem
+from reference import REPOSITORY
 
 import posteriori as po
 
@@ -121,7 +122,7 @@ def test_a_run_is_not_written_into_another_kind_of_folder(places, monkeypatch, c
 
 
 def test_a_training_file_and_a_problem_file_are_told_apart(places, monkeypatch, capsys):
-    training = Path(__file__).parents[1] / "configs" / "digits.yaml"
+    training = REPOSITORY / "configs" / "digits.yaml"
     assert call(monkeypatch, "solve", training, "--out", places / "out") == 2
     assert "describes a training, not a problem: posteriori train" in capsys.readouterr().err
     assert call(monkeypatch, "train", places / "problem.yaml", "--out", places / "out") == 2

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cases import full_gaussian, toy_unet
+from reference import F64
 from safetensors.torch import load_file, save_file
 
 from posteriori.priors import (
@@ -29,7 +30,6 @@ from posteriori.priors import (
 )
 from posteriori.priors import pretrained as shelf
 
-F64 = torch.float64
 SIGMA = torch.tensor(0.4, dtype=F64)
 
 

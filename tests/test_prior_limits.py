@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import METHODS
+from reference import F64
 
 import posteriori as po
 from posteriori import grid as grids
 from posteriori.methods import ScorePriorVI
 from posteriori.priors.network import Network
 
-F64 = torch.float64
 SCHEDULES = {
     "linear": po.priors.DiscreteVP.linear(),
     "scaled linear": po.priors.DiscreteVP.scaled_linear(integer=True),

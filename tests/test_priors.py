@@ -7,13 +7,12 @@ import math
 import pytest
 import torch
 from cases import PRIORS, full_gaussian, mixture, spd
+from reference import F64
 
 import posteriori as po
 from posteriori.priors.combine import join, split
 from posteriori.rng import Streams
 from posteriori.testing.priors import check_prior
-
-F64 = torch.float64
 
 
 @pytest.mark.parametrize("name", PRIORS)

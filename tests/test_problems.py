@@ -10,6 +10,7 @@ import tifffile
 import torch
 import yaml
 from PIL import Image
+from reference import REPOSITORY
 
 import posteriori as po
 from posteriori import problems
@@ -20,7 +21,7 @@ from posteriori.methods import ALL, DAPS, DDIM, DPS, MMPS, ConstantFraction, Dif
 from posteriori.problems.instruments import Instrument, OwnOperator
 from posteriori.rng import Streams
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "problems").glob("*.yaml"))
+EXAMPLES = sorted((REPOSITORY / "examples" / "problems").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, toy_unet
+from reference import F64, law, level, moved
 
 import posteriori as po
 from posteriori import methods
 from posteriori.counting import Counter, counted
-from posteriori.evaluation import affine_probe, gaussian_kl, oracle
+from posteriori.evaluation import gaussian_kl, oracle
 from posteriori.likelihood import framed
 from posteriori.linalg import cosine
 from posteriori.methods import proximal
@@ -22,7 +23,6 @@ from posteriori.priors.network import Network
 from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SHAPE = (2, 6, 6)
 Q = torch.tensor([[0.8, 0.6], [-0.6, 0.8]], dtype=F64)
 CONVERGED = {
@@ -37,10 +37,6 @@ OLD = {
     "Peng": methods.Peng(covariance="analytic"),
     "DAPS": methods.DAPS(width="matched"),
 }
-
-
-def level(sigma):
-    return torch.tensor(sigma, dtype=F64)
 
 
 class Measured(po.priors.Gaussian):
@@ -168,26 +164,26 @@ def test_with_the_true_covariance_a_run_has_the_law_of_the_exact_score_and_witho
         gap = y - M @ mean
         return float(gap @ gap + (M @ covariance @ M.T).trace()) / (len(y) * 0.01)
 
-    best = affine_probe(oracle(post), methods.Unconditional(), steps)
-    new = affine_probe(post, CONVERGED["DiffPIR"], steps)
+    best = law(oracle(post), methods.Unconditional(), steps)
+    new = law(post, CONVERGED["DiffPIR"], steps)
     assert float(gaussian_kl(*new, *best)) < 1e-6
-    old = affine_probe(post, OLD["DiffPIR"], steps)
+    old = law(post, OLD["DiffPIR"], steps)
     assert chi2(*old) > 1.5 * chi2(*best)
     assert float(gaussian_kl(*old, *best)) > 1.0
 
 
 def test_a_draw_has_the_law_of_the_product():
+    """Mean and covariance of the draw, read off unit random numbers, within 1e-4 standard deviations, where its solve stops."""
     post = correlated()
     C = proximal.measured(post, level(0.7))
-    m = torch.zeros(1, *SHAPE, dtype=F64) + 0.1
-    x = proximal.draw(post, m.expand(20000, *SHAPE), C, Streams(0, range(20000)))
+    m, dense = torch.full((72,), 0.1, dtype=F64), C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1)
+    found, spread = moved(lambda x, rng: proximal.draw(post, x.view(-1, *SHAPE), C, rng).flatten(1), m, 0 * dense)
     M = po.operators.matrix(post.likelihood.A)
-    dense = C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1)
     covariance = torch.linalg.inv(torch.linalg.inv(dense) + M.T @ M / 0.01)
-    mean = m.flatten() + covariance @ M.T @ (post.likelihood.y.flatten() - M @ m.flatten()) / 0.01
-    assert float(((x.flatten(1).mean(0) - mean) / covariance.diagonal().sqrt()).abs().max()) < 5 / 20000**0.5
-    ratio = x.flatten(1).var(0) / covariance.diagonal()
-    assert float((ratio - 1).abs().max()) < 5 * (2 / 20000) ** 0.5
+    mean = m + covariance @ M.T @ (post.likelihood.y.flatten() - M @ m) / 0.01
+    roots = covariance.diagonal().sqrt()
+    assert float(((found - mean) / roots).abs().max()) < 1e-4
+    assert float(((spread - covariance) / (roots[:, None] * roots)).abs().max()) < 1e-4
 
 
 def test_measuring_finds_the_error_of_a_known_denoiser():

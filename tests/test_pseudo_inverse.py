@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, phases
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
 
-F64 = torch.float64
 METHOD = methods.PiGDM(weighting="pseudo-inverse")
 
 

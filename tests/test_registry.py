@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import re
-from importlib import import_module
-from pathlib import Path
 
 import pytest
-from cases import METHODS, NOISES, OPERATORS, PRIORS
+from cases import METHODS, NOISES, OPERATORS, PRIORS, ROOT, classes
 
-import posteriori
 from posteriori import noise
 from posteriori.methods import ALL
 from posteriori.methods.base import Method
 from posteriori.noise import Noise
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.priors.base import Prior
-
-ROOT = Path(posteriori.__file__).parent
-
-
-def classes(package, base):
-    found = set()
-    for info in pkgutil.walk_packages([str(ROOT / package)], f"posteriori.{package}."):
-        for _, cls in inspect.getmembers(import_module(info.name), inspect.isclass):
-            if issubclass(cls, base) and not inspect.isabstract(cls) and cls.__module__.startswith(f"posteriori.{package}"):
-                found.add(cls)
-    return found
 
 
 def test_every_operator_has_a_case():

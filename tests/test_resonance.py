@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from reference import F64
 
 import posteriori as po
 from posteriori import problems
 from posteriori.measurements import kspace, read_array
 from posteriori.measurements.bart import coils_first, read_cfl
-
-F64 = torch.float64
 
 
 def write_cfl(path, array, sides=None):

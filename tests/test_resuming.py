@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from console import COMMAND, call, problem
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from test_cli import COMMAND, call, problem
 
 from posteriori import checkpoint, files, run
 from posteriori.cli import bench, bench_images

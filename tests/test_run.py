@@ -7,17 +7,12 @@ from dataclasses import fields
 
 import pytest
 import torch
+from reference import F64, draw
 
 import posteriori as po
 from posteriori.evaluation import moments, summary
 from posteriori.lineage import lineage
 from posteriori.run import Run, Status, read_arrays, write_arrays
-
-F64 = torch.float64
-
-
-def draw(*shape, seed=0, dtype=F64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def run_of(x, log_w=None, status=None, trace=None, **more):

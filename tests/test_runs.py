@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference import F64
 
 from posteriori.run import Run, Status
-
-F64 = torch.float64
 
 
 def made(samples, weights=None):

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from cases import Faulty, toy
 
 import posteriori as po
 from posteriori import checkpoint
 from posteriori.counting import Counter, counted
 from posteriori.methods.base import Method
-from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 from posteriori.run import Run, locked
-
-
-def toy(dtype=torch.float64, d=6, m=3, sigma=0.3):
-    g = torch.Generator().manual_seed(0)
-    prior = po.priors.Gaussian(torch.zeros(d, dtype=dtype), torch.linspace(0.5, 2, d, dtype=dtype))
-    A = po.operators.Dense(torch.randn(m, d, generator=g, dtype=torch.float64).to(dtype))
-    y = torch.randn(m, generator=g, dtype=torch.float64).to(dtype)
-    return po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma)))
-
-
-class Faulty(Prior):
-    """A white Gaussian whose denoiser returns NaN in one row at one call."""
-
-    def __init__(self, call, row):
-        super().__init__((6,), variance=1.0, sigma_max=10.0, sigma_min=0.01)
-        self.call, self.row, self.calls = call, row, 0
-
-    def denoise(self, x, sigma):
-        out = x / (1 + sigma**2)
-        if self.calls == self.call:
-            out = out.clone()
-            out[self.row] = torch.nan
-        self.calls += 1
-        return out
 
 
 def test_sample_k_is_the_same_whatever_the_batch():
@@ -303,9 +280,18 @@ def test_trace_holds_one_number_per_step_and_row():
     assert run.trace["residual"].shape == (4, 5)
 
 
+@pytest.fixture
+def young():
+    """The collector looks at what is made from now on: modules alone are a million objects."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("young")
 def test_memory_is_flat_in_the_number_of_steps():
     """Numbers alive in tensors after an early and after a late step: no graph is carried from step to step."""
-    import gc
 
     def live():
         gc.collect()

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from test_registry import classes
+from cases import classes
 
 import posteriori as po
 from posteriori import methods, noise

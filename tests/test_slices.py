@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import METHODS, POSTERIORS, full_gaussian, mixture
+from reference import F64, draw
 
 import posteriori as po
 from posteriori.methods import DAPS, DDRM, DPS, MMPS, DiffPIR, PiGDM
@@ -15,13 +16,6 @@ from posteriori.operators import Dense, PhaseRetrieval, Slicewise
 from posteriori.priors import Prior, Slices
 from posteriori.priors.frequencies import Covariance
 from posteriori.rng import Streams
-
-F64 = torch.float64
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
 
 SOME = [DPS(), DDRM(), PiGDM(), DiffPIR(), DAPS(), MMPS(iterations=40, rtol=1e-12)]
 

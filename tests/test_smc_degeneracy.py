@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import bed
+from reference import F64
 
 import posteriori as po
 from posteriori import report
@@ -18,7 +19,6 @@ from posteriori.lineage import lineage, remarks
 from posteriori.methods import AFDPS, DDSMC, FPS, TDS, Bootstrap, MCGDiff, MomentSMC, SMCDiff, clouds
 from posteriori.rng import Streams
 
-F64 = torch.float64
 GRID = po.grid.log(8, 20.0, 0.02)
 ALL = [AFDPS(16), TDS(16), Bootstrap(16), DDSMC(16), MCGDiff(16), FPS(16), SMCDiff(16), MomentSMC(16, pilot=16)]
 

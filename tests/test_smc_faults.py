@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cases import bed, phases
+from reference import F64
 
 import posteriori as po
 from posteriori.linalg import root_product
@@ -19,7 +20,6 @@ from posteriori.priors import GaussianMixture
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-F64 = torch.float64
 LEVELS = po.grid.log(5, 20.0, 0.05)
 METHODS = {
     "AFDPS": AFDPS(8),

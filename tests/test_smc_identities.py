@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, complex_picture, phases, picture
+from reference import F64
 
 import posteriori as po
 from posteriori.lineage import lineage
@@ -15,7 +16,6 @@ from posteriori.methods.base import Method
 from posteriori.methods.ensemble import Ensemble
 from posteriori.rng import Streams
 
-F64 = torch.float64
 METHODS = {
     "AFDPS": AFDPS(8),
     "Bootstrap": Bootstrap(8),

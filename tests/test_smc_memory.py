@@ -1,4 +1,4 @@
-"""Clouds of images in a bounded memory: 256 particles of 3x64x64, some at a time, give the samples of the whole."""
+"""Clouds of images in a bounded memory: 128 particles of 3x64x64, some at a time, give the samples of the whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from posteriori.methods import DDSMC, FPS, TDS, Bootstrap, MCGDiff, MomentSMC, S
 from posteriori.noise import Gaussian
 from posteriori.priors.base import Prior
 
-F64 = torch.float64
-SIZE, PARTICLES = (3, 64, 64), 256
-# One batch of the images of the cloud, in single precision: 12 MiB.
+SIZE, PARTICLES = (3, 64, 64), 128
+# One batch of the images of the cloud, in single precision: 6 MiB.
 CLOUD = PARTICLES * 3 * 64 * 64 * 4
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import bed, complex_picture, full_gaussian, mixture, picture
+from reference import F64, drive
 
 import posteriori as po
 from posteriori.evaluation import affine_probe, exact_posterior, sliced_wasserstein
@@ -18,7 +19,6 @@ from posteriori.noise import Gaussian
 from posteriori.priors import Gaussian as GaussianPrior
 from posteriori.rng import Streams
 
-F64 = torch.float64
 LEVELS = po.grid.log(6, 20.0, 0.3)
 
 
@@ -53,19 +53,6 @@ def chain(post, kernel, levels=LEVELS):
     return float(log_z), mean + gain @ (like.y - A @ mean), covariance - gain @ A @ covariance
 
 
-def drive(post, method, groups, levels=LEVELS, seed=0):
-    """The final state of so many clouds, and the info of each step."""
-    rng = Streams(seed, range(groups), method.group)
-    blank = torch.zeros(groups * method.group, *post.shape, dtype=F64)
-    infos = []
-    with torch.no_grad():
-        state = method.init(post, post.prior.start(rng.normal(blank), levels[0]), rng)
-        for sigma, s in pairwise(levels):
-            state, info = method.step(post, state, sigma, s, rng)
-            infos.append(info)
-    return state, infos
-
-
 FOUR = {
     **{f"TDS {twist}": TDS(4, twist) for twist in ("moments", "row sums", "pigdm", "narrow")},
     "TDS always": TDS(4, "moments", 1.0, "stratified"),
@@ -85,7 +72,7 @@ def test_evidence_is_unbiased_with_four_particles(name):
     method, post, groups = FOUR[name], narrow(), 1000 if "residual" in name else 3000
     kernel = Decoupled(method.eta) if isinstance(method, DDSMC) else Unconditional(DDIM(1.0))
     truth = chain(post, kernel)[0]
-    state, _ = drive(post, method, groups)
+    state, _ = drive(post, method, groups, LEVELS)
     log_z = method.log_evidence(post, state)
     ratio = (log_z - truth).exp()
     error = float(ratio.std()) / groups**0.5
@@ -129,7 +116,7 @@ def test_many_particles_have_the_posterior_of_their_chain(method):
     """Two twists, and three methods, agree on it: within standard errors of the clouds' own means."""
     post = narrow()
     _, mean, covariance = chain(post, Decoupled(method.eta) if isinstance(method, DDSMC) else Unconditional(DDIM(1.0)))
-    state, _ = drive(post, method, 12, seed=3)
+    state, _ = drive(post, method, 12, LEVELS, seed=3)
     x = method.finish(post, state, Streams(9, range(12), method.group))[0].view(12, -1, 6)
     error = x.mean(1).std(0) / 12**0.5
     assert float(((x.mean((0, 1)) - mean).abs() / error).max()) < 5
@@ -144,7 +131,7 @@ def test_the_error_falls_with_the_root_of_the_particles():
     errors = []
     for n in sizes:
         method = TDS(n, "moments")
-        state, _ = drive(post, method, 250, seed=n)
+        state, _ = drive(post, method, 250, LEVELS, seed=n)
         x = state.x.view(250, n, 6)
         w = state.clouds.softmax(1)
         errors.append(float(((w[..., None] * x).sum(1) - mean).square().mean().sqrt()))
@@ -275,7 +262,7 @@ def test_a_flat_likelihood_gives_the_prior_of_the_chain(method):
     post = narrow()
     post = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e7)))
     mean, covariance = affine_probe(post, Unconditional(DDIM(1.0)), 6, LEVELS)
-    state, infos = drive(post, method, 500)
+    state, infos = drive(post, method, 500, LEVELS)
     assert min(float(info["ess"].min()) for info in infos) > 0.999
     z = (state.x.mean(0) - mean) / (covariance.diagonal() / 4000).sqrt()
     assert float(z.abs().max()) < 4.5

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import bed, full_gaussian, phases
+from reference import F64
 
 import posteriori as po
 from posteriori.evaluation import exact_posterior, sliced_wasserstein
@@ -15,8 +16,6 @@ from posteriori.methods import MomentSMC, clouds
 from posteriori.methods.pilots import bends
 from posteriori.problems import beds
 from posteriori.rng import Streams
-
-F64 = torch.float64
 
 
 def test_with_a_gaussian_prior_no_step_changes_a_weight_and_few_steps_are_exact():

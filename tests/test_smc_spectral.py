@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import bed, complex_picture, mixture, phases
+from reference import F64, level
 from torch.distributions import MultivariateNormal
 
 import posteriori as po
@@ -20,13 +21,8 @@ from posteriori.operators.base import Spectrum
 from posteriori.rng import Streams
 from posteriori.testing import check_method
 
-F64 = torch.float64
 BOTH = [MCGDiff, FPS]
 KEPT = {"ratio": 2.0, "last": "kept"}
-
-
-def level(value):
-    return torch.tensor(value, dtype=F64)
 
 
 def line(sigma, y=1.2):

@@ -13,8 +13,7 @@ from itertools import pairwise
 import pytest
 import torch
 from cases import bed
-from test_smc_methods import drive
-from test_smc_spectral import level
+from reference import F64, drive, level
 from torch.distributions import MultivariateNormal
 
 import posteriori as po
@@ -25,7 +24,6 @@ from posteriori.methods.base import Method
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
 
-F64 = torch.float64
 SCHEMES = ("systematic", "stratified", "residual", "multinomial")
 
 

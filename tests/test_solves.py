@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from cases import METHODS, OPERATORS
+from reference import F64, draw
 
 import posteriori as po
 from posteriori import methods
@@ -16,13 +17,9 @@ from posteriori.linalg import cg, gmres, root_product
 from posteriori.operators.base import LinearOperator
 from posteriori.priors.base import Prior
 
-F32, F64 = torch.float32, torch.float64
+F32 = torch.float32
 BOX = torch.full((3, 5), 1 / 15, dtype=F64)
 BORDERS = ("reflect", "zero", "valid")
-
-
-def draw(*size, dtype=F64, seed=0):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def motion(dtype=F64):

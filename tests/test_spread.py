@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import bed, complex_picture
+from reference import F64
 
 import posteriori as po
 from posteriori import evaluation as ev
@@ -14,7 +15,6 @@ from posteriori.evaluation.spread import kept_of
 from posteriori.methods import DDIM, ConstantFraction, Heun, Midpoint
 from posteriori.report.words import spread_in_words as _spread
 
-F64 = torch.float64
 LEVELS = grid.karras(9, 20.0, 0.05)
 
 

@@ -8,17 +8,17 @@ import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from reference import REPOSITORY
 
 from posteriori.cli import main
 from posteriori.run import locked
-from posteriori.studies import STUDIES, Study, pages, runner
+from posteriori.studies import STUDIES, Study, explicit_accuracy, pages, runner
 
-PAGES = Path(__file__).parent.parent / "docs" / "studies"
+PAGES = REPOSITORY / "docs" / "studies"
 NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 
 
@@ -79,9 +79,10 @@ def check_files(study, folder):
     return lines
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES))
-def test_a_quick_run_answers_its_question_and_is_taken_up_again(tmp_path, monkeypatch, capsys, name):
-    study, asked = counted(STUDIES[name])
+def quickly(tmp_path, monkeypatch, capsys, study):
+    """A quick run by the command, and what a second one and a full one make of it."""
+    name = study.name
+    study, asked = counted(study)
     monkeypatch.setitem(STUDIES, name, study)
     assert call(monkeypatch, name, "--quick", "--out", tmp_path, "--quiet") == 0
     assert len(asked) == len(study.plan(True)) <= len(study.plan(False))
@@ -97,6 +98,40 @@ def test_a_quick_run_answers_its_question_and_is_taken_up_again(tmp_path, monkey
     assert call(monkeypatch, name, "--out", tmp_path, "--quiet") == 2
     assert "holds a quick run" in capsys.readouterr().err
     assert asked == []
+
+
+# The command's promises are kept for every study by one that takes no time, and what each study measures is seen below.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_a_quick_run_answers_its_question_and_is_taken_up_again(tmp_path, monkeypatch, capsys, name):
+    quickly(tmp_path, monkeypatch, capsys, STUDIES[name])
+
+
+def of_each_kind(plan):
+    """Cells in which every word of a plan occurs (bed, problem, method), in two steps and on two problems where they have a number."""
+    few = {"steps": 2, "problems": 2}
+    seen, cells = set(), []
+    for cell in sorted(plan, key=lambda cell: cell.get("steps") or 0):
+        words = {(key, value) for key, value in cell.items() if isinstance(value, str)} - seen
+        if words:
+            cells.append({key: min(value, few[key]) if value and key in few else value for key, value in cell.items()})
+            seen |= words
+    return cells
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_every_method_and_bed_of_a_study_is_measured_and_its_kept_rows_are_drawn(tmp_path, monkeypatch, name):
+    """Each kind of cell, as short as it can be, through the runner, which checks its rows; figure and findings are of the kept rows."""
+    monkeypatch.setattr(explicit_accuracy, "DRAWS", 4)
+    study, rows = STUDIES[name], pages.rows_of(runner.read_record(PAGES / f"{name}.json"))
+    cells = of_each_kind(study.plan(True))
+    kept = {"draw": lambda _: study.draw(rows), "findings": lambda _: study.findings(rows)}
+    short = replace(study, plan=lambda quick: cells, **kept)
+    runner.run_study(short, tmp_path, quick=True, machine="python: 3.11\ngpu: none")
+    record = check_files(short, tmp_path)
+    assert len(record) - 1 >= len(cells)
+    outcomes = {row["outcome"] for row in pages.rows_of(runner.read_record(tmp_path / f"{name}.json"))}
+    assert "finished" in outcomes
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -152,6 +187,10 @@ FAKE = Study(
     findings=findings,
     limits=("It says nothing about cubes.",),
 )
+
+
+def test_a_quick_run_by_the_command_is_taken_up_again(tmp_path, monkeypatch, capsys):
+    quickly(tmp_path, monkeypatch, capsys, FAKE)
 
 
 def run(study, folder, quick=False):

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 import torch
 import yaml
+from reference import F64
 
 import posteriori as po
 from posteriori import problems
@@ -14,7 +15,6 @@ from posteriori.noise import Counts, Poisson
 from posteriori.operators.back_projection import _weights
 from posteriori.rng import Streams
 
-F64 = torch.float64
 WATER = 0.02
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from trainings import same
 
 from posteriori.priors import Network, from_pretrained
 from posteriori.priors.pretrained import read_card
@@ -65,20 +66,6 @@ def config(tmp_path):
 
 def checkpoint(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=True)
-
-
-def flat(value):
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [leaf for key in value for leaf in flat(value[key])]
-    return [leaf for part in value for leaf in flat(part)] if isinstance(value, list | tuple) else [value]
-
-
-def same(a, b):
-    pairs = list(zip(flat(a), flat(b), strict=True))
-    assert len(pairs) > 10
-    return all(torch.equal(u, v) if isinstance(u, torch.Tensor) else u == v for u, v in pairs)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

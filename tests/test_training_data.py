@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-import yaml
+from reference import REPOSITORY
+from trainings import written
 
 from posteriori.cli import main
 from posteriori.measurements import write_image
@@ -18,27 +18,6 @@ from posteriori.training import score_matching
 from posteriori.training.arrays import read_windowed
 from posteriori.training.config import read_config
 from posteriori.training.data import Crops, apart
-
-
-def written(folder, **changes):
-    """A training file of a tiny network in a folder."""
-    values = {
-        "name": "toy",
-        "network": {"channels": 1, "widths": [8], "blocks": [1], "embedding": 8},
-        "data": {"kind": "arrays", "paths": ["data"], "window": [0, 1], "crop": 8},
-        "noise": {"log_mean": -0.5, "log_std": 1.0},
-        "optimizer": {"name": "adamw", "rate": 3e-3, "warmup": 2, "decay": 1},
-        "card": {"description": "d", "training_data": "t", "licence": "CC0", "sigma_max": 10.0, "sigma_min": 0.01},
-        "steps": 4,
-        "batch": 4,
-        "ema": 0.9,
-        "autocast": "none",
-        "threads": torch.get_num_threads(),
-        "checkpoint_every": 2,
-        "held_out": {"share": 0.25, "crops": 6},
-    }
-    (folder / "toy.yaml").write_text(yaml.safe_dump(values | changes))
-    return folder / "toy.yaml"
 
 
 def test_a_window_becomes_the_range_of_the_network(tmp_path):
@@ -196,7 +175,7 @@ def test_files_that_are_no_yaml_and_devices_that_are_not_there(tmp_path, capsys)
 
 
 def test_the_example_is_trained_on_scans_in_hounsfield_units(tmp_path):
-    plan = read_config(Path(__file__).parents[1] / "examples" / "training" / "scans.yaml")
+    plan = read_config(REPOSITORY / "examples" / "training" / "scans.yaml")
     said = []
     small = {"steps": 2, "batch": 2, "autocast": "none", "threads": torch.get_num_threads()}
     score_matching.train(plan.model_copy(update=small), tmp_path / "run", progress=False, say=said.append)

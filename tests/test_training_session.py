@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_training import same
-from test_training_data import written
+from trainings import same, written
 
 from posteriori.cli import main
 from posteriori.training import score_matching, session

@@ -7,13 +7,13 @@ import warnings
 import pytest
 import torch
 from cases import METHODS, OPERATORS
+from reference import F64
 
 import posteriori as po
 from posteriori import operators as ops
 from posteriori.methods.courses import course_of
 from posteriori.operators.base import LinearOperator
 
-F64 = torch.float64
 SHAPE = (1, 3, 4)
 
 

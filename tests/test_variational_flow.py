@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
-from cases import bed, complex_picture, full_gaussian, mixture, phases, picture
+from cases import bed, complex_picture, full_gaussian, mixture, phases, picture, two_modes
+from reference import F64, draw
+from variational import drive, fitted, mass
 
 import posteriori as po
 from posteriori import flows, methods
@@ -17,13 +17,6 @@ from posteriori.evaluation import exact_posterior, gaussian_kl
 from posteriori.methods import fits
 from posteriori.priors import log_density as densities
 from posteriori.rng import Streams
-
-F64 = torch.float64
-
-
-def randn(*size, seed=0, dtype=F64):
-    return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
 
 # FAMILIES -------------------------------------------------------------------------------------------------------------------------------
 
@@ -38,14 +31,14 @@ FAMILIES = {
 
 def member(family, d, G=2):
     """Parameters far from the identity."""
-    return 0.5 * randn(G, family.size(d), seed=3)
+    return 0.5 * draw(G, family.size(d), seed=3)
 
 
 @pytest.mark.parametrize("d", [2, 5])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_invert_and_know_their_jacobian(name, d):
     family = FAMILIES[name]
-    params, z = member(family, d), randn(2, 3, d)
+    params, z = member(family, d), draw(2, 3, d)
     u, log_det = family.push(params, z)
     back, same = family.pull(params, u)
     assert float((back - z).abs().max()) < 1e-9
@@ -60,8 +53,8 @@ def test_families_invert_and_know_their_jacobian(name, d):
 def test_single_precision_inverts_to_1e_5_and_members_do_not_know_each_other():
     family = flows.RealNVP(8, 32)
     params = family.initial(torch.rand(3, family.size(6), generator=torch.Generator().manual_seed(0)), 6)
-    params = params + 0.05 * randn(*params.shape, dtype=torch.float32)
-    z = randn(3, 500, 6, dtype=torch.float32)
+    params = params + 0.05 * draw(*params.shape, dtype=torch.float32)
+    z = draw(3, 500, 6, dtype=torch.float32)
     u, _ = family.push(params, z)
     assert float((family.pull(params, u)[0] - z).abs().max()) < 1e-5
     torch.testing.assert_close(family.push(params[1:2], z[1:2])[0], u[1:2])
@@ -71,9 +64,9 @@ def test_single_precision_inverts_to_1e_5_and_members_do_not_know_each_other():
 def test_families_start_near_the_identity_and_integrate_to_one(name):
     family = FAMILIES[name]
     start = family.initial(torch.rand(1, family.size(2), dtype=F64, generator=torch.Generator().manual_seed(0)), 2)
-    z = randn(1, 200, 2)
+    z = draw(1, 200, 2)
     assert float((family.push(start, z)[0] - z).abs().max()) < 0.2
-    params = 0.3 * randn(1, family.size(2), seed=3)
+    params = 0.3 * draw(1, family.size(2), seed=3)
     axis = torch.linspace(-12, 12, 481, dtype=F64)
     grid = torch.cartesian_prod(axis, axis)
     total = flows.flow_log_density(family, params, grid[None]).exp().sum() * 0.05**2
@@ -120,7 +113,7 @@ PRIORS = {
 def images(prior, n=6):
     d = prior.pairs.shape if prior.complex else prior.shape
     x = prior.pairs.sample(n, 1) if prior.complex else prior.sample(n, 1)
-    x = x + 0.5 * randn(n, *d, seed=4)
+    x = x + 0.5 * draw(n, *d, seed=4)
     return torch.view_as_complex(x.movedim(1, -1).contiguous()) if prior.complex else x
 
 
@@ -129,8 +122,8 @@ def test_the_ode_density_is_the_analytic_one(name):
     prior = PRIORS[name]()
     x = images(prior)
     exact = prior.know().closed.log_prob(x, prior.sigma_min)
-    ours = densities.ode_log_density(prior, x, steps=300, sigma_max=1e3 * prior.max_std)
-    torch.testing.assert_close(ours, exact, rtol=0, atol=1e-5)
+    ours = densities.ode_log_density(prior, x, steps=160, sigma_max=1e3 * prior.max_std)
+    torch.testing.assert_close(ours, exact, rtol=0, atol=1e-4)
     # With the prior's own end, ten times its spread, the Gaussian put there costs a little.
     torch.testing.assert_close(densities.ode_log_density(prior, x, steps=60), exact, rtol=0, atol=5e-3)
 
@@ -149,9 +142,9 @@ def test_the_trace_by_probes_is_unbiased():
     d = x.shape[1]
     exact = densities.ode_log_density(prior, x, steps=40)
     # The columns of a scaled orthogonal matrix average to the exact trace; signs drawn at random do so on average.
-    axes = torch.linalg.qr(randn(d, d))[0].T[:, None] * d**0.5
+    axes = torch.linalg.qr(draw(d, d))[0].T[:, None] * d**0.5
     torch.testing.assert_close(densities.ode_log_density(prior, x, steps=40, probes=axes.expand(-1, 2, -1)), exact, rtol=0, atol=1e-4)
-    signs = randn(40, 2, d, seed=8).sign()
+    signs = draw(40, 2, d, seed=8).sign()
     each = torch.stack([densities.ode_log_density(prior, x, steps=12, probes=s[None]) for s in signs])
     error = each.std(0) / len(signs) ** 0.5
     assert bool(((each.mean(0) - densities.ode_log_density(prior, x, steps=12)).abs() < 4 * error + 1e-3).all())
@@ -229,7 +222,7 @@ def test_even_in_ln_sigma_has_the_same_mean_and_less_variance_than_even_in_time(
         (low * (W * u[0]).exp(), torch.full((n,), W, dtype=F64)),
         ((low**2 + u[1] * (high**2 - low**2)).sqrt(), (high**2 - low**2) / (2 * (low**2 + u[1] * (high**2 - low**2)))),
     ):
-        values = [densities.denoising(prior, x, randn(1, 5, seed=k), s) for k, s in enumerate(sigma)]
+        values = [densities.denoising(prior, x, draw(1, 5, seed=k), s) for k, s in enumerate(sigma)]
         out.append(torch.cat(values) * weight)
     even, time = out
     error = (even.var() / n + time.var() / n).sqrt()
@@ -239,29 +232,13 @@ def test_even_in_ln_sigma_has_the_same_mean_and_less_variance_than_even_in_time(
 
 def test_the_slope_of_the_bound_is_that_of_autograd():
     prior = mixture()
-    x, sigma, z = images(prior), torch.tensor(0.8, dtype=F64), randn(6, 4, seed=2)
+    x, sigma, z = images(prior), torch.tensor(0.8, dtype=F64), draw(6, 4, seed=2)
     leaf = x.clone().requires_grad_()
     (g,) = torch.autograd.grad(densities.denoising(prior, leaf, z, sigma).sum(), leaf)
     torch.testing.assert_close(densities.denoising_slope(prior, x, z, sigma), g)
 
 
 # VARIATIONAL INFERENCE ------------------------------------------------------------------------------------------------------------------
-
-
-def drive(post, method, steps, G=1, seed=0, n=4000):
-    """The fitted state of G groups, what its last step says, and n draws of each q: (G, n, d)."""
-    levels = po.grid.karras(steps, post.prior.sigma_max, post.prior.sigma_min)
-    rng = Streams(seed, range(G), method.group)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        x = post.prior.start(rng.normal(torch.zeros(G * method.group, *post.shape, dtype=post.likelihood.y.dtype)), levels[0])
-        state = method.init(post, x, rng)
-        for sigma, s in pairwise(levels):
-            state, info = method.step(post, state, sigma, s, rng)
-        frame = fits.Frame(densities.centre(post.prior, x), math.sqrt(post.prior.variance + post.prior.sigma_min**2), n)
-        d = densities.numbers(x)
-        draws = frame.inside(frame.images(method.members().push(state.params, randn(G, n, d, seed=1).to(x))[0])) * frame.scale
-        return state, {k: v.view(G, -1)[:, 0] for k, v in info.items()}, draws + frame.m.flatten()
 
 
 def test_a_gaussian_family_reaches_the_exact_gaussian_posterior():
@@ -314,36 +291,9 @@ def test_the_surrogate_bound_gives_the_same_fit_as_the_score():
     assert float(gaussian_kl(draws[0].mean(0), torch.cov(draws[0].T), exact.mean, exact.covariance)) < 0.1
 
 
-def two_modes(separation, dtype=torch.float32):
-    """Two correlated Gaussians of unit variance; the measurement moves mass towards the second: .67 of it at the end."""
-    means = torch.tensor([[-separation / 2, 0.0], [separation / 2, 0.3]], dtype=dtype)
-    covariances = torch.tensor([[[1, 0.3], [0.3, 1]], [[1, -0.3], [-0.3, 1]]], dtype=dtype)
-    prior = po.priors.GaussianMixture(torch.tensor([0.4, 0.6], dtype=dtype), means, covariances)
-    A = po.operators.Dense(torch.tensor([[0.6 / separation, 1.0]], dtype=dtype))
-    return po.Posterior(prior, po.Likelihood(torch.tensor([0.8], dtype=dtype), A, po.noise.Gaussian(1.0)))
-
-
-def mass(draws):
-    return (draws[..., 0] > 0).double().mean(-1)
-
-
-def fitted(separation, G=5, steps=40, seed=0, **settings):
-    """Masses of the second mode in the draws of q and in the weighted draws, (G,), the exact one, log p(y), and what the fit says."""
-    post = two_modes(separation)
-    exact = exact_posterior(post)
-    method = methods.ScorePriorVI(**{"draws": 128, "polish": 300, "hidden": 24, **settings})
-    state, info, draws = drive(post, method, steps, G, seed)
-    frame = fits.Frame(torch.zeros(1, 2), 1.0, draws.shape[1])
-    centred = fits.Frame(densities.centre(post.prior, draws[0]), math.sqrt(post.prior.variance + post.prior.sigma_min**2), draws.shape[1])
-    x = frame.images(draws)
-    log_w = post.prior.know().closed.log_prob(x) + post.likelihood.log_prob(x) - centred.log_q(method.members(), state.params, x)
-    weighted = ((x[:, 0] > 0).double() * log_w.view(G, -1).softmax(1).flatten()).view(G, -1).sum(1)
-    return mass(draws), weighted, float(exact.mixture.weights[1]), exact.log_evidence, info
-
-
-@pytest.mark.parametrize("separation", [4, 6])
-def test_the_flow_finds_the_masses_of_modes_and_says_so(separation):
-    plain, weighted, truth, log_p, info = fitted(separation)
+def test_the_flow_finds_the_masses_of_modes_and_says_so():
+    """Six deviations apart: nearer ones are found more easily."""
+    plain, weighted, truth, log_p, info = fitted(6)
     assert truth == pytest.approx(0.67, abs=0.01)
     # A fit ends where rounding takes it: masses scatter by about 0.03. A lost mode is 0.33 off at least.
     assert bool(((plain - truth).abs() < 0.15).all()), plain
@@ -358,7 +308,7 @@ def test_the_flow_finds_the_masses_of_modes_and_says_so(separation):
 
 def test_without_annealing_a_mode_eight_deviations_away_is_lost_and_reported():
     """The weights of what is left look perfect; the gap is -log(1 - lost mass)."""
-    plain, _, truth, log_p, info = fitted(8, steps=10, anneal=False, updates=1, polish=700, rate=1e-2)
+    plain, _, truth, log_p, info = fitted(8, steps=10, anneal=False, updates=1, polish=400, rate=1e-2)
     gone = (plain - truth).abs() > 0.3
     assert int(gone.sum()) >= 3, plain
     assert float(info["ess"][gone].min()) > 0.95 * 128
@@ -433,8 +383,8 @@ def test_refused_problems_and_settings():
 @pytest.mark.parametrize("d", [4, 5])
 def test_two_couplings_move_every_number(d):
     family = flows.RealNVP(couplings=2, hidden=8)
-    params = 0.3 * randn(1, family.size(d), seed=3)
-    z = randn(1, 20, d, seed=4)
+    params = 0.3 * draw(1, family.size(d), seed=3)
+    z = draw(1, 20, d, seed=4)
     assert float((family.push(params, z)[0] - z).abs().amax((0, 1)).min()) > 1e-3
 
 
@@ -451,7 +401,7 @@ def test_a_gradient_longer_than_clip_is_shortened_to_it_and_a_shorter_one_is_not
     family, d, n = flows.Diagonal(), 3, 4
     params = family.initial(torch.zeros(2, family.size(d), dtype=F64), d)
     frame = fits.Frame(torch.zeros(1, d, dtype=F64), 1.0, n)
-    z = randn(2, n, d, seed=3)
+    z = draw(2, n, d, seed=3)
     steep = torch.tensor([1e4, 1e-2], dtype=F64).repeat_interleave(n)[:, None]
     first = {}
     for clip in (1e30, 5.0):

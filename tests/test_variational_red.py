@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import bed, complex_picture, picture
+from reference import F64
 
 import posteriori as po
 from posteriori import methods
@@ -17,7 +18,6 @@ from posteriori.operators import matrix
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-F64 = torch.float64
 EYE = torch.eye(6, dtype=F64)
 ROOT = math.sqrt
 WEIGHTS = {

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import bed
-from test_variational_flow import fitted, two_modes
+from cases import bed, two_modes
+from reference import F64
+from variational import fitted
 
 import posteriori as po
 from posteriori import methods
 from posteriori.evaluation import summary
 from posteriori.operators import matrix
 from posteriori.priors import log_density as densities
-
-F64 = torch.float64
 
 
 class Given:
