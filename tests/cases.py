@@ -425,6 +425,8 @@ METHODS = {
     "DDSMC published": methods.DDSMC.published(),
     "DDSMC ode": methods.DDSMC(particles=4, eta=0.0, centre="ode", ode_steps=3),
 }
+# Those whose rows are on their own.
+SINGLE = [name for name, method in METHODS.items() if method.group == 1]
 
 
 # LAWS ON GAUSSIAN POSTERIORS ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from posteriori import grid as grids
 from posteriori.evaluation import exact_posterior, gaussian_kl
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
+from posteriori.sample import Job
 
 REPOSITORY = Path(__file__).parents[1]
 F64 = torch.float64
@@ -127,3 +128,15 @@ def drive(post, method, groups, levels, seed=0):
             state, info = method.step(post, state, sigma, s, rng)
             infos.append(info)
     return state, infos
+
+
+def watched(monkeypatch):
+    """The rows of each step that is done."""
+    rows, advance = [], Job.advance
+
+    def advanced(self, post, batch, counter):
+        rows.append(batch.groups)
+        advance(self, post, batch, counter)
+
+    monkeypatch.setattr(Job, "advance", advanced)
+    return rows

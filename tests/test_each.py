@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from cases import METHODS, POSTERIORS, bed, picture
+from cases import METHODS, POSTERIORS, SINGLE, bed, picture
+from reference import watched
 
 import posteriori as po
 from posteriori.methods import DDRM, DPS, MMPS, SITCOM, TDS, Unconditional
@@ -16,24 +17,10 @@ from posteriori.rng import Streams
 from posteriori.run import read_json
 from posteriori.sample import Job
 
-SINGLE = [name for name, method in METHODS.items() if method.group == 1]
-
 
 def several(post, count=3):
     """Measurements by the instrument of a posterior, each twice as large as the one before."""
     return [replace(post.given, y=post.given.y * 2.0**j) for j in range(count)]
-
-
-def watched(monkeypatch):
-    """The rows of each step that is done."""
-    rows, advance = [], Job.advance
-
-    def advanced(self, post, batch, counter):
-        rows.append(batch.groups)
-        advance(self, post, batch, counter)
-
-    monkeypatch.setattr(Job, "advance", advanced)
-    return rows
 
 
 @pytest.mark.parametrize("kind", POSTERIORS)

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import METHODS, picture
-from reference import F64
-from test_each import SINGLE, watched
+from cases import METHODS, SINGLE, picture
+from reference import F64, watched
 
 import posteriori as po
 from posteriori.linalg import dot
