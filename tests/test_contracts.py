@@ -38,8 +38,11 @@ def test_method(name, kind, dtype):
         with pytest.raises(ValueError, match=type(method).__name__):
             po.sample(post, method, steps=2)
         return
-    # Claims have a sweep of their own, see test_claims. A step between two levels, and on the first posterior a second, has all there is.
-    check_method(method, post, steps=3 if kind == "general" else 2, claims=False)
+    # A step between two levels, and on the first posterior a second, has all there is. Steps so wide magnify rounding, which in single
+    # precision would be taken for rows that influence each other.
+    steps = 4 if dtype == torch.float32 else 3 if kind == "general" else 2
+    # Claims have a sweep of their own, see test_claims.
+    check_method(method, post, steps=steps, claims=False)
 
 
 def test_every_method_accepts_some_posterior():
