@@ -1,10 +1,14 @@
-"""Whether many calls of the denoiser buy anything: DAPS and PnP-DM with about 100 and with about 1000 of them on photographs.
+"""Whether many calls of the denoiser buy anything: DAPS and PnP-DM with about 100 and with about
+1000 of them on photographs.
 
-    python benchmarks/calls.py [--methods DAPS "DAPS ode" PnPDM] [--problems blur downsample box random] [--n 16] [--autocast bfloat16]
+    python benchmarks/calls.py [--methods DAPS "DAPS ode" PnPDM] [--problems blur downsample box
+        random] [--n 16] [--autocast bfloat16]
 
-The two photographs and the problems are those of ``posteriori bench images``; PnP-DM has four levels for its prior's run, so that a hundred
-calls are 33 rounds. Printed are, for each, the PSNR of one sample as the mean over n with its standard error, the PSNR of the mean of the
-n, and chi-square of a sample. What fills a hidden box differs from sample to sample by several dB: one sample of each compares nothing.
+The two photographs and the problems are those of ``posteriori bench images``; PnP-DM has four
+levels for its prior's run, so that a hundred calls are 33 rounds. Printed are, for each, the PSNR
+of one sample as the mean over n with its standard error, the PSNR of the mean of the n, and
+chi-square of a sample. What fills a hidden box differs from sample to sample by several dB: one
+sample of each compares nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +25,23 @@ PLAN = {
     "DAPS ode": (po.methods.DAPS("ode", ode_steps=5), (20, 200)),
     "PnPDM": (po.methods.PnPDM(prior_steps=4), (33, 333)),
 }
-HEADS = ("method", "problem", "photograph", "calls", "PSNR of a sample", "its standard error", "PSNR of the mean", "chi2", "s")
+HEADS = (
+    "method",
+    "problem",
+    "photograph",
+    "calls",
+    "PSNR of a sample",
+    "its standard error",
+    "PSNR of the mean",
+    "chi2",
+    "s",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--methods", nargs="*", choices=[*PLAN], default=[*PLAN])
     parser.add_argument("--problems", nargs="*", choices=[*PROBLEMS], default=[*PROBLEMS])
     parser.add_argument("--n", type=int, default=16)
@@ -34,15 +50,37 @@ def main() -> None:
     args = parser.parse_args()
     prior = po.priors.photos(autocast=args.autocast)
     print("| " + " | ".join(HEADS) + " |\n|---|---|---" + "|---:" * (len(HEADS) - 3) + "|")
-    for name, problem, image in ((m, p, i) for m in args.methods for p in args.problems for i in PHOTOGRAPHS):
+    for name, problem, image in (
+        (m, p, i) for m in args.methods for p in args.problems for i in PHOTOGRAPHS
+    ):
         about, (method, lengths) = scene(image, problem, args.side), PLAN[name]
         for steps in lengths:
             run = po.sample(po.Posterior(prior, about.given), method, n=args.n, steps=steps, seed=0)
             x, truth = run.samples, about.truth[None]
-            each, whole = psnr(x, truth.expand_as(x), 1.0), float(psnr(x.mean(0, keepdim=True), truth, 1.0))
-            numbers = (f"{each.mean():.2f}", f"{each.std() / args.n**0.5:.2f}", f"{whole:.2f}", f"{about.given.chi2(x).mean():.3f}")
+            each, whole = (
+                psnr(x, truth.expand_as(x), 1.0),
+                float(psnr(x.mean(0, keepdim=True), truth, 1.0)),
+            )
+            numbers = (
+                f"{each.mean():.2f}",
+                f"{each.std() / args.n**0.5:.2f}",
+                f"{whole:.2f}",
+                f"{about.given.chi2(x).mean():.3f}",
+            )
             print(
-                "| " + " | ".join((name, problem, image, f"{run.counts['denoiser']:g}", *numbers, f"{run.seconds:.0f}")) + " |", flush=True
+                "| "
+                + " | ".join(
+                    (
+                        name,
+                        problem,
+                        image,
+                        f"{run.counts['denoiser']:g}",
+                        *numbers,
+                        f"{run.seconds:.0f}",
+                    )
+                )
+                + " |",
+                flush=True,
             )
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/each.py [--measurements 256] [--steps 20] [--own]
 
-Patches of 8 x 8 under a mixture prior, every second pixel measured, with --own through a mask of its own for each; one sample of each.
-Seconds of the processor, and their ratio.
+Patches of 8 x 8 under a mixture prior, every second pixel measured, with --own through a mask of
+its own for each; one sample of each. Seconds of the processor, and their ratio.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import posteriori as po
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measurements", type=int, default=256, help="how many (default: 256)")
-    parser.add_argument("--steps", type=int, default=20, help="noise levels of each run (default: 20)")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="noise levels of each run (default: 20)"
+    )
     parser.add_argument("--own", action="store_true", help="a mask of its own for each measurement")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -28,21 +30,36 @@ def main() -> None:
     means = torch.randn(5, 64, generator=generator)
     prior = po.priors.GaussianMixture(torch.ones(5), means, 0.2, shape=(1, 8, 8))
     count, law = asked.measurements, po.noise.Gaussian(0.1)
-    masks = [po.operators.Mask(po.operators.random_mask((8, 8), 0.5, j), (1, 8, 8)) for j in range(count if asked.own else 1)]
+    masks = [
+        po.operators.Mask(po.operators.random_mask((8, 8), 0.5, j), (1, 8, 8))
+        for j in range(count if asked.own else 1)
+    ]
     likes = []
     for j, x in enumerate(prior.sample(count, seed=1)):
         A = masks[j % len(masks)]
-        likes.append(po.Likelihood(A(x[None])[0] + 0.1 * torch.randn(A.out_shape, generator=generator), A, law))
+        likes.append(
+            po.Likelihood(
+                A(x[None])[0] + 0.1 * torch.randn(A.out_shape, generator=generator), A, law
+            )
+        )
     print(f"{asked.measurements} measurements, {asked.steps} steps; seconds of the processor")
     for method in (po.methods.DPS(), po.methods.MMPS(), po.methods.DiffPIR(), po.methods.DDRM()):
         began = time.process_time()
         each = po.sample_each(prior, likes, method, steps=asked.steps)
         middle = time.process_time()
-        alone = [po.sample(po.Posterior(prior, like), method, steps=asked.steps, seed=j) for j, like in enumerate(likes)]
+        alone = [
+            po.sample(po.Posterior(prior, like), method, steps=asked.steps, seed=j)
+            for j, like in enumerate(likes)
+        ]
         ended = time.process_time()
-        gap = max(float((a.samples - b.samples).abs().max()) for a, b in zip(each, alone, strict=True))
+        gap = max(
+            float((a.samples - b.samples).abs().max()) for a, b in zip(each, alone, strict=True)
+        )
         together, loop = middle - began, ended - middle
-        print(f"{type(method).__name__:8s} {together:7.2f} {loop:7.2f}  1/{loop / together:.1f}  samples differ by {gap:.1g}")
+        print(
+            f"{type(method).__name__:8s} {together:7.2f} {loop:7.2f}  1/{loop / together:.1f}  "
+            f"samples differ by {gap:.1g}"
+        )
 
 
 if __name__ == "__main__":

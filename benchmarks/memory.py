@@ -1,10 +1,13 @@
-"""What a cloud of images costs in memory: 256 particles of 3x64x64, two levels, all at once and by the default ``chunk``.
+"""What a cloud of images costs in memory: 256 particles of 3x64x64, two levels, all at once and by
+the default ``chunk``.
 
-    python benchmarks/memory.py [--prior conv | photos] [--particles 256] [--methods Bootstrap TDS ...]
+    python benchmarks/memory.py [--prior conv | photos] [--particles 256] [--methods Bootstrap TDS
+        ...]
 
-Each run has a process of its own; printed is by how much its peak resident memory grew during the run, in MiB, beside that of one batch of
-the cloud's images. "conv" is a network of two convolutions with 32 channels, whose graph holds about 22 numbers for each of an image's;
-"photos" the shipped prior, with several hundred: 256 images at once then need 6 GiB.
+Each run has a process of its own; printed is by how much its peak resident memory grew during the
+run, in MiB, beside that of one batch of the cloud's images. "conv" is a network of two convolutions
+with 32 channels, whose graph holds about 22 numbers for each of an image's; "photos" the shipped
+prior, with several hundred: 256 images at once then need 6 GiB.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ class Conv(Prior):
     def __init__(self) -> None:
         super().__init__(SIZE, variance=0.25, sigma_max=20.0, sigma_min=0.01, max_std=5.0)
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 3, 3, padding=1)).requires_grad_(False)
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 3, 3, padding=1)
+        ).requires_grad_(False)
 
     def denoise(self, x, sigma):
         c = 0.25 / (0.25 + sigma**2)
@@ -53,10 +58,14 @@ def peak() -> float:
 
 
 def growth(name: str, prior: Prior, particles: int, chunk: int | None) -> float:
-    """MiB by which the peak grows during one run; a run of one row at a time before it has loaded what is loaded once."""
+    """MiB by which the peak grows during one run; a run of one row at a time before it has loaded
+    what is loaded once."""
     seen = torch.zeros(SIZE, dtype=torch.bool)
     seen[0, 10, 20] = seen[2, 40, 50] = True
-    post = po.Posterior(prior, po.Likelihood(torch.tensor([0.3, -0.2]), po.operators.Mask(seen), po.noise.Gaussian(0.2)))
+    post = po.Posterior(
+        prior,
+        po.Likelihood(torch.tensor([0.3, -0.2]), po.operators.Mask(seen), po.noise.Gaussian(0.2)),
+    )
     levels = torch.tensor([1.0, 0.5, 0.0])
     po.sample(post, METHODS[name](2, 1), n=2, grid=levels)
     before = peak()
@@ -65,20 +74,47 @@ def growth(name: str, prior: Prior, particles: int, chunk: int | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prior", choices=["conv", "photos"], default="conv")
     parser.add_argument("--particles", type=int, default=256)
     parser.add_argument("--methods", nargs="*", default=[*METHODS], choices=[*METHODS])
-    parser.add_argument("--one", choices=["whole", "chunks"], help="measure one method in this process")
+    parser.add_argument(
+        "--one", choices=["whole", "chunks"], help="measure one method in this process"
+    )
     args = parser.parse_args()
     if args.one:
         prior = po.priors.photos() if args.prior == "photos" else Conv()
-        print(growth(args.methods[0], prior, args.particles, args.particles if args.one == "whole" else None))
+        print(
+            growth(
+                args.methods[0],
+                prior,
+                args.particles,
+                args.particles if args.one == "whole" else None,
+            )
+        )
         return
-    print(f"images of the cloud: {args.particles * 3 * 64 * 64 * 4 / 2**20:.0f} MiB\n{'method':12} {'at once':>9} {'chunks':>9}")
+    print(
+        f"images of the cloud: {args.particles * 3 * 64 * 64 * 4 / 2**20:.0f} MiB\n{'method':12} "
+        f"{'at once':>9} {'chunks':>9}"
+    )
     for name in args.methods:
-        command = [sys.executable, __file__, "--prior", args.prior, "--particles", str(args.particles), "--methods", name, "--one"]
-        found = [subprocess.run([*command, way], check=True, capture_output=True, text=True).stdout for way in ("whole", "chunks")]
+        command = [
+            sys.executable,
+            __file__,
+            "--prior",
+            args.prior,
+            "--particles",
+            str(args.particles),
+            "--methods",
+            name,
+            "--one",
+        ]
+        found = [
+            subprocess.run([*command, way], check=True, capture_output=True, text=True).stdout
+            for way in ("whole", "chunks")
+        ]
         print(f"{name:12} {float(found[0]):9.0f} {float(found[1]):9.0f}", flush=True)
 
 

@@ -1,8 +1,10 @@
-"""What the driver costs: time per DPS step over a hand-written torch loop that does the same arithmetic.
+"""What the driver costs: time per DPS step over a hand-written torch loop that does the same
+arithmetic.
 
     python benchmarks/overhead.py
 
-Both loops alternate in one process, so that a busy machine slows both. Printed is the ratio of their median times per step.
+Both loops alternate in one process, so that a busy machine slows both. Printed is the ratio of
+their median times per step.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class TinyConv(Prior):
     def __init__(self) -> None:
         super().__init__(SIZE, variance=0.25, sigma_max=20.0, sigma_min=0.01)
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1)).requires_grad_(False)
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1)
+        ).requires_grad_(False)
 
     def denoise(self, x, sigma):
         c = 0.25 / (0.25 + sigma**2)
@@ -45,7 +49,8 @@ class TinyConv(Prior):
 
 
 def by_hand(denoise, y, levels, batch):
-    """DPS with the bounded weight, ancestral sampling and 2x2 averaging, as one would write it in a notebook."""
+    """DPS with the bounded weight, ancestral sampling and 2x2 averaging, as one would write it in a
+    notebook."""
     x = levels[0] * torch.randn(batch, *SIZE)
     for sigma, s in itertools.pairwise(levels):
         x = x.requires_grad_()
@@ -80,7 +85,11 @@ def measure(prior: Prior, batch: int) -> tuple[float, float, float]:
             if k >= 2:
                 times[name].append(1e3 * (time.perf_counter() - began) / STEPS)
     hand, driven = (statistics.median(times[name]) for name in ("hand", "driven"))
-    return hand, driven, statistics.median(d / h for d, h in zip(times["driven"], times["hand"], strict=True))
+    return (
+        hand,
+        driven,
+        statistics.median(d / h for d, h in zip(times["driven"], times["hand"], strict=True)),
+    )
 
 
 def main() -> None:

@@ -2,10 +2,12 @@
 
     python benchmarks/photos.py FOLDER [--count 12] [--n 4] [--methods MMPS PiGDM ...]
 
-FOLDER holds photographs (the figures in the docs are for the first 12 files of BSDS500's ``val`` by name). Of each, the central 256x256
-is used. Printed are: the PSNR of denoising at 25/255 and 50/255, and for Gaussian blur (std 2, circular) with noise 0.02, per method (with
-the settings and steps of ``posteriori demo``), the PSNR of one sample and of the mean of n, chi-square, calls and seconds, beside the
-Wiener filter with the true kernel, a 1/f^2 spectrum and the strength that suits each photograph best.
+FOLDER holds photographs (the figures in the docs are for the first 12 files of BSDS500's ``val`` by
+name). Of each, the central 256x256 is used. Printed are: the PSNR of denoising at 25/255 and
+50/255, and for Gaussian blur (std 2, circular) with noise 0.02, per method (with the settings and
+steps of ``posteriori demo``), the PSNR of one sample and of the mean of n, chi-square, calls and
+seconds, beside the Wiener filter with the true kernel, a 1/f^2 spectrum and the strength that suits
+each photograph best.
 """
 
 from __future__ import annotations
@@ -40,16 +42,26 @@ def denoising(prior, images, level) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prior", type=Path, help="a saved prior; the shipped one by default")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--n", type=int, default=4)
-    parser.add_argument("--methods", nargs="*", default=[type(method).__name__ for method, _ in DEMO_PLAN])
+    parser.add_argument(
+        "--methods", nargs="*", default=[type(method).__name__ for method, _ in DEMO_PLAN]
+    )
     args = parser.parse_args()
-    files = sorted(f for f in args.folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))[: args.count]
+    files = sorted(f for f in args.folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))[
+        : args.count
+    ]
     images = [centre(f) for f in files]
-    prior = po.priors.from_pretrained(args.prior, autocast="bfloat16") if args.prior else po.priors.photos(autocast="bfloat16")
+    prior = (
+        po.priors.from_pretrained(args.prior, autocast="bfloat16")
+        if args.prior
+        else po.priors.photos(autocast="bfloat16")
+    )
     print(f"{len(images)} photographs, 256x256")
     for level in (25, 50):
         print(f"denoising at sigma {level}/255: {denoising(prior, images, level):.2f} dB")
@@ -60,7 +72,10 @@ def main() -> None:
     wiener = [best_wiener(y, kernel, 0.02, image)[2] for y, image in zip(ys, images, strict=True)]
     base = sum(wiener) / len(wiener)
     print(f"\nblur std 2, noise 0.02, mean of {args.n}; best Wiener {base:.2f} dB")
-    print(f"{'method':10} {'one':>7} {'mean':>7} {'gain one':>9} {'gain mean':>10} {'chi2':>6} {'D':>5} {'VJP':>5} {'s/sample':>9}")
+    print(
+        f"{'method':10} {'one':>7} {'mean':>7} {'gain one':>9} {'gain mean':>10} {'chi2':>6} "
+        f"{'D':>5} {'VJP':>5} {'s/sample':>9}"
+    )
     for method, steps in DEMO_PLAN:
         if type(method).__name__ not in args.methods:
             continue
@@ -68,14 +83,28 @@ def main() -> None:
         for y, image in zip(ys, images, strict=True):
             post = po.Posterior(prior, po.Likelihood(y, A, noise, range=(0, 1)))
             began = time.perf_counter()
-            run = po.sample(post, method, n=args.n, grid=po.grid.karras(steps, TOP, BOTTOM), batch=1)
+            run = po.sample(
+                post, method, n=args.n, grid=po.grid.karras(steps, TOP, BOTTOM), batch=1
+            )
             seconds = (time.perf_counter() - began) / args.n
             one = float(psnr(run.samples, image[None], 1.0).mean())
             mean = float(psnr(run.mean[None], image[None], 1.0))
-            rows.append((one, mean, float(post.given.chi2(run.samples).mean()), run.counts["denoiser"], run.counts["vjp"], seconds))
-        one, mean, chi2, denoiser, vjp, seconds = (sum(column) / len(column) for column in zip(*rows, strict=True))
+            rows.append(
+                (
+                    one,
+                    mean,
+                    float(post.given.chi2(run.samples).mean()),
+                    run.counts["denoiser"],
+                    run.counts["vjp"],
+                    seconds,
+                )
+            )
+        one, mean, chi2, denoiser, vjp, seconds = (
+            sum(column) / len(column) for column in zip(*rows, strict=True)
+        )
         print(
-            f"{label:10} {one:7.2f} {mean:7.2f} {one - base:9.2f} {mean - base:10.2f} {chi2:6.2f} {denoiser:5.0f} {vjp:5.0f} {seconds:9.2f}"
+            f"{label:10} {one:7.2f} {mean:7.2f} {one - base:9.2f} {mean - base:10.2f} {chi2:6.2f} "
+            f"{denoiser:5.0f} {vjp:5.0f} {seconds:9.2f}"
         )
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/published.py [--methods DAPS DPS ...] [--out docs/results/published.md]
 
-A crop of 64 x 64 pixels (the astronaut of ``posteriori bench images``), blurred by a Gaussian of two pixels with a circular border; prior
-"photos", one sample, seed 0. The noise is 0.025 of [0, 1], which is the 0.05 of [-1, 1] of most of the papers, and for two methods twice
-that. Rows that the JSON file beside the page holds already are not measured again.
+A crop of 64 x 64 pixels (the astronaut of ``posteriori bench images``), blurred by a Gaussian of
+two pixels with a circular border; prior "photos", one sample, seed 0. The noise is 0.025 of [0, 1],
+which is the 0.05 of [-1, 1] of most of the papers, and for two methods twice that. Rows that the
+JSON file beside the page holds already are not measured again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import time
 from pathlib import Path
 
 import posteriori as po
+from posteriori.diagnostics import quiet
 from posteriori.evaluation import psnr, ssim
-from posteriori.flags import quiet
 from posteriori.methods import courses
-from posteriori.problems import simulate
+from posteriori.problem_file import simulate
 from posteriori.tasks.photographs import photograph
 
 SIDE, DEFAULT_STEPS = 64, 100
@@ -28,7 +29,22 @@ BOTH = ("DAPS", "PiGDM")
 # Other numbers of steps that the paper reports.
 MORE = {"PiGDM": (100,)}
 # Cheap enough for one page.
-NAMES = ("DAPS", "PiGDM", "DPS", "DiffPIR", "DDRM", "DDNM", "DDS", "DSG", "DCDP", "MMPS", "Peng", "DMPS", "REDDiff", "SITCOM")
+NAMES = (
+    "DAPS",
+    "PiGDM",
+    "DPS",
+    "DiffPIR",
+    "DDRM",
+    "DDNM",
+    "DDS",
+    "DSG",
+    "DCDP",
+    "MMPS",
+    "Peng",
+    "DMPS",
+    "REDDiff",
+    "SITCOM",
+)
 
 
 def cells(names):
@@ -68,12 +84,16 @@ def measure(name, setting, steps, sigma):
 
 
 def table(rows, sigma):
-    lines = ["| method | setting | steps | PSNR | SSIM | chi2 | denoiser | VJP | operator | s |", "|---|---|---:" + "|---:" * 7 + "|"]
+    lines = [
+        "| method | setting | steps | PSNR | SSIM | chi2 | denoiser | VJP | operator | s |",
+        "|---|---|---:" + "|---:" * 7 + "|",
+    ]
     for r in rows:
         if r["sigma"] == sigma:
             counts = f"{r['denoiser']:g} | {r['vjp']:g} | {r['operator']:g} | {r['seconds']:.0f}"
             lines.append(
-                f"| {r['method']} | {r['setting']} | {r['steps']} | {r['psnr']:.2f} | {r['ssim']:.3f} | {r['chi2']:.3g} | {counts} |"
+                f"| {r['method']} | {r['setting']} | {r['steps']} | {r['psnr']:.2f} | "
+                f"{r['ssim']:.3f} | {r['chi2']:.3g} | {counts} |"
             )
     return "\n".join(lines)
 
@@ -95,9 +115,19 @@ def main():
     rows.sort(key=lambda r: order.get(tuple(r[k] for k in keys), len(order)))
     place.write_text(json.dumps(rows, indent=1) + "\n")
     parts = [f"Noise {sigma:g} of [0, 1]:\n\n{table(rows, sigma)}\n" for sigma in SIGMAS]
-    text = args.out.read_text() if args.out.exists() else "# Published settings\n\n<!-- rows -->\n<!-- end -->\n"
+    text = (
+        args.out.read_text()
+        if args.out.exists()
+        else "# Published settings\n\n<!-- rows -->\n<!-- end -->\n"
+    )
     head, _, rest = text.partition("<!-- rows -->")
-    args.out.write_text(head + "<!-- rows -->\n\n" + "\n".join(parts) + "\n<!-- end -->" + rest.partition("<!-- end -->")[2])
+    args.out.write_text(
+        head
+        + "<!-- rows -->\n\n"
+        + "\n".join(parts)
+        + "\n<!-- end -->"
+        + rest.partition("<!-- end -->")[2]
+    )
 
 
 if __name__ == "__main__":

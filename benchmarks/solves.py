@@ -1,10 +1,12 @@
-"""What a preconditioner saves: operator calls and seconds of whole runs, with it and without it, in one process.
+"""What a preconditioner saves: operator calls and seconds of whole runs, with it and without it, in
+one process.
 
     python benchmarks/solves.py             (a photograph of 96 x 100 pixels)
     python benchmarks/solves.py --full      (1440 x 1500)
 
-Every run is done twice, with the same operator, seeds and levels; the first time the operator says that it knows no preconditioner. The
-prior is the closed form of white images, so that next to nothing but the solves is measured.
+Every run is done twice, with the same operator, seeds and levels; the first time the operator says
+that it knows no preconditioner. The prior is the closed form of white images, so that next to
+nothing but the solves is measured.
 """
 
 from __future__ import annotations
@@ -51,13 +53,23 @@ class Unaided(CountedLinearOperator):
 
 
 def run(
-    kind: type[CountedLinearOperator], A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int, prior: Prior | None
+    kind: type[CountedLinearOperator],
+    A: po.operators.LinearOperator,
+    x: Tensor,
+    sigma: float,
+    method: Any,
+    steps: int,
+    prior: Prior | None,
 ) -> str:
-    """Operator calls for one sample and seconds; where the run stops in between, those up to there."""
+    """Operator calls for one sample and seconds; where the run stops in between, those up to
+    there."""
     counter, y = Counter(), A(x)[0]
     y = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     post = po.Posterior(
-        prior or White(A.in_shape), po.Likelihood(y, kind(A, counter), po.noise.Gaussian(sigma), range=prior and prior.range, check=False)
+        prior or White(A.in_shape),
+        po.Likelihood(
+            y, kind(A, counter), po.noise.Gaussian(sigma), range=prior and prior.range, check=False
+        ),
     )
     began, end = time.perf_counter(), ""
     try:
@@ -67,8 +79,18 @@ def run(
     return f"{counter.calls['operator']:6d} calls {time.perf_counter() - began:7.1f} s{end}"
 
 
-def show(name: str, A: po.operators.LinearOperator, x: Tensor, sigma: float, method: Any, steps: int, prior: Prior | None = None) -> None:
-    before, after = (run(kind, A, x, sigma, method, steps, prior) for kind in (Unaided, CountedLinearOperator))
+def show(
+    name: str,
+    A: po.operators.LinearOperator,
+    x: Tensor,
+    sigma: float,
+    method: Any,
+    steps: int,
+    prior: Prior | None = None,
+) -> None:
+    before, after = (
+        run(kind, A, x, sigma, method, steps, prior) for kind in (Unaided, CountedLinearOperator)
+    )
     print(f"{name:32s} {after}   without: {before}", flush=True)
 
 
@@ -91,7 +113,15 @@ def main() -> None:
     # The covariance of the shipped prior's error, by colour and frequency.
     for boundary in ("circular", "reflect", "zero"):
         A = po.operators.Blur(kernel, (3, H, W), boundary=boundary)
-        show(f"{boundary} {H} x {W} DiffPIR, photos", A, photo, 0.04, po.methods.DiffPIR(), 4, po.priors.photos())
+        show(
+            f"{boundary} {H} x {W} DiffPIR, photos",
+            A,
+            photo,
+            0.04,
+            po.methods.DiffPIR(),
+            4,
+            po.priors.photos(),
+        )
 
 
 if __name__ == "__main__":

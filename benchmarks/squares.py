@@ -32,7 +32,17 @@ def crops(x: Tensor) -> Iterator[Tensor]:
 def packaged() -> Iterator[Tensor]:
     """The photographs of this package and of scikit-image."""
     yield po.measurements.read_image(COFFEE)[0].double()
-    for load in (data.astronaut, data.camera, data.chelsea, data.coins, data.rocket, data.moon, data.grass, data.gravel, data.brick):
+    for load in (
+        data.astronaut,
+        data.camera,
+        data.chelsea,
+        data.coins,
+        data.rocket,
+        data.moon,
+        data.grass,
+        data.gravel,
+        data.brick,
+    ):
         pixels = load()
         yield torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy()).double() / 255
 

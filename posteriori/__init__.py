@@ -1,49 +1,75 @@
 """posteriori: draw samples of what could have been there, given what was measured.
 
-A measurement y, an operator A and a noise law make a ``Likelihood``; a denoiser makes a prior; the two make a ``Posterior``; a method
-turns it into a ``Run``.
+A measurement y, an operator A and a noise law make a ``Likelihood``; a denoiser makes a prior; the
+two make a ``Posterior``; a method turns it into a ``Run``.
 
-Names are imported when they are first used: the command line answers ``--help`` without waiting for torch.
+Names are imported when they are first used: the command line answers ``--help`` without waiting for
+torch.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posteriori import evaluation, grid, measurements, methods, noise, operators, priors, problems, report, rng, shards, testing
-    from posteriori.flags import RunWarning
+    from posteriori import (
+        evaluation,
+        grid,
+        measurements,
+        methods,
+        noise,
+        operators,
+        priors,
+        problem_file,
+        report,
+        rng,
+        shards,
+        testing,
+    )
+    from posteriori.diagnostics import RunWarning
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
 
     __version__: str
+    from posteriori.driver import sample
     from posteriori.each import sample_each
-    from posteriori.sample import sample
 
-ROOMS = ("evaluation", "grid", "measurements", "methods", "noise", "operators", "priors", "problems", "report", "rng", "shards", "testing")
+ROOMS = (
+    "evaluation",
+    "grid",
+    "measurements",
+    "methods",
+    "noise",
+    "operators",
+    "priors",
+    "problem_file",
+    "report",
+    "rng",
+    "shards",
+    "testing",
+)
 HOMES = {
     "Likelihood": "likelihood",
     "Posterior": "likelihood",
     "Run": "run",
-    "RunWarning": "flags",
+    "RunWarning": "diagnostics",
     "Status": "run",
-    "sample": "sample",
+    "sample": "driver",
     "sample_each": "each",
 }
 
 # Where names live that people look for at the top.
-ELSEWHERE = {
+_ELSEWHERE = {
     "Gaussian": "posteriori.noise.Gaussian (the noise) or posteriori.priors.Gaussian (the prior)",
     "Poisson": "posteriori.noise.Poisson",
     "Prior": "posteriori.priors.Prior",
     "Operator": "posteriori.operators.Operator",
     "Method": "posteriori.methods.Method",
     "load": "posteriori.Run.load(folder)",
-    "solve": "posteriori.sample(posterior, method), or `posteriori solve problem.yaml` on the command line",
+    "solve": "posteriori.sample(posterior, method), or `posteriori solve problem.yaml` on the "
+    "command line",
 }
 
 __all__ = [
@@ -59,7 +85,7 @@ __all__ = [
     "noise",
     "operators",
     "priors",
-    "problems",
+    "problem_file",
     "report",
     "rng",
     "sample",
@@ -67,16 +93,6 @@ __all__ = [
     "shards",
     "testing",
 ]
-
-
-class _Package(ModuleType):
-    """Python sets a submodule as an attribute of its package: here ``posteriori.sample`` stays the function of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.sample if name == "sample" and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
@@ -90,7 +106,7 @@ def __getattr__(name: str) -> Any:
         return version("posteriori")
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise import_module(f"{__name__}.settings").absent(__name__, name, __all__, ELSEWHERE)
+    raise import_module(f"{__name__}.settings").absent(__name__, name, __all__, _ELSEWHERE)
 
 
 def __dir__() -> list[str]:

@@ -126,7 +126,8 @@ class Pair:
     names: of the parts, in order. parts: the chart of each, from its prior's coordinates to the
     user's. units: of each, > 0; a noise level sigma of u is one of units_i sigma in part i.
 
-    A takes x packed, (B, d). An A that says of what its images consist (``in_parts``) must have these,
+    A takes x packed, (B, d). An A that says of what its images consist (``in_parts``) must have
+    these,
     by name, shape and order. Raises ``ValueError`` otherwise.
     """
 
@@ -161,7 +162,10 @@ class Pair:
 
     def push(self, u: Tensor) -> dict[str, Tensor]:
         inner = unpack(u, self.shapes)
-        return {name: part.push(unit * inner[name]) for name, part, unit in zip(self.names, self.parts, self.units, strict=True)}
+        return {
+            name: part.push(unit * inner[name])
+            for name, part, unit in zip(self.names, self.parts, self.units, strict=True)
+        }
 
     def pull(self, likelihood: Likelihood) -> Likelihood:
         A, y, (a, b) = likelihood.A, likelihood.y, self.straight

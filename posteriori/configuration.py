@@ -1,4 +1,5 @@
-"""What a run was started with: everything that tells two runs apart, and what is said when they are not the same."""
+"""What a run was started with: everything that tells two runs apart, and what is said when they are
+not the same."""
 
 from __future__ import annotations
 
@@ -16,14 +17,18 @@ from posteriori import grid as grids
 from posteriori import identity
 from posteriori.likelihood import Posterior
 from posteriori.methods import courses
-from posteriori.methods.base import Method, settings
+from posteriori.methods.base import Method, method_settings
 
-# What may differ between a run and its completion: it does not enter the samples, or follows from the rest.
-FREE = ("threads", "levels", "grid", "pilot", "published")
+# What may differ between a run and its completion: it does not enter the samples, or follows from
+# the rest.
+FREE_SETTINGS = ("threads", "levels", "grid", "pilot", "published")
 
 
-def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: int, steps: int) -> dict[str, Any]:
-    """Plain JSON values. ``identity`` holds what prior, operator, noise, measurement and method are by content."""
+def describe(
+    post: Posterior, method: Method[Any], *, n: int, first: int, seed: int, steps: int
+) -> dict[str, Any]:
+    """Plain JSON values. ``identity`` holds what prior, operator, noise, measurement and method are
+    by content."""
     given, inner = post.given, post.likelihood
     levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
     framed = {} if given.frame is None else {"frame": [list(span) for span in given.frame]}
@@ -32,7 +37,7 @@ def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: 
         | _parts(post)
         | {
             "method": type(method).__name__,
-            "settings": settings(method),
+            "settings": method_settings(method),
             "prior": type(post.prior).__name__,
             "prior_range": post.prior.range,
             "operator": type(given.A).__name__,
@@ -52,10 +57,14 @@ def describe(post: Posterior, method: Method[Any], *, n: int, first: int, seed: 
             "first": first,
             "seed": seed,
             "steps": steps,
-            "published": courses.record(method),
+            "published": courses.course_record(method),
             "dtype": str(given.y.dtype).removeprefix("torch."),
             "device": str(given.y.device),
-            "versions": {"posteriori": version("posteriori"), "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "posteriori": version("posteriori"),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
             "threads": torch.get_num_threads(),
         }
     )
@@ -71,14 +80,23 @@ def _parts(post: Posterior) -> dict[str, Any]:
 
 
 def check_same(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ``ValueError`` naming where the configuration of a stored run differs from the one asked for."""
-    asked = {name: value for name, value in json.loads(json.dumps(now)).items() if name not in FREE}
-    stored = {name: value for name, value in then.items() if name not in FREE}
-    # What is said of prior, operator and method elsewhere is said again, in full, by their identity.
+    """Raise ``ValueError`` naming where the configuration of a stored run differs from the one
+    asked for."""
+    asked = {
+        name: value
+        for name, value in json.loads(json.dumps(now)).items()
+        if name not in FREE_SETTINGS
+    }
+    stored = {name: value for name, value in then.items() if name not in FREE_SETTINGS}
+    # What is said of prior, operator and method elsewhere is said again, in full, by their
+    # identity.
     found = list(identity.changes(stored, asked))
     if found:
         plain = [line.removeprefix("identity.") for line in found]
-        raise ValueError(f"the run in {folder} was started with other settings, so it cannot be resumed ({'; '.join(plain)[:600]})")
+        raise ValueError(
+            f"the run in {folder} was started with other settings, so it cannot be resumed "
+            f"({'; '.join(plain)[:600]})"
+        )
 
 
 def make_levels(
@@ -91,9 +109,12 @@ def make_levels(
         if own is not None:
             return own.to(device), None
         grid = "karras"
-    return grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder).to(device), grid
+    return grids.make(
+        grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder
+    ).to(device), grid
 
 
 def batch_rows(post: Posterior, method: Method[Any], n: int) -> int:
-    """Rows whose images hold about a million numbers together: large batches gain nothing beyond, and cost memory."""
+    """Rows whose images hold about a million numbers together: large batches gain nothing beyond,
+    and cost memory."""
     return min(-(-n // method.returned) * method.group, max(1, 2**20 // math.prod(post.shape)))

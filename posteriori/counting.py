@@ -1,6 +1,8 @@
-"""Counting what a run costs. The driver wraps prior and operator once per run, so that a method cannot forget to count.
+"""Counting what a run costs. The driver wraps prior and operator once per run, so that a method
+cannot forget to count.
 
-A call on a batch of B rows counts B; a run reports calls per sample. Closed-form solves through a spectrum are not operator calls.
+A call on a batch of B rows counts B; a run reports calls per sample. Closed-form solves through a
+spectrum are not operator calls.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ CALL_KINDS = ("denoiser", "vjp", "operator", "adjoint")
 
 
 class Counter:
-    """Row-calls of each kind so far, and what the denoiser was last given and gave, which tells who made the first non-finite number."""
+    """Row-calls of each kind so far, and what the denoiser was last given and gave, which tells who
+    made the first non-finite number."""
 
     def __init__(self) -> None:
         self.calls = dict.fromkeys(CALL_KINDS, 0)
@@ -60,7 +63,9 @@ class CountedPrior(Prior):
     def at(self, /, **leaves: Tensor) -> Prior:
         return CountedPrior(self.inner.at(**leaves), self.counter)
 
-    def _linearize_at(self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, dict[str, Pull]]:
+    def _linearize_at(
+        self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Pull]]:
         x0, pulls = super()._linearize_at(x, sigma, leaves)
 
         def counted(pull: Pull, u: Tensor) -> Tensor:
@@ -116,7 +121,8 @@ class CountedOperator(Operator):
         return y, counted
 
     def differential(self, x: Tensor) -> tuple[Tensor, Map, Map]:
-        # Built on the counted ``linearize``: one operator, one adjoint (to be transposed), then one operator for each push.
+        # Built on the counted ``linearize``: one operator, one adjoint (to be transposed), then one
+        # operator for each push.
         y, push, pull = super().differential(x)
 
         def counted(v: Tensor) -> Tensor:
@@ -161,9 +167,14 @@ class CountedLinearOperator(LinearOperator):
 
 
 def counted(post: Posterior, counter: Counter) -> Posterior:
-    """The posterior with its prior and operator wrapped, which keeps what is asked of it once a run."""
+    """The posterior with its prior and operator wrapped, which keeps what is asked of it once a
+    run."""
     A = post.likelihood.A
-    wrapped = CountedLinearOperator(A, counter) if isinstance(A, LinearOperator) else CountedOperator(A, counter)
+    wrapped = (
+        CountedLinearOperator(A, counter)
+        if isinstance(A, LinearOperator)
+        else CountedOperator(A, counter)
+    )
     likelihood = replace(post.likelihood, A=wrapped, check=False)
     twin = object.__new__(Posterior)
     wrapped_prior = CountedPrior(post.prior, counter)

@@ -14,15 +14,15 @@ from posteriori import grid as grids
 from posteriori import identity
 from posteriori.configuration import batch_rows, describe
 from posteriori.counting import Counter
-from posteriori.flags import tell
-from posteriori.keeping import keep
+from posteriori.diagnostics import tell
+from posteriori.driver import Job, sample
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Method
 from posteriori.methods.courses import steps_of
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.priors.base import Prior
 from posteriori.run import Run, Status
-from posteriori.sample import Job, sample
+from posteriori.run_folder import keep
 from posteriori.several import Several
 
 
@@ -42,25 +42,39 @@ def sample_each(
     folder: str | Path | None = None,
     resume: bool = False,
 ) -> list[Run]:
-    """``n`` samples of p(x | y) for each of several measurements y: the run of each, in their order.
+    """``n`` samples of p(x | y) for each of several measurements y: the run of each, in their
+    order.
 
-    Run j is that of ``sample`` with the posterior of ``likelihoods[j]`` and the seed ``seed + j``, up to the rounding of batched
-    arithmetic; it costs less time where images are small, since rows of different measurements share a batch. They do where the
-    likelihoods hold one operator or alike ones, an equal Gaussian law, range and frame, and the method is one of this library whose rows
-    stand alone. Operators are alike that are linear, of one shape, and know a spectrum with the same singular values: masks with equally
-    many places, undersampled Fourier transforms with equally many frequencies. Others are drawn one after the other: methods with clouds,
-    of your own, or with a setting that needs a prior in closed form.
+    Run j is that of ``sample`` with the posterior of ``likelihoods[j]`` and the seed ``seed + j``,
+    up to the rounding of batched arithmetic; it costs less time where images are small, since rows
+    of different measurements share a batch. They do where the likelihoods hold one operator or
+    alike ones, an equal Gaussian law, range and frame, and the method is one of this library whose
+    rows stand alone. Operators are alike that are linear, of one shape, and know a spectrum with
+    the same singular values: masks with equally many places, undersampled Fourier transforms with
+    equally many frequencies. Others are drawn one after the other: methods with clouds, of your
+    own, or with a setting that needs a prior in closed form.
 
-    folder: each run is kept in a folder of its own in there, 00000 for the first, or with those it shares batches with. Other arguments
-    are those of ``sample``. A measurement of which every row diverged gives a run without samples and a warning, and costs the others
-    nothing. Raises ``ValueError`` as ``sample`` does, before the first call of the denoiser.
+    folder: each run is kept in a folder of its own in there, 00000 for the first, or with those it
+    shares batches with. Other arguments are those of ``sample``. A measurement of which every row
+    diverged gives a run without samples and a warning, and costs the others nothing. Raises
+    ``ValueError`` as ``sample`` does, before the first call of the denoiser.
     """
     if not likelihoods:
         raise ValueError("there is no likelihood to sample from")
-    how: dict[str, Any] = {"steps": steps_of(method, steps), "grid": grid, "progress": progress, "resume": resume}
+    how: dict[str, Any] = {
+        "steps": steps_of(method, steps),
+        "grid": grid,
+        "progress": progress,
+        "resume": resume,
+    }
     first = Posterior(prior, likelihoods[0]).at_work(device, dtype)
-    posts = [first, *(Posterior(first.prior, like).at_work(device, dtype) for like in likelihoods[1:])]
-    refusals = [f"measurement {j}: {why}" for j, post in enumerate(posts) if (why := method.refuses(post))]
+    posts = [
+        first,
+        *(Posterior(first.prior, like).at_work(device, dtype) for like in likelihoods[1:]),
+    ]
+    refusals = [
+        f"measurement {j}: {why}" for j, post in enumerate(posts) if (why := method.refuses(post))
+    ]
     if refusals:
         raise ValueError(refusals[0])
     runs: dict[int, Run] = {}
@@ -70,18 +84,26 @@ def sample_each(
         place = None if folder is None else Path(folder) / f"{which[0]:05d}"
         seeds = tuple(seed + j for j in which)
         if len(which) == 1:
-            runs[which[0]] = _single(some[0], method, n=n, seed=seeds[0], batch=batch, folder=place, **how)
+            runs[which[0]] = _single(
+                some[0], method, n=n, seed=seeds[0], batch=batch, folder=place, **how
+            )
         else:
             own = len({instruments[j] for j in which}) > 1
-            runs |= zip(which, _batched(some, method, n, seeds, batch, place, own, **how), strict=True)
+            runs |= zip(
+                which, _batched(some, method, n, seeds, batch, place, own, **how), strict=True
+            )
     return [runs[j] for j in range(len(posts))]
 
 
-def _single(post: Posterior, method: Method[Any], *, n: int, seed: int, steps: int, **how: Any) -> Run:
+def _single(
+    post: Posterior, method: Method[Any], *, n: int, seed: int, steps: int, **how: Any
+) -> Run:
     try:
         return sample(post, method, n=n, seed=seed, steps=steps, **how)
     except FloatingPointError as error:
-        warnings.warn(f"every row of the measurement with seed {seed} diverged: {error}", stacklevel=3)
+        warnings.warn(
+            f"every row of the measurement with seed {seed} diverged: {error}", stacklevel=3
+        )
         config = describe(post, method, n=n, first=0, seed=seed, steps=steps)
         x = torch.empty(0, *post.shape, dtype=post.likelihood.y.dtype)
         status = (Status("diverged", None, str(error)),) * n
@@ -89,7 +111,8 @@ def _single(post: Posterior, method: Method[Any], *, n: int, seed: int, steps: i
 
 
 def _alike(A: Operator, instrument: int) -> Any:
-    """What is equal for two operators whose rows may share a batch: a method then meets the same numbers as with each of them alone."""
+    """What is equal for two operators whose rows may share a batch: a method then meets the same
+    numbers as with each of them alone."""
     spectrum = A.spectrum() if isinstance(A, LinearOperator) else None
     if not isinstance(A, LinearOperator) or spectrum is None:
         return instrument
@@ -98,9 +121,15 @@ def _alike(A: Operator, instrument: int) -> Any:
     return A.in_shape, A.out_shape, A.complex_in, A.complex_out, identity.digest(spectrum.s), *known
 
 
-def _shared(posts: Sequence[Posterior], instruments: Sequence[int], method: Method[Any]) -> list[list[int]]:
+def _shared(
+    posts: Sequence[Posterior], instruments: Sequence[int], method: Method[Any]
+) -> list[list[int]]:
     """Which measurements are worked on together, by their places."""
-    alone = method.group > 1 or not type(method).__module__.startswith("posteriori.") or "closed form" in method.requires
+    alone = (
+        method.group > 1
+        or not type(method).__module__.startswith("posteriori.")
+        or "closed form" in method.requires
+    )
     found: dict[Any, list[int]] = {}
     kinds: dict[int, Any] = {}
     for j, (post, instrument) in enumerate(zip(posts, instruments, strict=True)):
@@ -131,17 +160,38 @@ def _batched(
     post, total = posts[0], n * len(posts)
     ys = [identity.content(p.given.y) for p in posts]
     config = describe(post, method, n=n, first=0, seed=seeds[0], steps=steps)
-    records = [p.given.A.record() for p in posts] if own else [config["identity"]["operator"]] * len(posts)
+    records = (
+        [p.given.A.record() for p in posts]
+        if own
+        else [config["identity"]["operator"]] * len(posts)
+    )
     instruments = {"operator": records} if own else {}
-    whole = config | {"n": total, "seed": list(seeds), "identity": config["identity"] | {"y": ys} | instruments}
-    several = Several(torch.stack([p.likelihood.y for p in posts]), seeds, n, tuple(p.likelihood.linear for p in posts) if own else None)
+    whole = config | {
+        "n": total,
+        "seed": list(seeds),
+        "identity": config["identity"] | {"y": ys} | instruments,
+    }
+    several = Several(
+        torch.stack([p.likelihood.y for p in posts]),
+        seeds,
+        n,
+        tuple(p.likelihood.linear for p in posts) if own else None,
+    )
     rows = batch or batch_rows(post, method, total)
-    job = Job(post, method, steps, grid, seeds[0], total, 0, rows, (), progress, whole, Counter(), several)
+    job = Job(
+        post, method, steps, grid, seeds[0], total, 0, rows, (), progress, whole, Counter(), several
+    )
     run = job.run(None, 0.0) if folder is None else keep(job, folder, resume, 20.0)
     reached = {key: run.config[key] for key in ("levels", "grid", "pilot")}
-    identities = [config["identity"] | {"y": y, "operator": record} for y, record in zip(ys, records, strict=True)]
+    identities = [
+        config["identity"] | {"y": y, "operator": record}
+        for y, record in zip(ys, records, strict=True)
+    ]
     named = [{"operator": type(p.given.A).__name__} for p in posts]
-    configs = [config | reached | {"seed": s, "identity": i} | name for s, i, name in zip(seeds, identities, named, strict=True)]
+    configs = [
+        config | reached | {"seed": s, "identity": i} | name
+        for s, i, name in zip(seeds, identities, named, strict=True)
+    ]
     return [_told(part, p) for part, p in zip(_split(run, configs, n), posts, strict=True)]
 
 
@@ -171,5 +221,9 @@ def _split(run: Run, configs: Sequence[dict[str, Any]], n: int) -> list[Run]:
 def _told(run: Run, post: Posterior) -> Run:
     if len(run.samples):
         return tell(run, post)
-    warnings.warn(f"every row of the measurement with seed {run.config['seed']} diverged; row 0 {run.status[0]}", stacklevel=4)
+    warnings.warn(
+        f"every row of the measurement with seed {run.config['seed']} diverged; row 0 "
+        f"{run.status[0]}",
+        stacklevel=4,
+    )
     return run

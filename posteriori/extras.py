@@ -1,4 +1,5 @@
-"""Packages that only some commands need: what asks for one says in one sentence how to install it."""
+"""Packages that only some commands need: what asks for one says in one sentence how to install
+it."""
 
 from __future__ import annotations
 
@@ -11,8 +12,11 @@ _DISTRIBUTIONS = {"skimage": "scikit-image"}
 def require_extra(extra: str, what: str, *modules: str) -> None:
     """Do nothing when all ``modules`` can be imported.
 
-    Otherwise raise ``ImportError``: ``what`` needs the missing ones, and the ``extra`` of this package installs them.
+    Otherwise raise ``ImportError``: ``what`` needs the missing ones, and the ``extra`` of this
+    package installs them.
     """
     missing = [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
     if missing:
-        raise ImportError(f"{what} needs {' and '.join(missing)}: pip install 'posteriori[{extra}]'")
+        raise ImportError(
+            f"{what} needs {' and '.join(missing)}: pip install 'posteriori[{extra}]'"
+        )

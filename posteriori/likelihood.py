@@ -1,9 +1,11 @@
-"""A measurement, an operator and a noise law make a likelihood; a prior and a likelihood make a posterior.
+"""A measurement, an operator and a noise law make a likelihood; a prior and a likelihood make a
+posterior.
 
     y = A(x) + noise,   x expressed in the likelihood's declared ``range``
 
-The sampler may move other coordinates u, as images in another range or several tensors packed into one vector: a ``Posterior`` holds
-the prior's chart x = push(u), by which the likelihood is stated in u and samples are handed back as x.
+The sampler may move other coordinates u, as images in another range or several tensors packed into
+one vector: a ``Posterior`` holds the prior's chart x = push(u), by which the likelihood is stated
+in u and samples are handed back as x.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor
 from posteriori.chart import Chart
 from posteriori.linalg import dot, real_view
 from posteriori.memo import kept
-from posteriori.noise import Noise
+from posteriori.noise import NoiseLaw
 from posteriori.operators.base import LinearOperator, Operator, dot_test, repeat_test, solve
 from posteriori.operators.dense_matrix import log_det
 from posteriori.operators.gain import gain
@@ -46,19 +48,23 @@ class Likelihood:
     y: one measurement, shape O (or (1, *O)); floating point or complex, finite.
     A: the operator.
     noise: the law, its level in the units of y.
-    range: the range in which A expects x, for example (0, 1); None for a prior without a range of its own.
-    r2: extra uncertainty r2 of x itself: y ~ N(A x, noise + r2 A A^H). For Gaussian noise and linear A.
-    frame: the rows and columns of x, each (first, end), in which results are shown and scored, where x is larger than what was measured;
-        samples hold all of x, ``Run.in_frame`` is the run within it. None: all of x.
-    check: call A twice on one image, and compare ``A.adjoint`` with a linear A, once per operator (two to four operator calls).
+    range: the range in which A expects x, for example (0, 1); None for a prior without a range of
+        its own.
+    r2: extra uncertainty r2 of x itself: y ~ N(A x, noise + r2 A A^H). For Gaussian noise and
+        linear A.
+    frame: the rows and columns of x, each (first, end), in which results are shown and scored,
+        where x is larger than what was measured; samples hold all of x, ``Run.in_frame`` is the run
+        within it. None: all of x.
+    check: call A twice on one image, and compare ``A.adjoint`` with a linear A, once per operator
+        (two to four operator calls).
 
-    Raises ``TypeError`` when y, A and the noise are not of one kind of number, ``ValueError`` when two calls of A differ, and
-    ``AdjointError`` when its adjoint does not match.
+    Raises ``TypeError`` when y, A and the noise are not of one kind of number, ``ValueError`` when
+    two calls of A differ, and ``AdjointError`` when its adjoint does not match.
     """
 
     y: Tensor
     A: Operator
-    noise: Noise
+    noise: NoiseLaw
     range: Range | None = None
     r2: Tensor | float = 0.0
     check: bool = True
@@ -68,20 +74,31 @@ class Likelihood:
         y, wanted = self.y, self.A.out_shape
         if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-            raise TypeError(f"y must be a floating point or complex tensor in physical units, got {kind}; convert it, e.g. y.float() / 255")
+            raise TypeError(
+                f"y must be a floating point or complex tensor in physical units, got {kind}; "
+                f"convert it, e.g. y.float() / 255"
+            )
         y = y.resolve_conj().resolve_neg()
         object.__setattr__(self, "y", y)
         if tuple(y.shape) == (1, *wanted):
             object.__setattr__(self, "y", y[0])
         elif tuple(y.shape) != wanted:
-            raise ValueError(f"y has shape {tuple(y.shape)}, but {type(self.A).__name__} makes measurements of shape {wanted}")
+            raise ValueError(
+                f"y has shape {tuple(y.shape)}, but {type(self.A).__name__} makes measurements of "
+                f"shape {wanted}"
+            )
         if y.is_complex() != self.A.complex_out:
             want, got = ("complex", "real") if self.A.complex_out else ("real", "complex")
-            raise TypeError(f"{type(self.A).__name__} makes {want} measurements, y is {got} ({y.dtype})")
+            raise TypeError(
+                f"{type(self.A).__name__} makes {want} measurements, y is {got} ({y.dtype})"
+            )
         bad = ~(real_view(y).isfinite().all(-1) if y.is_complex() else y.isfinite())
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
-            raise ValueError(f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask them out with an operator")
+            raise ValueError(
+                f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask "
+                f"them out with an operator"
+            )
         self.noise.check_kind(y)
         _check_frame(self.frame, self.A.in_shape)
         if self.check:
@@ -92,7 +109,9 @@ class Likelihood:
     def std(self) -> float:
         """The noise level of a Gaussian law. Raises ``TypeError`` for another law."""
         if self.noise.std is None:
-            raise TypeError(f"this needs Gaussian noise, the likelihood has {type(self.noise).__name__} noise")
+            raise TypeError(
+                f"this needs Gaussian noise, the likelihood has {type(self.noise).__name__} noise"
+            )
         return self.noise.std
 
     @property
@@ -104,12 +123,14 @@ class Likelihood:
 
     @property
     def each(self) -> Tensor:
-        """y as a batch: (1, *O), or (B, *O) where each row of a batch has a measurement of its own, see ``for_rows``."""
+        """y as a batch: (1, *O), or (B, *O) where each row of a batch has a measurement of its own,
+        see ``for_rows``."""
         return self.y if self.y.ndim > len(self.A.out_shape) else self.y[None]
 
     def for_rows(self, y: Tensor, A: Operator | None = None) -> Likelihood:
-        """This likelihood with the measurement y[k] for row k of a batch, (B, *O), and by A, a ``RowWise`` where rows have operators
-        of their own: what ``sample_each`` gives to methods."""
+        """This likelihood with the measurement y[k] for row k of a batch, (B, *O), and by A, a
+        ``RowWise`` where rows have operators of their own: what ``sample_each`` gives to
+        methods."""
         return _unchecked(self, y=y, A=self.A if A is None else A)
 
     @property
@@ -128,7 +149,9 @@ class Likelihood:
         residual = self.residual(x0)
         quadratic = dot(residual, solve(self.linear, residual, self.r2, self.std**2))
         channels = 2 if residual.is_complex() else 1
-        logs = log_det(self.linear, self.r2, self.std**2).to(quadratic) + residual[0].numel() * math.log(2 * math.pi)
+        logs = log_det(self.linear, self.r2, self.std**2).to(quadratic) + residual[
+            0
+        ].numel() * math.log(2 * math.pi)
         return -0.5 * (quadratic + channels * logs)
 
     def score(self, x0: Tensor) -> Tensor:
@@ -143,11 +166,19 @@ class Likelihood:
         return _unchecked(self, r2=r2)
 
     def chi2(self, x0: Tensor) -> Tensor:
-        """Mean squared residual over the noise variance, (B,): about 1 for the truth, and for a posterior sample."""
+        """Mean squared residual over the noise variance, (B,): about 1 for the truth, and for a
+        posterior sample."""
         residual = self.residual(x0)
         real = real_view(residual)
         variance = self.noise.variance(self.y)
-        return (real.square() / (variance[..., None] if residual.is_complex() and variance.ndim else variance)).flatten(1).mean(1)
+        return (
+            (
+                real.square()
+                / (variance[..., None] if residual.is_complex() and variance.ndim else variance)
+            )
+            .flatten(1)
+            .mean(1)
+        )
 
 
 def _unchecked(likelihood: Likelihood, **changes: Any) -> Likelihood:
@@ -167,8 +198,14 @@ def framed(image: Tensor, frame: Frame | None) -> Tensor:
 
 
 def _check_frame(frame: Frame | None, shape: tuple[int, ...]) -> None:
-    if frame is not None and (len(shape) < 2 or any(not 0 <= a < b <= n for (a, b), n in zip(frame, shape[-2:], strict=True))):
-        raise ValueError(f"frame {frame} must be the (first, end) of some rows and of some columns of images of shape {shape}")
+    if frame is not None and (
+        len(shape) < 2
+        or any(not 0 <= a < b <= n for (a, b), n in zip(frame, shape[-2:], strict=True))
+    ):
+        raise ValueError(
+            f"frame {frame} must be the (first, end) of some rows and of some columns of images of "
+            f"shape {shape}"
+        )
 
 
 def _test_calls(A: Operator, dtype: torch.dtype) -> None:
@@ -185,9 +222,16 @@ def _check_images(prior: Prior, A: Operator) -> None:
     raise TypeError(
         f"the prior models {models} images, {A.label} takes {takes} ones; "
         + (
-            f"give an operator on complex images, or the prior of two real channels with {A.label} on them"
+            (
+                f"give an operator on complex images, or the prior of two real channels with "
+                f"{A.label} "
+                f"on them"
+            )
             if prior.complex
-            else f"for a prior of two real channels use {A.label}(...) @ ComplexChannels((2, H, W)), or priors.ComplexImages(prior)"
+            else (
+                f"for a prior of two real channels use {A.label}(...) @ ComplexChannels((2, H, "
+                f"W)), or priors.ComplexImages(prior)"
+            )
         )
     )
 
@@ -196,9 +240,10 @@ def _check_images(prior: Prior, A: Operator) -> None:
 class Posterior:
     """p(x | y) of a prior and a likelihood, in the prior's coordinates u.
 
-    ``chart`` maps u to the user's x; ``given`` is the likelihood that the user stated, ``likelihood`` the same as a function of u.
-    Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when shapes do not fit;
-    ``TypeError`` when one of prior and operator has real images and the other complex ones.
+    ``chart`` maps u to the user's x; ``given`` is the likelihood that the user stated,
+    ``likelihood`` the same as a function of u. Raises ``ValueError`` when a prior with a range
+    meets a likelihood that states none, and when shapes do not fit; ``TypeError`` when one of prior
+    and operator has real images and the other complex ones.
     """
 
     prior: Prior
@@ -226,35 +271,51 @@ class Posterior:
 
     @property
     def log_volume(self) -> float:
-        """log p(y) as y was measured, less that in the sampler's coordinates: the chart's ``log_volume`` of each real number of y that
-        it has rescaled."""
+        """log p(y) as y was measured, less that in the sampler's coordinates: the chart's
+        ``log_volume`` of each real number of y that it has rescaled."""
         y, each = self.likelihood.y, self.chart.log_volume
-        return (y.numel() * (2 if y.is_complex() else 1)) * each if each is not None and self.likelihood.conjugate else 0.0
+        return (
+            (y.numel() * (2 if y.is_complex() else 1)) * each
+            if each is not None and self.likelihood.conjugate
+            else 0.0
+        )
 
-    def at_work(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Posterior:
+    def at_work(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Posterior:
         """This posterior on one device and in one precision: itself where nothing changes.
 
-        device: by default that of the prior's tensors, or of y when the prior has none. dtype: of the real numbers that images are made
-        of, float32 or float64; by default that of y, at least float32. y and the prior are cast to it and operators cast themselves; a
-        network keeps the precision of its own. Raises ``ValueError`` for another dtype, and naming a device that is not there.
+        device: by default that of the prior's tensors, or of y when the prior has none. dtype: of
+        the real numbers that images are made of, float32 or float64; by default that of y, at least
+        float32. y and the prior are cast to it and operators cast themselves; a network keeps the
+        precision of its own. Raises ``ValueError`` for another dtype, and naming a device that is
+        not there.
         """
-        y, held = self.given.y, next((t for t in [*self.prior.parameters(), *self.prior.buffers()]), None)
+        y, held = (
+            self.given.y,
+            next((t for t in [*self.prior.parameters(), *self.prior.buffers()]), None),
+        )
         place = (y.device if held is None else held.device) if device is None else _device(device)
         real = y.real.dtype if dtype is None else dtype
         real = torch.float32 if dtype is None and real in (torch.float16, torch.bfloat16) else real
         if real not in (torch.float32, torch.float64):
-            raise ValueError(f"images are worked on in float32 or float64, got dtype={dtype}; a network may have a precision of its own")
+            raise ValueError(
+                f"images are worked on in float32 or float64, got dtype={dtype}; a network may "
+                f"have a precision of its own"
+            )
         prior, A = placed(self.prior, place, real), self.given.A
         if any(t.device != place for t in [*A.parameters(), *A.buffers()]):
             A = copy.deepcopy(A).to(place)
         kind = real.to_complex() if y.is_complex() else real
         if prior is self.prior and A is self.given.A and (y.device, y.dtype) == (place, kind):
             return self
-        return Posterior(prior, replace(self.given, y=y.to(device=place, dtype=kind), A=A, check=False))
+        return Posterior(
+            prior, replace(self.given, y=y.to(device=place, dtype=kind), A=A, check=False)
+        )
 
     def once(self, make: Callable[[Posterior], T]) -> T:
-        """``make(self)``. Within a run it is made at the first call and kept as long as the run; outside it is made anew, since an
-        operator may have been changed in between."""
+        """``make(self)``. Within a run it is made at the first call and kept as long as the run;
+        outside it is made anew, since an operator may have been changed in between."""
         if self._answers is None:
             return make(self)
         if make not in self._answers:
@@ -262,29 +323,46 @@ class Posterior:
         return self._answers[make]
 
     def for_rows(self, y: Tensor, A: Operator | None = None) -> Posterior:
-        """This posterior with the measurement y[k], in the prior's coordinates, for row k of a batch, and by A where it is given; what
-        it is asked ``once`` is new."""
+        """This posterior with the measurement y[k], in the prior's coordinates, for row k of a
+        batch, and by A where it is given; what it is asked ``once`` is new."""
         twin = object.__new__(Posterior)
-        changes: dict[str, Any] = {"likelihood": self.likelihood.for_rows(y, A), "_answers": None if self._answers is None else {}}
+        changes: dict[str, Any] = {
+            "likelihood": self.likelihood.for_rows(y, A),
+            "_answers": None if self._answers is None else {},
+        }
         for name, value in (vars(self) | changes).items():
             object.__setattr__(twin, name, value)
         return twin
 
     def plan(self, method: Method[Any], n: int = 1, steps: int | None = None, **how: Any) -> Plan:
-        """What ``sample`` with these arguments would do and take, after one timed step; see ``posteriori.plan``."""
+        """What ``sample`` with these arguments would do and take, after one timed step; see
+        ``posteriori.plan``."""
         from posteriori.plan import plan
 
         return plan(self, method, n=n, steps=steps, **how)
 
     def __repr__(self) -> str:
-        law = ", ".join(f"{name}={value:g}" for name, value in vars(self.given.noise).items() if value is not None)
-        unit = f", range [{self.given.range[0]:g}, {self.given.range[1]:g}]" if self.given.range is not None else ""
+        law = ", ".join(
+            f"{name}={value:g}"
+            for name, value in vars(self.given.noise).items()
+            if value is not None
+        )
+        unit = (
+            f", range [{self.given.range[0]:g}, {self.given.range[1]:g}]"
+            if self.given.range is not None
+            else ""
+        )
         measured = f"y {list(self.given.y.shape)} {str(self.given.y.dtype).removeprefix('torch.')}"
-        return f"Posterior({self.prior!r}, {measured} = {self.given.A!r} + {type(self.given.noise).__name__}({law}){unit})"
+        return (
+            f"Posterior({self.prior!r}, {measured} = {self.given.A!r} + "
+            f"{type(self.given.noise).__name__}({law}){unit})"
+        )
 
 
 def _device(name: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
-        raise ValueError(f"device {str(name)!r} is not available here: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"device {str(name)!r} is not available here: {str(error).splitlines()[0]}"
+        ) from None

@@ -1,7 +1,9 @@
-"""Row-by-row linear algebra on batches of tensors: each row is its own problem, with its own scalars and its own end.
+"""Row-by-row linear algebra on batches of tensors: each row is its own problem, with its own
+scalars and its own end.
 
-Complex tensors use the real inner product Re<u, v>: every operator here is complex-linear and Hermitian, so the solutions agree with
-those of the complex inner product, and a real-linear operator on complex numbers is handled as well.
+Complex tensors use the real inner product Re<u, v>: every operator here is complex-linear and
+Hermitian, so the solutions agree with those of the complex inner product, and a real-linear
+operator on complex numbers is handled as well.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def dot(u: Tensor, v: Tensor) -> Tensor:
 def real_view(x: Tensor) -> Tensor:
     """The real numbers of x: a complex tensor (*E) as (*E, 2), a real one as it is.
 
-    What ``x.conj()`` and ``x.conj().imag`` return is conjugated or negated only when it is read. torch views, numpy and files read past
+    What ``x.conj()`` and ``x.conj().imag`` return is conjugated or negated only when it is read.
+    torch views, numpy and files read past
     that: it is done here.
     """
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
@@ -63,7 +66,8 @@ def per_row(scalars: Tensor, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def cosines(n: int) -> Tensor:
-    """The orthonormal cosine transform of n numbers (the second kind), (n, n) float64: row u is the frequency u."""
+    """The orthonormal cosine transform of n numbers (the second kind), (n, n) float64: row u is the
+    frequency u."""
     k = torch.arange(n, dtype=torch.float64)
     M = torch.cos(math.pi / n * torch.outer(k, k + 0.5)) * math.sqrt(2 / n)
     M[0] /= math.sqrt(2)
@@ -71,7 +75,8 @@ def cosines(n: int) -> Tensor:
 
 
 def cosine(x: Tensor, *, inverse: bool = False) -> Tensor:
-    """The orthonormal cosine transform over the last two axes of each image (the one axis of a flat image): (B, *E) -> (B, *E)."""
+    """The orthonormal cosine transform over the last two axes of each image
+    (the one axis of a flat image): (B, *E) -> (B, *E)."""
     for axis in range(max(1, x.ndim - 2), x.ndim):
         M = cosines(x.shape[axis]).to(x)
         x = (x.movedim(axis, -1) @ (M if inverse else M.T)).movedim(-1, axis)
@@ -80,10 +85,11 @@ def cosine(x: Tensor, *, inverse: bool = False) -> Tensor:
 
 @dataclass(frozen=True)
 class Solved:
-    """``x``, with its relative residual (B,), the iterations used (B,) and whether non-positive curvature stopped a row (B,).
+    """``x``, with its relative residual (B,), the iterations used (B,) and whether non-positive
+    curvature stopped a row (B,).
 
-    ``rounding``: the relative residual (B,) that rounding alone leaves, eps ||M|| ||x|| / ||b||, with the largest ||M p|| / ||p|| seen
-    for ||M||; a smaller one is not to be had."""
+    ``rounding``: the relative residual (B,) that rounding alone leaves, eps ||M|| ||x|| / ||b||,
+    with the largest ||M p|| / ||p|| seen for ||M||; a smaller one is not to be had."""
 
     x: Tensor
     residual: Tensor
@@ -105,13 +111,18 @@ def cg(
 ) -> Solved:
     """Conjugate gradients for M x = b with M Hermitian positive definite, row by row.
 
-    precondition: r -> P r with P Hermitian positive definite, near the inverse of M; the identity when None.
-    energy: measure residuals by r^T P r instead of r^T r: near the error's own e^T M e, whatever the condition of M.
-    attainable: stop also at the residual that rounding leaves (see ``Solved``), below which only the recurrence would go on to fall.
+    precondition: r -> P r with P Hermitian positive definite, near the inverse of M; the identity
+    when None.
+    energy: measure residuals by r^T P r instead of r^T r: near the error's own e^T M e, whatever
+    the condition of M.
+    attainable: stop also at the residual that rounding leaves (see ``Solved``), below which only
+    the recurrence would go on to fall.
 
-    A row stops by itself when ||b - M x|| <= rtol ||b||, or when p^T M p <= 0 shows that M is not positive definite in the direction p:
-    the row keeps its last good iterate and is marked. ``b = 0`` gives 0 and an exact start returns at once. A row of b that is not finite
-    gives NaN and does not hold up the others. Values are returned, never raised: the caller knows what a poor residual means.
+    A row stops by itself when ||b - M x|| <= rtol ||b||, or when p^T M p <= 0 shows that M is not
+    positive definite in the direction p: the row keeps its last good iterate and is marked.
+    ``b = 0`` gives 0 and an exact start returns at once. A row of b that is not finite gives NaN
+    and does not hold up the others. Values are returned, never raised: the caller knows what a poor
+    residual means.
 
     Source: Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems, 1952.
     """
@@ -133,7 +144,9 @@ def cg(
         q = matvec(p)
         curvature = dot(p, q)
         pp = dot(p, p)
-        most = torch.maximum(most, torch.where(live & (pp > 0), dot(q, q) / torch.where(pp > 0, pp, 1.0), 0.0))
+        most = torch.maximum(
+            most, torch.where(live & (pp > 0), dot(q, q) / torch.where(pp > 0, pp, 1.0), 0.0)
+        )
         broken = broken | (live & ~(curvature > 0))
         live = live & (curvature > 0)
         alpha = torch.where(live, rz / torch.where(live, curvature, 1.0), 0.0)
@@ -146,23 +159,35 @@ def cg(
         live = live & (rr > goal)
         if attainable:
             live = live & (rr > torch.finfo(rr.dtype).eps ** 2 * most * dot(x, x))
-        p = torch.addcmul(z, per_row(torch.where(live, new / torch.where(rz != 0, rz, 1.0), 0.0), p).to(p.dtype), p)
+        p = torch.addcmul(
+            z,
+            per_row(torch.where(live, new / torch.where(rz != 0, rz, 1.0), 0.0), p).to(p.dtype),
+            p,
+        )
         rz = new
     norm_b, length = bb.sqrt(), torch.where(bb > 0, dot(b, b), 1.0).sqrt()
     rounding = torch.finfo(rr.dtype).eps * (most * dot(x, x)).sqrt() / length
     x = torch.where(per_row(bb.isfinite(), x), x, torch.nan)
-    return Solved(x, rr.clamp(min=0).sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken, rounding)
+    return Solved(
+        x, rr.clamp(min=0).sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken, rounding
+    )
 
 
-def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: Map | None = None) -> Solved:
-    """Generalised minimal residuals for M x = b with any M, row by row: x in P K, K = span(b, M P b, ..., (M P)^(k-1) b).
+def gmres(
+    matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: Map | None = None
+) -> Solved:
+    """Generalised minimal residuals for M x = b with any M, row by row: x in P K, K = span(b, M P
+    b, ..., (M P)^(k-1) b).
 
-    precondition: r -> P r, applied from the right, so that the residual is that of the given system; the identity when None.
+    precondition: r -> P r, applied from the right, so that the residual is that of the given
+    system; the identity when None.
 
-    ||b - M x|| never grows with the iterations, also when M is not symmetric or not positive, as the Jacobian of a trained network. A row
-    stops by itself at ||b - M x|| <= rtol ||b||. Memory: ``max_iter`` + 1 tensors of the size of b. Nothing is raised.
+    ||b - M x|| never grows with the iterations, also when M is not symmetric or not positive, as
+    the Jacobian of a trained network. A row stops by itself at ||b - M x|| <= rtol ||b||. Memory:
+    ``max_iter`` + 1 tensors of the size of b. Nothing is raised.
 
-    Source: Saad and Schultz, GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems, 1986.
+    Source: Saad and Schultz, GMRES: a generalized minimal residual algorithm for solving
+    nonsymmetric linear systems, 1986.
     """
     note_solver("preconditioned GMRES" if precondition else "GMRES")
     P = precondition or (lambda r: r)
@@ -182,30 +207,38 @@ def gmres(matvec: Map, b: Tensor, *, max_iter: int, rtol: float, precondition: M
             H[:, j, k] = dot(v, w).double()
             w = w - per_row(H[:, j, k].to(size), w).to(w.dtype) * v
         H[:, k + 1, k] = dot(w, w).sqrt().double()
-        # A row that is no longer finite stays so, and must not stop the decomposition of the others.
+        # A row that is no longer finite stays so, and must not stop the decomposition of the
+        # others.
         sick = ~H[:, :, k].isfinite().all(1)
         H, live = torch.where(sick[:, None, None], 0.0, H), live & ~sick
-        # A row whose space is exhausted has a zero column from here on, which the pseudo-inverse leaves alone.
+        # A row whose space is exhausted has a zero column from here on, which the pseudo-inverse
+        # leaves alone.
         best = (torch.linalg.pinv(H[:, : k + 2, : k + 1]) @ aim[:, : k + 2, None])[..., 0]
         left = (aim[:, : k + 2] - (H[:, : k + 2, : k + 1] @ best[..., None])[..., 0]).norm(dim=1)
         weights[:, : k + 1] = torch.where(live[:, None], best, weights[:, : k + 1])
         residual = torch.where(live, left, residual)
         used = used + live
-        live = live & (residual > rtol * size) & (H[:, k + 1, k] > torch.finfo(size.dtype).eps * size)
+        live = (
+            live & (residual > rtol * size) & (H[:, k + 1, k] > torch.finfo(size.dtype).eps * size)
+        )
         length = torch.where(H[:, k + 1, k] > 0, H[:, k + 1, k], 1.0).to(size)
         basis.append(w / per_row(length, w).to(w.dtype))
     u = torch.zeros_like(b)
     for k, v in enumerate(basis[:max_iter]):
         u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v
     no = torch.zeros_like(live)
-    return Solved(P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, no, torch.zeros_like(size))
+    return Solved(
+        P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, no, torch.zeros_like(size)
+    )
 
 
 def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
-    """M^(1/2) b for a positive semi-definite M, row by row, by Lanczos's method: |b| V T^(1/2) e_1 with V orthonormal, T = V^T M V.
+    """M^(1/2) b for a positive semi-definite M, row by row, by Lanczos's method: |b| V T^(1/2) e_1
+    with V orthonormal, T = V^T M V.
 
-    Exact once the Krylov space of b is exhausted; eigenvalues of T below 0, as the Jacobian of a trained network has, count as 0.
-    Memory: ``iterations`` tensors of the size of b. Source: Higham, Functions of matrices, 2008, section 13.2.1.
+    Exact once the Krylov space of b is exhausted; eigenvalues of T below 0, as the Jacobian of a
+    trained network has, count as 0. Memory: ``iterations`` tensors of the size of b. Source:
+    Higham, Functions of matrices, 2008, section 13.2.1.
     """
     size = dot(b, b).sqrt()
     basis = [b / per_row(torch.where(size > 0, size, 1.0), b).to(b.dtype)]
@@ -219,17 +252,25 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
                 w = w - per_row(part, w).to(w.dtype) * v
         length = dot(w, w).sqrt()
         # A row whose space is exhausted goes on with zeros, which change nothing.
-        live = length > 1e3 * torch.finfo(size.dtype).eps * T[:, : k + 1, : k + 1].abs().amax((1, 2)).to(size)
+        live = length > 1e3 * torch.finfo(size.dtype).eps * T[:, : k + 1, : k + 1].abs().amax(
+            (1, 2)
+        ).to(size)
         if not live.any():
             iterations = k + 1
             break
-        basis.append(torch.where(per_row(live, w), w / per_row(torch.where(live, length, 1.0), w).to(w.dtype), 0.0))
+        basis.append(
+            torch.where(
+                per_row(live, w), w / per_row(torch.where(live, length, 1.0), w).to(w.dtype), 0.0
+            )
+        )
     T = T[:, :iterations, :iterations]
     # A row that is no longer finite stays so, and must not stop the decomposition of the others.
     sick = ~T.isfinite().all(2).all(1)
     # Only the upper triangle of the symmetric T has been filled in.
     values, vectors = torch.linalg.eigh(torch.where(sick[:, None, None], 0.0, T), UPLO="U")
-    weights = (vectors @ (values.clamp(min=0).sqrt() * vectors[:, 0])[..., None])[..., 0].to(size) * size[:, None]
+    weights = (vectors @ (values.clamp(min=0).sqrt() * vectors[:, 0])[..., None])[..., 0].to(
+        size
+    ) * size[:, None]
     weights = torch.where(sick[:, None], torch.nan, weights)
     out = torch.zeros_like(b)
     for k, v in enumerate(basis[:iterations]):
@@ -238,7 +279,8 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
 
 
 def squared_norm(push: Map, pull: Map, x: Tensor, iterations: int = 16) -> Tensor:
-    """||J||^2 of each row, (B,), for J given by v -> J v and u -> J^H u: by power iterations from one fixed start, which come from below.
+    """||J||^2 of each row, (B,), for J given by v -> J v and u -> J^H u: by power iterations from
+    one fixed start, which come from below.
 
     Rows start alike, so that none depends on the batch it is in. 0 for J = 0.
     """
@@ -251,12 +293,15 @@ def squared_norm(push: Map, pull: Map, x: Tensor, iterations: int = 16) -> Tenso
     return torch.where(value > 0, dot(v, v).sqrt(), 0.0)
 
 
-def largest_eigenvalue(matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-4) -> float:
+def largest_eigenvalue(
+    matvec: Map, start: Tensor, *, iterations: int = 200, rtol: float = 1e-4
+) -> float:
     """Largest eigenvalue of a positive semi-definite M by Lanczos's method from ``start`` (1, ...).
 
-    Stops when the residual of the eigenpair is below ``rtol`` times the eigenvalue; the error of the eigenvalue is of its square. Power
-    iteration would stop on eigenvalues that lie close together, a per cent too low. No basis is stored: the copies of an eigenvalue that
-    rounding then breeds do not move the largest. NaN when M makes numbers that are not finite.
+    Stops when the residual of the eigenpair is below ``rtol`` times the eigenvalue; the error of
+    the eigenvalue is of its square. Power iteration would stop on eigenvalues that lie close
+    together, a per cent too low. No basis is stored: the copies of an eigenvalue that rounding then
+    breeds do not move the largest. NaN when M makes numbers that are not finite.
 
     Source: Paige, Computational variants of the Lanczos method for the eigenproblem, 1972.
     """

@@ -1,7 +1,9 @@
-"""What was computed from a module's numbers, kept until they change: a norm, a singular value decomposition, a Fourier transform.
+"""What was computed from a module's numbers, kept until they change: a norm, a singular value
+decomposition, a Fourier transform.
 
-A change in place counts (``load_state_dict``, ``A.kernel.mul_(3)``), as does another tensor, precision or device. Nothing is written into
-the module, so that a copy or a saved state never brings another module's results along.
+A change in place counts (``load_state_dict``, ``A.kernel.mul_(3)``), as does another tensor,
+precision or device. Nothing is written into the module, so that a copy or a saved state never
+brings another module's results along.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ _KEPT: WeakKeyDictionary[nn.Module, dict[Hashable, tuple[Content, Any]]] = WeakK
 
 
 def kept(owner: nn.Module, what: Hashable, make: Callable[[], _T], *tensors: Tensor) -> _T:
-    """``make()``, computed anew when one of ``tensors`` has changed since; by default when any tensor or plain setting of ``owner`` has.
+    """``make()``, computed anew when one of ``tensors`` has changed since; by default when any
+    tensor or plain setting of ``owner`` has.
 
-    What ``make`` returns must not refer to ``owner``. Tensors made under ``torch.inference_mode`` have no version: nothing is kept.
+    What ``make`` returns must not refer to ``owner``. Tensors made under ``torch.inference_mode``
+    have no version: nothing is kept.
     """
     numbers = list(tensors) or _tensors(owner)
     if any(t.is_inference() for t in numbers):
@@ -45,10 +49,14 @@ def _content(owner: nn.Module, numbers: list[Tensor], tensors_only: bool) -> Con
     content: Content = [(t, t._version, t.data_ptr(), t.dtype) for t in numbers]
     if not tensors_only:
         for part in owner.modules():
-            public = ((k, v) for k, v in vars(part).items() if not k.startswith("_") and k != "training")
+            public = (
+                (k, v) for k, v in vars(part).items() if not k.startswith("_") and k != "training"
+            )
             content += [(k, v) for k, v in public if isinstance(v, int | float | complex | str)]
     return content
 
 
 def _same(a: Content, b: Content) -> bool:
-    return len(a) == len(b) and all(x[0] is y[0] and x[1:] == y[1:] for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        x[0] is y[0] and x[1:] == y[1:] for x, y in zip(a, b, strict=True)
+    )

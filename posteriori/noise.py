@@ -1,12 +1,13 @@
 """How a clean measurement A x becomes y: noise laws on measurements (B, *O).
 
-Every law says how to ``sample`` it, the ``log_prob`` of a measurement and its ``score`` with respect to the clean one, and the
-``variance`` of each measured number as far as y itself tells. ``std`` is the standard deviation of a Gaussian law (per real number),
-None otherwise: the closed forms ask for it. ``support`` is where a clean measurement may lie, ``gaussian`` and ``variance_at`` are what
-methods take that know the law by two moments.
+Every law says how to ``sample`` it, the ``log_prob`` of a measurement and its ``score`` with
+respect to the clean one, and the ``variance`` of each measured number as far as y itself tells.
+``std`` is the standard deviation of a Gaussian law (per real number), None otherwise: the closed
+forms ask for it. ``support`` is where a clean measurement may lie, ``gaussian`` and ``variance_at``
+are what methods take that know the law by two moments.
 
-Complex measurements: sigma is always given *by name*, per real channel or per complex number (sqrt(2) times larger), because both
-conventions are in use and differ by 41 %.
+Complex measurements: sigma is always given *by name*, per real channel or per complex number
+(sqrt(2) times larger), because both conventions are in use and differ by 41 %.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from posteriori.rng import Streams
 from posteriori.settings import Checked, NonNegative, Positive
 
 
-class Noise(metaclass=Checked):
+class NoiseLaw(metaclass=Checked):
     """A noise law. All methods work row by row on (B, *O)."""
 
     @abstractmethod
@@ -43,10 +44,12 @@ class Noise(metaclass=Checked):
 
     @abstractmethod
     def variance(self, y: Tensor) -> Tensor:
-        """Variance of each measured real number, estimated from y where the law needs it; broadcasts against y."""
+        """Variance of each measured real number, estimated from y where the law needs it;
+        broadcasts against y."""
 
     def check_kind(self, y: Tensor) -> None:
-        """Raise ``TypeError`` naming both kinds of number when the law is not one of such measurements. Any y by default."""
+        """Raise ``TypeError`` naming both kinds of number when the law is not one of such
+        measurements. Any y by default."""
         return
 
     @property
@@ -55,28 +58,34 @@ class Noise(metaclass=Checked):
         return None
 
     def record(self) -> dict[str, Any]:
-        """What this law is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
+        """What this law is by content, as JSON values; see ``posteriori.identity``. To be
+        overridden where numbers live elsewhere."""
         return identity.content(self)
 
     @property
     def support(self) -> tuple[float, float]:
-        """The lowest and the highest clean number that the law knows; outside, ``log_prob`` is -inf. By default all numbers."""
+        """The lowest and the highest clean number that the law knows; outside, ``log_prob`` is
+        -inf. By default all numbers."""
         return -math.inf, math.inf
 
     def variance_at(self, y: Tensor, clean: Tensor) -> Tensor:
-        """Variance of each measured real number given the clean one, 0 outside the support. By default ``variance``."""
+        """Variance of each measured real number given the clean one, 0 outside the support. By
+        default ``variance``."""
         return self.variance(y)
 
     def gaussian(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each clean number under a flat prior, given y alone. By default y and ``variance``."""
+        """Mean and variance of each clean number under a flat prior, given y alone. By default y
+        and ``variance``."""
         return y, self.variance(y)
 
     def log_prob_each(self, y: Tensor, clean: Tensor) -> Tensor | None:
-        """The terms that ``log_prob`` sums, (B, *O), for a law whose numbers are independent; None where it names none."""
+        """The terms that ``log_prob`` sums, (B, *O), for a law whose numbers are independent; None
+        where it names none."""
         return None
 
-    def scaled(self, factor: float) -> Noise:
-        """The law of ``factor * y``. Raises ``ValueError`` for a law that is not closed under scaling."""
+    def scaled(self, factor: float) -> NoiseLaw:
+        """The law of ``factor * y``. Raises ``ValueError`` for a law that is not closed under
+        scaling."""
         raise ValueError(f"{type(self).__name__} noise cannot be rescaled")
 
 
@@ -84,17 +93,21 @@ def _check_complex(y: Tensor, wanted: bool, law: str) -> None:
     if y.is_complex() != wanted:
         kind, met = ("complex", "real") if wanted else ("real", "complex")
         other = "ComplexGaussian(sigma_per_channel=...)" if y.is_complex() else "Gaussian(sigma)"
-        raise TypeError(f"{law} noise is of {kind} numbers and met {met} measurements ({y.dtype}); use {other}")
+        raise TypeError(
+            f"{law} noise is of {kind} numbers and met {met} measurements ({y.dtype}); use {other}"
+        )
 
 
 def _gaussian_log_prob(difference: Tensor, sigma: float) -> Tensor:
     real = real_view(difference)
     count = real[0].numel()
-    return -0.5 * real.flatten(1).square().sum(1) / sigma**2 - count * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
+    return -0.5 * real.flatten(1).square().sum(1) / sigma**2 - count * (
+        math.log(sigma) + 0.5 * math.log(2 * math.pi)
+    )
 
 
 @dataclass(frozen=True)
-class Gaussian(Noise):
+class Gaussian(NoiseLaw):
     """y = A x + sigma z for real measurements; sigma in the units of y."""
 
     sigma: NonNegative
@@ -125,8 +138,9 @@ class Gaussian(Noise):
 
 
 @dataclass(frozen=True)
-class ComplexGaussian(Noise):
-    """y = A x + e for complex measurements, circular: give exactly one of the two named standard deviations.
+class ComplexGaussian(NoiseLaw):
+    """y = A x + e for complex measurements, circular: give exactly one of the two named standard
+    deviations.
 
     sigma_per_channel: of the real part, and of the imaginary part.
     sigma_complex: sqrt(E|e|^2) = sqrt(2) sigma_per_channel.
@@ -137,7 +151,10 @@ class ComplexGaussian(Noise):
 
     def __post_init__(self) -> None:
         if (self.sigma_per_channel is None) == (self.sigma_complex is None):
-            raise ValueError("ComplexGaussian: give exactly one of sigma_per_channel and sigma_complex (= sqrt(2) sigma_per_channel)")
+            raise ValueError(
+                "ComplexGaussian: give exactly one of sigma_per_channel and sigma_complex (= "
+                "sqrt(2) sigma_per_channel)"
+            )
         if self.sigma_complex is not None:
             object.__setattr__(self, "sigma_per_channel", self.sigma_complex / math.sqrt(2))
             object.__setattr__(self, "sigma_complex", None)
@@ -169,18 +186,24 @@ class ComplexGaussian(Noise):
 
 
 @dataclass(frozen=True)
-class Poisson(Noise):
-    """y = Poisson(peak * A x) / peak: ``peak`` photons where the clean measurement is 1. Mean A x, variance A x / peak.
+class Poisson(NoiseLaw):
+    """y = Poisson(peak * A x) / peak: ``peak`` photons where the clean measurement is 1. Mean A x,
+    variance A x / peak.
 
-    Warns below 10 photons, where the picture is close to binary. A rate above -1e-6 times the largest is rounding of a non-negative
-    image and counts as 0; a smaller one raises ``ValueError``.
+    Warns below 10 photons, where the picture is close to binary. A rate above -1e-6 times the
+    largest is rounding of a non-negative image and counts as 0; a smaller one raises
+    ``ValueError``.
     """
 
     peak: Positive
 
     def __post_init__(self) -> None:
         if self.peak < 10:
-            warnings.warn(f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary picture", stacklevel=4)
+            warnings.warn(
+                f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary "
+                f"picture",
+                stacklevel=4,
+            )
 
     def check_kind(self, y: Tensor) -> None:
         _check_complex(y, False, "Poisson")
@@ -189,7 +212,10 @@ class Poisson(Noise):
         _check_complex(clean, False, "Poisson")
         lowest, highest = float(clean.min()), float(clean.max())
         if lowest < -1e-6 * max(highest, 0.0):
-            raise ValueError(f"Poisson noise needs a clean measurement >= 0, got a minimum of {lowest:.3g}; state the range of the image")
+            raise ValueError(
+                f"Poisson noise needs a clean measurement >= 0, got a minimum of {lowest:.3g}; "
+                f"state the range of the image"
+            )
         return rng.poisson(self.peak * clean.clamp(min=0)) / self.peak
 
     @property
@@ -201,11 +227,14 @@ class Poisson(Noise):
 
     def log_prob_each(self, y: Tensor, clean: Tensor) -> Tensor:
         counts = self.peak * y
-        log_p = torch.xlogy(counts, self.peak * clean) - self.peak * clean - torch.lgamma(counts + 1)
+        log_p = (
+            torch.xlogy(counts, self.peak * clean) - self.peak * clean - torch.lgamma(counts + 1)
+        )
         return torch.where(clean < 0, -math.inf, log_p)
 
     def score(self, y: Tensor, clean: Tensor) -> Tensor:
-        """peak (y / clean - 1), and NaN at a negative rate, where no y is possible. At the rate 0, -peak without counts, +inf with any."""
+        """peak (y / clean - 1), and NaN at a negative rate, where no y is possible. At the rate 0,
+        -peak without counts, +inf with any."""
         ratio = torch.where(y == 0, 0.0, y / clean.abs())
         return torch.where(clean < 0, math.nan, self.peak * (ratio - 1))
 
@@ -224,10 +253,14 @@ class Poisson(Noise):
 
 @dataclass(frozen=True)
 class Counts(Poisson):
-    """y ~ Poisson(A x): the photons themselves, of which A says how many are expected. ``Poisson`` with a peak of 1, in whole photons."""
+    """y ~ Poisson(A x): the photons themselves, of which A says how many are expected. ``Poisson``
+    with a peak of 1, in whole photons."""
 
     peak: Positive = 1.0
 
     def __post_init__(self) -> None:
         if self.peak != 1:
-            raise ValueError(f"Counts are whole photons, y ~ Poisson(A x), and have no peak; got {self.peak:g}: use Poisson(peak)")
+            raise ValueError(
+                f"Counts are whole photons, y ~ Poisson(A x), and have no peak; got {self.peak:g}: "
+                f"use Poisson(peak)"
+            )

@@ -32,4 +32,7 @@ def in_a_row(parts: Iterable[Tensor]) -> Tensor:
 def unpack(x: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     """What ``pack`` made of parts of these shapes: (B, d) -> name -> (B, *shape)."""
     cuts = x.split([math.prod(shape) for shape in shapes.values()], 1)
-    return {name: cut.reshape(-1, *shape) for (name, shape), cut in zip(shapes.items(), cuts, strict=True)}
+    return {
+        name: cut.reshape(-1, *shape)
+        for (name, shape), cut in zip(shapes.items(), cuts, strict=True)
+    }

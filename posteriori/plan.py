@@ -1,7 +1,9 @@
-"""What a run would do and take, said before it starts: which solve, how many calls, how long, how much memory.
+"""What a run would do and take, said before it starts: which solve, how many calls, how long, how
+much memory.
 
-Two steps are taken in the middle of the grid, from an image of pure noise there; calls and seconds of the run are those of the second times
-the number of steps. An iteration that stops at its tolerance takes more steps at some levels than at others, so both are estimates.
+Two steps are taken in the middle of the grid, from an image of pure noise there; calls and seconds
+of the run are those of the second times the number of steps. An iteration that stops at its
+tolerance takes more steps at some levels than at others, so both are estimates.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from posteriori.rng import Streams
 class Plan:
     """What ``sample`` would do.
 
-    solves: the linear solves of a step, in words; empty for a method that makes none. calls: per sample, by kind, an estimate.
-    rows: images worked on together. batches: how many times so many. seconds: of the run, an estimate. memory: bytes that this process
-    holds at most so far, two steps included (on a GPU, of its memory). pilot: whether the method chooses its levels by a pilot run, which
-    is in neither calls nor seconds. notes: sentences about ranges and precision.
+    solves: the linear solves of a step, in words; empty for a method that makes none. calls: per
+    sample, by kind, an estimate.
+    rows: images worked on together. batches: how many times so many. seconds: of the run, an
+    estimate. memory: bytes that this process holds at most so far, two steps included
+    (on a GPU, of its memory). pilot: whether the method chooses its levels by a pilot run, which is
+    in neither calls nor seconds. notes: sentences about ranges and precision.
     """
 
     method: str
@@ -51,10 +55,13 @@ class Plan:
         calls = ", ".join(f"{count:.3g} {kind}" for kind, count in self.calls.items() if count)
         together = f"{self.rows} at a time" if self.batches > 1 else "together"
         lines = [
-            f"plan: {self.method}, {self.n} sample{'s' if self.n > 1 else ''} in {self.steps} steps, {together}",
+            f"plan: {self.method}, {self.n} sample{'s' if self.n > 1 else ''} in {self.steps} "
+            f"steps, {together}",
             f"linear solves: {' and '.join(self.solves) if self.solves else 'none'}",
-            f"calls a sample: about {calls or 'none'}{', and a pilot run before' if self.pilot else ''}",
-            f"time: about {said(self.seconds)}{' and the pilot' if self.pilot else ''}; memory: about {self.memory / 2**30:.2g} GiB",
+            f"calls a sample: about "
+            f"{calls or 'none'}{', and a pilot run before' if self.pilot else ''}",
+            f"time: about {said(self.seconds)}{' and the pilot' if self.pilot else ''}; memory: "
+            f"about {self.memory / 2**30:.2g} GiB",
         ]
         return "\n".join([*lines, *self.notes])
 
@@ -111,7 +118,9 @@ def plan(
         rows=together * method.group,
         batches=batches,
         solves=solves,
-        calls={kind: counter.calls[kind] * count / (together * method.returned) for kind in CALL_KINDS},
+        calls={
+            kind: counter.calls[kind] * count / (together * method.returned) for kind in CALL_KINDS
+        },
         seconds=seconds * count * groups / together,
         memory=_memory(post.likelihood.y.device),
         pilot=pilot,
@@ -119,7 +128,9 @@ def plan(
     )
 
 
-def _levels(post: Posterior, method: Method[Any], steps: int, grid: grids.GridName | Tensor | None) -> tuple[Tensor, bool]:
+def _levels(
+    post: Posterior, method: Method[Any], steps: int, grid: grids.GridName | Tensor | None
+) -> tuple[Tensor, bool]:
     """The levels of a run; where a pilot would choose them, the usual ones, and True."""
     counter = Counter()
     counter.calls = _Free(counter.calls)
@@ -129,8 +140,11 @@ def _levels(post: Posterior, method: Method[Any], steps: int, grid: grids.GridNa
         return make_levels(post, method, steps, "karras")[0], True
 
 
-def _timed(post: Posterior, method: Method[Any], levels: Tensor, groups: int, counter: Counter) -> tuple[float, tuple[str, ...]]:
-    """Seconds of one step in the middle of the grid, and its solves, after one that pays what is paid once a run."""
+def _timed(
+    post: Posterior, method: Method[Any], levels: Tensor, groups: int, counter: Counter
+) -> tuple[float, tuple[str, ...]]:
+    """Seconds of one step in the middle of the grid, and its solves, after one that pays what is
+    paid once a run."""
     watched, k = counted(post, counter), max((len(levels) - 1) // 2, 1)
     rng = Streams(0, range(groups), method.group)
     y = post.likelihood.y
@@ -160,17 +174,26 @@ def _notes(post: Posterior) -> tuple[str, ...]:
     inner, outer = post.prior.range, post.given.range
     if inner is not None and inner != outer:
         level = post.likelihood.noise.std
-        converted = f"; the noise level {post.given.noise.std:g} is {level:.4g} there" if level is not None else ""
-        notes.append(f"range: the prior works in {_shown(inner)}, the measurement is expressed in {_shown(outer)}{converted}")
+        converted = (
+            f"; the noise level {post.given.noise.std:g} is {level:.4g} there"
+            if level is not None
+            else ""
+        )
+        notes.append(
+            f"range: the prior works in {_shown(inner)}, the measurement is expressed in "
+            f"{_shown(outer)}{converted}"
+        )
     y = post.likelihood.y
     notes.append(f"precision: {str(y.real.dtype).removeprefix('torch.')} on {y.device}")
     return tuple(notes)
 
 
-def _course(method: Method[Any], steps: int, grid: grids.GridName | Tensor | None) -> tuple[str, ...]:
+def _course(
+    method: Method[Any], steps: int, grid: grids.GridName | Tensor | None
+) -> tuple[str, ...]:
     """What is said where a published setting is used otherwise than in its paper."""
     name = "explicit" if isinstance(grid, Tensor) else grid or "the method's own"
-    left = courses.off_course(courses.record(method), steps, name)
+    left = courses.off_course(courses.course_record(method), steps, name)
     return () if left is None else (f"warning: {left}",)
 
 

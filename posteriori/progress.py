@@ -1,7 +1,8 @@
 """How far a run is: one bar for all of it on a terminal, plain lines elsewhere.
 
-The unit is a step of a group of rows, so that batches of unlike size count as what they are. A run that is resumed, or goes back because
-memory ran out, is where it is: the rate counts what was done here.
+The unit is a step of a group of rows, so that batches of unlike size count as what they are. A run
+that is resumed, or goes back because memory ran out, is where it is: the rate counts what was done
+here.
 """
 
 from __future__ import annotations
@@ -12,22 +13,38 @@ from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
-# A line at the end, and at each tenth, but not before this many seconds since the last, and at the latest after so many.
+# A line at the end, and at each tenth, but not before this many seconds since the last, and at the
+# latest after so many.
 SOON, LATE = 2.0, 30.0
 
 
 class Progress:
     """``total`` units, of which ``at`` says how many are done.
 
-    shown: whether anything is; a bar where ``terminal`` is true (by default where stderr is one, or in a notebook), else lines on stderr.
+    shown: whether anything is; a bar where ``terminal`` is true (by default where stderr is one, or
+    in a notebook), else lines on stderr.
     """
 
     def __init__(
-        self, name: str, total: int, shown: bool, terminal: bool | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        name: str,
+        total: int,
+        shown: bool,
+        terminal: bool | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name, self.total, self.clock = name, total, clock
         bar = shown and (_live() if terminal is None else terminal)
-        self.bar = tqdm(total=total, desc=name, file=sys.stderr if sys.stderr.isatty() else None, unit="step") if bar else None
+        self.bar = (
+            tqdm(
+                total=total,
+                desc=name,
+                file=sys.stderr if sys.stderr.isatty() else None,
+                unit="step",
+            )
+            if bar
+            else None
+        )
         self.lines = shown and not bar
         self.began = self.last = clock()
         self.first: int | None = None
@@ -51,8 +68,16 @@ class Progress:
             return
         self.last, self.tenth = now, tenth
         here = done - (self.first or 0)
-        left = f", about {(now - self.began) / here * (self.total - done):.0f} s left" if here > 0 and done < self.total else ""
-        print(f"{self.name}: {100 * done // self.total} % after {now - self.began:.0f} s{left}", file=sys.stderr, flush=True)
+        left = (
+            f", about {(now - self.began) / here * (self.total - done):.0f} s left"
+            if here > 0 and done < self.total
+            else ""
+        )
+        print(
+            f"{self.name}: {100 * done // self.total} % after {now - self.began:.0f} s{left}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def close(self) -> None:
         if self.bar is not None:

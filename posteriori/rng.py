@@ -1,7 +1,8 @@
 """The only place where randomness is drawn.
 
-One stream per *group* of rows (a group is one row, or the particles of one cloud). The stream of group k depends on (seed, k) alone,
-so sample k is the same number whatever the batch size, the device, or the samples drawn beside it.
+One stream per *group* of rows (a group is one row, or the particles of one cloud). The stream of
+group k depends on (seed, k) alone, so sample k is the same number whatever the batch size, the
+device, or the samples drawn beside it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor
 
 
-class Noise(Protocol):
-    """What a method may ask of randomness. Tests replace it by a recorded sequence (the affine probe)."""
+class Rng(Protocol):
+    """What a method may ask of randomness. Tests replace it by a recorded sequence
+    (the affine probe)."""
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers shaped like ``like`` (B, *E); a complex number gets a unit-variance real *and* imaginary part."""
+        """Standard normal numbers shaped like ``like`` (B, *E); a complex number gets a
+        unit-variance real *and* imaginary part."""
         ...
 
     def uniform(self, count: int) -> Tensor:
@@ -33,7 +36,8 @@ class Streams:
     ----------
     seed: any integer >= 0.
     groups: the indices of the groups in this batch.
-    rows: rows per group; a batch passed to ``normal`` has ``len(groups) * rows`` rows, group by group.
+    rows: rows per group; a batch passed to ``normal`` has ``len(groups) * rows`` rows, group by
+        group.
 
     Numbers are drawn on the CPU, whatever the device they are used on.
     """
@@ -53,21 +57,31 @@ class Streams:
 
     def normal(self, like: Tensor) -> Tensor:
         if like.shape[0] != len(self.streams) * self.rows:
-            raise ValueError(f"{len(self.streams)} streams of {self.rows} rows cannot fill a batch of {like.shape[0]} rows")
+            raise ValueError(
+                f"{len(self.streams)} streams of {self.rows} rows cannot fill a batch of "
+                f"{like.shape[0]} rows"
+            )
         shape = (*like.shape, 2) if like.is_complex() else like.shape
-        z = torch.empty(shape, dtype=torch.float64 if like.real.dtype == torch.float64 else torch.float32)
+        z = torch.empty(
+            shape, dtype=torch.float64 if like.real.dtype == torch.float64 else torch.float32
+        )
         for row, stream in zip(z.view(len(self.streams), -1).unbind(0), self.streams, strict=True):
             row.normal_(generator=stream)
         z = z.to(device=like.device, dtype=like.real.dtype)
         return torch.view_as_complex(z) if like.is_complex() else z
 
     def uniform(self, count: int) -> Tensor:
-        return torch.stack([torch.rand(count, generator=stream, dtype=torch.float64) for stream in self.streams])
+        return torch.stack(
+            [torch.rand(count, generator=stream, dtype=torch.float64) for stream in self.streams]
+        )
 
     def poisson(self, rate: Tensor) -> Tensor:
         """Poisson counts with the given rates (B, *E), as floating point numbers."""
         rows = rate.detach().cpu().double().reshape(len(self.streams), -1)
-        counts = [torch.poisson(row, generator=stream) for row, stream in zip(rows, self.streams, strict=True)]
+        counts = [
+            torch.poisson(row, generator=stream)
+            for row, stream in zip(rows, self.streams, strict=True)
+        ]
         return torch.stack(counts).view(rate.shape).to(rate)
 
     def state(self) -> Tensor:
@@ -90,8 +104,8 @@ def _generator(base: int, k: int) -> torch.Generator:
 def _mix(k: int) -> int:
     """A bijection of the 32-bit integers that scatters neighbours (the finaliser of MurmurHash3).
 
-    torch seeds its generator with 32 bits: a bijection makes the streams of one run distinct for certain, where a hash of (seed, k)
-    would let two of a few thousand rows coincide now and then.
+    torch seeds its generator with 32 bits: a bijection makes the streams of one run distinct for
+    certain, where a hash of (seed, k) would let two of a few thousand rows coincide now and then.
     """
     k &= 0xFFFFFFFF
     for factor, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):

@@ -1,10 +1,13 @@
 """A run: samples, what they cost, how each of them ended; and the folder that holds it.
 
-    run.json              state (and the reason of a failure), configuration, seed, versions, units, counts, status of every row
+    run.json
+    state (and the reason of a failure), configuration, seed, versions, units, counts, status of
+        every row
     samples.safetensors   the arrays
     checkpoint.safetensors   only while a run is under way
 
-Every file is written beside its place and renamed, so that a kill leaves the old one or the new one, never half of one.
+Every file is written beside its place and renamed, so that a kill leaves the old one or the new
+one, never half of one.
 """
 
 from __future__ import annotations
@@ -28,11 +31,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from posteriori import identity
-from posteriori.files import write_text, written_whole
 from posteriori.linalg import real_view
 from posteriori.measurements.pictures import glimpse, picture_limits
 from posteriori.packing import unpack
 from posteriori.settings import Fraction, Setting
+from posteriori.storage import write_text, written_whole
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,12 @@ class Status:
 class Run:
     """The result of ``posteriori.sample``.
 
-    samples: (n_ok, *E) in the range the likelihood states: the rows that finished, in order. A diverged row is not among them.
+    samples: (n_ok, *E) in the range the likelihood states: the rows that finished, in order. A
+    diverged row is not among them.
     log_w: (n_ok,) float64 log-weights, 0 for unweighted methods.
-    log_evidence: estimate of log p(y), or None for methods that make none: the log of the mean over clouds, one that has lost all its
-    weight being an estimate of 0; clouds whose numbers broke are left out.
+    log_evidence: estimate of log p(y), or None for methods that make none: the log of the mean over
+    clouds, one that has lost all its weight being an estimate of 0; clouds whose numbers broke are
+    left out.
     status: one for each of the n rows.
     counts: denoiser, vjp, operator and adjoint calls per sample.
     trace: name -> (steps, n) numbers that the method reported at each step.
@@ -83,12 +88,15 @@ class Run:
         kind = str(self.samples.dtype).removeprefix("torch.")
         calls = ", ".join(f"{count:g} {name}" for name, count in self.counts.items() if count)
         return (
-            f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape {list(self.samples.shape[1:])} {kind}"
-            f"{f', {lost} diverged' if lost else ''}; {calls or 'no'} calls a sample; {self.seconds:.1f} s)"
+            f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape "
+            f"{list(self.samples.shape[1:])} {kind}"
+            f"{f', {lost} diverged' if lost else ''}; {calls or 'no'} calls a sample; "
+            f"{self.seconds:.1f} s)"
         )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the line of ``repr`` and, where the samples are pictures, mean, standard deviation and samples, small."""
+        """What a notebook shows: the line of ``repr`` and, where the samples are pictures, mean,
+        standard deviation and samples, small."""
         shown = "".join(part._glimpse() for part in self.parts.values()) or self._glimpse()
         return f"<div>{html.escape(repr(self))}</div>{shown}"
 
@@ -98,23 +106,34 @@ class Run:
         return glimpse(shown.samples, shown.mean, shown.std, stated)
 
     def in_frame(self) -> Run:
-        """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and intervals then belong; itself without."""
+        """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and
+        intervals then belong; itself without."""
         frame, sides = self.config.get("frame"), list(self.samples.shape[-2:])
-        if frame is None or sides != list(self.config["image_shape"][-2:]):  # there is none, or it has been cut
+        if frame is None or sides != list(
+            self.config["image_shape"][-2:]
+        ):  # there is none, or it has been cut
             return self
         (top, bottom), (left, right) = frame
         return replace(self, samples=self.samples[..., top:bottom, left:right])
 
     @property
     def parts(self) -> dict[str, Run]:
-        """Of samples that are several tensors packed into one vector: a run of each by its name, with
+        """Of samples that are several tensors packed into one vector: a run of each by its name,
+        with
         samples (n_ok, *shape) in its range and the weights of this one. Empty for one tensor."""
         told = self.config.get("parts")
         if told is None:
             return {}
         shapes = {name: tuple(part["shape"]) for name, part in told.items()}
-        samples, plain = unpack(self.samples, shapes), {k: v for k, v in self.config.items() if k != "parts"}
-        extras = {k: unpack(v[None], shapes) for k, v in self.extras.items() if v.shape == self.samples.shape[1:]}
+        samples, plain = (
+            unpack(self.samples, shapes),
+            {k: v for k, v in self.config.items() if k != "parts"},
+        )
+        extras = {
+            k: unpack(v[None], shapes)
+            for k, v in self.extras.items()
+            if v.shape == self.samples.shape[1:]
+        }
         return {
             name: replace(
                 self,
@@ -127,9 +146,12 @@ class Run:
 
     @property
     def weights(self) -> Tensor:
-        """Of the samples, (n_ok,) float64, which sum to 1. Raises ``ValueError`` for a run without samples."""
+        """Of the samples, (n_ok,) float64, which sum to 1. Raises ``ValueError`` for a run without
+        samples."""
         if not len(self.log_w):
-            raise ValueError(f"every row of this run diverged, it has no samples: row 0 {self.status[0]}")
+            raise ValueError(
+                f"every row of this run diverged, it has no samples: row 0 {self.status[0]}"
+            )
         return self.log_w.softmax(0)
 
     @property
@@ -140,29 +162,42 @@ class Run:
 
     @property
     def std(self) -> Tensor:
-        """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one sample."""
+        """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one
+        sample."""
         w = self.weights.to(self.samples.real.dtype)
-        return torch.tensordot(w, (self.samples - self.mean).abs().square(), 1).div((1 - w.square().sum()).clamp(min=1e-12)).sqrt()
+        return (
+            torch.tensordot(w, (self.samples - self.mean).abs().square(), 1)
+            .div((1 - w.square().sum()).clamp(min=1e-12))
+            .sqrt()
+        )
 
     @property
     def ess(self) -> float:
-        """Effective number of samples, (sum w)^2 / sum w^2 of the weights: their number where all count alike.
+        """Effective number of samples, (sum w)^2 / sum w^2 of the weights: their number where all
+        count alike.
 
-        Particles of one cloud descend from common ancestors, which the weights do not tell: ``evaluation.summary`` counts those.
+        Particles of one cloud descend from common ancestors, which the weights do not tell:
+        ``evaluation.summary`` counts those.
         """
         w = self.weights
         return float(1 / w.square().sum())
 
     def quantile(self, q: float) -> Tensor:
-        """The value below which a draw of the posterior lies with probability q, for each number of an image: shape E.
+        """The value below which a draw of the posterior lies with probability q, for each number of
+        an image: shape E.
 
-        Between the k-th and the next smallest of n samples q runs from k / (n + 1) on, so that the interval between two quantiles holds
-        an exchangeable truth exactly as often as it says; a weighted sample counts by its weight, n being ``ess``. Beyond the smallest
-        or largest sample it is that sample. Raises ``ValueError`` for q outside [0, 1], and for complex samples, which have no order.
+        Between the k-th and the next smallest of n samples q runs from k / (n + 1) on, so that the
+        interval between two quantiles holds an exchangeable truth exactly as often as it says; a
+        weighted sample counts by its weight, n being ``ess``. Beyond the smallest or largest sample
+        it is that sample. Raises ``ValueError`` for q outside [0, 1], and for complex samples,
+        which have no order.
         """
         q = Setting(Fraction).valid(q, "q")
         if self.samples.is_complex():
-            raise ValueError("complex numbers have no quantiles; take those of the magnitude, real or imaginary part of run.samples")
+            raise ValueError(
+                "complex numbers have no quantiles; take those of the magnitude, real or imaginary "
+                "part of run.samples"
+            )
         x, order = self.samples.double().sort(0)
         w = self.weights.to(x)[order]
         n = self.ess
@@ -170,37 +205,50 @@ class Run:
         after = (p <= q).sum(0, keepdim=True)
         low, high = (after - 1).clamp(min=0), after.clamp(max=len(x) - 1)
         left, right = p.gather(0, low), p.gather(0, high)
-        share = torch.where(right > left, (q - left) / (right - left).clamp(min=1e-300), 0.0).clamp(0, 1)
+        share = torch.where(right > left, (q - left) / (right - left).clamp(min=1e-300), 0.0).clamp(
+            0, 1
+        )
         return torch.lerp(x.gather(0, low), x.gather(0, high), share)[0].to(self.samples.dtype)
 
     def interval(self, level: float) -> tuple[Tensor, Tensor]:
-        """The central interval that holds each number with probability ``level``: its two ends, shape E.
+        """The central interval that holds each number with probability ``level``: its two ends,
+        shape E.
 
-        Warns when n samples cannot state it: the widest interval of n samples has the level (n - 1) / (n + 1). Raises as ``quantile``.
+        Warns when n samples cannot state it: the widest interval of n samples has the level
+        (n - 1) / (n + 1). Raises as ``quantile``.
         """
         level = Setting(Fraction).valid(level, "level")
         most = (self.ess - 1) / (self.ess + 1)
         if level > most + 1e-9:
             warnings.warn(
-                f"{self.ess:.3g} samples can state intervals of up to {100 * most:.0f} %, not of {100 * level:g} %: these ends are the "
-                f"smallest and the largest sample; {math.ceil((1 + level) / (1 - level) - 1e-6) if level < 1 else 'no'} samples can",
+                f"{self.ess:.3g} samples can state intervals of up to {100 * most:.0f} %, not of "
+                f"{100 * level:g} %: these ends are the "
+                f"smallest and the largest sample; "
+                f"{math.ceil((1 + level) / (1 - level) - 1e-6) if level < 1 else 'no'} samples can",
                 stacklevel=2,
             )
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
     @classmethod
     def merge(cls, runs: Sequence[Run]) -> Run:
-        """One run made of several that drew its samples in parts, see ``first`` of ``sample``: the same numbers as drawn at once.
+        """One run made of several that drew its samples in parts, see ``first`` of ``sample``: the
+        same numbers as drawn at once.
 
-        Raises ``ValueError`` naming what differs when they are not parts of one run, and naming the samples that are missing.
+        Raises ``ValueError`` naming what differs when they are not parts of one run, and naming the
+        samples that are missing.
         """
         runs = sorted(runs, key=lambda run: run.config["first"])
         if not runs:
             raise ValueError("there is no run to merge")
         free = ("first", "n", "threads", "seconds")
         for run in runs[1:]:
-            told = [{key: value for key, value in r.config.items() if key not in free} for r in (runs[0], run)]
-            different = list(identity.changes(json.loads(json.dumps(told[0])), json.loads(json.dumps(told[1]))))
+            told = [
+                {key: value for key, value in r.config.items() if key not in free}
+                for r in (runs[0], run)
+            ]
+            different = list(
+                identity.changes(json.loads(json.dumps(told[0])), json.loads(json.dumps(told[1])))
+            )
             if different:
                 raise ValueError(f"these are not parts of one run ({'; '.join(different)[:600]})")
         for run, after in pairwise(runs):
@@ -212,14 +260,26 @@ class Run:
                     else f"sample {after.config['first']} is there twice"
                 )
         total, clouds = sum(len(run.status) for run in runs), sum(run.clouds for run in runs)
-        counts = {kind: sum(run.counts[kind] * len(run.status) for run in runs) / total for kind in runs[0].counts}
-        parts = [run.log_evidence + math.log(run.clouds) for run in runs if run.log_evidence is not None and run.clouds]
+        counts = {
+            kind: sum(run.counts[kind] * len(run.status) for run in runs) / total
+            for kind in runs[0].counts
+        }
+        parts = [
+            run.log_evidence + math.log(run.clouds)
+            for run in runs
+            if run.log_evidence is not None and run.clouds
+        ]
         return cls(
             samples=torch.cat([run.samples for run in runs]),
             log_w=torch.cat([run.log_w for run in runs]),
-            log_evidence=float(torch.tensor(parts, dtype=torch.float64).logsumexp(0)) - math.log(clouds) if parts else None,
+            log_evidence=float(torch.tensor(parts, dtype=torch.float64).logsumexp(0))
+            - math.log(clouds)
+            if parts
+            else None,
             status=tuple(status for run in runs for status in run.status),
-            counts={kind: int(count) if count == int(count) else count for kind, count in counts.items()},
+            counts={
+                kind: int(count) if count == int(count) else count for kind, count in counts.items()
+            },
             trace={name: torch.cat([run.trace[name] for run in runs], 1) for name in runs[0].trace},
             seconds=sum(run.seconds for run in runs),
             config=runs[0].config | {"n": total},
@@ -228,11 +288,14 @@ class Run:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write the run to a folder, arrays first, so that a complete run.json means a complete run."""
+        """Write the run to a folder, arrays first, so that a complete run.json means a complete
+        run."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"samples": self.samples, "log_w": self.log_w}
-        arrays |= {f"trace.{k}": v for k, v in self.trace.items()} | {f"extra.{k}": v for k, v in self.extras.items()}
+        arrays |= {f"trace.{k}": v for k, v in self.trace.items()} | {
+            f"extra.{k}": v for k, v in self.extras.items()
+        }
         write_arrays(folder / "samples.safetensors", arrays)
         record = {
             "state": "complete",
@@ -248,12 +311,16 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
-        """Read a run folder. Raises ``FileNotFoundError``, or ``RuntimeError`` when the run in it is not complete."""
+        """Read a run folder. Raises ``FileNotFoundError``, or ``RuntimeError`` when the run in it
+        is not complete."""
         folder = Path(folder)
         record = read_json(folder / "run.json")
         if record.get("state") != "complete":
             why = f" ({record['reason']})" if "reason" in record else ""
-            raise RuntimeError(f"the run in {folder} is {record.get('state')}{why}, not complete; finish it with --resume")
+            raise RuntimeError(
+                f"the run in {folder} is {record.get('state')}{why}, not complete; finish it with "
+                f"--resume"
+            )
         arrays, _ = read_arrays(folder / "samples.safetensors")
         return cls(
             samples=arrays["samples"],
@@ -261,12 +328,16 @@ class Run:
             log_evidence=record["log_evidence"],
             status=tuple(Status(**s) for s in record["status"]),
             counts=record["counts"],
-            trace={k.removeprefix("trace."): v for k, v in arrays.items() if k.startswith("trace.")},
+            trace={
+                k.removeprefix("trace."): v for k, v in arrays.items() if k.startswith("trace.")
+            },
             seconds=record["seconds"],
             config=record["config"],
             references=tuple(record["references"]),
             clouds=record.get("clouds", 0),
-            extras={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
+            extras={
+                k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")
+            },
         )
 
 
@@ -280,16 +351,22 @@ def read_json(place: Path) -> dict[str, Any]:
     return json.loads(place.read_text())
 
 
-def write_arrays(place: Path, arrays: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
-    """Tensors and text in one safetensors file; complex tensors are stored as pairs under the name ``NAME!complex``.
+def write_arrays(
+    place: Path, arrays: dict[str, Tensor], notes: dict[str, str] | None = None
+) -> None:
+    """Tensors and text in one safetensors file; complex tensors are stored as pairs under the name
+    ``NAME!complex``.
 
     Raises ``FullDiskError``.
     """
     flat = {}
     for name, tensor in arrays.items():
         tensor = tensor.detach().cpu()
-        # Files hold what is in memory, where a lazily conjugated or negated tensor has the wrong sign.
-        flat[f"{name}!complex" if tensor.is_complex() else name] = real_view(tensor).contiguous().clone()
+        # Files hold what is in memory, where a lazily conjugated or negated tensor has the wrong
+        # sign.
+        flat[f"{name}!complex" if tensor.is_complex() else name] = (
+            real_view(tensor).contiguous().clone()
+        )
     with written_whole(place, sum(tensor.nbytes for tensor in flat.values())) as beside:
         save_file(flat, str(beside), metadata=notes)
 
@@ -307,7 +384,8 @@ def read_arrays(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Hold a folder, or in it what ``name`` stands for, for this process. Raises ``RuntimeError`` naming the owner when another does."""
+    """Hold a folder, or in it what ``name`` stands for, for this process. Raises ``RuntimeError``
+    naming the owner when another does."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a+") as handle:
         try:
@@ -315,7 +393,8 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
         except OSError:
             handle.seek(0)
             raise RuntimeError(
-                f"another process ({handle.read().strip() or 'unknown'}) is writing to {folder}; use another folder"
+                f"another process ({handle.read().strip() or 'unknown'}) is writing to {folder}; "
+                f"use another folder"
             ) from None
         handle.truncate(0)
         handle.write(f"pid {os.getpid()}")

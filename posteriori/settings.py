@@ -1,11 +1,15 @@
-"""What a setting may be, checked in one place: by the classes when they are constructed, and by problem files, which construct them.
+"""What a setting may be, checked in one place: by the classes when they are constructed, and by
+problem files, which construct them.
 
     scale: NonNegative = 1.0                          a finite number >= 0
-    weighting: Literal["bounded", "norm"] = "bounded" one of these words, or an error that names the nearest
+    weighting: Literal["bounded", "norm"] = "bounded" one of these words, or an error that names the
+    nearest
 
-A class whose metaclass is ``Checked`` compares the arguments of its constructor with their annotations. Words, numbers, flags and tuples
-of them are checked and converted (1 to 1.0, NumPy's integers to Python's); of an object that must be
-callable it is asked that it is no text and no class. Whatever else a constructor takes is its own affair.
+A class whose metaclass is ``Checked`` compares the arguments of its constructor with their
+annotations. Words, numbers, flags and tuples of them are checked and converted (1 to 1.0, NumPy's
+integers to Python's); of an object that must be
+callable it is asked that it is no text and no class. Whatever else a constructor takes is its own
+affair.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 
 def number(value: Any) -> float:
-    """A finite number, also one that YAML left as text (1e-4). Raises ``ValueError`` for any other value, true and false included."""
+    """A finite number, also one that YAML left as text (1e-4). Raises ``ValueError`` for any other
+    value, true and false included."""
     try:
         result = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
@@ -36,7 +41,7 @@ def number(value: Any) -> float:
     return result
 
 
-def whole(value: Any) -> int:
+def whole_number(value: Any) -> int:
     """An integer of Python, NumPy or torch; neither true nor 3.0 nor '3'. Raises ``ValueError``."""
     try:
         if not isinstance(value, bool):
@@ -46,20 +51,26 @@ def whole(value: Any) -> int:
     raise ValueError(f"expected a whole number, got {value!r}")
 
 
-BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}  # pydantic's names
+BOUNDS = {
+    "greater_than": ">",
+    "greater_than_equal": ">=",
+    "less_than": "<",
+    "less_than_equal": "<=",
+}  # pydantic's names
 
 Number = Annotated[float, BeforeValidator(number)]
 Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(number), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(number), Field(ge=0, le=1)]
 Share = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
-Whole = Annotated[int, BeforeValidator(whole)]
-Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
-Natural = Annotated[int, BeforeValidator(whole), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(whole_number)]
+Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
+Natural = Annotated[int, BeforeValidator(whole_number), Field(ge=0)]
 
 
 def suggestion(word: Any, known: Iterable[str]) -> str:
-    """'did you mean ...?' with the nearest known name where there is a near one, and all of them."""
+    """'did you mean ...?' with the nearest known name where there is a near one, and all of
+    them."""
     names = list(known)
     lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
@@ -67,7 +78,14 @@ def suggestion(word: Any, known: Iterable[str]) -> str:
     return f"{start}nown: {', '.join(names)}"
 
 
-def absent(module: str, name: str, known: Iterable[str], other: Mapping[str, str] | None = None) -> AttributeError:
+def first_paragraph(cls: type) -> str:
+    """What the docstring of a class says first, on one line; empty without one."""
+    return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def absent(
+    module: str, name: str, known: Iterable[str], other: Mapping[str, str] | None = None
+) -> AttributeError:
     """The error for a name that a module does not have, with the nearest that it has.
 
     other: names by which this is known elsewhere, and the one it has here.
@@ -79,11 +97,13 @@ def absent(module: str, name: str, known: Iterable[str], other: Mapping[str, str
 
 
 class Checked(ABCMeta):
-    """The metaclass of all that has settings: a constructor's arguments are valid, or ``ValueError`` names the setting and the value."""
+    """The metaclass of all that has settings: a constructor's arguments are valid, or
+    ``ValueError`` names the setting and the value."""
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """That of the constructor, for ``help`` and editors; they would show the metaclass's otherwise."""
+        """That of the constructor, for ``help`` and editors; they would show the metaclass's
+        otherwise."""
         signature = inspect.signature(_constructor(cls))
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -97,20 +117,28 @@ class Checked(ABCMeta):
                 return super().__call__(*args, **kwargs)
             known = settings_of(cls)
             for name in known.keys() & bound.arguments.keys():
-                bound.arguments[name] = known[name].valid(bound.arguments[name], f"{cls.__name__}.{name}")
+                bound.arguments[name] = known[name].valid(
+                    bound.arguments[name], f"{cls.__name__}.{name}"
+                )
             return super().__call__(*bound.args, **bound.kwargs)
 
 
 class Setting:
     """What one argument may be.
 
-    hint: a type as it stands in an annotation, with bounds by ``Annotated``. Words, numbers, flags, tuples of them and callable protocols
-    are compared with it; of other types only that a text is one of its words, if it has any.
+    hint: a type as it stands in an annotation, with bounds by ``Annotated``. Words, numbers, flags,
+    tuples of them and callable protocols are compared with it; of other types only that a text is
+    one of its words, if it has any.
     """
 
     def __init__(self, hint: Any) -> None:
         self.hint = hint
-        self.words = [word for part in _parts(hint) if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+        self.words = [
+            word
+            for part in _parts(hint)
+            if typing.get_origin(part) is Literal
+            for word in typing.get_args(part)
+        ]
         self.protocol = next((part for part in _parts(hint) if _callable(part)), None)
         self.adapter: TypeAdapter[Any] | None = TypeAdapter(_strict(hint)) if _plain(hint) else None
 
@@ -119,11 +147,16 @@ class Setting:
         return bool(self.words or self.protocol or self.adapter)
 
     def valid(self, value: Any, where: str) -> Any:
-        """``value`` as the type asked for. Raises ``ValueError`` naming ``where``, the value and what was expected."""
+        """``value`` as the type asked for. Raises ``ValueError`` naming ``where``, the value and
+        what was expected."""
         if self.protocol is not None:
             optional = type(None) in _parts(self.hint)
-            if not (value is None and optional) and (not callable(value) or isinstance(value, str | type)):
-                raise ValueError(f"{where} is {value!r}; expected an object such as {_examples(self.protocol)}")
+            if not (value is None and optional) and (
+                not callable(value) or isinstance(value, str | type)
+            ):
+                raise ValueError(
+                    f"{where} is {value!r}; expected an object such as {_examples(self.protocol)}"
+                )
         elif self.words and isinstance(value, str) and value not in self.words:
             raise ValueError(f"{where} is {value!r}; {suggestion(value, self.words)}")
         elif self.adapter is not None:
@@ -131,7 +164,8 @@ class Setting:
         return value
 
     def read(self, value: Any) -> Any:
-        """A value as a file has it: YAML leaves some numbers as text (1e-4), which become the numbers they are."""
+        """A value as a file has it: YAML leaves some numbers as text (1e-4), which become the
+        numbers they are."""
         if isinstance(value, str) and not self.words and self.adapter is not None:
             try:
                 return number(value)
@@ -140,19 +174,25 @@ class Setting:
         return value
 
     def _converted(self, adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
-        if hasattr(value, "tolist") and any(typing.get_origin(part) is tuple for part in _parts(self.hint)):
+        if hasattr(value, "tolist") and any(
+            typing.get_origin(part) is tuple for part in _parts(self.hint)
+        ):
             value = value.tolist()
         try:
             out = adapter.validate_python(value)
             if isinstance(value, str) and not isinstance(out, str):
-                raise ValueError(f"{where}: expected a number, got the text {value!r}; leave out the quotes")
+                raise ValueError(
+                    f"{where}: expected a number, got the text {value!r}; leave out the quotes"
+                )
             return out
         except ValidationError as error:
             if self.words and len(_parts(self.hint)) == 1:
                 raise ValueError(f"{where} is {value!r}; {suggestion(value, self.words)}") from None
             item = error.errors()[0]
             place = "".join(f"[{part}]" for part in item["loc"] if isinstance(part, int))
-            raise ValueError(f"{where}{place}: {_expected(item)}, got {item['input'] if place else value!r}") from None
+            raise ValueError(
+                f"{where}{place}: {_expected(item)}, got {item['input'] if place else value!r}"
+            ) from None
 
 
 def _expected(item: Any) -> str:
@@ -170,10 +210,16 @@ def settings_of(cls: Callable[..., Any]) -> dict[str, Setting]:
     raw: dict[str, tuple[Any, str]] = {}
     if isinstance(cls, type) and hasattr(cls, "__dataclass_fields__"):
         for base in reversed(cls.__mro__):
-            raw |= {name: (hint, base.__module__) for name, hint in vars(base).get("__annotations__", {}).items()}
+            raw |= {
+                name: (hint, base.__module__)
+                for name, hint in vars(base).get("__annotations__", {}).items()
+            }
     else:
         init = inspect.unwrap(_constructor(cls) if isinstance(cls, type) else cls)
-        raw = {name: (hint, init.__module__) for name, hint in getattr(init, "__annotations__", {}).items()}
+        raw = {
+            name: (hint, init.__module__)
+            for name, hint in getattr(init, "__annotations__", {}).items()
+        }
     found = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -181,7 +227,8 @@ def settings_of(cls: Callable[..., Any]) -> dict[str, Setting]:
         try:
             setting = Setting(_resolved(*raw[name]))
         except (KeyError, NameError):
-            # Without an annotation, or with one that only a type checker can read: nothing can be compared with it.
+            # Without an annotation, or with one that only a type checker can read: nothing can be
+            # compared with it.
             continue
         if setting:
             found[name] = setting
@@ -200,8 +247,15 @@ def _resolved(hint: Any, module: str) -> Any:
 def _examples(protocol: Any) -> str:
     """The classes beside a callable protocol that follow it, as calls."""
     module = sys.modules[protocol.__module__]
-    beside = [c for c in vars(module).values() if isinstance(c, Checked) and c.__module__ == module.__name__ and "__call__" in vars(c)]
-    return ", ".join(f"{c.__name__}()" for c in beside) or f"an instance of a class that follows {protocol.__name__}"
+    beside = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, Checked) and c.__module__ == module.__name__ and "__call__" in vars(c)
+    ]
+    return (
+        ", ".join(f"{c.__name__}()" for c in beside)
+        or f"an instance of a class that follows {protocol.__name__}"
+    )
 
 
 def _callable(hint: Any) -> bool:
@@ -236,5 +290,6 @@ def _strict(hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         return Union[tuple(_strict(arg) for arg in args)]  # noqa: UP007 (members are computed)
     if origin is tuple:
-        return tuple[tuple(arg if arg is Ellipsis else _strict(arg) for arg in args)]  # type: ignore[misc]
+        inner = tuple(arg if arg is Ellipsis else _strict(arg) for arg in args)
+        return tuple[inner]  # type: ignore[valid-type]
     return hint

@@ -12,8 +12,8 @@ from posteriori.operators.row_wise import RowWise
 
 @dataclass(frozen=True, eq=False)
 class Several:
-    """y: (J, *O), in the prior's coordinates. seeds: of each. n: samples of each, which follow one another. operators: of each, also in
-    the prior's coordinates; None where all have one."""
+    """y: (J, *O), in the prior's coordinates. seeds: of each. n: samples of each, which follow one
+    another. operators: of each, also in the prior's coordinates; None where all have one."""
 
     y: Tensor
     seeds: tuple[int, ...]

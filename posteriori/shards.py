@@ -6,7 +6,8 @@ Row k of a run is a function of (posterior, method, levels, seed, k), so a run i
     work(pieces[3])            # wherever the files are; again, or elsewhere, after it was killed
     run = merge("runs/one")
 
-Pieces begin and end where a batch does. So the batches are those of one process, and the samples agree with its samples bit by bit.
+Pieces begin and end where a batch does. So the batches are those of one process, and the samples
+agree with its samples bit by bit.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posteriori import problems
+from posteriori import problem_file
 from posteriori.configuration import batch_rows
-from posteriori.flags import tell
+from posteriori.diagnostics import tell
+from posteriori.driver import sample
 from posteriori.identity import changes
 from posteriori.methods import Method
-from posteriori.problems.solvers import named_method as chosen
+from posteriori.problem_file.method import named_method as chosen
 from posteriori.run import Run, locked, read_json, write_json
-from posteriori.sample import sample
 from posteriori.views import viewed
 
 PLAN = "plan.json"
@@ -33,9 +34,11 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of a run, of JSON values: ``Work(**json.loads(json.dumps(asdict(piece))))`` is the same piece.
+    """One piece of a run, of JSON values: ``Work(**json.loads(json.dumps(asdict(piece))))`` is the
+    same piece.
 
-    problem: the problem file. folder: of the whole run. first, n: the samples of this piece. batch: rows worked on together.
+    problem: the problem file. folder: of the whole run. first, n: the samples of this piece. batch:
+    rows worked on together.
     method: as a problem file states it, in place of the file's own; None for that.
     """
 
@@ -60,13 +63,17 @@ def plan(
     n: int | None = None,
     method: str | Mapping[str, Any] | None = None,
 ) -> list[Work]:
-    """The pieces of a run, at most ``shards`` of about the same size, written to plan.json in ``folder``.
+    """The pieces of a run, at most ``shards`` of about the same size, written to plan.json in
+    ``folder``.
 
-    n, method: in place of those of the problem file. No denoiser is called. To plan the same again changes nothing.
+    n, method: in place of those of the problem file. No denoiser is called. To plan the same again
+    changes nothing.
     Raises ``ValueError`` for shards below 1, and when the folder holds another plan.
     """
     if not isinstance(shards, int) or isinstance(shards, bool) or shards < 1:
-        raise ValueError(f"shards is the number of pieces of a run: an integer >= 1, got {shards!r}")
+        raise ValueError(
+            f"shards is the number of pieces of a run: an integer >= 1, got {shards!r}"
+        )
     stated = dict(method) if isinstance(method, Mapping) else method
     task = _task(problem, stated)
     total = task.settings["n"] if n is None else n
@@ -76,42 +83,65 @@ def plan(
     together = min(max(1, rows // solver.group), -(-groups // shards))
     size = math.ceil(-(-groups // together) / shards) * together * solver.returned
     path, home = os.path.relpath(problem, folder), Path(folder)
-    record = {"problem": path, "method": stated, "n": total, "size": size, "batch": together * solver.group}
+    record = {
+        "problem": path,
+        "method": stated,
+        "n": total,
+        "size": size,
+        "batch": together * solver.group,
+    }
     with locked(home, ".plan.lock"):
         if (home / PLAN).exists() and (found := list(changes(read_json(home / PLAN), record))):
-            raise ValueError(f"{folder} holds the plan of another run ({'; '.join(found)}); choose another folder")
+            raise ValueError(
+                f"{folder} holds the plan of another run ({'; '.join(found)}); choose another "
+                f"folder"
+            )
         write_json(home / PLAN, record)
     return planned(home)
 
 
 def planned(folder: str | Path) -> list[Work]:
-    """The pieces of the run that was planned in ``folder``. Raises ``FileNotFoundError`` where none was."""
+    """The pieces of the run that was planned in ``folder``. Raises ``FileNotFoundError`` where none
+    was."""
     home = Path(folder)
     if not (home / PLAN).exists():
-        raise FileNotFoundError(f"{folder} holds no plan of a run in pieces; make one by posteriori.plan(problem, folder, shards=...)")
+        raise FileNotFoundError(
+            f"{folder} holds no plan of a run in pieces; make one by posteriori.plan(problem, "
+            f"folder, shards=...)"
+        )
     record = read_json(home / PLAN)
     total, size, problem = record["n"], record["size"], os.path.normpath(home / record["problem"])
     starts = range(0, total, size)
-    return [Work(problem, str(home), k, min(size, total - k), record["batch"], record["method"]) for k in starts]
+    return [
+        Work(problem, str(home), k, min(size, total - k), record["batch"], record["method"])
+        for k in starts
+    ]
 
 
 def work(piece: Work, *, progress: bool = False) -> Path:
-    """Do a piece, and return its folder. A piece that is done costs no denoiser call, one that was stopped goes on where it was."""
+    """Do a piece, and return its folder. A piece that is done costs no denoiser call, one that was
+    stopped goes on where it was."""
     task = _task(piece.problem, piece.method)
     settings = task.settings | {"n": piece.n, "first": piece.first, "batch": piece.batch}
-    sample(task.posterior, task.method, **settings, folder=piece.place, resume=True, progress=progress)
+    sample(
+        task.posterior, task.method, **settings, folder=piece.place, resume=True, progress=progress
+    )
     return piece.place
 
 
 def merge(folder: str | Path) -> Run:
-    """The run that was planned in ``folder``, from its pieces; saved there. The estimate of log p(y) is that of one process to rounding.
+    """The run that was planned in ``folder``, from its pieces; saved there. The estimate of log
+    p(y) is that of one process to rounding.
 
-    Raises ``RuntimeError`` naming the pieces that are not done, and ``ValueError`` when they are not parts of one run.
+    Raises ``RuntimeError`` naming the pieces that are not done, and ``ValueError`` when they are
+    not parts of one run.
     """
     pieces = planned(folder)
     missing = [f"{p.first} to {p.first + p.n - 1}" for p in pieces if not _done(p)]
     if missing:
-        raise RuntimeError(f"the run in {folder} cannot be merged yet: samples {', '.join(missing)} are not drawn")
+        raise RuntimeError(
+            f"the run in {folder} cannot be merged yet: samples {', '.join(missing)} are not drawn"
+        )
     post = _task(pieces[0].problem, pieces[0].method).posterior
     with locked(Path(folder)):
         run = viewed(Run.merge([Run.load(piece.place) for piece in pieces]), post)
@@ -124,6 +154,6 @@ def _done(piece: Work) -> bool:
     return record.exists() and read_json(record)["state"] == "complete"
 
 
-def _task(problem: str | Path, method: str | dict[str, Any] | None) -> problems.Task:
-    task = problems.load(problem).build()
+def _task(problem: str | Path, method: str | dict[str, Any] | None) -> problem_file.Task:
+    task = problem_file.load(problem).build()
     return task if method is None else task._replace(method=chosen(method))

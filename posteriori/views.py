@@ -1,7 +1,10 @@
-"""What is kept of a measurement so that it can be looked at when operator and prior are gone: arrays beside the samples of a run.
+"""What is kept of a measurement so that it can be looked at when operator and prior are gone:
+arrays beside the samples of a run.
 
 measurement      y as it lies before the instrument, real, (C, h, w); NaN where nothing was measured
-kspace           |y| of complex measurements, root of the sum of squares over coils, (h, w); NaN where nothing was measured
+kspace
+|y| of complex measurements, root of the sum of squares over coils, (h, w); NaN where nothing was
+    measured
 backprojection   A^H y, (C, H, W), where y is no picture itself
 residual         |y - A x| of sample 0 over its noise level, as y lies
 """
@@ -20,7 +23,8 @@ from posteriori.run import Run
 
 
 def viewed(run: Run, post: Posterior) -> Run:
-    """The run with these arrays among its ``extras``; itself where they cannot be made, for no sample is lost for a picture."""
+    """The run with these arrays among its ``extras``; itself where they cannot be made, for no
+    sample is lost for a picture."""
     try:
         with torch.no_grad():
             return replace(run, extras=run.extras | views(run, post))
@@ -33,7 +37,9 @@ def views(run: Run, post: Posterior) -> dict[str, Tensor]:
     lies = A.layout(y)
     seen: dict[str, Tensor] = {}
     if lies.is_complex() and lies.ndim >= 2:
-        seen["kspace"] = lies.abs().square().flatten(0, -3).sum(0).sqrt() if lies.ndim > 2 else lies.abs()
+        seen["kspace"] = (
+            lies.abs().square().flatten(0, -3).sum(0).sqrt() if lies.ndim > 2 else lies.abs()
+        )
     elif not lies.is_complex() and pictured(lies) is not None:
         seen["measurement"] = lies if lies.ndim == 3 else lies[None]
     if "measurement" not in seen and isinstance(A, LinearOperator):
@@ -43,5 +49,7 @@ def views(run: Run, post: Posterior) -> dict[str, Tensor]:
             seen["backprojection"] = flat
     if post.given.noise.std != 0:
         level = post.given.noise.variance(y).sqrt().clamp(min=1e-30)
-        seen["residual"] = A.layout(post.given.residual(run.samples[:1].to(y.device))[0].abs() / level)
+        seen["residual"] = A.layout(
+            post.given.residual(run.samples[:1].to(y.device))[0].abs() / level
+        )
     return {name: array.cpu() for name, array in seen.items()}

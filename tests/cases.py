@@ -45,7 +45,9 @@ OPERATORS = {
     "BlindGaussianBlur": lambda dtype: ops.BlindGaussianBlur((2, 5, 6), 5, "zero"),
     "Packed": lambda dtype: ops.Packed({"image": (1, 3, 4), "gain": (1,)}, gained),
     "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
-    "Units complex": lambda dtype: ops.Units(torch.tensor([0.5, 4.0], dtype=dtype), complex_images=True),
+    "Units complex": lambda dtype: ops.Units(
+        torch.tensor([0.5, 4.0], dtype=dtype), complex_images=True
+    ),
     "RowWise": lambda dtype: ops.RowWise([ops.Blur(_draw(3, 5, dtype=dtype), (2, 6, 9))]),
     "Affine": lambda dtype: ops.Affine(ops.PhaseRetrieval((1, 4, 5)), 2.0, -1.0),
     "Blur circular": lambda dtype: ops.Blur(_draw(3, 5, dtype=dtype), (2, 6, 9)),
@@ -53,27 +55,45 @@ OPERATORS = {
     "Blur circular wrapped": lambda dtype: ops.Blur(_draw(9, 9, dtype=dtype), (1, 3, 12)),
     "Blur circular Gaussian": lambda dtype: ops.Blur(ops.gaussian_kernel(1.5).to(dtype), (1, 8, 8)),
     "Blur reflect": lambda dtype: ops.Blur(_draw(5, 3, dtype=dtype), (2, 7, 4), boundary="reflect"),
-    "Blur reflect even": lambda dtype: ops.Blur(_draw(4, 2, dtype=dtype), (1, 5, 6), boundary="reflect"),
+    "Blur reflect even": lambda dtype: ops.Blur(
+        _draw(4, 2, dtype=dtype), (1, 5, 6), boundary="reflect"
+    ),
     "Blur zero": lambda dtype: ops.Blur(_draw(9, 9, dtype=dtype), (1, 3, 12), boundary="zero"),
     "Blur valid": lambda dtype: ops.Blur(_draw(3, 4, dtype=dtype), (2, 6, 7), boundary="valid"),
     "Chain": lambda dtype: ops.PhaseRetrieval((1, 3, 4)) @ ops.Downsample((1, 6, 8), 2).to(dtype),
     "Clip": lambda dtype: ops.Clip((2, 3, 4)),
     "Clip darker": lambda dtype: ops.Clip((5,), gain=0.5, low=-0.4, high=0.3),
     "ComplexChannels": lambda dtype: ops.ComplexChannels((2, 5, 4)),
-    "Compose": lambda dtype: ops.Mask(ops.random_mask((6, 6), 0.5, 0), (1, 6, 6)) @ ops.Blur(_draw(3, 3, dtype=dtype), (1, 6, 6)),
+    "Compose": lambda dtype: (
+        ops.Mask(ops.random_mask((6, 6), 0.5, 0), (1, 6, 6))
+        @ ops.Blur(_draw(3, 3, dtype=dtype), (1, 6, 6))
+    ),
     "Scaled Radon": lambda dtype: ops.Scaled(ops.Radon((6, 5), [0, 30, 100], 0.5), 0.02),
     "Scaled mask": lambda dtype: ops.Scaled(ops.Mask(ops.random_mask((5, 4), 0.5, 3)), 3.0),
-    "Weighted Radon": lambda dtype: ops.Weighted(ops.Radon((6, 5), [0, 30, 100], 0.5), _draw(3, 8, dtype=dtype).abs() + 0.1),
-    "PhaseMap": lambda dtype: ops.PhaseMap(torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))),
-    "Compose Fourier": lambda dtype: ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6)),
-    "Compose coils": lambda dtype: ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 2)) @ ops.ComplexChannels((2, 6, 5)),
-    "Compose unitary left": lambda dtype: ops.Identity((1, 3, 4)) @ ops.Downsample((1, 9, 12), 3).to(dtype),
+    "Weighted Radon": lambda dtype: ops.Weighted(
+        ops.Radon((6, 5), [0, 30, 100], 0.5), _draw(3, 8, dtype=dtype).abs() + 0.1
+    ),
+    "PhaseMap": lambda dtype: ops.PhaseMap(
+        torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
+    ),
+    "Compose Fourier": lambda dtype: (
+        ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6))
+    ),
+    "Compose coils": lambda dtype: (
+        ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 2))
+        @ ops.ComplexChannels((2, 6, 5))
+    ),
+    "Compose unitary left": lambda dtype: (
+        ops.Identity((1, 3, 4)) @ ops.Downsample((1, 9, 12), 3).to(dtype)
+    ),
     "Dense wide": lambda dtype: ops.Dense(_draw(5, 12, dtype=dtype), (1, 3, 4)),
     "Dense tall": lambda dtype: ops.Dense(_draw(9, 6, dtype=dtype)),
     "Dense complex": lambda dtype: ops.Dense(_draw(4, 6, dtype=dtype.to_complex())),
     "Downsample box": lambda dtype: ops.Downsample((3, 8, 12), 4).to(dtype),
     "Downsample bicubic": lambda dtype: ops.Downsample((1, 9, 15), 3, kind="bicubic").to(dtype),
-    "Downsample no antialias": lambda dtype: ops.Downsample((2, 8, 6), 2, kind="bicubic-no-antialias").to(dtype),
+    "Downsample no antialias": lambda dtype: ops.Downsample(
+        (2, 8, 6), 2, kind="bicubic-no-antialias"
+    ).to(dtype),
     "Downsample stride": lambda dtype: ops.Downsample((1, 10, 5), 5, kind="stride").to(dtype),
     "Downsample by one": lambda dtype: ops.Downsample((1, 3, 4), 1).to(dtype),
     "Grey": lambda dtype: ops.Grey((3, 5, 4)).to(dtype),
@@ -83,36 +103,52 @@ OPERATORS = {
     "JPEG": lambda dtype: ops.JPEG((3, 16, 32), 75).to(dtype),
     "JPEG unrounded": lambda dtype: ops.JPEG((3, 16, 16), 20, rounding="none").to(dtype),
     "JPEG colours kept": lambda dtype: ops.JPEG((3, 8, 16), 90, subsampling="4:4:4").to(dtype),
-    "Chain rounding": lambda dtype: ops.JPEG((1, 8, 8), 60).to(dtype) @ ops.Downsample((1, 16, 16), 2).to(dtype),
+    "Chain rounding": lambda dtype: (
+        ops.JPEG((1, 8, 8), 60).to(dtype) @ ops.Downsample((1, 16, 16), 2).to(dtype)
+    ),
     "JPEG grey": lambda dtype: ops.Affine(ops.JPEG((1, 16, 8), 50).to(dtype), 0.5, 0.5),
     "Mask": lambda dtype: ops.Mask(ops.random_mask((5, 7), 0.4, 3), (3, 5, 7)),
     "Mask box": lambda dtype: ops.Mask(ops.box_mask((2, 6, 9), 4)),
     "MaskedFourier": lambda dtype: ops.MaskedFourier(ops.random_mask((5, 6), 0.5, 4), (2, 5, 6)),
-    "MaskedFourier uncentred": lambda dtype: ops.MaskedFourier(ops.random_mask((1, 7), 0.5, 5), (4, 7), centred=False),
-    "MultiCoilFourier": lambda dtype: ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)),
-    "Nothing": lambda dtype: ops.Nothing((2, 3, 4)),
-    "Nothing complex": lambda dtype: ops.Nothing((3, 4), complex=True),
+    "MaskedFourier uncentred": lambda dtype: ops.MaskedFourier(
+        ops.random_mask((1, 7), 0.5, 5), (4, 7), centred=False
+    ),
+    "MultiCoilFourier": lambda dtype: ops.MultiCoilFourier(
+        _coils(dtype), ops.random_mask((6, 5), 0.5, 6)
+    ),
+    "Null": lambda dtype: ops.Null((2, 3, 4)),
+    "Nothing complex": lambda dtype: ops.Null((3, 4), complex=True),
     "PhaseRetrieval": lambda dtype: ops.PhaseRetrieval((2, 5, 4)),
     "PhaseRetrieval odd": lambda dtype: ops.PhaseRetrieval((1, 3, 7), oversampling=1.5),
     "Radon": lambda dtype: ops.Radon((2, 9, 12), [0, 30, 45, 90, 100.5, 135], 0.7).to(dtype),
-    "Radon few detectors": lambda dtype: ops.Radon((11, 8), [10, 70, 200], 1.0, detectors=6, detector_mm=2.0).to(dtype),
-    "Transmission": lambda dtype: ops.Transmission(ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)),
+    "Radon few detectors": lambda dtype: ops.Radon(
+        (11, 8), [10, 70, 200], 1.0, detectors=6, detector_mm=2.0
+    ).to(dtype),
+    "Transmission": lambda dtype: ops.Transmission(
+        ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)
+    ),
     "Slicewise": lambda dtype: ops.Slicewise(ops.Downsample((1, 4, 6), 2).to(dtype), 3),
-    "Slicewise coils": lambda dtype: ops.Slicewise(ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)), 2),
+    "Slicewise coils": lambda dtype: ops.Slicewise(
+        ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)), 2
+    ),
     "Slicewise tall": lambda dtype: ops.Slicewise(ops.Dense(_draw(5, 3, dtype=dtype)), 2),
-    "Slicewise reflect": lambda dtype: ops.Slicewise(ops.Blur(ops.gaussian_kernel(0.7).to(dtype), (1, 7, 8), boundary="reflect"), 2),
+    "Slicewise reflect": lambda dtype: ops.Slicewise(
+        ops.Blur(ops.gaussian_kernel(0.7).to(dtype), (1, 7, 8), boundary="reflect"), 2
+    ),
     "Stack": lambda dtype: ops.Stack(
         ops.Downsample((1, 8, 8), 2).to(dtype),
         ops.Mask(ops.box_mask((1, 8, 8), 4)),
         ops.Blur(_draw(3, 3, dtype=dtype), (1, 8, 8), boundary="zero"),
     ),
     "Stack complex": lambda dtype: ops.Stack(
-        ops.MaskedFourier(ops.random_mask((6, 5), 0.3, 7), (6, 5)), ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 8))
+        ops.MaskedFourier(ops.random_mask((6, 5), 0.3, 7), (6, 5)),
+        ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 8)),
     ),
 }
 
 
-# PRIORS ---------------------------------------------------------------------------------------------------------------------------------
+# PRIORS
+# --------------------------------------------------------------------------------------------------
 
 
 def spd(d, dtype=torch.float64, seed=0):
@@ -123,18 +159,24 @@ def spd(d, dtype=torch.float64, seed=0):
 
 def full_gaussian(dtype=torch.float64, shape=(6,), seed=0):
     d = torch.Size(shape).numel()
-    return pri.Gaussian(0.5 * _draw(*shape, dtype=torch.float64, seed=seed + 1).to(dtype), spd(d, dtype, seed))
+    return pri.Gaussian(
+        0.5 * _draw(*shape, dtype=torch.float64, seed=seed + 1).to(dtype), spd(d, dtype, seed)
+    )
 
 
 def mixture(dtype=torch.float64, d=4, K=3, shape=None):
     covariances = torch.stack([spd(d, dtype, k) for k in range(K)])
     return pri.GaussianMixture(
-        torch.arange(1.0, K + 1).to(dtype), 2 * _draw(K, d, dtype=torch.float64, seed=9).to(dtype), covariances, shape=shape
+        torch.arange(1.0, K + 1).to(dtype),
+        2 * _draw(K, d, dtype=torch.float64, seed=9).to(dtype),
+        covariances,
+        shape=shape,
     )
 
 
 def exact_network(gaussian, output, sigma_of, a_of):
-    """The network that a perfect training of ``output`` would give: it knows sigma from its label alone."""
+    """The network that a perfect training of ``output`` would give: it knows sigma from its label
+    alone."""
 
     def net(x_net, label):
         sigma = torch.as_tensor(sigma_of(float(label[0])), dtype=torch.float64)
@@ -143,7 +185,14 @@ def exact_network(gaussian, output, sigma_of, a_of):
         x0 = gaussian.denoise(x, sigma)
         z = (x - x0) / float(sigma)
         s = a * float(sigma)
-        return {"eps": z, "x0": x0, "v": a * z - s * x0, "score": -z / s, "flow": z - x0, "flow flipped": x0 - z}[output]
+        return {
+            "eps": z,
+            "x0": x0,
+            "v": a * z - s * x0,
+            "score": -z / s,
+            "flow": z - x0,
+            "flow flipped": x0 - z,
+        }[output]
 
     return net
 
@@ -153,7 +202,11 @@ def exact_edm(gaussian, d):
         sigma = float((4 * label[0]).exp())
         width = (sigma**2 + d**2) ** 0.5
         x = width * x_net
-        return (gaussian.denoise(x, torch.tensor(sigma, dtype=torch.float64)) - d**2 / width**2 * x) * width / (sigma * d)
+        return (
+            (gaussian.denoise(x, torch.tensor(sigma, dtype=torch.float64)) - d**2 / width**2 * x)
+            * width
+            / (sigma * d)
+        )
 
     return net
 
@@ -169,7 +222,10 @@ def _between(sigmas):
 def wrapped(gaussian):
     """The same Gaussian prior as every kind of pretrained network."""
     linear, continuous = pri.DiscreteVP.linear(), pri.ContinuousVP(label_scale=999)
-    flow, flipped = pri.RectifiedFlow(label_scale=1000), pri.RectifiedFlow(flip=True, sigma_max=200.0)
+    flow, flipped = (
+        pri.RectifiedFlow(label_scale=1000),
+        pri.RectifiedFlow(flip=True, sigma_max=200.0),
+    )
     betas = np.linspace(1e-4, 0.02, 1000)
     discrete = _between(np.sqrt(1 / np.cumprod(1 - betas) - 1))
 
@@ -180,7 +236,14 @@ def wrapped(gaussian):
     def make(output, schedule, sigma_of, a_of, kind=None):
         net = exact_network(gaussian, output, sigma_of, a_of)
         limits = {"sigma_max": 100.0, "sigma_min": 0.02, "variance": gaussian.variance}
-        return pri.Network(net, shape=gaussian.shape, parametrization=kind or output, schedule=schedule, range=None, **limits)
+        return pri.Network(
+            net,
+            shape=gaussian.shape,
+            parametrization=kind or output,
+            schedule=schedule,
+            range=None,
+            **limits,
+        )
 
     edm = exact_edm(gaussian, 0.7)
     return {
@@ -194,9 +257,17 @@ def wrapped(gaussian):
         "eps VE log": make("eps", pri.VE(0.01, 200.0, "log"), np.exp, lambda sigma: 1.0),
         "v VE": make("v", pri.VE(0.01, 200.0), lambda label: label, lambda sigma: 1.0),
         "flow": make("flow", flow, lambda t: t / (1000 - t), lambda sigma: 1 / (1 + sigma)),
-        "flow flipped": make("flow flipped", flipped, lambda t: (1 - t) / t, lambda sigma: 1 / (1 + sigma), "flow"),
+        "flow flipped": make(
+            "flow flipped", flipped, lambda t: (1 - t) / t, lambda sigma: 1 / (1 + sigma), "flow"
+        ),
         "edm": pri.Network(
-            edm, shape=gaussian.shape, sigma_data=0.7, range=None, sigma_max=100.0, sigma_min=0.02, variance=gaussian.variance
+            edm,
+            shape=gaussian.shape,
+            sigma_data=0.7,
+            range=None,
+            sigma_max=100.0,
+            sigma_min=0.02,
+            variance=gaussian.variance,
         ),
     }
 
@@ -218,36 +289,59 @@ def network_at(dtype):
     return prior.at(**{name: bias + 0.1})
 
 
-# Name -> factory of a small prior in the given precision. A network's Jacobian is not symmetric; its name begins with "UNet".
+# Name -> factory of a small prior in the given precision. A network's Jacobian is not symmetric;
+# its name begins with "UNet".
 PRIORS = {
     "Gaussian white": lambda dtype: pri.Gaussian(torch.zeros(2, 3, dtype=dtype), 0.5),
-    "Gaussian diagonal": lambda dtype: pri.Gaussian(torch.ones(5, dtype=dtype), torch.linspace(0.2, 2, 5, dtype=dtype)),
+    "Gaussian diagonal": lambda dtype: pri.Gaussian(
+        torch.ones(5, dtype=dtype), torch.linspace(0.2, 2, 5, dtype=dtype)
+    ),
     "Gaussian full": lambda dtype: full_gaussian(dtype, (2, 3)),
     "GaussianMixture": lambda dtype: mixture(dtype),
     "GaussianMixture image": lambda dtype: mixture(dtype, shape=(1, 2, 2)),
-    "GaussianMixture shared": lambda dtype: pri.GaussianMixture(torch.ones(2, dtype=dtype), _draw(2, 4, dtype=dtype), spd(4, dtype)[None]),
-    "GaussianMixture white": lambda dtype: pri.GaussianMixture(torch.ones(3, dtype=dtype), _draw(3, 4, dtype=dtype), 0.3),
+    "GaussianMixture shared": lambda dtype: pri.GaussianMixture(
+        torch.ones(2, dtype=dtype), _draw(2, 4, dtype=dtype), spd(4, dtype)[None]
+    ),
+    "GaussianMixture white": lambda dtype: pri.GaussianMixture(
+        torch.ones(3, dtype=dtype), _draw(3, 4, dtype=dtype), 0.3
+    ),
     "GaussianMixture at": lambda dtype: pri.leaves.MixtureAt(
         mixture(dtype), torch.tensor([0.2, 0.5, 0.3], dtype=dtype), _draw(3, 4, dtype=dtype)
     ),
     "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
     "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
     "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
-    "Joint": lambda dtype: pri.Joint({"image": full_gaussian(dtype, (2, 3)), "kernel": mixture(dtype)}, units={"kernel": 0.5}),
+    "Joint": lambda dtype: pri.Joint(
+        {"image": full_gaussian(dtype, (2, 3)), "kernel": mixture(dtype)}, units={"kernel": 0.5}
+    ),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
-    "UNet slices": lambda dtype: pri.Slices(pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1),
-    "UNet": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5),
+    "UNet slices": lambda dtype: pri.Slices(
+        pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1
+    ),
+    "UNet": lambda dtype: pri.Network(
+        toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5
+    ),
     "UNet at": network_at,
-    "UNet padded": lambda dtype: pri.Network(toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5),
+    "UNet padded": lambda dtype: pri.Network(
+        toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5
+    ),
     "UNet v": lambda dtype: pri.Network(
-        toy_unet(dtype), shape=(1, 8, 4), parametrization="v", schedule=pri.DiscreteVP.linear(), multiple=4
+        toy_unet(dtype),
+        shape=(1, 8, 4),
+        parametrization="v",
+        schedule=pri.DiscreteVP.linear(),
+        multiple=4,
     ),
 }
-PRIORS |= {f"Network {name}": lambda dtype, name=name: wrapped(full_gaussian(dtype))[name] for name in wrapped(full_gaussian())}
+PRIORS |= {
+    f"Network {name}": lambda dtype, name=name: wrapped(full_gaussian(dtype))[name]
+    for name in wrapped(full_gaussian())
+}
 
 
-# NOISES ---------------------------------------------------------------------------------------------------------------------------------
+# NOISES
+# --------------------------------------------------------------------------------------------------
 
 # Name -> law, whether it is for complex numbers, a typical clean value.
 NOISES = {
@@ -259,12 +353,18 @@ NOISES = {
 }
 
 
-# METHODS --------------------------------------------------------------------------------------------------------------------------------
+# METHODS
+# --------------------------------------------------------------------------------------------------
 
 
 def bed(kind="general", sigma=0.1, dtype=torch.float64, d=6, m=4):
-    """A Gaussian posterior: "white" prior, or "general" covariance; a matrix with singular values from 1.5 to 0.05."""
-    prior = pri.Gaussian(torch.full((d,), 0.3, dtype=dtype), 0.8) if kind == "white" else full_gaussian(dtype, (d,))
+    """A Gaussian posterior: "white" prior, or "general" covariance; a matrix with singular values
+    from 1.5 to 0.05."""
+    prior = (
+        pri.Gaussian(torch.full((d,), 0.3, dtype=dtype), 0.8)
+        if kind == "white"
+        else full_gaussian(dtype, (d,))
+    )
     U, V = (torch.linalg.qr(_draw(n, n, dtype=torch.float64, seed=n))[0] for n in (m, d))
     matrix = (U * torch.tensor([1.5, 0.7, 0.3, 0.05], dtype=torch.float64)[:m]) @ V[:, :m].T
     x = prior.sample(1, seed=3)
@@ -276,10 +376,17 @@ def bed(kind="general", sigma=0.1, dtype=torch.float64, d=6, m=4):
 def picture(dtype=torch.float64):
     """Masked images of a mixture prior, 1 x 3 x 4, with a range."""
     prior = pri.GaussianMixture(
-        torch.tensor([0.3, 0.7], dtype=dtype), _draw(2, 12, dtype=torch.float64).to(dtype), 0.2, shape=(1, 3, 4), range=(-1, 1)
+        torch.tensor([0.3, 0.7], dtype=dtype),
+        _draw(2, 12, dtype=torch.float64).to(dtype),
+        0.2,
+        shape=(1, 3, 4),
+        range=(-1, 1),
     )
     A = ops.Mask(ops.random_mask((3, 4), 0.5, 0), (1, 3, 4))
-    return Posterior(prior, Likelihood(torch.full(A.out_shape, 0.6, dtype=dtype), A, laws.Gaussian(0.05), range=(0, 1)))
+    return Posterior(
+        prior,
+        Likelihood(torch.full(A.out_shape, 0.6, dtype=dtype), A, laws.Gaussian(0.05), range=(0, 1)),
+    )
 
 
 def complex_picture(dtype=torch.float64):
@@ -306,12 +413,15 @@ def toy(dtype=torch.float64, d=6, m=3, sigma=0.3):
 
 
 def two_modes(separation, dtype=torch.float32):
-    """Two correlated Gaussians of unit variance; the measurement moves mass towards the second: .67 of it at the end."""
+    """Two correlated Gaussians of unit variance; the measurement moves mass towards the second: .67
+    of it at the end."""
     means = torch.tensor([[-separation / 2, 0.0], [separation / 2, 0.3]], dtype=dtype)
     covariances = torch.tensor([[[1, 0.3], [0.3, 1]], [[1, -0.3], [-0.3, 1]]], dtype=dtype)
     prior = po.priors.GaussianMixture(torch.tensor([0.4, 0.6], dtype=dtype), means, covariances)
     A = po.operators.Dense(torch.tensor([[0.6 / separation, 1.0]], dtype=dtype))
-    return po.Posterior(prior, po.Likelihood(torch.tensor([0.8], dtype=dtype), A, po.noise.Gaussian(1.0)))
+    return po.Posterior(
+        prior, po.Likelihood(torch.tensor([0.8], dtype=dtype), A, po.noise.Gaussian(1.0))
+    )
 
 
 class Faulty(Prior):
@@ -332,7 +442,8 @@ class Faulty(Prior):
 
 POSTERIORS = {"general": bed, "picture": picture, "complex": complex_picture, "phases": phases}
 
-# Name -> method. Every class of ``methods.ALL`` has its default and, where it has one, its published preset.
+# Name -> method. Every class of ``methods.ALL`` has its default and, where it has one, its
+# published preset.
 METHODS = {
     "Unconditional": methods.Unconditional(),
     "Unconditional Heun": methods.Unconditional(transition=methods.Heun()),
@@ -384,8 +495,12 @@ METHODS = {
     "SNIPS published": methods.SNIPS.published(),
     "ScorePriorVI": methods.ScorePriorVI(draws=8, updates=2, polish=4),
     "ScorePriorVI published": methods.ScorePriorVI.published(),
-    "ScorePriorVI diagonal": methods.ScorePriorVI("diagonal", "bound", draws=8, updates=2, polish=4),
-    "ScorePriorVI low-rank": methods.ScorePriorVI("low-rank", draws=8, updates=2, polish=4, weigh_up_to=0),
+    "ScorePriorVI diagonal": methods.ScorePriorVI(
+        "diagonal", "bound", draws=8, updates=2, polish=4
+    ),
+    "ScorePriorVI low-rank": methods.ScorePriorVI(
+        "low-rank", draws=8, updates=2, polish=4, weigh_up_to=0
+    ),
     "DiffPIR": methods.DiffPIR(),
     "DiffPIR published": methods.DiffPIR.published(),
     "DiffPIR gradient": methods.DiffPIR(data="gradient", gradient_steps=3),
@@ -429,17 +544,20 @@ METHODS = {
 SINGLE = [name for name, method in METHODS.items() if method.group == 1]
 
 
-# LAWS ON GAUSSIAN POSTERIORS ------------------------------------------------------------------------------------------------------------
+# LAWS ON GAUSSIAN POSTERIORS
+# --------------------------------------------------------------------------------------------------
 
 FLAT, _, WHITE, ANY, *_ = CLAIMS
 
 
 @dataclass(frozen=True)
 class Case:
-    """A setting whose steps are affine in rows and random numbers, so that its law on a Gaussian posterior is known without sampling.
+    """A setting whose steps are affine in rows and random numbers, so that its law on a Gaussian
+    posterior is known without sampling.
 
-    reaches: those of FLAT, WHITE and ANY whose exact law it has as steps are added; it has the law of no other. At the default setting
-    they are what the class claims, and what is true without being claimed (``UNSAID``).
+    reaches: those of FLAT, WHITE and ANY whose exact law it has as steps are added; it has the law
+    of no other. At the default setting they are what the class claims, and what is true without
+    being claimed (``UNSAID``).
     """
 
     method: methods.Method
@@ -458,7 +576,8 @@ AFFINE = {
     "PiGDM paper": Case(methods.PiGDM("paper"), (FLAT,)),
     "PiGDM published": Case(methods.PiGDM.published(), (FLAT,)),
     "PiGDM Midpoint": Case(methods.PiGDM(transition=methods.Midpoint()), (FLAT, WHITE)),
-    # Twice as many iterations as there are measurements: rounding has left nothing of the Krylov space by then.
+    # Twice as many iterations as there are measurements: rounding has left nothing of the Krylov
+    # space by then.
     "MMPS": Case(methods.MMPS(iterations=8, rtol=1e-13), (FLAT, WHITE, ANY), 30),
     "TMPD": Case(methods.TMPD(), (FLAT,)),
     "TMPD diagonal": Case(methods.TMPD("diagonal"), (FLAT,)),
@@ -488,12 +607,20 @@ AFFINE = {
     "DAPS exact": Case(methods.DAPS(draw="exact"), (FLAT, WHITE, ANY)),
 }
 # True and claimed by no class.
-UNSAID = {("DAPS", FLAT), ("DAPS", ANY), ("ScoreSDE", FLAT), ("MCG", FLAT), ("ScoreALD", FLAT), ("ILVR", FLAT)}
+UNSAID = {
+    ("DAPS", FLAT),
+    ("DAPS", ANY),
+    ("ScoreSDE", FLAT),
+    ("MCG", FLAT),
+    ("ScoreALD", FLAT),
+    ("ILVR", FLAT),
+}
 # Claimed by classes that draw or weigh: by samples alone, see test_claims.
 SAMPLED = {"LGDMC", "MGPS", "AFDPS", "Bootstrap", "DDSMC", "FPS", "MCGDiff", "MomentSMC", "TDS"}
 
 
-# CLASSES -----------------------------------------------------------------------------------------------------------------------------
+# CLASSES
+# --------------------------------------------------------------------------------------------------
 
 ROOT = Path(posteriori.__file__).parent
 
@@ -503,6 +630,10 @@ def classes(package, base):
     found = set()
     for info in pkgutil.walk_packages([str(ROOT / package)], f"posteriori.{package}."):
         for _, cls in inspect.getmembers(import_module(info.name), inspect.isclass):
-            if issubclass(cls, base) and not inspect.isabstract(cls) and cls.__module__.startswith(f"posteriori.{package}"):
+            if (
+                issubclass(cls, base)
+                and not inspect.isabstract(cls)
+                and cls.__module__.startswith(f"posteriori.{package}")
+            ):
                 found.add(cls)
     return found

@@ -1,4 +1,5 @@
-"""What tests share lies beside this file, whatever folder they are in: ``reference`` (numbers, laws), ``cases`` (the registry)."""
+"""What tests share lies beside this file, whatever folder they are in: ``reference``
+(numbers, laws), ``cases`` (the registry)."""
 
 import pytest
 

@@ -22,5 +22,11 @@ def call(monkeypatch, *words):
 def problem(folder, measurement, extra="", operator="{name: blur, std: 1}"):
     file = folder / "problem.yaml"
     noise = "noise: {law: gaussian, sigma: 0.05, range: [0, 1]}\n"
-    file.write_text(PRIOR + f"operator: {operator}\n" + noise + f"measurement: {measurement}\nmethod: MMPS\nn: 3\nsteps: 6\n" + extra)
+    file.write_text(
+        PRIOR
+        + f"operator: {operator}\n"
+        + noise
+        + f"measurement: {measurement}\nmethod: MMPS\nn: 3\nsteps: 6\n"
+        + extra
+    )
     return file

@@ -1,4 +1,5 @@
-"""What tests start from and compare with: numbers in double precision, flat likelihoods, the exact law of an affine sampler."""
+"""What tests start from and compare with: numbers in double precision, flat likelihoods, the exact
+law of an affine sampler."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ import torch
 
 import posteriori as po
 from posteriori import grid as grids
+from posteriori.driver import Job
 from posteriori.evaluation import exact_posterior, gaussian_kl
 from posteriori.noise import Gaussian
 from posteriori.rng import Streams
-from posteriori.sample import Job
 
 REPOSITORY = Path(__file__).parents[1]
 F64 = torch.float64
@@ -69,7 +70,8 @@ class Given:
 
 
 def moved(step, mean, covariance):
-    """Mean (d,) and covariance of step(x, rng), x of that mean and covariance, for an affine map x -> a + M x + N z read off unit rows.
+    """Mean (d,) and covariance of step(x, rng), x of that mean and covariance, for an affine map
+    x -> a + M x + N z read off unit rows.
 
     Fails when a row of its own is not where the map says.
     """
@@ -78,18 +80,24 @@ def moved(step, mean, covariance):
     units = torch.cat([torch.eye(d + count.used, dtype=F64), draw(1, d + count.used, seed=8)])
     out = step(units[:, :d], Given(units[:, d:])) - a
     columns, found = out[:-1], out[-1]
-    torch.testing.assert_close(found, units[-1] @ columns, rtol=1e-6, atol=1e-6 * float(columns.abs().max()))
+    torch.testing.assert_close(
+        found, units[-1] @ columns, rtol=1e-6, atol=1e-6 * float(columns.abs().max())
+    )
     M, N = columns[:d], columns[d:]
     return a[0] + mean @ M, M.T @ covariance @ M + N.T @ N
 
 
 def law(post, method, steps, grid="karras"):
-    """Exact mean (d,) and covariance (d, d) of the samples of a method whose every step is affine in its rows and random numbers.
+    """Exact mean (d,) and covariance (d, d) of the samples of a method whose every step is affine
+    in its rows and random numbers.
 
-    The moments are carried from level to level, which costs about 2 d rows for each: ``affine_probe``, which reads the same off whole
-    runs and so needs nothing of the steps in between, costs as many runs as a run has random numbers.
+    The moments are carried from level to level, which costs about 2 d rows for each:
+    ``affine_probe``, which reads the same off whole runs and so needs nothing of the steps in
+    between, costs as many runs as a run has random numbers.
     """
-    levels = grids.make(grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder)
+    levels = grids.make(
+        grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder
+    )
     d = math.prod(post.shape)
 
     def images_of(x):
@@ -104,7 +112,9 @@ def law(post, method, steps, grid="karras"):
 
             def step(x, rng, sigma=sigma, s=s):
                 x = images_of(x)
-                assert method.init(post, x, rng) is x, f"{type(method).__name__} has a state beside its rows"
+                assert method.init(post, x, rng) is x, (
+                    f"{type(method).__name__} has a state beside its rows"
+                )
                 return method.step(post, x, sigma, s, rng)[0].flatten(1)
 
             mean, covariance = moved(step, mean, covariance)
@@ -114,7 +124,9 @@ def law(post, method, steps, grid="karras"):
 def kl(post, method, steps=150, grid="karras"):
     """KL( law of the samples || exact posterior ), without Monte Carlo."""
     exact = exact_posterior(post)
-    return float(gaussian_kl(*law(post, method, steps, grid), exact.mean.flatten(), exact.covariance))
+    return float(
+        gaussian_kl(*law(post, method, steps, grid), exact.mean.flatten(), exact.covariance)
+    )
 
 
 def drive(post, method, groups, levels, seed=0):

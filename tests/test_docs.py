@@ -11,7 +11,7 @@ from reference import REPOSITORY
 from posteriori.cli.listing import method_table, records
 from posteriori.cli.problem_file import key_reference as problem_file
 from posteriori.cli.problem_file import named
-from posteriori.problems import keys
+from posteriori.problem_file import keys
 
 DOCS = REPOSITORY / "docs"
 
@@ -34,15 +34,24 @@ def test_the_table_names_every_method_and_would_notice_a_change():
 
 
 def test_the_table_names_the_schedule_and_shows_means_beside_medians():
-    """SITCOM's median hides the problems that it gets wrong; methods of particles were measured on the extended schedule alone."""
+    """SITCOM's median hides the problems that it gets wrong; methods of particles were measured on
+    the extended schedule alone."""
     table = method_table(scores()).splitlines()
     lines = {line.split("**")[1]: line.split(" | ") for line in table if line.startswith("| **")}
     head = next(line for line in table if line.startswith("| method")).split(" | ")
-    original, extended = (head.index(f"SW1 gmm25 8,2, {schedule}, 20 steps") for schedule in ("original", "extended"))
-    mine = [r["value"] for r in scores() if (r["method"], r["cell"], r["schedule"], r["steps"]) == ("SITCOM", "8,2", "original", 20)]
+    original, extended = (
+        head.index(f"SW1 gmm25 8,2, {schedule}, 20 steps") for schedule in ("original", "extended")
+    )
+    mine = [
+        r["value"]
+        for r in scores()
+        if (r["method"], r["cell"], r["schedule"], r["steps"]) == ("SITCOM", "8,2", "original", 20)
+    ]
     ordered = sorted(mine)
     assert len(mine) == 20
-    assert lines["SITCOM"][original] == f"{(ordered[9] + ordered[10]) / 2:.2g} ({sum(mine) / 20:.2g})"
+    assert (
+        lines["SITCOM"][original] == f"{(ordered[9] + ordered[10]) / 2:.2g} ({sum(mine) / 20:.2g})"
+    )
     for name in ("AFDPS", "TDS", "FPS", "MCGDiff", "MomentSMC"):
         assert lines[name][original] == "-"
         assert lines[name][extended] != "-"
@@ -55,7 +64,17 @@ def test_the_table_names_the_schedule_and_shows_means_beside_medians():
     karras = head.index("KL gaussian general, karras, 100 steps")
     assert lines["DDSMC"][karras] == f"8 clouds: {clouds:.2g}"
     assert lines["SMCDiff"][karras] == "8 clouds: no spread along some direction"
-    lost = [{"bed": "gmm25", "cell": "8,2", "schedule": "original", "steps": 20, "method": "DPS", "value": v} for v in (1.0, None, 3.0)]
+    lost = [
+        {
+            "bed": "gmm25",
+            "cell": "8,2",
+            "schedule": "original",
+            "steps": 20,
+            "method": "DPS",
+            "value": v,
+        }
+        for v in (1.0, None, 3.0)
+    ]
     assert "| 2 (2), 1 of 3 lost |" in method_table(lost)
 
 
@@ -66,14 +85,26 @@ def test_the_reference_of_the_problem_file_is_current():
 def test_every_key_of_a_problem_file_has_a_meaning_and_every_meaning_a_key():
     told = {part.name: {key.name: key.meaning for key in part.keys} for part in keys.parts()}
     for name, rows in told.items():
-        assert all(rows.values()), f"say in posteriori.problems.keys what these mean: {name} {[k for k, text in rows.items() if not text]}"
-    stale = {name: set(rows) - {"shipped"} - set(told.get(name, {})) for name, rows in keys.MEANING.items()}
+        assert all(rows.values()), (
+            f"say in posteriori.problem_file.keys what these mean: {name} "
+            f"{[k for k, text in rows.items() if not text]}"
+        )
+    stale = {
+        name: set(rows) - {"shipped"} - set(told.get(name, {}))
+        for name, rows in keys.MEANING.items()
+    }
     assert not any(stale.values()), f"no key any more: {stale}"
 
 
 def test_types_defaults_and_allowed_values_are_those_of_the_models():
-    told = {part.name: {key.name: key[1:3] for key in part.keys} for part in [*keys.parts(), *keys.method_sections()]}
-    assert told["noise gaussian"] == {"sigma": ("number >= 0 or `estimate`", "required"), "range": ("[number, number]", "required")}
+    told = {
+        part.name: {key.name: key[1:3] for key in part.keys}
+        for part in [*keys.parts(), *keys.method_sections()]
+    }
+    assert told["noise gaussian"] == {
+        "sigma": ("number >= 0 or `estimate`", "required"),
+        "range": ("[number, number]", "required"),
+    }
     assert told["operator jpeg"]["quality"] == ("whole number >= 1 and <= 100", "required")
     assert told["operator mask"]["where"] == ("`centre` or [whole number, whole number]", "centre")
     assert told["operator masked-fourier"]["centred"] == ("`true` or `false`", "true")

@@ -10,12 +10,12 @@ from cases import METHODS, POSTERIORS, SINGLE, bed, picture
 from reference import watched
 
 import posteriori as po
+from posteriori.driver import Job
 from posteriori.methods import DDRM, DPS, MMPS, SITCOM, TDS, Unconditional
 from posteriori.methods.base import Method
 from posteriori.noise import Gaussian, Poisson
 from posteriori.rng import Streams
 from posteriori.run import read_json
-from posteriori.sample import Job
 
 
 def several(post, count=3):
@@ -26,7 +26,8 @@ def several(post, count=3):
 @pytest.mark.parametrize("kind", POSTERIORS)
 @pytest.mark.parametrize("name", SINGLE)
 def test_rows_of_other_measurements_change_nothing(name, kind):
-    """Bit by bit beside equal company, and up to rounding as ``sample`` gives them in a batch of that size."""
+    """Bit by bit beside equal company, and up to rounding as ``sample`` gives them in a batch of
+    that size."""
     method, post = METHODS[name], POSTERIORS[kind]()
     likes = several(post)
     if any(method.refuses(po.Posterior(post.prior, like)) for like in likes):
@@ -38,7 +39,9 @@ def test_rows_of_other_measurements_change_nothing(name, kind):
     scale = float(alone.samples.abs().max())
     torch.testing.assert_close(mixed.samples, alone.samples[:2], rtol=0, atol=1e-9 * scale)
     assert mixed.config["identity"] == alone.config["identity"]
-    assert {key: mixed.config[key] for key in ("seed", "levels")} == {key: alone.config[key] for key in ("seed", "levels")}
+    assert {key: mixed.config[key] for key in ("seed", "levels")} == {
+        key: alone.config[key] for key in ("seed", "levels")
+    }
 
 
 def test_a_frame_of_its_own_goes_with_its_measurement():
@@ -47,7 +50,9 @@ def test_a_frame_of_its_own_goes_with_its_measurement():
     likes = [replace(like, frame=frame) for like, frame in zip(several(post), frames, strict=True)]
     runs = po.sample_each(post.prior, likes, DPS(), n=2, steps=2)
     for run, like in zip(runs, likes, strict=True):
-        alone = po.sample(po.Posterior(post.prior, like), DPS(), n=2, steps=2, seed=run.config["seed"])
+        alone = po.sample(
+            po.Posterior(post.prior, like), DPS(), n=2, steps=2, seed=run.config["seed"]
+        )
         assert run.config.get("frame") == alone.config.get("frame")
         assert run.in_frame().samples.shape == alone.in_frame().samples.shape
 
@@ -71,7 +76,8 @@ class Own(Method[torch.Tensor]):
 
 
 def test_what_cannot_share_a_batch_is_drawn_one_by_one(monkeypatch):
-    """Clouds, a method from elsewhere, another operator, another noise level, another law: each as alone."""
+    """Clouds, a method from elsewhere, another operator, another noise level, another law: each as
+    alone."""
     post, rows = picture(), watched(monkeypatch)
     likes = several(post, 2)
     own = po.operators.Blur(torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64), (1, 3, 4))
@@ -111,12 +117,19 @@ def test_a_measurement_whose_rows_all_diverge_costs_the_others_nothing(together,
     if not together:
         monkeypatch.setattr(Breaking, "__module__", "elsewhere")
     post = bed(m=4)
-    likes = [replace(post.given, y=torch.full_like(post.given.y, value)) for value in (0.1, 9.0, 0.2)]
+    likes = [
+        replace(post.given, y=torch.full_like(post.given.y, value)) for value in (0.1, 9.0, 0.2)
+    ]
     with pytest.warns(UserWarning, match="every row of the measurement with seed 1 diverged"):
         runs = po.sample_each(post.prior, likes, Breaking(), n=2, steps=2)
     assert [len(run.samples) for run in runs] == [2, 0, 2]
     assert [status.kind for status in runs[1].status] == ["diverged"] * 2
-    for question in (lambda run: run.mean, lambda run: run.std, lambda run: run.quantile(0.5), lambda run: run.ess):
+    for question in (
+        lambda run: run.mean,
+        lambda run: run.std,
+        lambda run: run.quantile(0.5),
+        lambda run: run.ess,
+    ):
         with pytest.raises(ValueError, match="has no samples"):
             question(runs[1])
 
@@ -132,7 +145,17 @@ def test_a_folder_is_completed_and_another_problem_refused(tmp_path, monkeypatch
         advance(self, *batch)
 
     def drawn(some, **more):
-        return po.sample_each(post.prior, some, SITCOM(), n=2, steps=3, seed=1, batch=3, folder=tmp_path / "runs", **more)
+        return po.sample_each(
+            post.prior,
+            some,
+            SITCOM(),
+            n=2,
+            steps=3,
+            seed=1,
+            batch=3,
+            folder=tmp_path / "runs",
+            **more,
+        )
 
     whole = po.sample_each(post.prior, likes, SITCOM(), n=2, steps=3, seed=1, batch=3)
     monkeypatch.setattr(Job, "advance", stopped)
@@ -152,7 +175,11 @@ def test_a_folder_is_completed_and_another_problem_refused(tmp_path, monkeypatch
 def test_the_first_refusal_is_named_and_an_empty_list_refused():
     post = picture()
     with pytest.raises(ValueError, match="measurement 1: DDRM"):
-        po.sample_each(post.prior, [post.given, replace(post.given, noise=Poisson(50.0), y=post.given.y.abs())], DDRM())
+        po.sample_each(
+            post.prior,
+            [post.given, replace(post.given, noise=Poisson(50.0), y=post.given.y.abs())],
+            DDRM(),
+        )
     with pytest.raises(ValueError, match="no likelihood"):
         po.sample_each(post.prior, [], Unconditional())
 

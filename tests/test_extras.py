@@ -1,4 +1,5 @@
-"""What the core needs: neither matplotlib nor scikit-image, which experiments ask for in one sentence."""
+"""What the core needs: neither matplotlib nor scikit-image, which experiments ask for in one
+sentence."""
 
 from __future__ import annotations
 
@@ -25,8 +26,10 @@ post = posteriori.Posterior(
     prior, posteriori.Likelihood(torch.zeros(1, 16, 16), A, posteriori.noise.Gaussian(0.1))
 )
 posteriori.sample(post, posteriori.methods.DPS(), n=1, steps=2, folder="sampled")
-for words in (["--help"], ["solve", "problem.yaml", "--out", "run", "--quiet"], ["report", "sampled"],
-              ["bench", "exact", "--bed", "gaussian", "--cells", "white", "--methods", "DDRM", "--steps", "3"],
+for words in (["--help"], ["solve", "problem.yaml", "--out", "run", "--quiet"], ["report",
+"sampled"],
+              ["bench", "exact", "--bed", "gaussian", "--cells", "white", "--methods", "DDRM",
+              "--steps", "3"],
               ["study", "--list"], ["bench", "exact", "--quick", "--json", "rows.json"],
               ["bench", "images", "--quick"]):
     try:
@@ -54,12 +57,18 @@ def test_the_core_needs_no_package_of_the_experiments(tmp_path):
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    codes = [line.removeprefix("ended ") for line in done.stdout.splitlines() if line.startswith("ended")]
+    codes = [
+        line.removeprefix("ended ") for line in done.stdout.splitlines() if line.startswith("ended")
+    ]
     assert codes == ["0", "0", "0", "0", "2", "2", "2"], done.stderr
     assert "SSIM: " in done.stdout
     said = [line for line in done.stderr.splitlines() if "posteriori: " in line]
     study, exact, images = said
-    for line, names in ((study, "matplotlib and scikit-image"), (exact, "matplotlib"), (images, "scikit-image")):
+    for line, names in (
+        (study, "matplotlib and scikit-image"),
+        (exact, "matplotlib"),
+        (images, "scikit-image"),
+    ):
         assert line.endswith(f"needs {names}: pip install 'posteriori[experiments]'")
     assert not (tmp_path / "rows.json").exists()
 
@@ -75,5 +84,7 @@ def test_the_extra_is_declared_and_part_of_the_development_one():
 
 def test_a_package_is_named_as_it_is_installed():
     require_extra("experiments", "nothing", "torch")
-    with pytest.raises(ImportError, match=r"it needs no_such_package: pip install 'posteriori\[experiments\]'"):
+    with pytest.raises(
+        ImportError, match=r"it needs no_such_package: pip install 'posteriori\[experiments\]'"
+    ):
         require_extra("experiments", "it", "torch", "no_such_package")

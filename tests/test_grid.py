@@ -19,7 +19,9 @@ def test_karras_levels_are_linear_in_the_seventh_root_and_meet_both_ends():
 
 def test_logarithmic_levels_have_one_ratio():
     levels = grid.log(4, 27.0, 1.0)
-    torch.testing.assert_close(levels, torch.tensor([27.0, 9.0, 3.0, 1.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        levels, torch.tensor([27.0, 9.0, 3.0, 1.0, 0.0], dtype=torch.float64)
+    )
 
 
 def test_ddpm_levels_are_those_of_a_linear_chain_the_noisiest_first():

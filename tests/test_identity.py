@@ -1,4 +1,5 @@
-"""Runs are known by content: what differs is named, what is kept is written once, parts make the whole."""
+"""Runs are known by content: what differs is named, what is kept is written once, parts make the
+whole."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def image_problem(std=1.0, mean=0.3, flip=False, sigma=0.1, kind=po.priors.Gauss
     y = torch.linspace(0, 1, 36).reshape(1, 6, 6)
     prior = kind(torch.full((1, 6, 6), mean), 0.04)
     A = po.operators.Blur(po.operators.gaussian_kernel(std, 5), (1, 6, 6))
-    return po.Posterior(prior, po.Likelihood(y.flip(-1) if flip else y, A, po.noise.Gaussian(sigma)))
+    return po.Posterior(
+        prior, po.Likelihood(y.flip(-1) if flip else y, A, po.noise.Gaussian(sigma))
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,15 +55,29 @@ def image_problem(std=1.0, mean=0.3, flip=False, sigma=0.1, kind=po.priors.Gauss
 def test_an_interrupted_run_is_not_completed_with_another_problem(tmp_path, changed, named):
     interrupted(image_problem(), po.methods.DiffPIR(), tmp_path, 6, n=2, steps=12)
     with pytest.raises(ValueError, match=named):
-        po.sample(image_problem(**changed), po.methods.DiffPIR(), n=2, steps=12, folder=tmp_path, resume=True)
-    same = po.sample(image_problem(), po.methods.DiffPIR(), n=2, steps=12, folder=tmp_path, resume=True)
-    assert torch.equal(same.samples, po.sample(image_problem(), po.methods.DiffPIR(), n=2, steps=12).samples)
+        po.sample(
+            image_problem(**changed),
+            po.methods.DiffPIR(),
+            n=2,
+            steps=12,
+            folder=tmp_path,
+            resume=True,
+        )
+    same = po.sample(
+        image_problem(), po.methods.DiffPIR(), n=2, steps=12, folder=tmp_path, resume=True
+    )
+    assert torch.equal(
+        same.samples, po.sample(image_problem(), po.methods.DiffPIR(), n=2, steps=12).samples
+    )
 
 
 def test_another_method_setting_or_grid_is_another_run(tmp_path):
     post = image_problem()
     interrupted(post, po.methods.DPS(), tmp_path, 3, n=1, steps=6)
-    for method, named in ((po.methods.DPS(scale=0.5), "scale: 1.0 then, 0.5 now"), (po.methods.DPS(transition=po.methods.Heun()), "Heun")):
+    for method, named in (
+        (po.methods.DPS(scale=0.5), "scale: 1.0 then, 0.5 now"),
+        (po.methods.DPS(transition=po.methods.Heun()), "Heun"),
+    ):
         with pytest.raises(ValueError, match=named):
             po.sample(post, method, n=1, steps=6, folder=tmp_path, resume=True)
     with pytest.raises(ValueError, match="cannot be resumed with others"):
@@ -117,14 +134,23 @@ def test_the_records_of_priors_and_laws_are_json_and_repeat():
 
 def test_a_digest_is_of_the_numbers_their_type_and_their_shape():
     x = torch.arange(6.0)
-    assert identity.digest(x) == identity.digest(x.clone()) == identity.digest(torch.stack([x, x], 1)[:, 0])
-    assert len({identity.digest(v) for v in (x, x.double(), x.view(2, 3), x + 1, -x, x.flip(0))}) == 6
+    assert (
+        identity.digest(x)
+        == identity.digest(x.clone())
+        == identity.digest(torch.stack([x, x], 1)[:, 0])
+    )
+    assert (
+        len({identity.digest(v) for v in (x, x.double(), x.view(2, 3), x + 1, -x, x.flip(0))}) == 6
+    )
     z = torch.complex(x, x + 1)
     assert identity.digest(z.conj()) == identity.digest(z.conj().resolve_conj())
     assert identity.digest(z.conj()) != identity.digest(z)
     sparse = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
     assert identity.digest(sparse.to_sparse_csr()) != identity.digest((2 * sparse).to_sparse_csr())
-    assert identity.content(np.array(0.5))["sha256"] == identity.content(torch.tensor(0.5, dtype=torch.float64))["sha256"]
+    assert (
+        identity.content(np.array(0.5))["sha256"]
+        == identity.content(torch.tensor(0.5, dtype=torch.float64))["sha256"]
+    )
 
 
 def test_a_network_is_known_by_its_weights():
@@ -150,7 +176,9 @@ def test_resuming_a_complete_run_costs_no_denoiser_call(tmp_path):
     """Also where the levels come from a pilot."""
     prior = Counting(torch.zeros(4, dtype=torch.float64), 1.0)
     A = po.operators.Dense(torch.eye(4, dtype=torch.float64)[:2])
-    post = po.Posterior(prior, po.Likelihood(torch.ones(2, dtype=torch.float64), A, po.noise.Gaussian(0.3)))
+    post = po.Posterior(
+        prior, po.Likelihood(torch.ones(2, dtype=torch.float64), A, po.noise.Gaussian(0.3))
+    )
     method = po.methods.MomentSMC(particles=8, pilot=8)
     run = po.sample(post, method, n=8, steps=4, folder=tmp_path)
     Counting.calls = 0
@@ -171,7 +199,8 @@ def test_an_interrupted_pilot_run_counts_its_pilot_once(tmp_path):
 
 
 def test_finished_batches_are_written_once_and_survive(tmp_path):
-    """Seven samples by twos, stopped in the third batch: two files of rows, which are not touched again."""
+    """Seven samples by twos, stopped in the third batch: two files of rows, which are not touched
+    again."""
     post, method = toy(), po.methods.MMPS()
     straight = po.sample(post, method, n=7, steps=5, batch=2)
     interrupted(post, method, tmp_path, 13, n=7, steps=5, batch=2)
@@ -193,19 +222,31 @@ def test_finished_batches_are_written_once_and_survive(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method", [po.methods.MMPS(), po.methods.DAPS(), po.methods.TDS(particles=4), po.methods.TDS(particles=4, single=True)], ids=str
+    "method",
+    [
+        po.methods.MMPS(),
+        po.methods.DAPS(),
+        po.methods.TDS(particles=4),
+        po.methods.TDS(particles=4, single=True),
+    ],
+    ids=str,
 )
 def test_parts_of_a_run_merge_to_the_same_numbers(tmp_path, method):
     post = toy()
     cut = 3 * method.returned
     whole = po.sample(post, method, n=5 * method.returned, steps=6, seed=3)
-    parts = [po.sample(post, method, n=cut, steps=6, seed=3), po.sample(post, method, n=2 * method.returned, first=cut, steps=6, seed=3)]
+    parts = [
+        po.sample(post, method, n=cut, steps=6, seed=3),
+        po.sample(post, method, n=2 * method.returned, first=cut, steps=6, seed=3),
+    ]
     merged = Run.merge(parts[::-1])
     torch.testing.assert_close(merged.samples, whole.samples, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(merged.log_w, whole.log_w)
     assert merged.status == whole.status
     # What a batch asks once, such as the columns of A, is asked once a part.
-    assert all(merged.counts[kind] == whole.counts[kind] for kind in ("denoiser", "vjp", "operator"))
+    assert all(
+        merged.counts[kind] == whole.counts[kind] for kind in ("denoiser", "vjp", "operator")
+    )
     assert merged.config["n"] == whole.config["n"]
     assert (merged.log_evidence is None) == (whole.log_evidence is None)
     if whole.log_evidence is not None:
@@ -223,16 +264,21 @@ def test_what_is_no_part_is_not_merged():
         Run.merge([a, po.sample(post, method, n=1, first=1, steps=3)])
     with pytest.raises(ValueError, match="seed: 0 then, 1 now"):
         Run.merge([a, po.sample(post, method, n=1, first=2, steps=3, seed=1)])
-    with pytest.raises(ValueError, match="first must be an integer >= 0, a multiple of the 4 samples"):
+    with pytest.raises(
+        ValueError, match="first must be an integer >= 0, a multiple of the 4 samples"
+    ):
         po.sample(post, po.methods.TDS(particles=4), n=4, first=2, steps=3)
     with pytest.raises(ValueError, match="first must be an integer >= 0, got -1"):
         po.sample(post, method, n=1, first=-1, steps=3)
 
 
 def test_what_is_left_of_a_run_without_a_record_is_not_taken_up(tmp_path):
-    """Rows and a checkpoint of another problem, whose run.json is gone: a new run there is its own."""
+    """Rows and a checkpoint of another problem, whose run.json is gone: a new run there is its
+    own."""
     interrupted(image_problem(std=2.5), po.methods.DiffPIR(), tmp_path, 3, n=3, steps=5, batch=1)
     assert (tmp_path / "checkpoint.safetensors").exists()
     (tmp_path / "run.json").unlink()
     run = po.sample(image_problem(), po.methods.DiffPIR(), n=3, steps=5, batch=1, folder=tmp_path)
-    assert torch.equal(run.samples, po.sample(image_problem(), po.methods.DiffPIR(), n=3, steps=5, batch=1).samples)
+    assert torch.equal(
+        run.samples, po.sample(image_problem(), po.methods.DiffPIR(), n=3, steps=5, batch=1).samples
+    )

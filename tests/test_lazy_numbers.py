@@ -1,4 +1,5 @@
-"""``x.conj()`` and ``x.conj().imag`` are conjugated or negated by torch when they are read: results must be those of plain numbers."""
+"""``x.conj()`` and ``x.conj().imag`` are conjugated or negated by torch when they are read: results
+must be those of plain numbers."""
 
 from __future__ import annotations
 
@@ -44,7 +45,17 @@ def pairs(*shape):
 
 
 def run_of(x):
-    return Run(x, torch.zeros(len(x), dtype=F64), None, (Status(),) * len(x), {}, {}, 0.0, {"method": "Made"}, ())
+    return Run(
+        x,
+        torch.zeros(len(x), dtype=F64),
+        None,
+        (Status(),) * len(x),
+        {},
+        {},
+        0.0,
+        {"method": "Made"},
+        (),
+    )
 
 
 def complex_posterior(y):
@@ -55,7 +66,10 @@ def complex_posterior(y):
 
 def real_posterior(y):
     A = po.operators.Dense(draw(3, 6, seed=2, dtype=F64))
-    return po.Posterior(po.priors.Gaussian(torch.zeros(6, dtype=F64), 1.0), po.Likelihood(y, A, po.noise.Gaussian(0.3)))
+    return po.Posterior(
+        po.priors.Gaussian(torch.zeros(6, dtype=F64), 1.0),
+        po.Likelihood(y, A, po.noise.Gaussian(0.3)),
+    )
 
 
 def posterior(y):
@@ -66,13 +80,25 @@ MOMENTS = ev.exact_posterior(real_posterior(torch.ones(3, dtype=F64)))
 KERNEL = po.operators.gaussian_kernel(1.0)
 # Function -> whether it takes complex numbers, the shape of its argument, the call.
 CALLS = {
-    "affine_probe": (True, (3,), lambda y: ev.affine_probe(posterior(y), po.methods.MMPS(iterations=12, rtol=1e-13), 3)),
-    "best_linear": (False, (1, 12, 12), lambda y: ev.best_linear(y, po.operators.Blur(KERNEL, (1, 12, 12)), 0.1, y)),
+    "affine_probe": (
+        True,
+        (3,),
+        lambda y: ev.affine_probe(posterior(y), po.methods.MMPS(iterations=12, rtol=1e-13), 3),
+    ),
+    "best_linear": (
+        False,
+        (1, 12, 12),
+        lambda y: ev.best_linear(y, po.operators.Blur(KERNEL, (1, 12, 12)), 0.1, y),
+    ),
     "best_wiener": (False, (1, 12, 12), lambda y: ev.best_wiener(y, KERNEL, 0.1, y)),
     "coverage": (True, (9, 6), lambda x: [c.covered for c in ev.coverage(x, x[0])]),
     "effective_size": (False, (9,), ev.effective_size),
     "exact_posterior": (False, (3,), lambda y: ev.exact_posterior(real_posterior(y)).mean),
-    "gaussian_kl": (False, (6,), lambda m: ev.gaussian_kl(m, torch.eye(6), torch.zeros(6), torch.eye(6))),
+    "gaussian_kl": (
+        False,
+        (6,),
+        lambda m: ev.gaussian_kl(m, torch.eye(6), torch.zeros(6), torch.eye(6)),
+    ),
     "mean_error": (False, (9, 6), lambda x: ev.mean_error(x, MOMENTS)),
     "moments": (True, (9, 6), ev.moments),
     "oracle": (False, (3,), lambda y: ev.oracle(real_posterior(y)).prior.after.mean),
@@ -87,11 +113,19 @@ CALLS = {
     "summary": (
         True,
         (9, 6),
-        lambda x: ev.summary(run_of(x), posterior(plain(draw(3)) if x.is_complex() else torch.ones(3, dtype=F64)), x[0])["rmse_sample"],
+        lambda x: ev.summary(
+            run_of(x),
+            posterior(plain(draw(3)) if x.is_complex() else torch.ones(3, dtype=F64)),
+            x[0],
+        )["rmse_sample"],
     ),
     "variance_ratio": (False, (9, 6), lambda x: ev.variance_ratio(x, MOMENTS)),
     "wiener": (False, (1, 12, 12), lambda y: ev.wiener(y, KERNEL, 0.1)),
-    "central_moment_discrepancy": (True, (9, 6), lambda x: discrepancies.central_moment_discrepancy(x, x[:4])),
+    "central_moment_discrepancy": (
+        True,
+        (9, 6),
+        lambda x: discrepancies.central_moment_discrepancy(x, x[:4]),
+    ),
     "ksd": (True, (9, 6), lambda x: discrepancies.ksd(x, lambda z: -z)),
     "mean_distance": (True, (9, 6), discrepancies.mean_distance),
     "mmd": (True, (9, 6), lambda x: discrepancies.mmd(x, x[:4])),
@@ -127,7 +161,9 @@ def test_files(tmp_path):
 
 def test_streams():
     for x in pairs(3, 5):
-        assert_close(Streams(0, range(3)).normal(x), Streams(0, range(3)).normal(plain(x)), rtol=0, atol=0)
+        assert_close(
+            Streams(0, range(3)).normal(x), Streams(0, range(3)).normal(plain(x)), rtol=0, atol=0
+        )
 
 
 @pytest.mark.parametrize("name", NOISES)
@@ -202,18 +238,27 @@ def test_an_operator_that_returns_lazy_numbers_keeps_its_contract():
     check_operator(Lazy())
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if name == type(method).__name__])
+@pytest.mark.parametrize(
+    "name", [name for name, method in METHODS.items() if name == type(method).__name__]
+)
 def test_methods(name, tmp_path):
-    """The same samples from an operator and a measurement that are lazy, also by way of a folder."""
+    """The same samples from an operator and a measurement that are lazy, also by way of a
+    folder."""
     method, prior = METHODS[name], complex_picture().prior
     law = po.noise.ComplexGaussian(sigma_per_channel=0.2)
     y = Lazy()(draw(1, 6, 5))[0]
-    lazy, usual = (po.Posterior(prior, po.Likelihood(v, A, law)) for v, A in ((y, Lazy()), (plain(y), Plain())))
+    lazy, usual = (
+        po.Posterior(prior, po.Likelihood(v, A, law)) for v, A in ((y, Lazy()), (plain(y), Plain()))
+    )
     if method.refuses(usual):
         assert method.refuses(lazy)
         return
-    run = po.sample(lazy, method, n=method.returned, steps=2, folder=tmp_path / "run", checkpoint_seconds=0)
-    assert_close(run.samples, po.sample(usual, method, n=method.returned, steps=2).samples, rtol=0, atol=0)
+    run = po.sample(
+        lazy, method, n=method.returned, steps=2, folder=tmp_path / "run", checkpoint_seconds=0
+    )
+    assert_close(
+        run.samples, po.sample(usual, method, n=method.returned, steps=2).samples, rtol=0, atol=0
+    )
 
 
 def test_the_numbers_of_a_tensor_are_read_in_one_place():

@@ -39,7 +39,9 @@ def test_a_preconditioner_changes_the_path_and_not_the_answer():
     b = torch.randn(2, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     inverse_diagonal = 1 / M.diagonal(dim1=1, dim2=2)
     plain = cg(product(M), b, max_iter=500, rtol=1e-10)
-    helped = cg(product(M), b, max_iter=500, rtol=1e-10, precondition=lambda r: inverse_diagonal * r)
+    helped = cg(
+        product(M), b, max_iter=500, rtol=1e-10, precondition=lambda r: inverse_diagonal * r
+    )
     torch.testing.assert_close(helped.x, torch.linalg.solve(M, b))
     assert bool((helped.iterations < plain.iterations / 2).all())
 
@@ -62,11 +64,18 @@ def test_rows_do_not_know_each_other():
     b = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     together = cg(product(M), b, max_iter=4, rtol=1e-12).x
     for k in range(3):
-        torch.testing.assert_close(cg(product(M[k : k + 1]), b[k : k + 1], max_iter=4, rtol=1e-12).x[0], together[k], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            cg(product(M[k : k + 1]), b[k : k + 1], max_iter=4, rtol=1e-12).x[0],
+            together[k],
+            rtol=1e-9,
+            atol=1e-12,
+        )
 
 
 def test_negative_curvature_stops_its_row_and_says_so():
-    M = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, 1.0])), torch.eye(3)]).double()
+    M = torch.stack(
+        [torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, 1.0])), torch.eye(3)]
+    ).double()
     b = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64).expand(3, 3)
     solved = cg(product(M), b, max_iter=10, rtol=1e-8)
     assert solved.breakdown.tolist() == [False, True, False]
@@ -86,16 +95,18 @@ def test_the_inner_product_conjugates():
 def test_power_iteration_finds_the_largest_eigenvalue():
     M = spd(1, 20)
     top = float(torch.linalg.eigvalsh(M)[0, -1])
-    assert largest_eigenvalue(product(M), torch.ones(1, 20, dtype=torch.float64), iterations=2000, rtol=1e-13) == pytest.approx(
-        top, rel=1e-6
-    )
+    assert largest_eigenvalue(
+        product(M), torch.ones(1, 20, dtype=torch.float64), iterations=2000, rtol=1e-13
+    ) == pytest.approx(top, rel=1e-6)
     assert largest_eigenvalue(lambda v: 0 * v, torch.ones(1, 3)) == 0.0
 
 
 def crooked(rows, n, dtype=torch.float64, seed=0):
     """Neither symmetric nor positive definite."""
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, n, n, generator=g, dtype=dtype) + torch.diag(torch.tensor([-2.0, 3.0] * (n // 2), dtype=dtype))
+    return torch.randn(rows, n, n, generator=g, dtype=dtype) + torch.diag(
+        torch.tensor([-2.0, 3.0] * (n // 2), dtype=dtype)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
@@ -121,7 +132,9 @@ def test_the_residual_of_gmres_never_grows_is_the_true_one_and_the_smallest_of_i
             krylov.append(product(M)(krylov[-1]))
         span = torch.linalg.qr(torch.stack(krylov, -1))[0]
         image = M @ span
-        smallest = (b[..., None] - image @ torch.linalg.lstsq(image, b[..., None]).solution).norm(dim=1)[:, 0] / b.norm(dim=1)
+        smallest = (b[..., None] - image @ torch.linalg.lstsq(image, b[..., None]).solution).norm(
+            dim=1
+        )[:, 0] / b.norm(dim=1)
         torch.testing.assert_close(true, smallest, rtol=1e-5, atol=1e-9)
         last = solved.residual
 
@@ -131,13 +144,18 @@ def test_gmres_with_a_preconditioner_has_the_same_answer_sooner():
     b = torch.randn(2, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     inverse_diagonal = 1 / M.diagonal(dim1=1, dim2=2)
     plain = gmres(product(M), b, max_iter=30, rtol=1e-8)
-    helped = gmres(product(M), b, max_iter=30, rtol=1e-8, precondition=lambda r: inverse_diagonal * r)
+    helped = gmres(
+        product(M), b, max_iter=30, rtol=1e-8, precondition=lambda r: inverse_diagonal * r
+    )
     torch.testing.assert_close(helped.x, torch.linalg.solve(M, b), rtol=1e-5, atol=1e-7)
     assert bool((helped.iterations < plain.iterations).all())
 
 
 def test_gmres_rows_stop_alone_and_do_not_know_each_other():
-    M, b = crooked(4, 6), torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    M, b = (
+        crooked(4, 6),
+        torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
+    )
     M[1], b[2], b[3] = torch.eye(6, dtype=torch.float64), 0.0, torch.linalg.eig(M[3])[1].real[:, 0]
     together = gmres(product(M), b, max_iter=5, rtol=1e-10)
     assert together.iterations[1:3].tolist() == [1, 0]
@@ -149,8 +167,14 @@ def test_gmres_rows_stop_alone_and_do_not_know_each_other():
 
 
 def test_a_gmres_row_that_reached_its_tolerance_is_left_alone_by_the_others():
-    """One row is done to 0.1 after a step or two; what slower rows go on doing must not refine it."""
-    M = torch.stack([torch.diag(torch.linspace(1, 1.5, 8, dtype=torch.float64)), torch.diag(torch.logspace(0, 4, 8, dtype=torch.float64))])
+    """One row is done to 0.1 after a step or two; what slower rows go on doing must not refine
+    it."""
+    M = torch.stack(
+        [
+            torch.diag(torch.linspace(1, 1.5, 8, dtype=torch.float64)),
+            torch.diag(torch.logspace(0, 4, 8, dtype=torch.float64)),
+        ]
+    )
     b = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     together = gmres(product(M), b, max_iter=6, rtol=0.1)
     alone = gmres(product(M[:1]), b[:1], max_iter=6, rtol=0.1)

@@ -1,4 +1,5 @@
-"""What is kept of an operator's or a prior's numbers follows them: after a change in place, another state, precision or copy."""
+"""What is kept of an operator's or a prior's numbers follows them: after a change in place, another
+state, precision or copy."""
 
 from __future__ import annotations
 
@@ -24,9 +25,18 @@ def answers(A):
     out = {"forward": A(x), "pull": A.linearize(x)[1](A(x))}
     if isinstance(A, LinearOperator):
         b = out["forward"]
-        out |= {"adjoint": A.adjoint(b), "norm": torch.tensor(ops.norm2(A)), "solve": ops.solve(A, b, 1.0, 0.5), "pinv": ops.pinv(A, b)}
+        out |= {
+            "adjoint": A.adjoint(b),
+            "norm": torch.tensor(ops.norm2(A)),
+            "solve": ops.solve(A, b, 1.0, 0.5),
+            "pinv": ops.pinv(A, b),
+        }
         if (spectrum := A.spectrum()) is not None:
-            out |= {"s": spectrum.s, "there and back": spectrum.V(spectrum.Vh(x)), "U": spectrum.U(spectrum.Uh(b))}
+            out |= {
+                "s": spectrum.s,
+                "there and back": spectrum.V(spectrum.Vh(x)),
+                "U": spectrum.U(spectrum.Uh(b)),
+            }
     return out
 
 
@@ -70,7 +80,9 @@ def test_an_operator_follows_its_numbers(name):
         agree(A, OPERATORS[name](F64))
 
 
-@pytest.mark.parametrize("name", [name for name, make in OPERATORS.items() if isinstance(make(F64), LinearOperator)])
+@pytest.mark.parametrize(
+    "name", [name for name, make in OPERATORS.items() if isinstance(make(F64), LinearOperator)]
+)
 def test_an_answer_in_double_precision_does_not_remember_one_in_single(name):
     asked, fresh = OPERATORS[name](torch.float32), OPERATORS[name](torch.float32)
     x = draw(2, *asked.in_shape, dtype=torch.complex64 if asked.complex_in else torch.float32)
@@ -78,7 +90,9 @@ def test_an_answer_in_double_precision_does_not_remember_one_in_single(name):
     x = x.to(torch.complex128 if asked.complex_in else F64)
     assert torch.equal(asked(x), fresh(x))
     assert torch.equal(asked.adjoint(asked(x)), fresh.adjoint(fresh(x)))
-    torch.testing.assert_close(ops.solve(asked, asked(x), 1.0, 0.5), ops.solve(fresh, fresh(x), 1.0, 0.5), rtol=0, atol=0)
+    torch.testing.assert_close(
+        ops.solve(asked, asked(x), 1.0, 0.5), ops.solve(fresh, fresh(x), 1.0, 0.5), rtol=0, atol=0
+    )
 
 
 class Scaled(LinearOperator):
@@ -157,18 +171,29 @@ def test_a_prior_follows_its_numbers_and_precision():
         z = draw(3, *prior.image_shape if make is mixture else prior.mean.shape)
 
         def says(p, z=z):
-            return [p.denoise(z, sigma.to(z)), p.start(z, sigma.to(z)), p.know().spectral_error(0.7), torch.tensor(p.know().error(0.7))]
+            return [
+                p.denoise(z, sigma.to(z)),
+                p.start(z, sigma.to(z)),
+                p.know().spectral_error(0.7),
+                torch.tensor(p.know().error(0.7)),
+            ]
 
         says(prior)
         prior.load_state_dict(other.state_dict())
         torch.testing.assert_close(says(prior), says(other), rtol=1e-12, atol=1e-12)
         single = make(torch.float32)
         says(single, z.float())
-        torch.testing.assert_close(says(copy.deepcopy(single).double()), says(make(torch.float32).double()), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            says(copy.deepcopy(single).double()),
+            says(make(torch.float32).double()),
+            rtol=1e-12,
+            atol=1e-12,
+        )
 
 
 def test_what_operators_hold_is_their_own():
-    """Writing into one operator's numbers changes neither another operator nor the library's tables."""
+    """Writing into one operator's numbers changes neither another operator nor the library's
+    tables."""
     from posteriori.linalg import cosines
 
     for make in OPERATORS.values():

@@ -18,9 +18,13 @@ D = 6
 
 
 def problem(y_dtype=torch.float32, prior_dtype=torch.float32, prior=None, A=None):
-    prior = prior or po.priors.GaussianMixture(torch.ones(2), torch.stack([torch.zeros(D), torch.ones(D)]).to(prior_dtype), 0.5)
+    prior = prior or po.priors.GaussianMixture(
+        torch.ones(2), torch.stack([torch.zeros(D), torch.ones(D)]).to(prior_dtype), 0.5
+    )
     A = A or po.operators.Dense(torch.eye(D, dtype=prior_dtype)[:3])
-    return po.Posterior(prior, po.Likelihood(torch.ones(3, dtype=y_dtype), A, po.noise.Gaussian(0.3)))
+    return po.Posterior(
+        prior, po.Likelihood(torch.ones(3, dtype=y_dtype), A, po.noise.Gaussian(0.3))
+    )
 
 
 @pytest.mark.parametrize("prior_dtype", [torch.float32, torch.float64])
@@ -29,15 +33,22 @@ def test_y_decides_the_precision_from_float32_up(y_dtype, prior_dtype):
     run = po.sample(problem(y_dtype, prior_dtype), po.methods.MMPS(), n=2, steps=5)
     wanted = torch.float64 if y_dtype == torch.float64 else torch.float32
     assert run.samples.dtype == wanted
-    exact = po.sample(problem(torch.float64, torch.float64), po.methods.MMPS(), n=2, steps=5, dtype=wanted)
+    exact = po.sample(
+        problem(torch.float64, torch.float64), po.methods.MMPS(), n=2, steps=5, dtype=wanted
+    )
     torch.testing.assert_close(run.samples, exact.samples, rtol=1e-3, atol=1e-3)
 
 
 def test_a_stated_precision_wins_and_a_network_keeps_its_own():
-    assert po.sample(problem(), po.methods.DPS(), n=1, steps=3, dtype=torch.float64).samples.dtype == torch.float64
+    assert (
+        po.sample(problem(), po.methods.DPS(), n=1, steps=3, dtype=torch.float64).samples.dtype
+        == torch.float64
+    )
     net = po.priors.digits()
     A = po.operators.Downsample((1, 16, 16), 4)
-    post = po.Posterior(net, po.Likelihood(torch.zeros(1, 4, 4), A, po.noise.Gaussian(0.1), range=(-1, 1)))
+    post = po.Posterior(
+        net, po.Likelihood(torch.zeros(1, 4, 4), A, po.noise.Gaussian(0.1), range=(-1, 1))
+    )
     run = po.sample(post, po.methods.DPS(), n=1, steps=2, dtype=torch.float64)
     assert run.samples.dtype == torch.float64
     assert {p.dtype for p in net.parameters()} == {torch.float32}
@@ -59,13 +70,16 @@ def test_what_cannot_be_is_said():
         po.sample(problem(), po.methods.DPS(), steps=2, device="nowhere")
 
 
-# What a run says of its samples -----------------------------------------------------------------------------------------------------------
+# What a run says of its samples
+# --------------------------------------------------------------------------------------------------
 
 
 def run_of(samples, log_w=None):
     n = len(samples)
     log_w = torch.zeros(n, dtype=torch.float64) if log_w is None else log_w
-    return Run(samples, log_w, None, (Status(),) * n, {"denoiser": 3}, {}, 0.5, {"method": "DPS"}, ())
+    return Run(
+        samples, log_w, None, (Status(),) * n, {"denoiser": 3}, {}, 0.5, {"method": "DPS"}, ()
+    )
 
 
 def test_quantiles_of_equal_samples_are_their_order_statistics():
@@ -79,7 +93,8 @@ def test_quantiles_of_equal_samples_are_their_order_statistics():
 
 
 def test_intervals_hold_an_exchangeable_truth_as_often_as_they_say():
-    """19 samples and a truth from one law, 40 000 times: a share of 0.8 within 4 standard errors, and the 9-th in 10 the same."""
+    """19 samples and a truth from one law, 40 000 times: a share of 0.8 within 4 standard errors,
+    and the 9-th in 10 the same."""
     g = torch.Generator().manual_seed(0)
     x, truth = torch.randn(19, 40_000, generator=g), torch.randn(40_000, generator=g)
     for level in (0.8, 0.9):
@@ -90,7 +105,10 @@ def test_intervals_hold_an_exchangeable_truth_as_often_as_they_say():
 
 def test_few_samples_cannot_state_a_wide_interval():
     run = run_of(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
-    with pytest.warns(UserWarning, match=r"4 samples can state intervals of up to 60 %, not of 90 %.*; 19 samples can"):
+    with pytest.warns(
+        UserWarning,
+        match=r"4 samples can state intervals of up to 60 %, not of 90 %.*; 19 samples can",
+    ):
         low, high = run.interval(0.9)
     assert torch.equal(low, run.samples.amin(0))
     assert torch.equal(high, run.samples.amax(0))
@@ -99,7 +117,10 @@ def test_few_samples_cannot_state_a_wide_interval():
 def test_weighted_quantiles_are_those_of_copies():
     """In the limit of many samples: a sample of twice the weight counts twice."""
     g = torch.Generator().manual_seed(1)
-    x, w = torch.randn(4000, 1, generator=g, dtype=torch.float64), torch.rand(4000, generator=g, dtype=torch.float64)
+    x, w = (
+        torch.randn(4000, 1, generator=g, dtype=torch.float64),
+        torch.rand(4000, generator=g, dtype=torch.float64),
+    )
     order = x[:, 0].argsort()
     share = (w[order] / w.sum()).cumsum(0)
     for q in (0.1, 0.5, 0.9):
@@ -120,7 +141,8 @@ def test_questions_without_an_answer_are_refused():
         run_of(torch.zeros(3, 1)).quantile(1.5)
 
 
-# What a newcomer types --------------------------------------------------------------------------------------------------------------------
+# What a newcomer types
+# --------------------------------------------------------------------------------------------------
 
 
 def test_reprs_are_short_and_say_what_there_is():
@@ -153,7 +175,7 @@ def test_a_name_that_is_not_there_leads_to_the_one_that_is(room, name, message):
 
 def test_what_other_names_lead_to_exists():
     for room in (po.operators, po.priors):
-        for answer in room.ELSEWHERE.values():
+        for answer in room._ELSEWHERE.values():
             for name in re.findall(r"\b([A-Za-z_]+)\(", answer):
                 assert hasattr(room, name), f"{answer}: {name}"
 
@@ -168,7 +190,11 @@ def test_the_version_is_that_of_the_package_and_its_types_are_seen():
 def test_every_method_is_imported_by_name():
     """What editors and type checkers see is what the files hold."""
     text = inspect.getsource(po.methods)
-    assert not [name for name in po.methods.ALL if not re.search(rf"^from \S+ import .*\b{name}\b", text, re.M)]
+    assert not [
+        name
+        for name in po.methods.ALL
+        if not re.search(rf"^from \S+ import .*\b{name}\b", text, re.M)
+    ]
     assert set(po.methods.ALL) <= set(po.methods.__all__)
 
 
@@ -189,7 +215,8 @@ def test_a_method_without_a_reference_keeps_its_samples(tmp_path):
         po.testing.check_method(Bare(), problem())
 
 
-# Before and without a measurement ---------------------------------------------------------------------------------------------------------
+# Before and without a measurement
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,7 +229,8 @@ def test_a_method_without_a_reference_keeps_its_samples(tmp_path):
     ],
 )
 def test_a_plan_says_which_solve_and_how_many_calls(method, solves):
-    """Calls are those of the run where a step costs the same at every level, and one-off costs are not multiplied."""
+    """Calls are those of the run where a step costs the same at every level, and one-off costs are
+    not multiplied."""
     post = problem()
     plan = post.plan(method, n=6, steps=10, batch=4)
     assert plan.solves == solves
@@ -219,12 +247,20 @@ def test_a_plan_says_which_solve_and_how_many_calls(method, solves):
 def test_a_plan_names_ranges_pilots_and_refusals():
     y = torch.zeros(1, 4, 4)
     prior = po.priors.Gaussian(torch.zeros(1, 4, 4), 1.0, range=(-1, 1))
-    post = po.Posterior(prior, po.Likelihood(y, po.operators.Identity((1, 4, 4)), po.noise.Gaussian(0.1), range=(0, 1)))
+    post = po.Posterior(
+        prior,
+        po.Likelihood(y, po.operators.Identity((1, 4, 4)), po.noise.Gaussian(0.1), range=(0, 1)),
+    )
     said = str(post.plan(po.methods.DDRM(), n=1, steps=1))
-    assert "the prior works in [-1, 1], the measurement is expressed in [0, 1]; the noise level 0.1 is 0.2 there" in said
+    assert (
+        "the prior works in [-1, 1], the measurement is expressed in [0, 1]; the noise level 0.1 "
+        "is 0.2 there"
+    ) in said
     assert problem().plan(po.methods.MomentSMC(particles=4, pilot=4), n=4, steps=3).pilot
     with pytest.raises(ValueError, match="MMPS: the noise level is 0"):
-        po.Posterior(prior, po.Likelihood(y, post.given.A, po.noise.Gaussian(0.0), range=(0, 1))).plan(po.methods.MMPS())
+        po.Posterior(
+            prior, po.Likelihood(y, post.given.A, po.noise.Gaussian(0.0), range=(0, 1))
+        ).plan(po.methods.MMPS())
 
 
 def test_a_plan_does_not_change_what_is_drawn():
@@ -236,7 +272,9 @@ def test_a_plan_does_not_change_what_is_drawn():
 
 def test_every_prior_gives_samples_of_its_own():
     gaussian = po.priors.Gaussian(torch.full((4,), 3.0, dtype=torch.float64), 0.25)
-    torch.testing.assert_close(gaussian.sample(2000, 0).mean(0), gaussian.mean, atol=4 * 0.5 / 2000**0.5, rtol=0)
+    torch.testing.assert_close(
+        gaussian.sample(2000, 0).mean(0), gaussian.mean, atol=4 * 0.5 / 2000**0.5, rtol=0
+    )
     assert torch.equal(gaussian.sample(3, 1), gaussian.sample(5, 1)[:3])
     pairs = po.priors.ComplexImages(po.priors.Gaussian(torch.zeros(2, 3, dtype=torch.float64), 1.0))
     assert pairs.sample(2, 0).shape == (2, 3)
@@ -246,13 +284,16 @@ def test_every_prior_gives_samples_of_its_own():
         net.sample(1)
     images = net.sample(2, seed=1, steps=4, shape=(1, 32, 32))
     assert images.shape == (2, 1, 32, 32)
-    torch.testing.assert_close(net.sample(1, seed=1, steps=4, shape=(1, 32, 32)), images[:1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        net.sample(1, seed=1, steps=4, shape=(1, 32, 32)), images[:1], atol=1e-4, rtol=0
+    )
     with pytest.raises(ValueError, match="the prior models images of shape"):
         gaussian.sample(1, shape=(5,))
 
 
 def test_a_prior_without_a_closed_form_is_integrated():
-    """A white prior of a class of one's own: standard deviation and mean within 4 standard errors and the error of 50 steps."""
+    """A white prior of a class of one's own: standard deviation and mean within 4 standard errors
+    and the error of 50 steps."""
 
     class White(po.priors.Prior):
         def __init__(self):

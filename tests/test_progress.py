@@ -33,12 +33,18 @@ def test_lines_come_at_tenths_and_not_too_often(capsys):
     walk(1000, 1.0)
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "DPS: 100 % after 1000 s"
-    tenths = [line for line in lines if any(line.startswith(f"DPS: {k} % ") for k in range(10, 100, 10))]
+    tenths = [
+        line for line in lines if any(line.startswith(f"DPS: {k} % ") for k in range(10, 100, 10))
+    ]
     assert len(tenths) == 9
     assert "DPS: 10 % after 100 s, about 900 s left" in lines
-    assert len(lines) <= 1000 / progress.LATE + 11, "between tenths a sign of life at each half minute"
+    assert len(lines) <= 1000 / progress.LATE + 11, (
+        "between tenths a sign of life at each half minute"
+    )
     walk(1000, 0.001)
-    assert capsys.readouterr().err.splitlines() == ["DPS: 100 % after 1 s"], "a short run says that it is done, no more"
+    assert capsys.readouterr().err.splitlines() == ["DPS: 100 % after 1 s"], (
+        "a short run says that it is done, no more"
+    )
 
 
 def test_a_resumed_run_counts_what_it_did_itself(capsys):
@@ -84,7 +90,14 @@ def test_a_run_of_several_batches_has_one_bar(monkeypatch, n, batch):
 
     monkeypatch.setitem(po.sample.__globals__, "Bar", Watched)
     prior = po.priors.Gaussian(torch.zeros(6, dtype=torch.float64), 0.5)
-    post = po.Posterior(prior, po.Likelihood(torch.zeros(6, dtype=torch.float64), po.operators.Dense(torch.eye(6).double()), Gaussian(0.1)))
+    post = po.Posterior(
+        prior,
+        po.Likelihood(
+            torch.zeros(6, dtype=torch.float64),
+            po.operators.Dense(torch.eye(6).double()),
+            Gaussian(0.1),
+        ),
+    )
     po.sample(post, po.methods.MMPS(), n=n, batch=batch, steps=4)
     assert made == [4 * n]
     assert seen[0] == 0

@@ -15,7 +15,18 @@ def made(samples, weights=None):
     status = (*[Status() for _ in range(n)], Status("diverged", 3, "too large"))
     trace = {"ess": torch.rand(4, n + 1, dtype=F64, generator=torch.Generator().manual_seed(0))}
     extras = {"measurement": torch.rand(2, 3, generator=torch.Generator().manual_seed(1))}
-    return Run(samples, log_w, -1.25, status, {"denoiser": 7, "vjp": 0.5}, trace, 2.5, {"method": "Made"}, ("key2020",), extras)
+    return Run(
+        samples,
+        log_w,
+        -1.25,
+        status,
+        {"denoiser": 7, "vjp": 0.5},
+        trace,
+        2.5,
+        {"method": "Made"},
+        ("key2020",),
+        extras,
+    )
 
 
 def test_mean_and_spread_are_weighted_and_unbiased():
@@ -27,7 +38,9 @@ def test_mean_and_spread_are_weighted_and_unbiased():
     weighted = made(x, [5.0, 3.0, 2.0])
     mean = w @ x
     torch.testing.assert_close(weighted.mean, mean)
-    torch.testing.assert_close(weighted.std, (w @ (x - mean).square() / (1 - w.square().sum())).sqrt())
+    torch.testing.assert_close(
+        weighted.std, (w @ (x - mean).square() / (1 - w.square().sum())).sqrt()
+    )
     assert not bool(made(x[:1]).std.any())
 
 
@@ -38,7 +51,10 @@ def test_the_spread_of_complex_samples_is_that_of_both_parts():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_a_folder_gives_back_the_run(tmp_path, dtype):
-    run = made(torch.randn(3, 2, 4, dtype=dtype, generator=torch.Generator().manual_seed(2)), [1.0, 2.0, 3.0])
+    run = made(
+        torch.randn(3, 2, 4, dtype=dtype, generator=torch.Generator().manual_seed(2)),
+        [1.0, 2.0, 3.0],
+    )
     run.save(tmp_path)
     back = Run.load(tmp_path)
     for name in ("samples", "log_w"):
@@ -46,6 +62,9 @@ def test_a_folder_gives_back_the_run(tmp_path, dtype):
         assert torch.equal(getattr(back, name), getattr(run, name))
     for name in ("trace", "extras"):
         assert getattr(back, name).keys() == getattr(run, name).keys()
-        assert all(torch.equal(value, getattr(run, name)[key]) for key, value in getattr(back, name).items())
+        assert all(
+            torch.equal(value, getattr(run, name)[key])
+            for key, value in getattr(back, name).items()
+        )
     for name in ("log_evidence", "status", "counts", "seconds", "config", "references"):
         assert getattr(back, name) == getattr(run, name)

@@ -13,27 +13,54 @@ from cases import classes
 
 import posteriori as po
 from posteriori import methods, noise
-from posteriori.methods import kernels
-from posteriori.methods.descent import Adam, Conjugate, HeavyBall
-from posteriori.noise import Noise
+from posteriori.methods import transitions
+from posteriori.methods.data_steps.descent import Adam, Conjugate, HeavyBall
+from posteriori.noise import NoiseLaw
 from posteriori.operators.base import Operator
 from posteriori.priors.base import Prior
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow
-from posteriori.problems.solvers import named_method as from_file
+from posteriori.problem_file.method import named_method as from_file
 from posteriori.settings import Checked, Count, Share, settings_of
 
-LAWS = [c for _, c in inspect.getmembers(noise, inspect.isclass) if issubclass(c, Noise) and not inspect.isabstract(c)]
-TOOLS = [kernels.DDIM, kernels.ConstantFraction, kernels.Heun, Adam, Conjugate, HeavyBall, VE, DiscreteVP, ContinuousVP, RectifiedFlow]
-CLASSES = [*methods.ALL.values(), *classes("operators", Operator), *classes("priors", Prior), *LAWS, *TOOLS]
-FIELDS = sorted({(cls, name) for cls in CLASSES for name in settings_of(cls)}, key=lambda pair: (pair[0].__name__, pair[1]))
+LAWS = [
+    c
+    for _, c in inspect.getmembers(noise, inspect.isclass)
+    if issubclass(c, NoiseLaw) and not inspect.isabstract(c)
+]
+TOOLS = [
+    transitions.DDIM,
+    transitions.ConstantFraction,
+    transitions.Heun,
+    Adam,
+    Conjugate,
+    HeavyBall,
+    VE,
+    DiscreteVP,
+    ContinuousVP,
+    RectifiedFlow,
+]
+CLASSES = [
+    *methods.ALL.values(),
+    *classes("operators", Operator),
+    *classes("priors", Prior),
+    *LAWS,
+    *TOOLS,
+]
+FIELDS = sorted(
+    {(cls, name) for cls in CLASSES for name in settings_of(cls)},
+    key=lambda pair: (pair[0].__name__, pair[1]),
+)
 
 
 def spoilt(setting):
-    """Values of the right kind for nobody: a misspelt word, a word for a number, a flag for a number, a word for an object."""
+    """Values of the right kind for nobody: a misspelt word, a word for a number, a flag for a
+    number, a word for an object."""
     if setting.protocol:
-        return ["DDIM", kernels.DDIM]
+        return ["DDIM", transitions.DDIM]
     if setting.words:
-        return [word[:-1] + ("x" if word[-1] != "x" else "y") for word in setting.words if len(word) > 2] or ["no such word"]
+        return [
+            word[:-1] + ("x" if word[-1] != "x" else "y") for word in setting.words if len(word) > 2
+        ] or ["no such word"]
     if setting.hint is bool:
         return ["yes", 2]
     if setting.hint is str:
@@ -41,7 +68,9 @@ def spoilt(setting):
     return ["seven", True, float("nan")]
 
 
-@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=lambda value: value if isinstance(value, str) else value.__name__)
+@pytest.mark.parametrize(
+    ("cls", "name"), FIELDS, ids=lambda value: value if isinstance(value, str) else value.__name__
+)
 def test_a_misspelt_setting_is_refused_by_name(cls, name):
     for bad in spoilt(settings_of(cls)[name]):
         if isinstance(bad, bool) and settings_of(cls)[name].hint is bool:
@@ -50,7 +79,10 @@ def test_a_misspelt_setting_is_refused_by_name(cls, name):
             cls(**{name: bad})
 
 
-@pytest.mark.parametrize("cls", [*methods.ALL.values(), *LAWS, kernels.DDIM, kernels.ConstantFraction, Adam, HeavyBall])
+@pytest.mark.parametrize(
+    "cls",
+    [*methods.ALL.values(), *LAWS, transitions.DDIM, transitions.ConstantFraction, Adam, HeavyBall],
+)
 def test_no_setting_of_a_method_or_law_is_left_unchecked(cls):
     assert {field.name for field in dataclasses.fields(cls) if field.init} == set(settings_of(cls))
 
@@ -64,7 +96,10 @@ def test_the_sweep_sees_every_kind():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: methods.DPS(weighting="bouded"), "DPS.weighting is 'bouded'; did you mean 'bounded'"),
+        (
+            lambda: methods.DPS(weighting="bouded"),
+            "DPS.weighting is 'bouded'; did you mean 'bounded'",
+        ),
         (lambda: methods.DPS(scale=-1), "DPS.scale: expected a number >= 0, got -1"),
         (lambda: methods.LGDMC(scale=-1), "LGDMC.scale: expected a number >= 0"),
         (lambda: methods.MMPS(iterations=0), "MMPS.iterations: expected a number >= 1, got 0"),
@@ -74,12 +109,21 @@ def test_the_sweep_sees_every_kind():
         (lambda: methods.FPS(share=float("nan")), "FPS.share: expected a finite number, got nan"),
         (lambda: methods.MomentSMC(power=-1), "MomentSMC.power: expected a number > 0"),
         (lambda: methods.TMPD(True), "TMPD.covariance is True; known: row sum, diagonal"),
-        (lambda: methods.DPS(transition="DDIM"), r"DPS.transition is 'DDIM'; expected an object such as DDIM\(\)"),
+        (
+            lambda: methods.DPS(transition="DDIM"),
+            r"DPS.transition is 'DDIM'; expected an object such as DDIM\(\)",
+        ),
         (lambda: methods.DDIM(eta=1.5), "DDIM.eta: expected a number <= 1, got 1.5"),
-        (lambda: dataclasses.replace(methods.DPS(), scale=-2.0), "DPS.scale: expected a number >= 0"),
+        (
+            lambda: dataclasses.replace(methods.DPS(), scale=-2.0),
+            "DPS.scale: expected a number >= 0",
+        ),
         (lambda: noise.Gaussian(-0.1), "Gaussian.sigma: expected a number >= 0, got -0.1"),
         (lambda: noise.Poisson(0), "Poisson.peak: expected a number > 0, got 0"),
-        (lambda: po.operators.Identity((2, 3.5)), r"Identity.shape\[1\]: expected a whole number, got 3.5"),
+        (
+            lambda: po.operators.Identity((2, 3.5)),
+            r"Identity.shape\[1\]: expected a whole number, got 3.5",
+        ),
     ],
 )
 def test_a_value_out_of_bounds_is_named(make, message):

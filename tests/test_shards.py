@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import posteriori as po
-from posteriori import problems
+from posteriori import problem_file
 from posteriori.counting import CountedPrior
+from posteriori.driver import Job
 from posteriori.run import Run, read_json
-from posteriori.sample import Job
 from posteriori.shards import Work, merge, plan, planned, work
 
 PROBLEM = """
@@ -41,12 +41,14 @@ def problem(tmp_path):
 
 
 def whole(path, batch):
-    task = problems.load(path).build()
+    task = problem_file.load(path).build()
     return po.sample(task.posterior, task.method, **task.settings | {"batch": batch})
 
 
 @pytest.mark.parametrize("method", ["MMPS", "DAPS", "{name: TDS, particles: 3}"])
-def test_three_pieces_one_of_them_stopped_and_repeated_are_the_whole_run_bit_by_bit(problem, tmp_path, monkeypatch, method):
+def test_three_pieces_one_of_them_stopped_and_repeated_are_the_whole_run_bit_by_bit(
+    problem, tmp_path, monkeypatch, method
+):
     path = problem(method)
     pieces = plan(path, tmp_path / "run", shards=3)
     assert len(pieces) == 3
@@ -65,7 +67,9 @@ def test_three_pieces_one_of_them_stopped_and_repeated_are_the_whole_run_bit_by_
         with pytest.raises(KeyboardInterrupt):
             work(pieces[1])
     work(pieces[0])
-    with pytest.raises(RuntimeError, match=f"samples {pieces[1].first} to {pieces[2].first - 1} are not drawn"):
+    with pytest.raises(
+        RuntimeError, match=f"samples {pieces[1].first} to {pieces[2].first - 1} are not drawn"
+    ):
         merge(tmp_path / "run")
     work(pieces[1])
     run, alone = merge(tmp_path / "run"), whole(path, pieces[0].batch)
@@ -78,7 +82,9 @@ def test_three_pieces_one_of_them_stopped_and_repeated_are_the_whole_run_bit_by_
     assert torch.equal(Run.load(tmp_path / "run").samples, alone.samples)
 
 
-def test_a_piece_that_is_done_costs_no_call_and_its_json_is_the_piece(problem, tmp_path, monkeypatch):
+def test_a_piece_that_is_done_costs_no_call_and_its_json_is_the_piece(
+    problem, tmp_path, monkeypatch
+):
     pieces = plan(problem(), tmp_path / "run", shards=2)
     again = Work(**json.loads(json.dumps(asdict(pieces[0]))))
     assert again == pieces[0]
@@ -101,13 +107,20 @@ def test_a_plan_is_kept_and_another_one_refused(problem, tmp_path):
             plan(path, tmp_path / "other", shards=bad)
 
 
-@pytest.mark.parametrize(("method", "n", "cut"), [("MMPS", 20, 3), ("MMPS", 2, 5), ("{name: TDS, particles: 3}", 7, 2), ("MMPS", 9, 1)])
+@pytest.mark.parametrize(
+    ("method", "n", "cut"),
+    [("MMPS", 20, 3), ("MMPS", 2, 5), ("{name: TDS, particles: 3}", 7, 2), ("MMPS", 9, 1)],
+)
 def test_pieces_hold_every_sample_once_in_whole_batches(problem, tmp_path, method, n, cut):
     pieces = plan(problem(method, n), tmp_path / "run", shards=cut)
     assert 1 <= len(pieces) <= cut
-    assert [k for piece in pieces for k in range(piece.first, piece.first + piece.n)] == list(range(n))
+    assert [k for piece in pieces for k in range(piece.first, piece.first + piece.n)] == list(
+        range(n)
+    )
     assert len({piece.batch for piece in pieces}) == 1
-    assert method != "MMPS" or all(piece.first % piece.batch == 0 for piece in pieces), "a batch is cut"
+    assert method != "MMPS" or all(piece.first % piece.batch == 0 for piece in pieces), (
+        "a batch is cut"
+    )
 
 
 def test_method_and_number_of_samples_may_be_given_in_place_of_the_files(problem, tmp_path):
@@ -138,6 +151,8 @@ def test_a_plan_moves_with_its_folder_and_problem(problem, tmp_path):
     moved = tmp_path.parent / f"{tmp_path.name}-moved"
     tmp_path.rename(moved)
     pieces = planned(moved / "run")
-    assert [replace(piece, folder="", problem="") for piece in pieces] == [replace(p, folder="", problem="") for p in pieces]
+    assert [replace(piece, folder="", problem="") for piece in pieces] == [
+        replace(p, folder="", problem="") for p in pieces
+    ]
     assert work(pieces[0]).is_relative_to(moved)
     assert read_json(pieces[0].place / "run.json")["state"] == "complete"

@@ -14,7 +14,13 @@ def written(folder, **changes):
         "data": {"kind": "arrays", "paths": ["data"], "window": [0, 1], "crop": 8},
         "noise": {"log_mean": -0.5, "log_std": 1.0},
         "optimizer": {"name": "adamw", "rate": 3e-3, "warmup": 2, "decay": 1},
-        "card": {"description": "d", "training_data": "t", "licence": "CC0", "sigma_max": 10.0, "sigma_min": 0.01},
+        "card": {
+            "description": "d",
+            "training_data": "t",
+            "licence": "CC0",
+            "sigma_max": 10.0,
+            "sigma_min": 0.01,
+        },
         "steps": 4,
         "batch": 4,
         "ema": 0.9,
@@ -32,7 +38,11 @@ def flat(value):
         return [value]
     if isinstance(value, dict):
         return [leaf for key in value for leaf in flat(value[key])]
-    return [leaf for part in value for leaf in flat(part)] if isinstance(value, list | tuple) else [value]
+    return (
+        [leaf for part in value for leaf in flat(part)]
+        if isinstance(value, list | tuple)
+        else [value]
+    )
 
 
 def same(a, b):

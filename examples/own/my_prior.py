@@ -1,6 +1,7 @@
 """A checkpoint of one's own as a prior: its network, its weights, and what it was trained with.
 
-``python my_prior.py`` writes net.pt, a training checkpoint as others have them: here of a network so small that its training is a formula.
+``python my_prior.py`` writes net.pt, a training checkpoint as others have them: here of a network
+so small that its training is a formula.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from torch import nn
 
 from posteriori import priors
 
-SCHEDULE = priors.DiscreteVP.linear()  # the noise that it was trained with: 1000 betas from 1e-4 to 0.02
+SCHEDULE = (
+    priors.DiscreteVP.linear()
+)  # the noise that it was trained with: 1000 betas from 1e-4 to 0.02
 HERE = Path(__file__).parent
 
 
 class MyNetwork(nn.Module):
-    """The noise in x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) z, for pixels x0 ~ N(mean, var): called with x_t (B, C, H, W) and t (B,)."""
+    """The noise in x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) z, for pixels x0 ~ N(mean, var): called
+    with x_t (B, C, H, W) and t (B,)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,16 +30,30 @@ class MyNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         abar = self.abar[t].view(-1, 1, 1, 1)
-        return (1 - abar).sqrt() * (x - abar.sqrt() * self.mean) / (abar * self.log_var.exp() + 1 - abar)
+        return (
+            (1 - abar).sqrt()
+            * (x - abar.sqrt() * self.mean)
+            / (abar * self.log_var.exp() + 1 - abar)
+        )
 
 
 def load(weights: Path) -> priors.Prior:
-    """The prior of a checkpoint. weights: its file, which is read without running any code in it."""
+    """The prior of a checkpoint. weights: its file, which is read without running any code in
+    it."""
     net = MyNetwork()
     priors.load_weights(net, priors.load_state_dict_file(weights), weights)
-    schedule = priors.DiscreteVP(SCHEDULE.alphas_cumprod, integer=True)  # this network takes whole numbers t
+    schedule = priors.DiscreteVP(
+        SCHEDULE.alphas_cumprod, integer=True
+    )  # this network takes whole numbers t
     variance = float(net.log_var.detach().exp())
-    return priors.Network(net, shape=(1, None, None), parametrization="eps", schedule=schedule, range=(-1.0, 1.0), variance=variance)
+    return priors.Network(
+        net,
+        shape=(1, None, None),
+        parametrization="eps",
+        schedule=schedule,
+        range=(-1.0, 1.0),
+        variance=variance,
+    )
 
 
 def train(picture: Path, out: Path) -> None:

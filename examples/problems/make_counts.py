@@ -1,5 +1,5 @@
-"""Writes counts.npy, blank.npy and chest.npy: X-ray photons behind a drawn chest of 48 x 48 pixels, through a filter that is thin in the
-middle, and the chest in Hounsfield units.
+"""Writes counts.npy, blank.npy and chest.npy: X-ray photons behind a drawn chest of 48 x 48 pixels,
+through a filter that is thin in the middle, and the chest in Hounsfield units.
 
 Run:  python examples/problems/make_counts.py
 """
@@ -12,7 +12,8 @@ import torch
 import posteriori as po
 
 SIDE, ANGLES, DETECTORS, PIXEL_MM, MU_WATER = 48, 60, 72, 7.0, 0.0193
-# (HU, half axes, centre, tilt in degrees), the later over the earlier, in units of half the field of view.
+# (HU, half axes, centre, tilt in degrees), the later over the earlier, in units of half the field
+# of view.
 PARTS = (
     (30, 0.92, 0.66, 0.0, 0.0, 0),
     (-850, 0.30, 0.42, -0.42, 0.05, 8),
@@ -34,7 +35,9 @@ def main(folder: Path) -> None:
         u, v = (x - right) * c + (y - down) * s, (y - down) * c - (x - right) * s
         chest[(u / a) ** 2 + (v / b) ** 2 <= 1] = value
     chest = chest.reshape(SIDE, 4, SIDE, 4).mean((1, 3)).astype(np.float32)
-    rays = po.operators.Radon((1, SIDE, SIDE), [180 * k / ANGLES for k in range(ANGLES)], PIXEL_MM, DETECTORS)
+    rays = po.operators.Radon(
+        (1, SIDE, SIDE), [180 * k / ANGLES for k in range(ANGLES)], PIXEL_MM, DETECTORS
+    )
     t = np.linspace(-1, 1, DETECTORS)
     blank = np.round(20_000 * (1 - 0.7 * t**2)).astype(np.float32)
     mu = torch.from_numpy(MU_WATER * (1 + chest / 1000))

@@ -1,4 +1,5 @@
-"""Writes kspace.npy and magnitude.npy: the phantom of Shepp and Logan, 48 x 48, behind a smooth phase, in eight coils, two rows of five.
+"""Writes kspace.npy and magnitude.npy: the phantom of Shepp and Logan, 48 x 48, behind a smooth
+phase, in eight coils, two rows of five.
 
 Run:  python examples/problems/make_kspace.py
 """

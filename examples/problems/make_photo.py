@@ -1,8 +1,10 @@
-"""Makes photo.png and photo-sharp.png: a piece of a photograph that was blurred together with its true surroundings, then noised.
+"""Makes photo.png and photo-sharp.png: a piece of a photograph that was blurred together with its
+true surroundings, then noised.
 
     python examples/problems/make_photo.py [folder]
 
-73 x 97 pixels of posteriori/measurements/photos/coffee.png, a Gaussian of 1.6 pixels, noise 0.03 of [0, 1], stored with 8 bits.
+73 x 97 pixels of posteriori/measurements/photos/coffee.png, a Gaussian of 1.6 pixels, noise 0.03 of
+[0, 1], stored with 8 bits.
 """
 
 from __future__ import annotations

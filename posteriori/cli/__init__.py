@@ -15,8 +15,16 @@ from posteriori.cli.benches import bench_app
 from posteriori.cli.lists import Entries, StudyName
 
 DEBUG = "--debug"
-HELP = f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows where an error came from."
-app = App(name="posteriori", help=HELP, version_flags=["--version"], default_parameter=Parameter(negative=()))
+HELP = (
+    f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows "
+    f"where an error came from."
+)
+app = App(
+    name="posteriori",
+    help=HELP,
+    version_flags=["--version"],
+    default_parameter=Parameter(negative=()),
+)
 app.suppress_keyboard_interrupt = False  # which would end without a word
 
 
@@ -65,7 +73,9 @@ def solve_command(
     from posteriori.cli.solve import solve_problem
 
     with resumable(lambda: run_kept(out), "--resume"):
-        solve_problem(problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds)
+        solve_problem(
+            problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds
+        )
 
 
 @app.command
@@ -79,13 +89,14 @@ def compare(
 ) -> None:
     """Run several methods, or settings of one, on the problem of a file: one table and one page.
 
-    A folder that holds some of the runs is completed. A method that refuses or fails has a row with the reason.
+    A folder that holds some of the runs is completed. A method that refuses or fails has a row with
+    the reason.
 
     Parameters
     ----------
     methods:
-        names such as DPS,MMPS or "DPS(scale=0.5),DPS(published),DDRM(steps=20)"; the file's list ``methods`` by default, and without one
-        those that are recommended for its kind of problem.
+        names such as DPS,MMPS or "DPS(scale=0.5),DPS(published),DDRM(steps=20)"; the file's list
+        ``methods`` by default, and without one those that are recommended for its kind of problem.
     problem:
         the problem file, YAML.
     out:
@@ -102,7 +113,10 @@ def compare(
 
 @app.command(name="methods")
 def methods_command(
-    *, json_: Annotated[bool, Parameter(name="--json")] = False, markdown: bool = False, scores: Path | None = None
+    *,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+    markdown: bool = False,
+    scores: Path | None = None,
 ) -> None:
     """List the methods: family, what they need, what a step costs, what is proven and tested.
 
@@ -124,8 +138,17 @@ def methods_command(
 
 
 @app.command(name="train")
-def train_command(config: Path, /, *, out: Path, export: Path | None = None, device: str = "auto", quiet: bool = False) -> None:
-    """Train a prior by denoising score matching, or go on with a run in the same folder. Ctrl-C stops it after its step.
+def train_command(
+    config: Path,
+    /,
+    *,
+    out: Path,
+    export: Path | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Train a prior by denoising score matching, or go on with a run in the same folder. Ctrl-C
+    stops it after its step.
 
     Parameters
     ----------
@@ -134,9 +157,11 @@ def train_command(config: Path, /, *, out: Path, export: Path | None = None, dev
     out:
         folder of the training run, with its checkpoint.
     export:
-        folder in which the averaged weights are also saved as a prior, with a sheet of samples; none by default.
+        folder in which the averaged weights are also saved as a prior, with a sheet of samples;
+        none by default.
     device:
-        cpu, cuda, cuda:1 or another name of torch; auto is a CUDA GPU where there is one, else the CPU.
+        cpu, cuda, cuda:1 or another name of torch; auto is a CUDA GPU where there is one, else the
+        CPU.
     quiet:
         no progress bar.
     """
@@ -147,7 +172,9 @@ def train_command(config: Path, /, *, out: Path, export: Path | None = None, dev
 
     settings = configs.read_config(config)
     with resumable(lambda: session.session_kept(out)):
-        score_matching.train(settings, out, progress=not quiet and sys.stderr.isatty(), device=device, say=print)
+        score_matching.train(
+            settings, out, progress=not quiet and sys.stderr.isatty(), device=device, say=print
+        )
     if export is not None:
         exports.export(settings, out, export)
         print(f"prior saved in {export}")
@@ -164,7 +191,8 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
     out:
         the page to write; index.html in that folder by default.
     reference:
-        the true image, a picture or .npy, to compare samples with that were drawn without one; none by default.
+        the true image, a picture or .npy, to compare samples with that were drawn without one; none
+        by default.
     """
     from posteriori.cli.truth import read_truth
     from posteriori.report import page
@@ -185,7 +213,8 @@ def study(
     list_: Annotated[bool, Parameter(name="--list")] = False,
     quiet: bool = False,
 ) -> None:
-    """Answer a question of the field: data, figure and a page, with all that is needed to repeat it.
+    """Answer a question of the field: data, figure and a page, with all that is needed to repeat
+    it.
 
     Parameters
     ----------
@@ -194,7 +223,8 @@ def study(
     quick:
         fewer cells, under a minute, to see how it works; never in the same files as a full run.
     out:
-        folder for NAME.json, .csv, .png, .md and .html; cells that NAME.json holds already are not measured again.
+        folder for NAME.json, .csv, .png, .md and .html; cells that NAME.json holds already are not
+        measured again.
     list_:
         print the name and the question of every study.
     quiet:
@@ -224,10 +254,12 @@ def problem_file(part: str | None = None, /) -> None:
 
 @app.command
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
-    """Print what makes a shell complete commands, options, files and names of methods, beds and studies.
+    """Print what makes a shell complete commands, options, files and names of methods, beds and
+    studies.
 
-    For bash, in ~/.bashrc: eval "$(posteriori completion bash)". For zsh: posteriori completion zsh > "${fpath[1]}/_posteriori".
-    For fish: posteriori completion fish > ~/.config/fish/completions/posteriori.fish.
+    For bash, in ~/.bashrc: eval "$(posteriori completion bash)". For zsh: posteriori completion
+    zsh > "${fpath[1]}/_posteriori". For fish: posteriori completion
+    fish > ~/.config/fish/completions/posteriori.fish.
 
     Parameters
     ----------
@@ -246,7 +278,8 @@ def env() -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The entry point: an expected error is one message on stderr and exit code 2; ``--debug`` anywhere shows where it came from."""
+    """The entry point: an expected error is one message on stderr and exit code 2; ``--debug``
+    anywhere shows where it came from."""
     words = [*(sys.argv[1:] if words is None else words)]
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
@@ -257,10 +290,20 @@ def main(words: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt as error:
             print(f"posteriori: interrupted{_notes(error)}", file=sys.stderr)
             raise SystemExit(130) from None
-        except (CycloptsError, ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
+        except (
+            CycloptsError,
+            ValueError,
+            TypeError,
+            OSError,
+            ArithmeticError,
+            RuntimeError,
+            ImportError,
+            MemoryError,
+        ) as error:
             if DEBUG in words:
                 raise
-            print(f"posteriori: {error or type(error).__name__}{_in_own_code(error)}{_notes(error)}{_see(error, words)}", file=sys.stderr)
+            where = f"{_in_own_code(error)}{_notes(error)}{_see(error, words)}"
+            print(f"posteriori: {error or type(error).__name__}{where}", file=sys.stderr)
             raise SystemExit(2) from None
 
 
@@ -278,10 +321,11 @@ def _notes(error: BaseException) -> str:
 
 
 def _in_own_code(error: BaseException) -> str:
-    """Where in a module of the user's own an error came from that does not say so; empty when from nowhere there."""
-    if "posteriori.problems.modules" not in sys.modules or isinstance(error, CycloptsError):
+    """Where in a module of the user's own an error came from that does not say so; empty when from
+    nowhere there."""
+    if "posteriori.problem_file.modules" not in sys.modules or isinstance(error, CycloptsError):
         return ""
-    from posteriori.problems.modules import where_in_own_code
+    from posteriori.problem_file.modules import where_in_own_code
 
     place = where_in_own_code(error)
     return f" ({place}; {DEBUG} shows the way there)" if place and place not in str(error) else ""

@@ -1,4 +1,5 @@
-"""The commands of ``posteriori bench``: what they are called with. A word that a list does not know is refused by what runs it."""
+"""The commands of ``posteriori bench``: what they are called with. A word that a list does not know
+is refused by what runs it."""
 
 from __future__ import annotations
 
@@ -10,8 +11,12 @@ from cyclopts import App, Parameter
 
 from posteriori.cli.lists import LIST_OPTION, Methods, Unparted, WholeNumbers
 
-bench_app = App(name="bench", help="Measure methods: where the posterior is known, and on photographs.")
-Beds = Annotated[tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256"] | str, ...], LIST_OPTION]
+bench_app = App(
+    name="bench", help="Measure methods: where the posterior is known, and on photographs."
+)
+Beds = Annotated[
+    tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256"] | str, ...], LIST_OPTION
+]
 Schedules = Annotated[tuple[Literal["original", "extended"] | str, ...], LIST_OPTION]
 Photographs = Annotated[tuple[Literal["astronaut", "chelsea"] | str, ...], LIST_OPTION]
 Problems = Annotated[tuple[Literal["blur", "downsample", "box", "random"] | str, ...], LIST_OPTION]
@@ -39,15 +44,17 @@ def exact_command(
     Parameters
     ----------
     bed:
-        gmm25 (sliced Wasserstein), gaussian (KL by the affine probe), bipsda, ksd, mixture256; all by default.
+        gmm25 (sliced Wasserstein), gaussian (KL by the affine probe), bipsda, ksd, mixture256; all
+        by default.
     methods:
-        names as in ``posteriori methods``, and floor, oracle, prior; of your own mypackage:MyMethod or my_file.py:MyMethod. All but
-        your own by default.
+        names as in ``posteriori methods``, and floor, oracle, prior; of your own mypackage:MyMethod
+        or my_file.py:MyMethod. All but your own by default.
     cells:
-        d,d_y for gmm25 (such as 8,1); white, diagonal, general for gaussian; inpainting-low, inpainting-high, ct, phase for bipsda; the
-        noise level 0.2, 0.5 for ksd; all by default.
+        d,d_y for gmm25 (such as 8,1); white, diagonal, general for gaussian; inpainting-low,
+        inpainting-high, ct, phase for bipsda; the noise level 0.2, 0.5 for ksd; all by default.
     steps:
-        numbers of noise levels; by default those in which a bed is reported (20 and 100; 200 for bipsda).
+        numbers of noise levels; by default those in which a bed is reported
+        (20 and 100; 200 for bipsda).
     schedule:
         original, extended (ten times further); both by default.
     seeds:
@@ -57,10 +64,11 @@ def exact_command(
     sample_seed:
         seed of all samples; by default each problem has its own. 0 repeats rows that state none.
     json_:
-        write one row per run there, and the tables beside it as Markdown and as a page; rows that it holds already are kept. By default
-        tables are printed only.
+        write one row per run there, and the tables beside it as Markdown and as a page; rows that
+        it holds already are kept. By default tables are printed only.
     quick:
-        gmm25 with three seeds, d = 8, 20 steps, original schedule and the Gaussian beds, all methods but
+        gmm25 with three seeds, d = 8, 20 steps, original schedule and the Gaussian beds, all
+        methods but
         ScorePriorVI, where not said otherwise.
     quiet:
         no progress bar.
@@ -76,7 +84,9 @@ def exact_command(
         # Half a minute a row: not quick, unless it is asked for.
         without = without if methods else (*without, "ScorePriorVI")
     runner.bench_exact(
-        runner.BoardSelection(bed, methods, cells, steps, schedule, seeds, without, sample_seed), json_, not quiet and sys.stderr.isatty()
+        runner.BoardSelection(bed, methods, cells, steps, schedule, seeds, without, sample_seed),
+        json_,
+        not quiet and sys.stderr.isatty(),
     )
 
 
@@ -94,7 +104,8 @@ def images_command(
     quick: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Run methods with their default settings on photographs, with the shipped prior: tables and a contact sheet.
+    """Run methods with their default settings on photographs, with the shipped prior: tables and a
+    contact sheet.
 
     Lists are written DPS,MMPS or DPS MMPS.
 
@@ -105,8 +116,8 @@ def images_command(
     problems:
         blur, downsample, box, random (inpainting); all by default.
     methods:
-        names as in ``posteriori methods``; of your own mypackage:MyMethod or my_file.py:MyMethod. All but your own by default. The
-        Wiener estimate is always beside them.
+        names as in ``posteriori methods``; of your own mypackage:MyMethod or my_file.py:MyMethod.
+        All but your own by default. The Wiener estimate is always beside them.
     steps:
         noise levels that a run visits; 100 by default.
     side:
@@ -116,8 +127,8 @@ def images_command(
     out:
         the contact sheet to write, a PNG file.
     json_:
-        write one row per image, problem and method there, the pictures and the tables beside it; rows that it holds already are not
-        measured again. By default tables are printed only.
+        write one row per image, problem and method there, the pictures and the tables beside it;
+        rows that it holds already are not measured again. By default tables are printed only.
     quick:
         where not said otherwise the astronaut, 64 pixels, 10 steps, at most 5 seconds a row.
     quiet:
@@ -129,6 +140,11 @@ def images_command(
         images, limit = images or ("astronaut",), 5.0 if limit is None else limit
     sizes = (64, 10) if quick else (128, 100)
     chosen = runner.PhotographSelection(
-        images, problems, methods, sizes[0] if side is None else side, sizes[1] if steps is None else steps, limit
+        images,
+        problems,
+        methods,
+        sizes[0] if side is None else side,
+        sizes[1] if steps is None else steps,
+        limit,
     )
     runner.bench_photographs(chosen, json_, out, not quiet and sys.stderr.isatty())

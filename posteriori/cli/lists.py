@@ -1,7 +1,8 @@
 """Lists of values as people type them, and the words that shells complete.
 
-A list is ``DPS,MMPS``, ``DPS MMPS``, ``DPS, MMPS`` or the option repeated; whole numbers are also ``10-12``. The words of a ``Literal``
-are completed, not compared: what an option means is judged where it is used, which knows more and can suggest.
+A list is ``DPS,MMPS``, ``DPS MMPS``, ``DPS, MMPS`` or the option repeated; whole numbers are also
+``10-12``. The words of a ``Literal`` are completed, not compared: what an option means is judged
+where it is used, which knows more and can suggest.
 """
 
 from __future__ import annotations
@@ -27,23 +28,29 @@ def whole_numbers(given: Iterable[str]) -> tuple[int, ...]:
     for word in words(given):
         first, dash, last = word.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"expected whole numbers such as 20,100 or a range such as 10-12, got {word!r}")
+            raise ValueError(
+                f"expected whole numbers such as 20,100 or a range such as 10-12, got {word!r}"
+            )
         span = range(int(first), int(last or first) + 1)
         if not 0 < len(span) <= LONGEST_RANGE:
             raise ValueError(
-                f"the range {word!r} holds {len(span)} numbers; it runs from its smallest to its largest, at most {LONGEST_RANGE} of them"
+                f"the range {word!r} holds {len(span)} numbers; it runs from its smallest to its "
+                f"largest, at most {LONGEST_RANGE} of them"
             )
         out += span
     return tuple(out)
 
 
 def parted(given: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """The words of a list of names that may hold a comma, such as the cell ``8,1``. What cannot be parted into known ones stays whole."""
+    """The words of a list of names that may hold a comma, such as the cell ``8,1``. What cannot be
+    parted into known ones stays whole."""
     out: list[str] = []
     for part in given:
         pieces, found = words([part]), []
         while pieces:
-            end = next((end for end in range(len(pieces), 0, -1) if ",".join(pieces[:end]) in known), 0)
+            end = next(
+                (end for end in range(len(pieces), 0, -1) if ",".join(pieces[:end]) in known), 0
+            )
             if not end:
                 found = [part.strip()]
                 break
@@ -53,17 +60,23 @@ def parted(given: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
 
 
 def method_names() -> tuple[str, ...]:
-    """The names of ``posteriori.methods.METHODS``, read from its source: importing the methods takes seconds."""
+    """The names of ``posteriori.methods.METHODS``, read from its source: importing the methods
+    takes seconds."""
     tree = ast.parse((Path(__file__).parents[1] / "methods" / "__init__.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "METHODS" and node.value is not None:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and ast.unparse(node.target) == "METHODS"
+            and node.value is not None
+        ):
             return tuple(name.id for name in ast.walk(node.value) if isinstance(name, ast.Name))
     return ()
 
 
 def study_names() -> tuple[str, ...]:
-    """The names of ``posteriori.studies.STUDIES``: its files with a ``STUDY``, for the same reason."""
-    files = sorted((Path(__file__).parents[1] / "studies").glob("*.py"))
+    """The names of ``posteriori.experiments.studies.STUDIES``: its files with a ``STUDY``, for the
+    same reason."""
+    files = sorted((Path(__file__).parents[1] / "experiments" / "studies").glob("*.py"))
     return tuple(file.stem.replace("_", "-") for file in files if "\nSTUDY = " in file.read_text())
 
 
@@ -83,16 +96,22 @@ def _raw(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(token.value for token in tokens)
 
 
-LIST_OPTION = Parameter(converter=_words, consume_multiple=True, show_default=False, show_choices=False)
+LIST_OPTION = Parameter(
+    converter=_words, consume_multiple=True, show_default=False, show_choices=False
+)
 Words = Annotated[tuple[str, ...], LIST_OPTION]
 UNPARTED = Parameter(converter=_raw, consume_multiple=True, show_default=False, show_choices=False)
 Unparted = Annotated[tuple[str, ...], UNPARTED]
-WholeNumbers = Annotated[tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)]
+WholeNumbers = Annotated[
+    tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)
+]
 if TYPE_CHECKING:
     Methods = Words
     Entries = Words
     StudyName = str
 else:
-    StudyName = Annotated[Literal[study_names()] | str, Parameter(converter=_word, show_choices=False)]
+    StudyName = Annotated[
+        Literal[study_names()] | str, Parameter(converter=_word, show_choices=False)
+    ]
     Methods = Annotated[tuple[Literal[method_names()] | str, ...], LIST_OPTION]
     Entries = Annotated[tuple[Literal[method_names()] | str, ...], UNPARTED]

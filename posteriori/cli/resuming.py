@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from posteriori.files import full
 from posteriori.run import read_arrays, read_json
+from posteriori.storage import full
 
 
 @contextmanager
 def resumable(kept: Callable[[], str], option: str = "") -> Iterator[None]:
-    """Add to an interruption, or to the error of a full disk, what is ``kept`` and the command that goes on: this one, with ``option``."""
+    """Add to an interruption, or to the error of a full disk, what is ``kept`` and the command that
+    goes on: this one, with ``option``."""
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
@@ -28,7 +29,8 @@ def resumable(kept: Callable[[], str], option: str = "") -> Iterator[None]:
 
 
 def stored_rows(file: Path | None, names: set[str], command: str) -> list[dict[str, Any]]:
-    """The rows that a bench has written, none where there is no file. names: what each of its rows has.
+    """The rows that a bench has written, none where there is no file. names: what each of its rows
+    has.
 
     Raises ``ValueError`` for a file that holds something else than rows of that ``command``.
     """
@@ -39,9 +41,13 @@ def stored_rows(file: Path | None, names: set[str], command: str) -> list[dict[s
     except ValueError:  # of bytes that are no text as well
         rows = None
     if not isinstance(rows, list) or any(not isinstance(row, dict) for row in rows):
-        raise ValueError(f"{file} does not hold the rows of a bench; choose another file with --json")
+        raise ValueError(
+            f"{file} does not hold the rows of a bench; choose another file with --json"
+        )
     if any(not row.keys() >= names for row in rows):
-        raise ValueError(f"{file} holds other rows than those of `{command}`; choose another file with --json")
+        raise ValueError(
+            f"{file} holds other rows than those of `{command}`; choose another file with --json"
+        )
     return rows
 
 
@@ -55,7 +61,11 @@ def runs_kept(folder: Path) -> str:
 
 def rows_kept(count: int, file: Path | None) -> str:
     """Of a bench."""
-    return "no row was kept, as without --json FILE none is" if file is None else f"{count} rows are kept in {file}"
+    return (
+        "no row was kept, as without --json FILE none is"
+        if file is None
+        else f"{count} rows are kept in {file}"
+    )
 
 
 def run_kept(folder: Path) -> str:
@@ -64,11 +74,22 @@ def run_kept(folder: Path) -> str:
     if record.get("state") == "complete":
         return f"all samples are kept in {folder}, only their pictures and page are missing"
     config = record.get("config") or {}
-    rows = [json.loads(read_arrays(file)[1]["notes"]) for file in sorted((folder / "rows").glob("*.safetensors"))]
-    samples, groups = sum(len(notes["status"]) for notes in rows), sum(notes["groups"] for notes in rows)
+    rows = [
+        json.loads(read_arrays(file)[1]["notes"])
+        for file in sorted((folder / "rows").glob("*.safetensors"))
+    ]
+    samples, groups = (
+        sum(len(notes["status"]) for notes in rows),
+        sum(notes["groups"] for notes in rows),
+    )
     said = [f"{samples} of {config['n']} samples"] if samples else []
     if (place := folder / "checkpoint.safetensors").exists():
         notes = json.loads(read_arrays(place)[1]["notes"])
         if notes["done"] == groups:
-            said.append(f"{notes['step']} of {len(config['levels']) - 1} steps of the {'next' if said else 'first'} batch")
-    return f"{' and '.join(said)} are kept in {folder}" if said else f"nothing is kept in {folder} yet"
+            said.append(
+                f"{notes['step']} of {len(config['levels']) - 1} steps of the "
+                f"{'next' if said else 'first'} batch"
+            )
+    return (
+        f"{' and '.join(said)} are kept in {folder}" if said else f"nothing is kept in {folder} yet"
+    )

@@ -8,22 +8,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posteriori import places, problems, report
+from posteriori import places, problem_file, report
+from posteriori.diagnostics import quiet
+from posteriori.driver import sample
 from posteriori.evaluation.noise_level import noise_level
-from posteriori.flags import quiet
-from posteriori.keeping import holds, told
 from posteriori.measurements import Depth, depth
 from posteriori.measurements.images import SUFFIXES
 from posteriori.report import files
 from posteriori.run import Run, locked, read_json, write_json
-from posteriori.sample import sample
+from posteriori.run_folder import explained, holds
 from posteriori.settings import NonNegative, Setting
 
 
-def solve_problem(problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float) -> None:
-    """Solve, save, print. A folder that holds another run is refused before anything is computed."""
+def solve_problem(
+    problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float
+) -> None:
+    """Solve, save, print. A folder that holds another run is refused before anything is
+    computed."""
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
-    given = problems.load(problem)
+    given = problem_file.load(problem)
     check_folder(given, out, resume)
     task = given.build()
     for note in task.notes:
@@ -34,35 +37,58 @@ def solve_problem(problem: Path, out: Path, *, resume: bool, progress: bool, che
     write_json(out / "problem.json", given.record)
     if holds(out) is None:
         names = ("n", "steps", "grid", "batch")
-        with locked(out), told(out):
-            print(task.posterior.plan(task.method, **{name: task.settings[name] for name in names}), flush=True)
-    kept: dict[str, Any] = {"progress": progress, "folder": out, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
+        with locked(out), explained(out):
+            print(
+                task.posterior.plan(task.method, **{name: task.settings[name] for name in names}),
+                flush=True,
+            )
+    kept: dict[str, Any] = {
+        "progress": progress,
+        "folder": out,
+        "resume": resume,
+        "checkpoint_seconds": checkpoint_seconds,
+    }
     with quiet():
         done = sample(task.posterior, task.method, **task.settings, **kept)
-    record = report.save(done, task.posterior, out, task.reference, **task.usual, method=task.method)
+    record = report.save(
+        done, task.posterior, out, task.reference, **task.usual, method=task.method
+    )
     level = noise_level(done, task.posterior)
-    record |= {"chosen": str(task.choice) if task.choice else None, "noise_level": asdict(level) if level else None}
+    record |= {
+        "chosen": str(task.choice) if task.choice else None,
+        "noise_level": asdict(level) if level else None,
+    }
     write_json(out / "summary.json", record)
     said = files.write(done, out, stored(given))
     told_level = [str(level)] if level is not None and level.differs else []
     print("\n".join([*lines(done, record), *told_level, *said, f"page: {report.page(out)}"]))
 
 
-def check_folder(given: problems.Problem, out: Path, resume: bool) -> None:
-    """Raise ``ValueError`` when the folder holds a run already or, on resuming, one of another problem."""
+def check_folder(given: problem_file.Problem, out: Path, resume: bool) -> None:
+    """Raise ``ValueError`` when the folder holds a run already or, on resuming, one of another
+    problem."""
     what = places.occupied(out)
     if what is not None:
-        raise ValueError(f"{out} is {what}, which a run would write into; choose another folder with --out")
+        raise ValueError(
+            f"{out} is {what}, which a run would write into; choose another folder with --out"
+        )
     held = holds(out)
     if held is not None and not resume:
-        raise ValueError(f"{out} already holds a run{held}; choose another folder, or go on with it by --resume")
+        raise ValueError(
+            f"{out} already holds a run{held}; choose another folder, or go on with it by --resume"
+        )
     place = out / "problem.json"
     if resume and place.exists():
         then, now = read_json(place), json.loads(json.dumps(given.record))
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if changed:
-            changes = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed)
-            raise ValueError(f"the run in {out} belongs to another problem, so it cannot be resumed ({changes[:600]})")
+            changes = "; ".join(
+                f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed
+            )
+            raise ValueError(
+                f"the run in {out} belongs to another problem, so it cannot be resumed "
+                f"({changes[:600]})"
+            )
 
 
 def lines(done: Run, record: dict[str, Any]) -> list[str]:
@@ -70,27 +96,48 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
     c = done.config
     level = ", ".join(f"{name} {value}" for name, value in c["noise"].items())
     inner = c["noise_std_in_prior_range"]
-    out = [f"noise: {level} in {c['range']}" + (f"; {inner:g} in the prior's {c['prior_range']}" if inner is not None else "")]
-    out.append(f"samples: {record['finished']} of {record['n']}; calls per sample: {done.counts}; {done.seconds:.1f} s")
+    out = [
+        f"noise: {level} in {c['range']}"
+        + (f"; {inner:g} in the prior's {c['prior_range']}" if inner is not None else "")
+    ]
+    out.append(
+        f"samples: {record['finished']} of {record['n']}; calls per sample: {done.counts}; "
+        f"{done.seconds:.1f} s"
+    )
     if record["chi2_samples"] is not None:
-        out.append(f"chi-square: {record['chi2_samples']:.3f} (samples), {record['chi2_mean']:.3f} (mean)")
+        out.append(
+            f"chi-square: {record['chi2_samples']:.3f} (samples), {record['chi2_mean']:.3f} (mean)"
+        )
     if record["psnr_mean"] is not None:
-        out.append(f"PSNR: {record['psnr_sample']:.2f} dB (one sample), {record['psnr_mean']:.2f} dB (mean)")
+        out.append(
+            f"PSNR: {record['psnr_sample']:.2f} dB (one sample), {record['psnr_mean']:.2f} dB "
+            f"(mean)"
+        )
     if record["baseline"] is not None and record["baseline"]["psnr"] is not None:
         out.append(f"{record['baseline']['name']}: {record['baseline']['psnr']:.2f} dB")
     if record["ssim_mean"] is not None:
-        out.append(f"SSIM: {record['ssim_sample']:.3f} (one sample), {record['ssim_mean']:.3f} (mean)")
+        out.append(
+            f"SSIM: {record['ssim_sample']:.3f} (one sample), {record['ssim_mean']:.3f} (mean)"
+        )
     if record["kept"] is not None:
-        out.append(f"spread: {record['spread']:.3g}; steps keep {100 * record['kept']:.0f} % of that of a Gaussian as wide")
+        out.append(
+            f"spread: {record['spread']:.3g}; steps keep {100 * record['kept']:.0f} % of that of a "
+            f"Gaussian as wide"
+        )
     if record["inside_80"] is not None:
         out.append(f"80 % intervals hold {100 * record['inside_80']:.1f} % of the reference")
     return out + [f"note: {flag}" for flag in record["flags"]]
 
 
-def stored(given: problems.Problem) -> Depth | None:
-    """How the picture that was measured, or degraded, is stored; None for what is no picture file."""
+def stored(given: problem_file.Problem) -> Depth | None:
+    """How the picture that was measured, or degraded, is stored; None for what is no picture
+    file."""
     source = given.measurement
     path = source.file or source.image
-    if path is None or path.suffix.lower() not in SUFFIXES or (source.file and not given.operator.pictorial):
+    if (
+        path is None
+        or path.suffix.lower() not in SUFFIXES
+        or (source.file and not given.operator.pictorial)
+    ):
         return None
     return depth(path, white=source.white, unit=source.scale)

@@ -1,6 +1,7 @@
 """Evaluation: a run, and a reference where there is one, to numbers.
 
-Exact posteriors and the oracle; distances with their floor; the affine probe; calibration; image metrics; the summary of one run.
+Exact posteriors and the oracle; distances with their floor; the affine probe; calibration; image
+metrics; the summary of one run.
 """
 
 from posteriori.evaluation.baselines import best_linear, best_wiener, wiener
@@ -18,7 +19,7 @@ from posteriori.evaluation.distances import (
 from posteriori.evaluation.exact import ExactPosterior, exact_posterior, oracle
 from posteriori.evaluation.images import MetricUnavailable, lpips, psnr, speckle, ssim
 from posteriori.evaluation.probe import NotAffineError, affine_probe
-from posteriori.evaluation.spread import kept
+from posteriori.evaluation.spread import share_kept
 from posteriori.evaluation.summary import summary
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "exact_posterior",
     "floor",
     "gaussian_kl",
-    "kept",
     "lpips",
     "mean_error",
     "moments",
@@ -43,6 +43,7 @@ __all__ = [
     "rank_counts",
     "ranks",
     "resample",
+    "share_kept",
     "sliced_wasserstein",
     "speckle",
     "ssim",

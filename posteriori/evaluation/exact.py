@@ -1,11 +1,14 @@
-"""Posteriors known in closed form: what a method is compared with, and the oracle that no method can beat on a given grid.
+"""Posteriors known in closed form: what a method is compared with, and the oracle that no method
+can beat on a given grid.
 
 For a Gaussian or a mixture prior, a linear operator and Gaussian noise, component by component,
 
-    S_k = A C_k A^T + sigma^2 I,   m_k' = m_k + C_k A^T S_k^-1 (y - A m_k),   C_k' = C_k - C_k A^T S_k^-1 A C_k
+    S_k = A C_k A^T + sigma^2 I,      m_k' = m_k + C_k A^T S_k^-1 (y - A m_k),
+    C_k' = C_k - C_k A^T S_k^-1 A C_k
     w_k' ~ w_k N(y; A m_k, S_k),   p(y) = sum_k w_k N(y; A m_k, S_k)
 
-It is worked out in the prior's coordinates u and handed back in the user's x = a u + b, see ``Posterior.chart``.
+It is worked out in the prior's coordinates u and handed back in the user's x = a u + b, see
+``Posterior.chart``.
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class ExactPosterior:
 
     def sample(self, n: int, seed: int) -> Tensor:
         """n independent draws (n, *E), also independent of a run with the same seed."""
-        # A run draws from the streams (seed, k); beyond 32 bits the streams are others, so that no sample shares its random numbers.
+        # A run draws from the streams (seed, k); beyond 32 bits the streams are others, so that no
+        # sample shares its random numbers.
         return self.mixture.sample(n, seed + 2**32)
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -67,14 +71,19 @@ class ExactPosterior:
 def exact_posterior(post: Posterior) -> ExactPosterior:
     """The closed form of a posterior.
 
-    Complex measurements of real images are written as twice as many real ones. Raises ``TypeError`` for a prior without a closed form,
-    a non-linear operator, noise that is not Gaussian or complex images; ``ValueError`` for a noise level of 0 or a widened likelihood.
+    Complex measurements of real images are written as twice as many real ones. Raises ``TypeError``
+    for a prior without a closed form, a non-linear operator, noise that is not Gaussian or complex
+    images; ``ValueError`` for a noise level of 0 or a widened likelihood.
     """
     inner, evidence = _condition(post)
     straight = post.chart.straight
     if straight is None:
-        raise TypeError("exact_posterior needs x = a u + b of the prior's coordinates u, this chart is curved")
-    return ExactPosterior(inner.transformed(*straight, post.given.range), evidence + post.log_volume)
+        raise TypeError(
+            "exact_posterior needs x = a u + b of the prior's coordinates u, this chart is curved"
+        )
+    return ExactPosterior(
+        inner.transformed(*straight, post.given.range), evidence + post.log_volume
+    )
 
 
 def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
@@ -84,13 +93,24 @@ def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
     if A.complex_in:
         raise TypeError(f"exact_posterior needs real images, {type(A).__name__} takes complex ones")
     if std == 0:
-        raise ValueError("exact_posterior needs a noise level > 0, got 0; use the smallest level you trust, for example 1e-6 of the range")
+        raise ValueError(
+            "exact_posterior needs a noise level > 0, got 0; use the smallest level you trust, for "
+            "example 1e-6 of the range"
+        )
     if isinstance(given.r2, Tensor) or given.r2 != 0:
-        raise ValueError(f"exact_posterior takes a likelihood as measured, got one widened by r2 = {float(given.r2):g}")
+        raise ValueError(
+            f"exact_posterior takes a likelihood as measured, got one widened by r2 = "
+            f"{float(given.r2):g}"
+        )
     rows, y = _real_rows(A, given.y)
-    mixture, evidence = copy.deepcopy(post.prior).double().know().exact("posterior").condition(rows, y, std)
+    mixture, evidence = (
+        copy.deepcopy(post.prior).double().know().exact("posterior").condition(rows, y, std)
+    )
     if not isinstance(mixture, GaussianMixture):
-        raise TypeError(f"exact_posterior knows Gaussian and GaussianMixture priors, got {type(post.prior).__name__}")
+        raise TypeError(
+            f"exact_posterior knows Gaussian and GaussianMixture priors, got "
+            f"{type(post.prior).__name__}"
+        )
     return mixture, evidence
 
 
@@ -103,10 +123,17 @@ def _real_rows(A: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Conditioned(Prior):
-    """A prior after it has seen y: the exact conditional denoiser, with the noise levels and the start of the prior it came from."""
+    """A prior after it has seen y: the exact conditional denoiser, with the noise levels and the
+    start of the prior it came from."""
 
     def __init__(self, before: Prior, after: GaussianMixture) -> None:
-        super().__init__(after.shape, range=before.range, variance=after.variance, sigma_max=before.sigma_max, sigma_min=before.sigma_min)
+        super().__init__(
+            after.shape,
+            range=before.range,
+            variance=after.variance,
+            sigma_max=before.sigma_max,
+            sigma_min=before.sigma_min,
+        )
         self.before, self.after = before, after
 
     def chart(self, range: tuple[float, float] | None, shape: tuple[int, ...]) -> Chart:
@@ -128,8 +155,9 @@ class Conditioned(Prior):
 def oracle(post: Posterior) -> Posterior:
     """A posterior whose prior is the exact p(x | y) and whose likelihood is flat.
 
-    Sampled by ``Unconditional`` with the same grid, transition and seed it is what a method with a perfect guidance would give: same
-    start, same random numbers, exact conditional score. Raises as ``exact_posterior`` does.
+    Sampled by ``Unconditional`` with the same grid, transition and seed it is what a method with a
+    perfect guidance would give: same start, same random numbers, exact conditional score. Raises as
+    ``exact_posterior`` does.
     """
     inner, _ = _condition(post)
     dtype = post.likelihood.y.real.dtype

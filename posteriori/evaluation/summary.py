@@ -1,4 +1,5 @@
-"""One run in numbers. Of one sample, of the mean of the samples and of their spread separately: they answer different questions."""
+"""One run in numbers. Of one sample, of the mean of the samples and of their spread separately:
+they answer different questions."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posteriori.diagnostics import chi_squares, dispersion, expected_chi2, facts, flags, speckled
 from posteriori.evaluation.calibration import coverage, members, room, student, student_room
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
 from posteriori.evaluation.spread import kept_of
-from posteriori.flags import chi_squares, dispersion, expected_chi2, facts, flags, speckled
 from posteriori.likelihood import Posterior, Range, framed
 from posteriori.linalg import real_view
 from posteriori.methods.base import Method
@@ -32,38 +33,56 @@ REFERENCED = (
 )
 
 
-def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: Method[Any] | None = None) -> dict[str, Any]:
+def summary(
+    run: Run, post: Posterior, reference: Tensor | None = None, method: Method[Any] | None = None
+) -> dict[str, Any]:
     """What a run is worth, as plain JSON values; None where a number does not apply.
 
-    reference: the true image, shape E or that of the frame, in the range of the likelihood; without it the misfit, the spread and the
-    looks remain. Images are scored within the frame of the likelihood, where it has one; the misfit is that of the whole image.
+    reference: the true image, shape E or that of the frame, in the range of the likelihood; without
+    it the misfit, the spread and the looks remain. Images are scored within the frame of the
+    likelihood, where it has one; the misfit is that of the whole image.
     method: that made the run; without it ``kept`` is None.
 
-    chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1) and of their mean (below 1);
+    chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1)
+    and of their mean (below 1);
     chi2_expected: of right samples, 1 but for laws whose variance y itself has to tell.
-    residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in the units of x; scale: the largest
-    magnitude. constant: share of samples that have the same value everywhere. outside_range: share of values a tenth of the range outside.
-    psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean of the samples.
+    residual_rms: root mean square of y - A x in the units of y. spread: mean standard deviation, in
+    the units of x; scale: the largest magnitude. constant: share of samples that have the same
+    value everywhere. outside_range: share of values a tenth of the range outside.
+    psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean
+    of the samples.
     rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
-    kept: share of its standard deviation that a Gaussian as wide as these samples keeps in these steps, see ``evaluation.spread``; for
-    methods with a transition. inside_80: share of the reference within the 80 % intervals of a Gaussian, see ``calibration.student``.
-    coverage: of the intervals nearest to 50 % and 90 % that n samples can state. room, inside_80_room: what these shares may miss the
-    level by as the samples scatter among themselves, see ``calibration.room``. numbers: "real", or "magnitude" for complex images,
-    which then have psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
-    cloud: for methods with particles, how many of them the samples descend from, see ``lineage``; else None.
-    evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several fits), see ``methods.evidence``.
+    kept: share of its standard deviation that a Gaussian as wide as these samples keeps in these
+    steps, see ``evaluation.spread``; for methods with a transition. inside_80: share of the
+    reference within the 80 % intervals of a Gaussian, see ``calibration.student``.
+    coverage: of the intervals nearest to 50 % and 90 % that n samples can state. room,
+    inside_80_room: what these shares may miss the level by as the samples scatter among themselves,
+    see ``calibration.room``. numbers: "real", or "magnitude" for complex images, which then have
+    psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what
+    PSNR and SSIM refer to.
+    cloud: for methods with particles, how many of them the samples descend from, see ``genealogy``;
+    else None.
+    evidence_gap: of a fitted distribution, what its bound of log p(y) lacks
+    (the worst of several fits), see ``methods.evidence``.
     flags: sentences for a person.
 
     Raises ``ValueError`` when samples or reference do not belong to the posterior.
     """
     if tuple(run.samples.shape[1:]) != post.shape:
-        raise ValueError(f"the run has samples of shape {tuple(run.samples.shape[1:])}, the posterior images of shape {post.shape}")
+        raise ValueError(
+            f"the run has samples of shape {tuple(run.samples.shape[1:])}, the posterior images of "
+            f"shape {post.shape}"
+        )
     shown = run.in_frame()
     if reference is not None:
         reference = framed(reference, post.given.frame)
         _check(reference, tuple(shown.samples.shape[1:]), post.given.range)
     record: dict[str, Any] = {"method": run.config.get("method", "unknown"), **facts(run, post)}
-    record |= {"effective_samples": effective_size(run.log_w), "counts": run.counts, "seconds": run.seconds}
+    record |= {
+        "effective_samples": effective_size(run.log_w),
+        "counts": run.counts,
+        "seconds": run.seconds,
+    }
     record |= _misfit(run, post) | _texture(shown)
     record["kept"] = _kept(run, post, method, record["spread"])
     record |= (
@@ -75,11 +94,18 @@ def summary(run: Run, post: Posterior, reference: Tensor | None = None, method: 
 
 
 def completed(run: Run, record: dict[str, Any], reference: Tensor | None = None) -> dict[str, Any]:
-    """A record of ``sample(folder=)``, or none, with what the samples alone tell, and with ``reference`` when one is given.
+    """A record of ``sample(folder=)``, or none, with what the samples alone tell, and with
+    ``reference`` when one is given.
 
-    reference: shape E, in the range that the run states. Raises ``ValueError`` when it does not belong to the run.
+    reference: shape E, in the range that the run states. Raises ``ValueError`` when it does not
+    belong to the run.
     """
-    out = {"method": run.config.get("method", "unknown"), "counts": run.counts, "seconds": run.seconds, "flags": []} | record
+    out = {
+        "method": run.config.get("method", "unknown"),
+        "counts": run.counts,
+        "seconds": run.seconds,
+        "flags": [],
+    } | record
     out.setdefault("finished", len(run.samples))
     out.setdefault("spread", float(run.std.double().mean()) if len(run.samples) > 1 else None)
     if out.get("speckle") is None:
@@ -90,12 +116,17 @@ def completed(run: Run, record: dict[str, Any], reference: Tensor | None = None)
         range = tuple(run.config["range"]) if run.config["range"] else None
         _check(reference, tuple(run.samples.shape[1:]), range)
         compared = _compared(run, range, reference)
-        out["flags"] = [*out["flags"], *dispersion(out | {"scale": float(run.samples.abs().max())} | compared)]
+        out["flags"] = [
+            *out["flags"],
+            *dispersion(out | {"scale": float(run.samples.abs().max())} | compared),
+        ]
         out |= compared
     return out
 
 
-def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float | None) -> float | None:
+def _kept(
+    run: Run, post: Posterior, method: Method[Any] | None, spread: float | None
+) -> float | None:
     transition = getattr(method, "transition", None)
     if transition is None or not spread:
         return None
@@ -103,21 +134,28 @@ def _kept(run: Run, post: Posterior, method: Method[Any] | None, spread: float |
     a = (post.chart.straight or (None,))[0]
     if a is None:  # a chart that is curved
         return None
-    inner = float((run.std.flatten() / a.to(run.std)).mean()) if isinstance(a, Tensor) else spread / abs(a)
+    inner = (
+        float((run.std.flatten() / a.to(run.std)).mean())
+        if isinstance(a, Tensor)
+        else spread / abs(a)
+    )
     inner /= 2**0.5 if run.samples.is_complex() else 1.0
     return kept_of(transition, torch.tensor(run.config["levels"], dtype=torch.float64), inner)
 
 
 def _check(reference: Tensor, shape: tuple[int, ...], range: Range | None) -> None:
     if tuple(reference.shape) != shape:
-        raise ValueError(f"the reference has shape {tuple(reference.shape)}, the images have shape {shape}")
+        raise ValueError(
+            f"the reference has shape {tuple(reference.shape)}, the images have shape {shape}"
+        )
     if not bool(reference.abs().isfinite().all()):
         raise ValueError("the reference has values that are not finite")
     if range is not None and not reference.is_complex():
         (low, high), least, most = range, float(reference.min()), float(reference.max())
         if least < low - (high - low) or most > high + (high - low):
             raise ValueError(
-                f"the reference spans [{least:.4g}, {most:.4g}], but images are expressed in [{low:g}, {high:g}]; convert it first"
+                f"the reference spans [{least:.4g}, {most:.4g}], but images are expressed in "
+                f"[{low:g}, {high:g}]; convert it first"
             )
 
 
@@ -126,13 +164,25 @@ def _misfit(run: Run, post: Posterior) -> dict[str, Any]:
     with torch.no_grad():
         device = given.y.device
         mean = run.mean[None].to(device)
-        squares = torch.cat([_mean_square(given.residual(part.to(device))) for part in run.samples.split(32)]).double().cpu()
+        squares = (
+            torch.cat(
+                [_mean_square(given.residual(part.to(device))) for part in run.samples.split(32)]
+            )
+            .double()
+            .cpu()
+        )
         record: dict[str, Any] = {"residual_rms": float((w * squares).sum().sqrt())}
         keys = ("chi2_samples", "chi2_lowest", "chi2_highest", "chi2_mean", "chi2_expected")
         chi2 = chi_squares(run, post)
         if chi2 is None:
             return record | dict.fromkeys(keys)
-        values = (float((w * chi2).sum()), float(chi2.min()), float(chi2.max()), float(given.chi2(mean)), expected_chi2(run, post))
+        values = (
+            float((w * chi2).sum()),
+            float(chi2.min()),
+            float(chi2.max()),
+            float(given.chi2(mean)),
+            expected_chi2(run, post),
+        )
     return record | dict(zip(keys, values, strict=True))
 
 
@@ -159,12 +209,19 @@ def _compared(run: Run, range: Range | None, reference: Tensor) -> dict[str, Any
     if n > 1:
         channels = 2 if x.is_complex() else 1
         size = effective_size(run.log_w)
-        record["rmse_expected"] = float(((1 + 1 / size) * run.std.double().square().mean() / channels).sqrt())
+        record["rmse_expected"] = float(
+            ((1 + 1 / size) * run.std.double().square().mean() / channels).sqrt()
+        )
         equal = x if size > n - 1e-6 else resample(x, run.log_w)
         if not x.is_complex():
-            record["inside_80"] = student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
+            record["inside_80"] = (
+                student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
+            )
             record["inside_80_room"] = student_room(equal, truth, size)
-        record["coverage"] = [asdict(c) | {"room": room(members(equal, truth, c.asked), size)} for c in coverage(equal, truth, (0.5, 0.9))]
+        record["coverage"] = [
+            asdict(c) | {"room": room(members(equal, truth, c.asked), size)}
+            for c in coverage(equal, truth, (0.5, 0.9))
+        ]
     width = record["data_range"]
     if width is None:
         return record
@@ -173,21 +230,32 @@ def _compared(run: Run, range: Range | None, reference: Tensor) -> dict[str, Any
         record["psnr_complex_mean"] = float(psnr(mean, truth, width))
         x, mean, truth = x.abs(), mean.abs(), truth.abs()
     scores = psnr(x, truth, width)
-    record |= {"psnr_sample": float((w * scores).sum()), "psnr_mean": float(psnr(mean, truth, width))}
+    record |= {
+        "psnr_sample": float((w * scores).sum()),
+        "psnr_mean": float(psnr(mean, truth, width)),
+    }
     if n > 1:
         record["psnr_sample_std"] = float(scores.std())
     if truth.ndim == 3 and min(truth.shape[1:]) >= 11:
         span = (record["lowest"], record["lowest"] + width)
-        record |= {"ssim_sample": float((w * ssim(x, truth, span)).sum()), "ssim_mean": float(ssim(mean, truth, span))}
+        record |= {
+            "ssim_sample": float((w * ssim(x, truth, span)).sum()),
+            "ssim_mean": float(ssim(mean, truth, span)),
+        }
     return record
 
 
 def _range(range: Range | None, truth: Tensor) -> dict[str, Any]:
-    """What PSNR and SSIM are relative to: the stated range, else what the reference spans (for complex images its magnitudes from 0)."""
+    """What PSNR and SSIM are relative to: the stated range, else what the reference spans (for
+    complex images its magnitudes from 0)."""
     if range is not None and not truth.is_complex():
         (low, high), source = range, "stated range"
     elif truth.is_complex():
         low, high, source = 0.0, float(truth.abs().max()), "largest magnitude of the reference"
     else:
         low, high, source = float(truth.min()), float(truth.max()), "span of the reference"
-    return {"data_range": float(high - low) or None, "data_range_from": source, "lowest": float(low)}
+    return {
+        "data_range": float(high - low) or None,
+        "data_range_from": source,
+        "lowest": float(low),
+    }

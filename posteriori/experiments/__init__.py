@@ -1,4 +1,5 @@
-"""Experiments: cells that are planned, kept where they are stored, measured one by one, saved and published."""
+"""Experiments: cells that are planned, kept where they are stored, measured one by one, saved and
+published."""
 
 from posteriori.experiments.runner import Cell, Experiment, Row, run_experiment
 

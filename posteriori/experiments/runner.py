@@ -1,4 +1,5 @@
-"""The one loop of every experiment: cells that are stored are kept, the others are measured and saved.
+"""The one loop of every experiment: cells that are stored are kept, the others are measured and
+saved.
 
 The scoreboard, the methods on photographs and the studies say what a cell is, how it is measured
 and where it is kept; an interruption loses the cell in progress, and what ``save_seconds`` allow.
@@ -37,7 +38,8 @@ class Experiment(ABC, Generic[C, E]):
 
     @abstractmethod
     def load(self, plan: list[C]) -> None:
-        """Fill ``entries`` with what is stored. Raises ``ValueError`` where the file holds something else."""
+        """Fill ``entries`` with what is stored. Raises ``ValueError`` where the file holds
+        something else."""
 
     @abstractmethod
     def key(self, cell: C) -> Hashable:
@@ -63,7 +65,11 @@ def run_experiment(experiment: Experiment[C, E], *, progress: bool = False) -> l
     """
     plan = experiment.plan()
     experiment.load(plan)
-    missing = [cell for cell in plan if experiment.key(cell) not in experiment.entries or not experiment.current(cell)]
+    missing = [
+        cell
+        for cell in plan
+        if experiment.key(cell) not in experiment.entries or not experiment.current(cell)
+    ]
     saved, unsaved = time.monotonic(), False
     try:
         for cell in tqdm(missing, disable=not progress, file=sys.stderr, desc=experiment.title):

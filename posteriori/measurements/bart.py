@@ -1,4 +1,5 @@
-"""Arrays of the BART toolbox: NAME.hdr holds the sides as text, NAME.cfl the complex numbers, the first side running fastest."""
+"""Arrays of the BART toolbox: NAME.hdr holds the sides as text, NAME.cfl the complex numbers, the
+first side running fastest."""
 
 from __future__ import annotations
 
@@ -12,14 +13,17 @@ from torch import Tensor
 from posteriori.measurements.files import checked
 
 SUFFIX = ".cfl"
-# Sides 0 to 2 are those of the image, 3 is the coils; the other twelve (maps, time, contrast, ...) have to be 1 in a single k-space.
+# Sides 0 to 2 are those of the image, 3 is the coils; the other twelve (maps, time, contrast, ...)
+# have to be 1 in a single k-space.
 COILS = 3
 
 
 def read_cfl(path: str | Path) -> Tensor:
-    """The complex64 array in NAME.cfl, with the sides of NAME.hdr in their order and those of 1 at the end left out.
+    """The complex64 array in NAME.cfl, with the sides of NAME.hdr in their order and those of 1 at
+    the end left out.
 
-    Raises ``FileNotFoundError`` when one of the two files is missing, ``ValueError`` naming the file when they do not belong together.
+    Raises ``FileNotFoundError`` when one of the two files is missing, ``ValueError`` naming the
+    file when they do not belong together.
     """
     path = checked(path)
     header = checked(path.with_suffix(".hdr"))
@@ -27,10 +31,16 @@ def read_cfl(path: str | Path) -> Tensor:
     try:
         sides = [int(word) for word in lines[lines.index("# Dimensions") + 1].split()]
     except (ValueError, IndexError):
-        raise ValueError(f"{header} has no line of whole numbers after '# Dimensions', so that it is no header of BART") from None
+        raise ValueError(
+            f"{header} has no line of whole numbers after '# Dimensions', so that it is no header "
+            f"of BART"
+        ) from None
     wanted, held = 8 * math.prod(sides), path.stat().st_size
     if not sides or min(sides) < 1 or held != wanted:
-        raise ValueError(f"{path} has {held} bytes, an array of the sides {' x '.join(map(str, sides))} in {header.name} has {wanted}")
+        raise ValueError(
+            f"{path} has {held} bytes, an array of the sides {' x '.join(map(str, sides))} in "
+            f"{header.name} has {wanted}"
+        )
     while len(sides) > 1 and sides[-1] == 1:
         sides.pop()
     numbers = np.fromfile(path, dtype="<c8").reshape(sides, order="F")
@@ -38,13 +48,18 @@ def read_cfl(path: str | Path) -> Tensor:
 
 
 def coils_first(array: Tensor, path: str | Path) -> Tensor:
-    """(coils, rows, columns) of an array in BART's order. Raises ``ValueError`` for one of three image sides, or with other long sides."""
+    """(coils, rows, columns) of an array in BART's order. Raises ``ValueError`` for one of three
+    image sides, or with other long sides."""
     sides = [*array.shape, *[1] * (COILS + 1 - array.ndim)]
     image = [k for k in range(COILS) if sides[k] > 1]
     if len(image) != 2 or any(n > 1 for n in sides[COILS + 1 :]):
         raise ValueError(
-            f"{path} has the sides {' x '.join(map(str, array.shape))}: a k-space here has two image sides among the first three, and no "
-            "other long side than the fourth, the coils. Cut one slice out, for example with bart slice"
+            f"{path} has the sides {' x '.join(map(str, array.shape))}: a k-space here has two "
+            f"image sides among the first three, and no "
+            "other long side than the fourth, the coils. Cut one slice out, for example with bart "
+            "slice"
         )
     whole = array.reshape(sides[: COILS + 1])
-    return whole.permute(COILS, 0, 1, 2).reshape(sides[COILS], *(sides[k] for k in image)).contiguous()
+    return (
+        whole.permute(COILS, 0, 1, 2).reshape(sides[COILS], *(sides[k] for k in image)).contiguous()
+    )

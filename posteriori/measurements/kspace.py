@@ -1,7 +1,9 @@
-"""What a measured k-space says of itself: which points were sampled, how noisy they are, and what its fully sampled centre shows.
+"""What a measured k-space says of itself: which points were sampled, how noisy they are, and what
+its fully sampled centre shows.
 
-Images and k-spaces are related by the unitary transform of ``operators.MaskedFourier``: noise has the same level in both, and the image
-is in the unit of the k-space. A k-space is (coils, H, W), complex, with 0 where nothing was sampled.
+Images and k-spaces are related by the unitary transform of ``operators.MaskedFourier``: noise has
+the same level in both, and the image is in the unit of the k-space. A k-space is (coils, H, W),
+complex, with 0 where nothing was sampled.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ FEWEST = 64
 
 
 def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
-    """The k-space (coils, H, W) in an array that was read from ``path``: BART's order by its suffix, else coils ``axis`` "first" or "last".
+    """The k-space (coils, H, W) in an array that was read from ``path``: BART's order by its
+    suffix, else coils ``axis`` "first" or "last".
 
-    (H, W) is that of a single coil. Raises ``ValueError`` for real numbers, zeros alone, values that are not finite, and other shapes.
+    (H, W) is that of a single coil. Raises ``ValueError`` for real numbers, zeros alone, values
+    that are not finite, and other shapes.
     """
     found = f"{path} has shape {tuple(array.shape)}"
     if not array.is_complex():
@@ -35,15 +39,26 @@ def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
         while k.ndim > 3 and len(k) == 1:
             k = k[0]
         if k.ndim != 3:
-            raise ValueError(f"{found}, a k-space is (coils, rows, columns) of one slice, or (rows, columns) of one coil")
+            raise ValueError(
+                f"{found}, a k-space is (coils, rows, columns) of one slice, or (rows, columns) of "
+                f"one coil"
+            )
         k = k.movedim(-1, 0).contiguous() if axis == "last" else k
         if len(k) > min(k.shape[1:]):
             other = "first" if axis == "last" else "last"
-            raise ValueError(f"{found}: {len(k)} coils for {k.shape[1]} x {k.shape[2]} points. Is the coil axis the {other} one?")
+            raise ValueError(
+                f"{found}: {len(k)} coils for {k.shape[1]} x {k.shape[2]} points. Is the coil axis "
+                f"the {other} one?"
+            )
     if not bool(real_view(k).isfinite().all()):
-        raise ValueError(f"{path} has values that are not finite; set points that were not sampled to 0")
+        raise ValueError(
+            f"{path} has values that are not finite; set points that were not sampled to 0"
+        )
     if not bool(k.any()):
-        raise ValueError(f"{path} is 0 everywhere: nothing was measured, or it was read as the wrong kind of number")
+        raise ValueError(
+            f"{path} is 0 everywhere: nothing was measured, or it was read as the wrong kind of "
+            f"number"
+        )
     return k
 
 
@@ -53,20 +68,24 @@ def sampled(kspace: Tensor) -> Tensor:
 
 
 def check_centre(kspace: Tensor, centred: bool) -> None:
-    """Raise ``ValueError`` when the strongest point of a k-space is nearer to where the other convention has the zero frequency."""
+    """Raise ``ValueError`` when the strongest point of a k-space is nearer to where the other
+    convention has the zero frequency."""
     H, W = kspace.shape[1:]
     row, column = divmod(int(kspace.abs().square().sum(0).argmax()), W)
     near_middle = H // 4 <= row < H - H // 4 and W // 4 <= column < W - W // 4
     near_corner = min(row, H - row) <= H // 4 and min(column, W - column) <= W // 4
     if (near_corner and centred) or (near_middle and not centred):
+        corner = "at the corner: state centred: false"
+        middle = "in the middle: leave centred: false out"
         raise ValueError(
-            f"the strongest point of the k-space lies at ({row}, {column}) of {H} x {W}, so that its zero frequency is "
-            f"{'at the corner: state centred: false' if centred else 'in the middle: leave centred: false out'}"
+            f"the strongest point of the k-space lies at ({row}, {column}) of {H} x {W}, so that "
+            f"its zero frequency is {corner if centred else middle}"
         )
 
 
 def centre_block(mask: Tensor, centred: bool = True, longest: int = LONGEST) -> tuple[int, int]:
-    """Rows and columns, even numbers up to ``longest``, of the fully sampled block around the zero frequency: (0, 0) without one.
+    """Rows and columns, even numbers up to ``longest``, of the fully sampled block around the zero
+    frequency: (0, 0) without one.
 
     A square as large as it can be, then longer along one axis. mask: (H, W).
     """
@@ -75,7 +94,11 @@ def centre_block(mask: Tensor, centred: bool = True, longest: int = LONGEST) -> 
     most = [min(n // 2, longest // 2) for n in seen.shape]
 
     def full(a: int, b: int) -> bool:
-        return a <= most[0] and b <= most[1] and bool(seen[row - a : row + a, column - b : column + b].all())
+        return (
+            a <= most[0]
+            and b <= most[1]
+            and bool(seen[row - a : row + a, column - b : column + b].all())
+        )
 
     half = max((n for n in range(1, max(most) + 1) if full(n, n)), default=0)
     if half == 0:
@@ -86,39 +109,58 @@ def centre_block(mask: Tensor, centred: bool = True, longest: int = LONGEST) -> 
 
 
 def low_resolution(kspace: Tensor, block: tuple[int, int], centred: bool = True) -> Tensor:
-    """Coil images (coils, H, W) of the central block alone, tapered by a Hann window against ringing."""
+    """Coil images (coils, H, W) of the central block alone, tapered by a Hann window against
+    ringing."""
     k = kspace if centred else torch.fft.fftshift(kspace, (-2, -1))
     kept = torch.zeros_like(k)
-    rows, columns = (slice(n // 2 - side // 2, n // 2 + side // 2) for n, side in zip(k.shape[1:], block, strict=True))
-    # Of side + 1 points from 0 to 0 the middle one is the zero frequency; the first of the block would be 0: half a step inwards.
-    taper = [torch.sin(math.pi * (torch.arange(side, dtype=torch.float64) + 1) / (side + 2)).square() for side in block]
+    rows, columns = (
+        slice(n // 2 - side // 2, n // 2 + side // 2)
+        for n, side in zip(k.shape[1:], block, strict=True)
+    )
+    # Of side + 1 points from 0 to 0 the middle one is the zero frequency; the first of the block
+    # would be 0: half a step inwards.
+    taper = [
+        torch.sin(math.pi * (torch.arange(side, dtype=torch.float64) + 1) / (side + 2)).square()
+        for side in block
+    ]
     kept[:, rows, columns] = k[:, rows, columns] * (taper[0][:, None] * taper[1]).to(k.real.dtype)
     images = torch.fft.ifft2(torch.fft.ifftshift(kept, (-2, -1)), norm="ortho")
     return torch.fft.fftshift(images, (-2, -1)) if centred else images
 
 
 def sensitivities(low: Tensor) -> Tensor:
-    """Coil maps S_c = l_c / sqrt(sum_c |l_c|^2) of low-resolution coil images l (coils, H, W): sum_c |S_c|^2 = 1.
+    """Coil maps S_c = l_c / sqrt(sum_c |l_c|^2) of low-resolution coil images l (coils, H, W):
+    sum_c |S_c|^2 = 1.
 
-    They carry the phase of the object as well, so that behind them it is real: its magnitude is the root of the sum of squares.
-    Source: McKenzie, Yeh, Ohliger, Price, Sodickson, Self-calibrating parallel imaging with automatic coil sensitivity extraction, 2002.
+    They carry the phase of the object as well, so that behind them it is real: its magnitude is the
+    root of the sum of squares. Source: McKenzie, Yeh, Ohliger, Price, Sodickson, Self-calibrating
+    parallel imaging with automatic coil sensitivity extraction, 2002.
     """
     total = low.abs().square().sum(0).sqrt()
     return low / total.clamp(min=1e-6 * float(total.max()))
 
 
 def kspace_noise_level(kspace: Tensor, mask: Tensor, centred: bool = True) -> Tensor:
-    """Standard deviation of the real (and of the imaginary) part of the noise, of each coil: (coils,).
+    """Standard deviation of the real (and of the imaginary) part of the noise, of each coil:
+    (coils,).
 
-    The modulus of circular noise has the median sqrt(2 ln 2) sigma; it is taken over the outermost 5 % of the sampled points, at least 64,
-    where an image has hardly any signal. What it has there counts as noise. Raises ``ValueError`` for fewer points.
+    The modulus of circular noise has the median sqrt(2 ln 2) sigma; it is taken over the outermost
+    5 % of the sampled points, at least 64, where an image has hardly any signal. What it has there
+    counts as noise. Raises ``ValueError`` for fewer points.
     """
-    k, seen = (kspace, mask) if centred else (torch.fft.fftshift(kspace, (-2, -1)), torch.fft.fftshift(mask))
+    k, seen = (
+        (kspace, mask)
+        if centred
+        else (torch.fft.fftshift(kspace, (-2, -1)), torch.fft.fftshift(mask))
+    )
     H, W = seen.shape
     rows, columns = (2 * (torch.arange(n, dtype=torch.float64) - n // 2) / n for n in (H, W))
     far = (rows[:, None].square() + columns.square())[seen]
     count = max(FEWEST, round(OUTERMOST * len(far)))
     if len(far) < 4 * FEWEST:
-        raise ValueError(f"{len(far)} sampled points are too few to tell the noise from the signal: state the noise level")
+        raise ValueError(
+            f"{len(far)} sampled points are too few to tell the noise from the signal: state the "
+            f"noise level"
+        )
     outside = far.argsort(descending=True, stable=True)[:count]
     return k[:, seen][:, outside].abs().median(1).values / math.sqrt(2 * math.log(2))

@@ -17,8 +17,9 @@ DEEP = {2: "RGB", 4: "LA", 6: "RGBA"}  # colour types whose 16-bit form Pillow c
 def deep_colour(path: Path, picture: Image.Image) -> np.ndarray | None:
     """(C, H, W) uint16 of a 16-bit PNG with colour or alpha; None for every other picture.
 
-    Pillow unpacks such a file to its high bytes. Told that the samples are little-endian, it unpacks the low bytes: two passes give both.
-    Raises ``ValueError`` for 16-bit grey with alpha, which has no little-endian unpacker.
+    Pillow unpacks such a file to its high bytes. Told that the samples are little-endian, it
+    unpacks the low bytes: two passes give both. Raises ``ValueError`` for 16-bit grey with alpha,
+    which has no little-endian unpacker.
     """
     with path.open("rb") as handle:
         head = handle.read(26)
@@ -35,7 +36,8 @@ def deep_colour(path: Path, picture: Image.Image) -> np.ndarray | None:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """A PNG file of (H, W, C) uint8 or uint16, C = 1 or 3. Source: the PNG specification, third edition, W3C 2025.
+    """A PNG file of (H, W, C) uint8 or uint16, C = 1 or 3. Source: the PNG specification, third
+    edition, W3C 2025.
 
     Rows are predicted by the row above (filter 2), which suits both photographs and smooth maps.
     """
@@ -45,7 +47,14 @@ def encode(pixels: np.ndarray) -> bytes:
     above = np.vstack([np.zeros_like(rows[:1]), rows[:-1]])
     filtered = np.hstack([np.full((height, 1), 2, np.uint8), rows - above])
     header = struct.pack(">IIBBBBB", width, height, depth, COLOUR[channels], 0, 0, 0)
-    return SIGNATURE + b"".join(_chunk(*c) for c in ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")))
+    return SIGNATURE + b"".join(
+        _chunk(*c)
+        for c in (
+            (b"IHDR", header),
+            (b"IDAT", zlib.compress(filtered.tobytes(), 6)),
+            (b"IEND", b""),
+        )
+    )
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Every method, by name. One paper, one file; families are folders.
 
-``ALL`` holds them in the order of their families. A method's file is named here once, so that editors and type checkers see its class; a
-test compares this list with the files.
+``ALL`` holds them in the order of their families. A method's file is named here once, so that
+editors and type checkers see its class; a test compares this list with the files.
 """
 
 from typing import Any, NoReturn
@@ -31,19 +31,19 @@ from posteriori.methods.explicit.repaint import RePaint
 from posteriori.methods.explicit.scoresde import ScoreSDE
 from posteriori.methods.explicit.snips import SNIPS
 from posteriori.methods.explicit.tmpd import TMPD
-from posteriori.methods.kernels import DDIM, ConstantFraction, Heun, Midpoint
 from posteriori.methods.smc.afdps import AFDPS
 from posteriori.methods.smc.bootstrap import Bootstrap
 from posteriori.methods.smc.ddsmc import DDSMC
 from posteriori.methods.smc.fps import FPS
 from posteriori.methods.smc.mcgdiff import MCGDiff
-from posteriori.methods.smc.moments import MomentSMC
+from posteriori.methods.smc.moments.method import MomentSMC
 from posteriori.methods.smc.smcdiff import SMCDiff
 from posteriori.methods.smc.tds import TDS
+from posteriori.methods.transitions import DDIM, ConstantFraction, Heun, Midpoint
 from posteriori.methods.unconditional import Unconditional
 from posteriori.methods.variational.mgps import MGPS
 from posteriori.methods.variational.reddiff import REDDiff
-from posteriori.methods.variational.score_prior import ScorePriorVI
+from posteriori.methods.variational.score_prior.method import ScorePriorVI
 from posteriori.settings import absent
 
 FAMILIES = ("explicit", "variational", "smc", "decoupled", "blind", "latent", "volume")

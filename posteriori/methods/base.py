@@ -1,4 +1,5 @@
-"""What a method is: a frozen set of hyper-parameters and one pure step from a noise level to a lower one."""
+"""What a method is: a frozen set of hyper-parameters and one pure step from a noise level to a
+lower one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.courses import course_of
 from posteriori.operators.base import closed_spectrum
-from posteriori.rng import Noise, Streams
+from posteriori.rng import Rng, Streams
 from posteriori.settings import Checked
 
 S = TypeVar("S")
@@ -23,22 +24,27 @@ Info = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Method(Generic[S], metaclass=Checked):
-    """A posterior sampler, driven by ``posteriori.sample``. Sub-classes are final: frozen dataclasses of hyper-parameters.
+    """A posterior sampler, driven by ``posteriori.sample``. Sub-classes are final: frozen
+    dataclasses of hyper-parameters.
 
-    Settings are checked when a method is constructed, see ``posteriori.settings``. Only ``step`` must be written; of the class attributes
-    below a method of the library states all, which ``check_method`` asks for, and one of your own as many as you like.
+    Settings are checked when a method is constructed, see ``posteriori.settings``. Only ``step``
+    must be written; of the class attributes below a method of the library states all, which
+    ``check_method`` asks for, and one of your own as many as you like.
 
-    The state S is a tensor, or a (named) tuple or dataclass of tensors; the driver saves and restores it without knowing it. Rows of
-    different groups must not influence each other. ``Info`` holds what a person may want to see of a step, one number per row; an "ess"
-    of 0 tells the driver that a cloud has lost all its weight.
+    The state S is a tensor, or a (named) tuple or dataclass of tensors; the driver saves and
+    restores it without knowing it. Rows of different groups must not influence each other. ``Info``
+    holds what a person may want to see of a step, one number per row; an "ess" of 0 tells the
+    driver that a cloud has lost all its weight.
 
     Class attributes
     ----------------
     reference: BibTeX key in docs/references.bib.
     family: the room it lives in.
-    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy" (Gaussian of a level > 0),
-    "density" (noise of any law but a level of 0), "unbounded" (a law that knows every A x; photon counts, which know none below 0, do not
-    where A is linear), "closed form", "spectrum" (of the operator, in closed form), "pseudo-inverse" (of the operator, linear or not).
+    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy"
+    (Gaussian of a level > 0), "density" (noise of any law but a level of 0), "unbounded" (a law
+    that knows every A x; photon counts, which know none below 0, do not where A is linear), "closed
+    form", "spectrum" (of the operator, in closed form), "pseudo-inverse"
+    (of the operator, linear or not).
     cost: calls per step, in words.
     claims: what is proven and tested of the default setting: keys of ``posteriori.testing.CLAIMS``.
     """
@@ -59,12 +65,13 @@ class Method(Generic[S], metaclass=Checked):
         """Samples that a group of rows gives, at most ``group``; all of its rows by default."""
         return self.group
 
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> S:
-        """The state at the largest noise level, from images x (B, *E) drawn there. By default the images themselves."""
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> S:
+        """The state at the largest noise level, from images x (B, *E) drawn there. By default the
+        images themselves."""
         return x  # type: ignore[return-value]
 
     @abstractmethod
-    def step(self, post: Posterior, state: S, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[S, Info]:
+    def step(self, post: Posterior, state: S, sigma: Tensor, s: Tensor, rng: Rng) -> tuple[S, Info]:
         """From noise level sigma to s < sigma (0-d tensors); s = 0 is the last step."""
 
     def rows(self, state: S) -> Tensor:
@@ -77,19 +84,22 @@ class Method(Generic[S], metaclass=Checked):
         return self.rows(state).new_zeros(len(self.rows(state)), dtype=torch.float64)
 
     def levels(self, post: Posterior, steps: int) -> Tensor | None:
-        """The noise levels that this method asks for when the user names none: sigmas that fall and end at 0, or None to leave it.
+        """The noise levels that this method asks for when the user names none: sigmas that fall and
+        end at 0, or None to leave it.
 
         Those of its paper for a published setting, see ``posteriori.methods.courses``.
         """
         course = course_of(self)
         return None if course is None else course.levels(post, steps)
 
-    def finish(self, post: Posterior, state: S, rng: Noise) -> tuple[Tensor, Tensor]:
-        """The samples, ``returned`` of each group in the order of the groups, and their log-weights. The rows themselves by default."""
+    def finish(self, post: Posterior, state: S, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The samples, ``returned`` of each group in the order of the groups, and their
+        log-weights. The rows themselves by default."""
         return self.rows(state), self.weights(post, state)
 
     def log_evidence(self, post: Posterior, state: S) -> Tensor | None:
-        """An estimate of log p(y), or a lower bound of it, from each group: (groups,) float64. None for a method that makes none."""
+        """An estimate of log p(y), or a lower bound of it, from each group: (groups,) float64. None
+        for a method that makes none."""
         return None
 
     @property
@@ -110,21 +120,38 @@ class Method(Generic[S], metaclass=Checked):
             if needs & {"gaussian", "noisy"}:
                 given.std  # noqa: B018
             if needs & {"density", "noisy"} and given.noise.std == 0:
-                return f"{name}: the noise level is 0; give the smallest level you trust, for example 1e-3 of the range"
+                return (
+                    f"{name}: the noise level is 0; give the smallest level you trust, for "
+                    f"example 1e-3 of the range"
+                )
             low, high = given.noise.support
-            if "unbounded" in needs and post.given.A.affine and not (math.isinf(low) and math.isinf(high)):
+            if (
+                "unbounded" in needs
+                and post.given.A.affine
+                and not (math.isinf(low) and math.isinf(high))
+            ):
                 law = type(given.noise).__name__
-                return f"{name}: {law} noise knows only A x in [{low:g}, {high:g}], which this setting does not heed; {HEEDED}"
+                return (
+                    f"{name}: {law} noise knows only A x in [{low:g}, {high:g}], which this "
+                    f"setting does not heed; {HEEDED}"
+                )
             if "closed form" in needs:
                 x = given.A.probe(torch.zeros, dtype=given.y.real.dtype)
-                post.prior.know().exact("p(x0 | x)").draw_given(x, torch.tensor(1.0), Streams(0, [0]))
+                post.prior.know().exact("p(x0 | x)").draw_given(
+                    x, torch.tensor(1.0), Streams(0, [0])
+                )
         except TypeError as error:
             return f"{name}: {error}"
         return None
 
 
-def settings(method: Method[Any]) -> dict[str, Any]:
-    """Hyper-parameters by name, nested dataclasses included; one without fields is its name, so that two of them differ."""
+def method_settings(method: Method[Any]) -> dict[str, Any]:
+    """Hyper-parameters by name, nested dataclasses included; one without fields is its name, so
+    that two of them differ."""
     parts = {field.name: getattr(method, field.name) for field in fields(method)}
-    bare = {name: type(part).__name__ for name, part in parts.items() if is_dataclass(part) and not fields(part)}
+    bare = {
+        name: type(part).__name__
+        for name, part in parts.items()
+        if is_dataclass(part) and not fields(part)
+    }
     return asdict(method) | bare

@@ -4,8 +4,9 @@
     @course(1000, "ddpm")
     def published(cls) -> DPS: ...
 
-What ``published`` returns then runs along that course unless the user names steps or a grid. A step of guidance is tuned together with the
-number and the place of the levels, so that a published setting on another course is not the paper's.
+What ``published`` returns then runs along that course unless the user names steps or a grid. A step
+of guidance is tuned together with the number and the place of the levels, so that a published
+setting on another course is not the paper's.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
 
 Places = Callable[[Prior, int], Tensor]
 M = TypeVar("M", bound="Method[Any]")
-USUAL = 100
+USUAL_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Course:
-    """steps: the number of levels; fewest: the smallest number that the paper reports, where it reports several.
+    """steps: the number of levels; fewest: the smallest number that the paper reports, where it
+    reports several.
 
-    grid: a name of ``posteriori.grid``, or the levels as a function of (prior, steps); None for a method that chooses its levels itself.
+    grid: a name of ``posteriori.grid``, or the levels as a function of (prior, steps); None for a
+    method that chooses its levels itself.
     words: the grid as a person reads it.
     """
 
@@ -55,7 +58,9 @@ class Course:
             raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
         prior = post.prior
         if isinstance(self.grid, str):
-            return grids.make(self.grid, steps, prior.sigma_max, prior.sigma_min, prior.know().ladder)
+            return grids.make(
+                self.grid, steps, prior.sigma_max, prior.sigma_min, prior.know().ladder
+            )
         return self.grid(prior, steps)
 
 
@@ -71,7 +76,9 @@ def course(
         def made(*args: Any, **settings: Any) -> M:
             return _along(make(*args, **settings), path)
 
-        made.__doc__ = f"{make.__doc__} Along the paper's course where steps and grid are not given: {path}."
+        made.__doc__ = (
+            f"{make.__doc__} Along the paper's course where steps and grid are not given: {path}."
+        )
         return made
 
     return mark
@@ -89,12 +96,14 @@ def course_of(method: Method[Any]) -> Course | None:
 
 
 def changed(method: M, **settings: Any) -> M:
-    """A method with other settings on the same course. ``dataclasses.replace`` makes one of your own instead, without a course."""
+    """A method with other settings on the same course. ``dataclasses.replace`` makes one of your
+    own instead, without a course."""
     return _along(replace(method, **settings), course_of(method))
 
 
-def steps_of(method: Method[Any], steps: int | None, usual: int = USUAL) -> int:
-    """The number of steps asked for; where none is, that of the course, and ``usual`` without one."""
+def steps_of(method: Method[Any], steps: int | None, usual: int = USUAL_STEPS) -> int:
+    """The number of steps asked for; where none is, that of the course, and ``usual`` without
+    one."""
     path = course_of(method)
     return steps if steps is not None else path.steps if path is not None else usual
 
@@ -109,27 +118,36 @@ def off_course(about: dict[str, Any] | None, steps: int, grid: str) -> str | Non
     few, elsewhere = steps < about["fewest"], grid not in ("the method's own", about["grid"])
     if not few and not elsewhere:
         return None
-    had = f"{steps} steps" + (f" of {'other levels' if grid == 'explicit' else f'grid {grid!r}'}" if elsewhere else "")
+    had = f"{steps} steps" + (
+        f" of {'other levels' if grid == 'explicit' else f'grid {grid!r}'}" if elsewhere else ""
+    )
     return (
-        f"This published setting is meant for {about['said']}; with {had} it is not the paper's, and may be far worse: leave steps and "
+        f"This published setting is meant for {about['said']}; with {had} it is not the paper's, "
+        f"and may be far worse: leave steps and "
         "grid out to have the paper's."
     )
 
 
-def record(method: Method[Any]) -> dict[str, Any] | None:
+def course_record(method: Method[Any]) -> dict[str, Any] | None:
     """The course of a method as JSON values."""
     path = course_of(method)
     if path is None:
         return None
-    return {"steps": path.steps, "fewest": path.fewest, "grid": path.grid if isinstance(path.grid, str) else None, "said": str(path)}
+    return {
+        "steps": path.steps,
+        "fewest": path.fewest,
+        "grid": path.grid if isinstance(path.grid, str) else None,
+        "said": str(path),
+    }
 
 
 def _closed(levels: Tensor) -> Tensor:
     return torch.cat([levels, levels.new_zeros(1)])
 
 
-def scale(prior: Prior) -> float:
-    """Half the width of the prior's range: what a level stated for images in [-1, 1] is multiplied by. 1 without a range."""
+def prior_scale(prior: Prior) -> float:
+    """Half the width of the prior's range: what a level stated for images in [-1, 1] is multiplied
+    by. 1 without a range."""
     return 1.0 if prior.range is None else 0.5 * (prior.range[1] - prior.range[0])
 
 
@@ -138,7 +156,7 @@ def between(name: grids.GridName, top: float, bottom: float, drop: int = 0) -> P
     make = grids.karras if name == "karras" else grids.log
 
     def places(prior: Prior, steps: int) -> Tensor:
-        unit = scale(prior)
+        unit = prior_scale(prior)
         high, low = min(top * unit, prior.sigma_max), max(bottom * unit, prior.sigma_min)
         return _closed(make(steps + drop, high, low)[:steps])
 
@@ -146,14 +164,16 @@ def between(name: grids.GridName, top: float, bottom: float, drop: int = 0) -> P
 
 
 def times(fractions: Callable[[int], Tensor], top: float | None = None) -> Places:
-    """The prior's "ddpm" levels at fractions of its time: a function of the number of steps, (steps,), that falls within [0, 1].
+    """The prior's "ddpm" levels at fractions of its time: a function of the number of steps,
+    (steps,), that falls within [0, 1].
 
-    top: the level for images in [-1, 1] at which the time is 1; the largest without it. Between two levels linear in ln(sigma).
+    top: the level for images in [-1, 1] at which the time is 1; the largest without it. Between two
+    levels linear in ln(sigma).
     """
 
     def places(prior: Prior, steps: int) -> Tensor:
         ladder = prior.know().ladder()
-        below = ladder if top is None else ladder[ladder <= top * scale(prior)]
+        below = ladder if top is None else ladder[ladder <= top * prior_scale(prior)]
         logs = (below if len(below) else ladder[:1]).log()
         place = fractions(steps).double() * (len(logs) - 1)
         k = place.floor().long().clamp(max=max(len(logs) - 2, 0))
@@ -163,7 +183,8 @@ def times(fractions: Callable[[int], Tensor], top: float | None = None) -> Place
 
 
 def quadratic(steps: int) -> Tensor:
-    """Fractions of time of which (1 - fraction)^2 is evenly spaced, dense at the end: (steps,) from 1 to 0."""
+    """Fractions of time of which (1 - fraction)^2 is evenly spaced, dense at the end: (steps,) from
+    1 to 0."""
     return 1 - torch.linspace(0, 1, steps, dtype=torch.float64).sqrt()
 
 

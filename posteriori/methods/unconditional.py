@@ -2,8 +2,10 @@
 
     x' = transition(D, x)
 
-Reference: Song et al., Score-based generative modeling through stochastic differential equations, 2021.
+Reference: Song et al., Score-based generative modeling through stochastic differential equations,
+2021.
 Cost per step: one denoiser (two with Heun).
+Assumes: nothing of operator and noise, which it ignores.
 Exact when: steps -> infinity (DDIM: order 1; Heun: order 2), for an exact denoiser.
 """
 
@@ -16,13 +18,14 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.kernels import DDIM, Transition
-from posteriori.rng import Noise
+from posteriori.methods.transitions import DDIM, Transition
+from posteriori.rng import Rng
 
 
 @dataclass(frozen=True)
 class Unconditional(Method[Tensor]):
-    """Samples of the prior. The baseline that every method must beat, and reduce to under a flat likelihood."""
+    """Samples of the prior. The baseline that every method must beat, and reduce to under a flat
+    likelihood."""
 
     transition: Transition = DDIM(eta=1.0)
 
@@ -31,5 +34,7 @@ class Unconditional(Method[Tensor]):
     cost: ClassVar[str] = "1 denoiser"
     claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         return self.transition(post.prior.denoise, state, sigma, s, rng), {}

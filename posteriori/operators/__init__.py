@@ -31,7 +31,7 @@ from posteriori.operators.identity import Identity
 from posteriori.operators.jpeg import JPEG
 from posteriori.operators.mask import Mask, box_mask, random_mask
 from posteriori.operators.multicoil import MultiCoilFourier
-from posteriori.operators.nothing import Nothing
+from posteriori.operators.null import Null
 from posteriori.operators.packed import Packed
 from posteriori.operators.parametric import Parametric
 from posteriori.operators.phase import PhaseRetrieval
@@ -65,7 +65,7 @@ __all__ = [
     "Mask",
     "MaskedFourier",
     "MultiCoilFourier",
-    "Nothing",
+    "Null",
     "Operator",
     "Packed",
     "Parametric",
@@ -95,7 +95,7 @@ __all__ = [
 ]
 
 # What other libraries and papers call these operators.
-ELSEWHERE = {
+_ELSEWHERE = {
     "SuperResolution": "Downsample(shape, factor)",
     "Downsampling": "Downsample(shape, factor)",
     "Inpainting": "Mask(mask)",
@@ -123,4 +123,4 @@ ELSEWHERE = {
 
 
 def __getattr__(name: str) -> NoReturn:
-    raise absent(__name__, name, __all__, ELSEWHERE)
+    raise absent(__name__, name, __all__, _ELSEWHERE)

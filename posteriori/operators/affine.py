@@ -9,7 +9,8 @@ from posteriori.packing import Shapes
 
 
 class Affine(Operator):
-    """A(a x + b) with numbers a and b: how a non-linear operator that expects one range is given images in another."""
+    """A(a x + b) with numbers a and b: how a non-linear operator that expects one range is given
+    images in another."""
 
     def __init__(self, A: Operator, a: float, b: float) -> None:
         super().__init__(A.in_shape, complex_in=A.complex_in, complex_out=A.complex_out)

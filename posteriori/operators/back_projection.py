@@ -13,11 +13,14 @@ from posteriori.operators.radon import Radon
 def back_projection(A: Radon, y: Tensor) -> Tensor:
     """Images (B, *E) from sinograms y (B, *O) of ``A``, in the units of x.
 
-        x(p) = sum_a w_a (h * y_a)(t_a(p)),   h(0) = 1 / 4 d^2,   h(n d) = -1 / (pi n d)^2 for odd n, 0 for even,   * times d
+        x(p) = sum_a w_a (h * y_a)(t_a(p)),      h(0) = 1 / 4 d^2,
+        h(n d) = -1 / (pi n d)^2 for odd n, 0 for even,      * times d
 
-    h is the ramp filter of a detector of spacing d, (h * y_a) is interpolated linearly at t_a(p) = X cos a + Y sin a, 0 outside the
-    detector, and w_a is half the angle between the neighbours of a among all angles modulo 180 degrees. Unlike ``pinv`` it is one sweep,
-    and amplifies noise. Source: Kak and Slaney, Principles of computerized tomographic imaging, 1988, chapter 3.
+    h is the ramp filter of a detector of spacing d, (h * y_a) is interpolated linearly at
+    t_a(p) = X cos a + Y sin a, 0 outside the detector, and w_a is half the angle between the
+    neighbours of a among all angles modulo 180 degrees. Unlike ``pinv`` it is one sweep, and
+    amplifies noise. Source: Kak and Slaney, Principles of computerized tomographic imaging, 1988,
+    chapter 3.
     """
     A.check_measurement(y)
     planes = y.reshape(-1, len(A.angles), A.detectors)
@@ -35,7 +38,9 @@ def back_projection(A: Radon, y: Tensor) -> Tensor:
     out = torch.zeros(len(planes), H, W, dtype=torch.float64, device=y.device)
     for k, (degrees, weight) in enumerate(zip(A.angles, _weights(A.angles), strict=True)):
         a = math.radians(degrees)
-        place = ((X[None] * math.cos(a) + Y[:, None] * math.sin(a)) / d + (count - 1) / 2 + 1).clamp(0, count + 1)
+        place = (
+            (X[None] * math.cos(a) + Y[:, None] * math.sin(a)) / d + (count - 1) / 2 + 1
+        ).clamp(0, count + 1)
         low = place.floor().clamp(max=count).long()
         share = place - low
         row = padded[:, k]
@@ -44,7 +49,8 @@ def back_projection(A: Radon, y: Tensor) -> Tensor:
 
 
 def _weights(degrees: list[float]) -> list[float]:
-    """Half the angle between the two neighbours of each angle on the half circle, in radians: they sum to pi. Equal angles share theirs."""
+    """Half the angle between the two neighbours of each angle on the half circle, in radians: they
+    sum to pi. Equal angles share theirs."""
     order = sorted(range(len(degrees)), key=lambda k: degrees[k] % 180)
     folded = [degrees[k] % 180 for k in order]
     out = [0.0] * len(degrees)

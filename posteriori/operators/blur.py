@@ -17,22 +17,30 @@ Boundary = Literal["circular", "reflect", "zero", "valid"]
 
 
 class Blur(LinearOperator):
-    """y(i) = sum_j kernel(j) x(i - j + c), every channel alike, with c = (kh // 2, kw // 2) the kernel's middle tap.
+    """y(i) = sum_j kernel(j) x(i - j + c), every channel alike, with c = (kh // 2, kw // 2) the
+    kernel's middle tap.
 
     kernel: (kh, kw), real. shape: (C, H, W).
-    boundary: what x is beyond its border: "circular" (periodic; by Fourier transform, closed-form spectrum), "reflect" (mirrored about
-    the outermost pixel), "zero", or "valid" (nothing is assumed and y shrinks to (C, H - kh + 1, W - kw + 1), what a camera sees).
+    boundary: what x is beyond its border: "circular" (periodic; by Fourier transform, closed-form
+    spectrum), "reflect" (mirrored about the outermost pixel), "zero", or "valid" (nothing is
+    assumed and y shrinks to (C, H - kh + 1, W - kw + 1), what a camera sees).
 
-    Raises ``ValueError`` for a kernel too large for the boundary ("circular" and "zero" take any), and for one that sums to 0, which is a
-    filter but no blur. Warns when the sum is not 1 within 1e-3: the image's brightness is then not kept.
+    Raises ``ValueError`` for a kernel too large for the boundary ("circular" and "zero" take any),
+    and for one that sums to 0, which is a filter but no blur. Warns when the sum is not 1 within
+    1e-3: the image's brightness is then not kept.
     """
 
     kernel: Tensor
 
-    def __init__(self, kernel: Tensor, shape: tuple[int, ...], boundary: Boundary = "circular") -> None:
+    def __init__(
+        self, kernel: Tensor, shape: tuple[int, ...], boundary: Boundary = "circular"
+    ) -> None:
         super().__init__(shape)
         if kernel.ndim != 2 or not kernel.is_floating_point() or not bool(kernel.isfinite().all()):
-            raise ValueError(f"Blur needs a finite real kernel (kh, kw), got {kernel.dtype} of shape {tuple(kernel.shape)}")
+            raise ValueError(
+                f"Blur needs a finite real kernel (kh, kw), got {kernel.dtype} of shape "
+                f"{tuple(kernel.shape)}"
+            )
         _check_sum(kernel)
         if len(self.in_shape) != 3:
             raise ValueError(f"Blur takes images of shape (C, H, W), got {self.in_shape}")
@@ -40,7 +48,8 @@ class Blur(LinearOperator):
         limit = {"reflect": (2 * H - 1, 2 * W - 1), "valid": (H, W)}.get(boundary, (kh, kw))
         if kh > limit[0] or kw > limit[1]:
             raise ValueError(
-                f"Blur: a {kh}x{kw} kernel is too large for {H}x{W} images with the boundary {boundary!r} (at most {limit[0]}x{limit[1]}); "
+                f"Blur: a {kh}x{kw} kernel is too large for {H}x{W} images with the boundary "
+                f"{boundary!r} (at most {limit[0]}x{limit[1]}); "
                 "crop the kernel, or use 'circular' or 'zero', which take any size"
             )
         self.boundary = boundary
@@ -54,7 +63,11 @@ class Blur(LinearOperator):
         x = x.reshape(-1, 1, H, W)
         if self.boundary != "valid":
             (top, bottom), (left, right) = self._margins()
-            x = F.pad(x, (left, right, top, bottom), mode="reflect" if self.boundary == "reflect" else "constant")
+            x = F.pad(
+                x,
+                (left, right, top, bottom),
+                mode="reflect" if self.boundary == "reflect" else "constant",
+            )
         y = F.conv2d(x, self.kernel.flip(0, 1)[None, None].to(x.dtype))
         return y.view(-1, C, *y.shape[-2:])
 
@@ -66,8 +79,11 @@ class Blur(LinearOperator):
         y = F.pad(y.reshape(-1, 1, *y.shape[-2:]), (kw - 1, kw - 1, kh - 1, kh - 1))
         x = F.conv2d(y, self.kernel[None, None].to(y.dtype))
         if self.boundary != "valid":
-            # The transpose of padding: what was copied out of the image is added back (reflect) or dropped (zero).
-            for axis, side, (before, after) in zip((-2, -1), self.in_shape[1:], self._margins(), strict=True):
+            # The transpose of padding: what was copied out of the image is added back (reflect) or
+            # dropped (zero).
+            for axis, side, (before, after) in zip(
+                (-2, -1), self.in_shape[1:], self._margins(), strict=True
+            ):
                 if self.boundary == "zero":
                     x = x.narrow(axis, before, side)
                 else:
@@ -80,7 +96,11 @@ class Blur(LinearOperator):
 
     @property
     def reach(self) -> tuple[int, int]:
-        return (0, 0) if self.boundary == "valid" else (self.kernel.shape[0] // 2, self.kernel.shape[1] // 2)
+        return (
+            (0, 0)
+            if self.boundary == "valid"
+            else (self.kernel.shape[0] // 2, self.kernel.shape[1] // 2)
+        )
 
     def _margins(self) -> list[tuple[int, int]]:
         """Pixels needed before and after the image along rows and columns."""
@@ -91,9 +111,15 @@ class Blur(LinearOperator):
         return torch.fft.irfft2(torch.fft.rfft2(x) * transfer[:, : W // 2 + 1], s=x.shape[-2:])
 
     def transfer(self, like: Tensor) -> Tensor:
-        """The kernel's Fourier transform (H, W) in the precision of ``like``: a kernel larger than the image wraps around."""
+        """The kernel's Fourier transform (H, W) in the precision of ``like``: a kernel larger than
+        the image wraps around."""
         dtype = like.dtype.to_complex()
-        return kept(self, ("transfer", dtype), lambda: self._transform(self.in_shape[1:]).to(dtype), self.kernel)
+        return kept(
+            self,
+            ("transfer", dtype),
+            lambda: self._transform(self.in_shape[1:]).to(dtype),
+            self.kernel,
+        )
 
     def _transform(self, sides: tuple[int, ...]) -> Tensor:
         (kh, kw), (H, W) = self.kernel.shape, sides
@@ -102,21 +128,32 @@ class Blur(LinearOperator):
         grid = self.kernel.new_zeros(H, W, dtype=torch.float64)
         grid.index_put_((rows[:, None], columns[None, :]), self.kernel.double(), accumulate=True)
         D = torch.fft.fft2(grid)
-        # Rounding must not spoil D(-k) = conj D(k): the phases of a real filter would not be unitary on real images.
+        # Rounding must not spoil D(-k) = conj D(k): the phases of a real filter would not be
+        # unitary on real images.
         return (D + _mirror(D).conj()) / 2
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
-        """For a kernel that is its own mirror image along rows and along columns: a filter of the mirrored measurement, by cosines.
+        """For a kernel that is its own mirror image along rows and along columns: a filter of the
+        mirrored measurement, by cosines.
 
-        "reflect": the cosines of the mirror about the outermost pixel are the eigenvectors of A, which is symmetric once these pixels have
-        the weight 1/2 on each side. With W these weights, P = W^(1/2) Q (r2 D^2 + s2)^-1 Q^T W^(1/2), and all eigenvalues of
-        P (r2 A A^H + s2 I) lie between 1/4 and 1. "zero", "valid": the cosines of the mirror between pixels, which few border pixels spoil.
+        "reflect": the cosines of the mirror about the outermost pixel are the eigenvectors of A,
+        which is symmetric once these pixels have the weight 1/2 on each side. With W these weights,
+        P = W^(1/2) Q (r2 D^2 + s2)^-1 Q^T W^(1/2), and all eigenvalues of P (r2 A A^H + s2 I) lie
+        between 1/4 and 1. "zero", "valid": the cosines of the mirror between pixels, which few
+        border pixels spoil.
         """
-        if self.boundary == "circular" or not kept(self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel):
+        if self.boundary == "circular" or not kept(
+            self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel
+        ):
             return None
         whole, sides = self.boundary == "reflect", self.out_shape[1:]
         periods = tuple(max(2 * n - 2, 1) if whole else 2 * n for n in sides)
-        power = kept(self, ("power", periods), lambda: self._transform(periods).abs().square()[:, : periods[1] // 2 + 1], self.kernel)
+        power = kept(
+            self,
+            ("power", periods),
+            lambda: self._transform(periods).abs().square()[:, : periods[1] // 2 + 1],
+            self.kernel,
+        )
         share = 1 / (r2 * power + s2)
         weights = torch.ones(sides, dtype=share.dtype, device=share.device)
         if whole:
@@ -125,30 +162,59 @@ class Blur(LinearOperator):
 
         def near(v: Tensor) -> Tensor:
             for axis in (-2, -1):
-                v = torch.cat([v, v.flip(axis).narrow(axis, 1, max(v.shape[axis] - 2, 0)) if whole else v.flip(axis)], axis)
-            v = torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=periods)[..., : sides[0], : sides[1]]
+                v = torch.cat(
+                    [
+                        v,
+                        v.flip(axis).narrow(axis, 1, max(v.shape[axis] - 2, 0))
+                        if whole
+                        else v.flip(axis),
+                    ],
+                    axis,
+                )
+            v = torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=periods)[
+                ..., : sides[0], : sides[1]
+            ]
             return v * weights.to(v.dtype)
 
         return Preconditioner(near)
 
     def cosine_power(self) -> Tensor | None:
-        """The kernel's power at the frequencies of ``linalg.cosine``, (H, W) float64: A^H A but for the border, where A is symmetric."""
-        if self.boundary == "valid" or not kept(self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel):
+        """The kernel's power at the frequencies of ``linalg.cosine``, (H, W) float64: A^H A but for
+        the border, where A is symmetric."""
+        if self.boundary == "valid" or not kept(
+            self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel
+        ):
             return None
         H, W = self.in_shape[1:]
-        return kept(self, "cosine power", lambda: self._transform((2 * H, 2 * W)).abs().square()[:H, :W], self.kernel)
+        return kept(
+            self,
+            "cosine power",
+            lambda: self._transform((2 * H, 2 * W)).abs().square()[:H, :W],
+            self.kernel,
+        )
 
     def fourier_power(self) -> Tensor | None:
         """For the circular boundary: the kernel's power, (H, W) float64."""
-        return self.transfer(self.kernel.double()).abs().square() if self.boundary == "circular" else None
+        return (
+            self.transfer(self.kernel.double()).abs().square()
+            if self.boundary == "circular"
+            else None
+        )
 
     def measured_power(self) -> Tensor:
-        """The kernel's power at the frequencies of ``linalg.cosine`` of measurements, float64; a kernel of any kind moves their phases."""
+        """The kernel's power at the frequencies of ``linalg.cosine`` of measurements, float64; a
+        kernel of any kind moves their phases."""
         h, w = self.out_shape[1:]
-        return kept(self, "measured power", lambda: self._transform((2 * h, 2 * w)).abs().square()[:h, :w], self.kernel)
+        return kept(
+            self,
+            "measured power",
+            lambda: self._transform((2 * h, 2 * w)).abs().square()[:h, :w],
+            self.kernel,
+        )
 
     def spectrum(self) -> Spectrum | None:
-        """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D belongs to U."""
+        """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D
+        belongs to U."""
         if self.boundary != "circular":
             return None
         D = self.transfer(self.kernel.double())
@@ -172,19 +238,28 @@ class Blur(LinearOperator):
             return _hartley(torch.fft.fft2(x, norm="ortho"))
 
         # Hartley's transform is its own inverse.
-        return Spectrum(s.flatten().repeat(self.in_shape[0]), V=lambda c: image(seen(image(c))), Vh=seen, U=measurement, Uh=measured)
+        return Spectrum(
+            s.flatten().repeat(self.in_shape[0]),
+            V=lambda c: image(seen(image(c))),
+            Vh=seen,
+            U=measurement,
+            Uh=measured,
+        )
 
 
 def _check_sum(kernel: Tensor) -> None:
     total, size = float(kernel.double().sum()), float(kernel.double().abs().sum())
     if abs(total) <= 1e-6 * size:
         raise ValueError(
-            f"Blur: the kernel sums to {total:.3g}, so that it removes the brightness of an image and cannot be normalised; check the "
-            "file, or write a filter that takes differences as an operator of its own (a LinearOperator, or Dense)"
+            f"Blur: the kernel sums to {total:.3g}, so that it removes the brightness of an image "
+            f"and cannot be normalised; check the "
+            "file, or write a filter that takes differences as an operator of its own (a "
+            "LinearOperator, or Dense)"
         )
     if abs(total - 1) > 1e-3:
         warnings.warn(
-            f"Blur: the kernel sums to {total:.4g}, so that y is {total:.4g} times as bright as x; give kernel / kernel.sum() to keep the "
+            f"Blur: the kernel sums to {total:.4g}, so that y is {total:.4g} times as bright as x; "
+            f"give kernel / kernel.sum() to keep the "
             "brightness, or ignore this if the instrument does that",
             stacklevel=4,  # past this, the constructor and its checks
         )
@@ -192,7 +267,9 @@ def _check_sum(kernel: Tensor) -> None:
 
 def _is_mirrored(kernel: Tensor) -> bool:
     flips = torch.stack([kernel.flip(0), kernel.flip(1)])
-    return min(n % 2 for n in kernel.shape) == 1 and bool((flips - kernel).abs().max() <= 1e-5 * kernel.abs().max())
+    return min(n % 2 for n in kernel.shape) == 1 and bool(
+        (flips - kernel).abs().max() <= 1e-5 * kernel.abs().max()
+    )
 
 
 def _mirror(c: Tensor) -> Tensor:
@@ -201,17 +278,22 @@ def _mirror(c: Tensor) -> Tensor:
 
 
 def _hartley(spectral: Tensor) -> Tensor:
-    """Real orthonormal coordinates (B, n) of a real image from its unitary Fourier transform: sum of x(j) (cos + sin)(2 pi j k / n)."""
+    """Real orthonormal coordinates (B, n) of a real image from its unitary Fourier transform: sum
+    of x(j) (cos + sin)(2 pi j k / n)."""
     return (spectral.real - spectral.imag).flatten(1)
 
 
 def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
-    """A Gaussian of standard deviation ``std`` pixels on a ``size`` x ``size`` grid (odd; by default out to 4 std), sum 1, float32."""
+    """A Gaussian of standard deviation ``std`` pixels on a ``size`` x ``size`` grid
+    (odd; by default out to 4 std), sum 1, float32."""
     if not 0 < std < math.inf:
         raise ValueError(f"gaussian_kernel: std must be a finite number of pixels > 0, got {std}")
     size = 2 * math.ceil(4 * std) + 1 if size is None else size
     if size < 1 or size % 2 == 0:
-        raise ValueError(f"gaussian_kernel: size {size} must be odd and positive, so that the kernel has a middle")
+        raise ValueError(
+            f"gaussian_kernel: size {size} must be odd and positive, so that the kernel has a "
+            f"middle"
+        )
     t = torch.arange(size, dtype=torch.float64) - size // 2
     g = torch.exp(-0.5 * (t / std) ** 2)
     g = g / g.sum()

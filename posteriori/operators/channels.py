@@ -11,15 +11,19 @@ from posteriori.operators.base import LinearOperator, Spectrum
 
 
 class ComplexChannels(LinearOperator):
-    """y = x(0) + i x(1): real (2, H, W) -> complex (H, W). Unitary over the reals: Re<y, u> = <x, A^H u>, A^H A = 1, A A^H = 1.
+    """y = x(0) + i x(1): real (2, H, W) -> complex (H, W). Unitary over the reals: Re<y, u> = <x,
+    A^H u>, A^H A = 1, A A^H = 1.
 
-    ``MaskedFourier(mask, (H, W)) @ ComplexChannels((2, H, W))`` measures k-space of an image that a real two-channel prior models.
+    ``MaskedFourier(mask, (H, W)) @ ComplexChannels((2, H, W))`` measures k-space of an image that a
+    real two-channel prior models.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape, complex_out=True)
         if len(self.in_shape) < 2 or self.in_shape[0] != 2:
-            raise ValueError(f"ComplexChannels takes real images of shape (2, H, W), got {self.in_shape}")
+            raise ValueError(
+                f"ComplexChannels takes real images of shape (2, H, W), got {self.in_shape}"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

@@ -13,18 +13,25 @@ from posteriori.operators.base import Operator
 class Clip(Operator):
     """y = min(max(gain x, low), high), number by number: real images E -> E. Not linear.
 
-    gain: the exposure, > 0. low, high: the limits of the sensor, in the units of y; gain x beyond them is lost.
+    gain: the exposure, > 0. low, high: the limits of the sensor, in the units of y; gain x beyond
+    them is lost.
 
-    The derivative is gain where low <= gain x <= high, the limits themselves included (so that a black image has a gradient), and 0 where
-    the value is clipped: there a gradient says nothing about how far x lies beyond the limit.
+    The derivative is gain where low <= gain x <= high, the limits themselves included
+    (so that a black image has a gradient), and 0 where the value is clipped: there a gradient says
+    nothing about how far x lies beyond the limit.
     """
 
-    def __init__(self, shape: tuple[int, ...], gain: float = 2.0, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], gain: float = 2.0, low: float = 0.0, high: float = 1.0
+    ) -> None:
         super().__init__(shape)
         if not 0 < gain < math.inf:
             raise ValueError(f"Clip: gain must be a finite number > 0, got {gain}")
         if not -math.inf < low < high < math.inf:
-            raise ValueError(f"Clip: the limits must be finite numbers with low < high, got low={low} and high={high}")
+            raise ValueError(
+                f"Clip: the limits must be finite numbers with low < high, got low={low} and "
+                f"high={high}"
+            )
         self.gain, self.low, self.high = float(gain), float(low), float(high)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,6 +39,7 @@ class Clip(Operator):
         return torch.clamp(self.gain * x, self.low, self.high)
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """y / gain, an image h^+(y) with h(h^+(h(x))) = h(x). Noise in y beyond the limits is kept, not clipped."""
+        """y / gain, an image h^+(y) with h(h^+(h(x))) = h(x). Noise in y beyond the limits is kept,
+        not clipped."""
         self.check_measurement(y)
         return y / self.gain

@@ -10,7 +10,8 @@ from posteriori.operators.base import LinearOperator, Spectrum
 
 
 class Dense(LinearOperator):
-    """y = matrix x for flat images (d,), or for images of ``shape`` with d numbers flattened row by row.
+    """y = matrix x for flat images (d,), or for images of ``shape`` with d numbers flattened row by
+    row.
 
     matrix: (m, d), real or complex (then images are complex).
     """
@@ -19,12 +20,16 @@ class Dense(LinearOperator):
 
     def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> None:
         if matrix.ndim != 2 or not (matrix.is_floating_point() or matrix.is_complex()):
-            raise ValueError(f"Dense needs a real or complex matrix (m, d), got {matrix.dtype} {tuple(matrix.shape)}")
+            raise ValueError(
+                f"Dense needs a real or complex matrix (m, d), got {matrix.dtype} "
+                f"{tuple(matrix.shape)}"
+            )
         complex = matrix.is_complex()
         super().__init__(shape or (matrix.shape[1],), complex_in=complex, complex_out=complex)
         if torch.Size(self.in_shape).numel() != matrix.shape[1]:
             raise ValueError(
-                f"Dense: shape {self.in_shape} has {torch.Size(self.in_shape).numel()} numbers, the matrix {matrix.shape[1]} columns"
+                f"Dense: shape {self.in_shape} has {torch.Size(self.in_shape).numel()} numbers, "
+                f"the matrix {matrix.shape[1]} columns"
             )
         self.register_buffer("matrix", matrix)
 
@@ -38,7 +43,9 @@ class Dense(LinearOperator):
 
     def spectrum(self) -> Spectrum:
         # The decomposition costs far more than a product.
-        U, s, Vh = kept(self, "svd", lambda: torch.linalg.svd(self.matrix, full_matrices=True), self.matrix)
+        U, s, Vh = kept(
+            self, "svd", lambda: torch.linalg.svd(self.matrix, full_matrices=True), self.matrix
+        )
         return Spectrum(
             s,
             V=lambda c: (c @ Vh.conj().to(c.dtype)).reshape(-1, *self.in_shape),

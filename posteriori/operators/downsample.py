@@ -15,18 +15,21 @@ Kind = Literal["box", "bicubic", "bicubic-no-antialias", "stride"]
 
 
 class Downsample(LinearOperator):
-    """y = R_h x R_w^T with one small matrix for rows and one for columns: (C, H, W) -> (C, H / factor, W / factor).
+    """y = R_h x R_w^T with one small matrix for rows and one for columns:
+    (C, H, W) -> (C, H / factor, W / factor).
 
     kind:
     - "box": the mean over factor x factor pixels (average pooling);
-    - "bicubic": Keys' cubic with a = -0.5, widened by the factor so that it does not alias, the border mirrored (MATLAB's ``imresize``;
-      Pillow agrees away from the border);
-    - "bicubic-no-antialias": Keys' cubic with a = -0.75 at its own width, the border repeated (``torch.nn.functional.interpolate``,
-      OpenCV): aliases, and with an odd factor is plain subsampling;
+    - "bicubic": Keys' cubic with a = -0.5, widened by the factor so that it does not alias, the
+      border mirrored (MATLAB's ``imresize``; Pillow agrees away from the border);
+    - "bicubic-no-antialias": Keys' cubic with a = -0.75 at its own width, the border repeated
+      (``torch.nn.functional.interpolate``, OpenCV): aliases, and with an odd factor is plain
+      subsampling;
     - "stride": every factor-th pixel, from the first.
 
-    These are different instruments: they differ by 12 to 16 dB on fine structure. The adjoint is the exact transpose, and the spectrum is
-    the product of two small singular value decompositions. Raises ``ValueError`` when the factor does not divide both sides.
+    These are different instruments: they differ by 12 to 16 dB on fine structure. The adjoint is
+    the exact transpose, and the spectrum is the product of two small singular value decompositions.
+    Raises ``ValueError`` when the factor does not divide both sides.
     """
 
     rows: Tensor
@@ -38,7 +41,10 @@ class Downsample(LinearOperator):
             raise ValueError(f"Downsample takes images of shape (C, H, W), got {self.in_shape}")
         H, W = self.in_shape[1:]
         if factor < 1 or H % factor or W % factor:
-            raise ValueError(f"Downsample: the factor {factor} does not divide {H}x{W} images; crop them to a multiple of {factor}")
+            raise ValueError(
+                f"Downsample: the factor {factor} does not divide {H}x{W} images; crop them to a "
+                f"multiple of {factor}"
+            )
         self.factor, self.kind = factor, kind
         self.register_buffer("rows", _WEIGHTS[kind](H, factor))
         self.register_buffer("columns", _WEIGHTS[kind](W, factor))
@@ -73,7 +79,8 @@ class Downsample(LinearOperator):
 
 
 def _keys(t: Tensor, a: float) -> Tensor:
-    """Keys' cubic convolution kernel, support [-2, 2]. Source: Keys, Cubic convolution interpolation for digital image processing, 1981."""
+    """Keys' cubic convolution kernel, support [-2, 2]. Source: Keys, Cubic convolution
+    interpolation for digital image processing, 1981."""
     t = t.abs()
     inner = (a + 2) * t**3 - (a + 3) * t**2 + 1
     outer = a * (t**3 - 5 * t**2 + 8 * t - 4)
@@ -88,8 +95,11 @@ def _stride(n: int, factor: int) -> Tensor:
     return torch.eye(n, dtype=torch.float64)[::factor].contiguous()
 
 
-def _interpolate(n: int, factor: int, a: float, width: int, border: Callable[[Tensor], Tensor]) -> Tensor:
-    """Weights (n / factor, n) of the cubic, ``width`` times wider, around the centre of each output pixel."""
+def _interpolate(
+    n: int, factor: int, a: float, width: int, border: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Weights (n / factor, n) of the cubic, ``width`` times wider, around the centre of each output
+    pixel."""
     m = n // factor
     centre = (torch.arange(m, dtype=torch.float64) + 0.5) * factor - 0.5
     taps = centre.floor()[:, None] + torch.arange(-2 * width, 2 * width + 2)

@@ -11,13 +11,16 @@ from posteriori.operators.mask import laid, observed_first, scatter
 
 
 class MaskedFourier(LinearOperator):
-    """y = the sampled points of F x, row by row: complex images (H, W) or (C, H, W) -> (m,) complex numbers.
+    """y = the sampled points of F x, row by row: complex images (H, W) or (C, H, W) -> (m,) complex
+    numbers.
 
-    F is the unitary transform over the last two axes (norm "ortho"), so k-space noise has the same level in the image.
+    F is the unitary transform over the last two axes (norm "ortho"), so k-space noise has the same
+    level in the image.
 
     mask: boolean, True where sampled; broadcast to ``shape``, for example (1, W) for whole columns.
-    centred: True when the zero frequency lies at index (H // 2, W // 2) of k-space and the image's origin at the same index, as in
-    measured MR data: F = fftshift fft2 ifftshift. False for both at index (0, 0), as ``torch.fft.fft2`` has it.
+    centred: True when the zero frequency lies at index (H // 2, W // 2) of k-space and the image's
+    origin at the same index, as in measured MR data: F = fftshift fft2 ifftshift. False for both at
+    index (0, 0), as ``torch.fft.fft2`` has it.
     """
 
     order: Tensor
@@ -25,7 +28,9 @@ class MaskedFourier(LinearOperator):
     def __init__(self, mask: Tensor, shape: tuple[int, ...], centred: bool = True) -> None:
         super().__init__(shape, complex_in=True, complex_out=True)
         if len(self.in_shape) < 2:
-            raise ValueError(f"MaskedFourier takes images of shape (H, W) or (C, H, W), got {self.in_shape}")
+            raise ValueError(
+                f"MaskedFourier takes images of shape (H, W) or (C, H, W), got {self.in_shape}"
+            )
         self.centred = centred
         order, self.sampled = observed_first("MaskedFourier", mask, self.in_shape)
         self.register_buffer("order", order)
@@ -47,18 +52,26 @@ class MaskedFourier(LinearOperator):
         axes = (-2, -1)
         if not self.centred:
             return torch.fft.ifft2(kspace, norm="ortho")
-        return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, axes), norm="ortho"), axes)
+        return torch.fft.fftshift(
+            torch.fft.ifft2(torch.fft.ifftshift(kspace, axes), norm="ortho"), axes
+        )
 
     def select(self, kspace: Tensor) -> Tensor:
         """The sampled points of whole k-spaces: (..., *E) -> (..., m)."""
         if tuple(kspace.shape[-len(self.in_shape) :]) != self.in_shape:
-            raise ValueError(f"select takes k-spaces of shape (..., {', '.join(map(str, self.in_shape))}), got {tuple(kspace.shape)}")
+            raise ValueError(
+                f"select takes k-spaces of shape (..., {', '.join(map(str, self.in_shape))}), got "
+                f"{tuple(kspace.shape)}"
+            )
         return kspace.flatten(-len(self.in_shape))[..., self.order[: self.sampled]]
 
     def fill(self, y: Tensor) -> Tensor:
         """Whole k-spaces with 0 where nothing was sampled: (..., m) -> (..., *E)."""
         if y.shape[-1] != self.sampled:
-            raise ValueError(f"fill takes {self.sampled} sampled points (..., {self.sampled}), got {tuple(y.shape)}")
+            raise ValueError(
+                f"fill takes {self.sampled} sampled points (..., {self.sampled}), got "
+                f"{tuple(y.shape)}"
+            )
         full = scatter(y.reshape(-1, self.sampled), self.order[: self.sampled], self.in_shape)
         return full.view(*y.shape[:-1], *self.in_shape)
 

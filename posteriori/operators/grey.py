@@ -18,7 +18,9 @@ class Grey(LinearOperator):
 
     weights: Tensor
 
-    def __init__(self, shape: tuple[int, ...], weights: tuple[float, float, float] = REC601) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], weights: tuple[float, float, float] = REC601
+    ) -> None:
         super().__init__(shape)
         if len(self.in_shape) != 3 or self.in_shape[0] != 3:
             raise ValueError(f"Grey takes colour images of shape (3, H, W), got {self.in_shape}")
@@ -47,4 +49,10 @@ class Grey(LinearOperator):
         def rotated(x: Tensor) -> Tensor:
             return torch.einsum("kc,bchw->bkhw", axes.to(x.dtype), x).flatten(1)
 
-        return Spectrum(s.expand(H * W), V=colour, Vh=rotated, U=lambda c: c.reshape(-1, 1, H, W), Uh=lambda y: y.flatten(1))
+        return Spectrum(
+            s.expand(H * W),
+            V=colour,
+            Vh=rotated,
+            U=lambda c: c.reshape(-1, 1, H, W),
+            Uh=lambda y: y.flatten(1),
+        )

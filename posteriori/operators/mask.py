@@ -16,8 +16,8 @@ from posteriori.rng import Streams
 class Mask(LinearOperator):
     """y = the observed pixels of x, row by row: (m,) numbers.
 
-    The measurement is compressed, not a picture with holes: noise lives only where something was measured. The adjoint writes the
-    numbers back into a picture that is exactly 0 elsewhere.
+    The measurement is compressed, not a picture with holes: noise lives only where something was
+    measured. The adjoint writes the numbers back into a picture that is exactly 0 elsewhere.
 
     mask: boolean, True where observed; broadcast to ``shape`` (by default its own).
     """
@@ -56,7 +56,8 @@ class Mask(LinearOperator):
 
 
 def laid(y: Tensor, places: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Numbers (..., m) in their flat ``places`` of a picture (..., *shape) that is NaN elsewhere."""
+    """Numbers (..., m) in their flat ``places`` of a picture (..., *shape) that is NaN
+    elsewhere."""
     full = torch.full((*y.shape[:-1], math.prod(shape)), math.nan, dtype=y.dtype, device=y.device)
     full[..., places.to(y.device)] = y
     return full.view(*y.shape[:-1], *shape)
@@ -65,17 +66,26 @@ def laid(y: Tensor, places: Tensor, shape: tuple[int, ...]) -> Tensor:
 def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, int]:
     """Flat indices of an image with the observed ones first, and the number m of observed ones.
 
-    Raises ``TypeError`` for a mask that is not boolean, ``ValueError`` for one that does not fit ``shape`` or observes nothing.
+    Raises ``TypeError`` for a mask that is not boolean, ``ValueError`` for one that does not fit
+    ``shape`` or observes nothing.
     """
     if mask.dtype != torch.bool:
-        raise TypeError(f"{name} needs a boolean mask, True where observed, got {mask.dtype}; write for example mask > 0.5")
+        raise TypeError(
+            f"{name} needs a boolean mask, True where observed, got {mask.dtype}; write for "
+            f"example mask > 0.5"
+        )
     try:
         full = mask.expand(shape).flatten()
     except RuntimeError:
-        raise ValueError(f"{name}: a mask of shape {tuple(mask.shape)} does not fit images of shape {shape}") from None
+        raise ValueError(
+            f"{name}: a mask of shape {tuple(mask.shape)} does not fit images of shape {shape}"
+        ) from None
     observed = int(full.sum())
     if observed == 0:
-        raise ValueError(f"{name}: the mask of shape {tuple(mask.shape)} is False everywhere; use Nothing(shape) to measure nothing")
+        raise ValueError(
+            f"{name}: the mask of shape {tuple(mask.shape)} is False everywhere; use "
+            f"Null(shape) to measure nothing"
+        )
     return torch.argsort(~full, stable=True), observed
 
 
@@ -85,13 +95,18 @@ def scatter(y: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def random_mask(shape: tuple[int, ...], keep: float, seed: int) -> Tensor:
-    """A boolean mask of ``shape`` that observes exactly round(keep * numel) pixels, drawn uniformly.
+    """A boolean mask of ``shape`` that observes exactly round(keep * numel) pixels, drawn
+    uniformly.
 
-    Ask for (H, W) and let ``Mask`` broadcast it to hide a pixel in every channel at once. Raises ``ValueError`` for keep outside (0, 1].
+    Ask for (H, W) and let ``Mask`` broadcast it to hide a pixel in every channel at once. Raises
+    ``ValueError`` for keep outside (0, 1].
     """
     count = math.prod(shape)
     if not 0 < keep <= 1 or round(keep * count) == 0:
-        raise ValueError(f"random_mask: keep={keep} must be a share in (0, 1] that leaves at least one of {count} pixels")
+        raise ValueError(
+            f"random_mask: keep={keep} must be a share in (0, 1] that leaves at least one of "
+            f"{count} pixels"
+        )
     ranks = Streams(seed, [0]).uniform(count)[0].argsort().argsort()
     return (ranks < round(keep * count)).view(shape)
 
@@ -102,16 +117,23 @@ def box_mask(
     where: Literal["centre", "random"] | tuple[int, int] = "centre",
     seed: int | None = None,
 ) -> Tensor:
-    """A boolean mask of ``shape`` that hides a square of ``side`` pixels in its last two axes: True outside the square.
+    """A boolean mask of ``shape`` that hides a square of ``side`` pixels in its last two axes: True
+    outside the square.
 
-    where: "centre" (rows and columns (n - side) // 2 onwards), "random" (uniform over the positions that fit; needs ``seed``), or the
-    row and column of the square's first pixel. Raises ``ValueError`` when the square does not fit or hides everything.
+    where: "centre" (rows and columns (n - side) // 2 onwards), "random" (uniform over the positions
+    that fit; needs ``seed``), or the row and column of the square's first pixel. Raises
+    ``ValueError`` when the square does not fit or hides everything.
     """
     H, W = shape[-2:]
     if not 0 < side <= min(H, W) or side == max(H, W):
-        raise ValueError(f"box_mask: a square of side {side} must fit into {H}x{W} pixels and leave some of them")
+        raise ValueError(
+            f"box_mask: a square of side {side} must fit into {H}x{W} pixels and leave some of them"
+        )
     if (where == "random") != (seed is not None):
-        raise ValueError(f"box_mask: where={where!r} with seed={seed}; a random place needs a seed, a given one takes none")
+        raise ValueError(
+            f"box_mask: where={where!r} with seed={seed}; a random place needs a seed, a given one "
+            f"takes none"
+        )
     if where == "centre":
         top, left = (H - side) // 2, (W - side) // 2
     elif where == "random":
@@ -122,7 +144,10 @@ def box_mask(
     else:
         raise ValueError(f"box_mask: where={where!r} must be 'centre', 'random' or (row, column)")
     if not (0 <= top <= H - side and 0 <= left <= W - side):
-        raise ValueError(f"box_mask: a square of side {side} at row {top}, column {left} leaves the {H}x{W} pixels")
+        raise ValueError(
+            f"box_mask: a square of side {side} at row {top}, column {left} leaves the {H}x{W} "
+            f"pixels"
+        )
     mask = torch.ones(shape, dtype=torch.bool)
     mask[..., top : top + side, left : left + side] = False
     return mask

@@ -1,4 +1,5 @@
-"""The largest singular value of an operator, or of its derivative at an image: measured, never trusted."""
+"""The largest singular value of an operator, or of its derivative at an image: measured, never
+trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def measured_norm(A: LinearOperator) -> float:
-    """||A||, measured once: from the spectrum, or by Lanczos's method. Raises ``ArithmeticError`` when it is no number."""
+    """||A||, measured once: from the spectrum, or by Lanczos's method. Raises ``ArithmeticError``
+    when it is no number."""
     # A method may ask at every step; making a spectrum can cost more than the step itself.
     return kept(A, "norm", lambda: _measure(A))
 
@@ -26,11 +28,16 @@ def _measure(A: LinearOperator) -> float:
     if spectrum is not None:
         return float(spectrum.s.max())
     generator = torch.Generator().manual_seed(0)
-    start = A.probe(lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device))
+    start = A.probe(
+        lambda *size, dtype, device: torch.randn(*size, dtype=dtype, generator=generator).to(device)
+    )
     with torch.no_grad():
         square = largest_eigenvalue(lambda v: A.adjoint(A(v)), start)
     if not square >= 0:
-        raise ArithmeticError(f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; run check_operator on it")
+        raise ArithmeticError(
+            f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; run "
+            f"check_operator on it"
+        )
     return math.sqrt(square)
 
 

@@ -19,7 +19,8 @@ class Packed(Operator):
     f: takes the tensors by name, (B, *shape) each, and gives the measurements (B, *O); row k of
         these is that of row k of the tensors.
 
-    ``Packed({"image": (1, 8, 8), "gain": (1,)}, lambda image, gain: gain[..., None, None] * image)``
+    ``Packed({"image": (1, 8, 8), "gain": (1,)}, lambda image, gain: gain[..., None,
+    None] * image)``
     goes with ``priors.Joint({"image": ..., "gain": ...})``, whose parts must have these names,
     shapes and order.
     """

@@ -1,4 +1,5 @@
-"""Families of instruments y = A(x; phi): known up to a few numbers phi, as a blur of unknown width."""
+"""Families of instruments y = A(x; phi): known up to a few numbers phi, as a blur of unknown
+width."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from posteriori.packing import Shapes, packed_size, unpack
 
 
 class Parametric(Operator):
-    """y = A(x; phi). An author writes ``apply`` (in place of torch's function of that name) and ``at``.
+    """y = A(x; phi). An author writes ``apply`` (in place of torch's function of that name) and
+    ``at``.
 
     As an operator it takes the pair packed, (B, d) from x and phi in this order, so that
     ``priors.Joint({"image": ..., NAME: ...})`` makes a posterior over both; ``at(phi)`` is the
@@ -22,14 +24,22 @@ class Parametric(Operator):
     image_shape: E, of x. parameters: name and shape P of phi.
     """
 
-    def __init__(self, image_shape: tuple[int, ...], name: str, shape: tuple[int, ...], *, complex_out: bool = False) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        complex_out: bool = False,
+    ) -> None:
         sized = {"image": tuple(image_shape), name: tuple(shape)}
         super().__init__((packed_size(sized),), complex_out=complex_out)
         self.image_shape, self.parameters_shape, self.name = tuple(image_shape), tuple(shape), name
 
     @abstractmethod
     def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
-        """A(x; phi), differentiable in both: x (B, *E), phi (P) for all rows or (B, *P) -> (B, *O)."""
+        """A(x; phi), differentiable in both: x (B, *E), phi (P) for all rows or
+        (B, *P) -> (B, *O)."""
 
     @abstractmethod
     def at(self, phi: Tensor) -> Operator:

@@ -13,8 +13,9 @@ from posteriori.operators.base import Operator
 class PhaseRetrieval(Operator):
     """y = |F pad(x)|: real images (C, H, W) -> (C, H', W') real numbers >= 0. Not linear.
 
-    oversampling: H' = ceil(oversampling H) in total, and W' alike: 2 doubles each side, which determines most images up to a shift, a sign
-    and a rotation by 180 degrees. F is the unitary transform of the zero-padded image (where the padding goes does not change |F|).
+    oversampling: H' = ceil(oversampling H) in total, and W' alike: 2 doubles each side, which
+    determines most images up to a shift, a sign and a rotation by 180 degrees. F is the unitary
+    transform of the zero-padded image (where the padding goes does not change |F|).
 
     Where F pad(x) = 0 the modulus has no derivative; the gradient there is taken as 0.
     """
@@ -24,7 +25,9 @@ class PhaseRetrieval(Operator):
         if len(self.in_shape) != 3:
             raise ValueError(f"PhaseRetrieval takes images of shape (C, H, W), got {self.in_shape}")
         if not 1 <= oversampling < math.inf:
-            raise ValueError(f"PhaseRetrieval: oversampling must be a finite number >= 1, got {oversampling}")
+            raise ValueError(
+                f"PhaseRetrieval: oversampling must be a finite number >= 1, got {oversampling}"
+            )
         self.padded = tuple(math.ceil(oversampling * side) for side in self.in_shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""A real image behind a known phase: what a complex image is when its phase was measured beforehand."""
+"""A real image behind a known phase: what a complex image is when its phase was measured
+beforehand."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from posteriori.operators.base import LinearOperator
 
 
 class PhaseMap(LinearOperator):
-    """y = p x: real (1, H, W) -> complex (H, W), with p = e^(i phase) of every pixel. A^H y = Re(conj(p) y), so that A^H A = 1.
+    """y = p x: real (1, H, W) -> complex (H, W), with p = e^(i phase) of every pixel. A^H
+    y = Re(conj(p) y), so that A^H A = 1.
 
-    ``MultiCoilFourier(S, mask) @ PhaseMap(p)`` measures k-space of an image of which only the magnitude is unknown.
+    ``MultiCoilFourier(S, mask) @ PhaseMap(p)`` measures k-space of an image of which only the
+    magnitude is unknown.
 
     phase: p, complex (H, W), of modulus 1. Raises ``ValueError`` for any other.
     """
@@ -20,10 +23,16 @@ class PhaseMap(LinearOperator):
 
     def __init__(self, phase: Tensor) -> None:
         if phase.ndim != 2 or not phase.is_complex():
-            raise ValueError(f"PhaseMap takes complex numbers e^(i phase) of shape (H, W), got {phase.dtype} {tuple(phase.shape)}")
+            raise ValueError(
+                f"PhaseMap takes complex numbers e^(i phase) of shape (H, W), got {phase.dtype} "
+                f"{tuple(phase.shape)}"
+            )
         off = float((real_view(phase).square().sum(-1).sqrt() - 1).abs().max())
         if not off < 1e-3:
-            raise ValueError(f"PhaseMap takes numbers e^(i phase) of modulus 1, these are off by up to {off:.3g}: divide by the modulus")
+            raise ValueError(
+                f"PhaseMap takes numbers e^(i phase) of modulus 1, these are off by up to "
+                f"{off:.3g}: divide by the modulus"
+            )
         super().__init__((1, *phase.shape), complex_out=True)
         self.register_buffer("phase", phase.resolve_conj())
 

@@ -16,21 +16,26 @@ from posteriori.operators.base import LinearOperator, Preconditioner
 
 
 class Radon(LinearOperator):
-    """y(angle, detector) = the line integral of x along a ray, in units of x times mm: (C, H, W) -> (C, angles, detectors), or without C.
+    """y(angle, detector) = the line integral of x along a ray, in units of x times mm:
+    (C, H, W) -> (C, angles, detectors), or without C.
 
-    A ray at angle a meets the points with X cos a + Y sin a = t, X to the right and Y upwards from the image's centre, in mm. At 0
-    degrees rays run along the columns. Detector j sits at t = (j - (detectors - 1) / 2) detector_mm. A disc of value 1 gives its chord
-    lengths in mm; an attenuation map in 1/mm gives the usual dimensionless line integrals.
+    A ray at angle a meets the points with X cos a + Y sin a = t, X to the right and Y upwards from
+    the image's centre, in mm. At 0 degrees rays run along the columns. Detector j sits at t = (j -
+    (detectors - 1) / 2) detector_mm. A disc of value 1 gives its chord lengths in mm; an
+    attenuation map in 1/mm gives the usual dimensionless line integrals.
 
-    Joseph's method: the ray is followed pixel by pixel along the axis closer to its direction, with linear interpolation across. The
-    projector is a sparse matrix, and the adjoint its exact transpose (both differentiable any number of times), so the pair is matched.
+    Joseph's method: the ray is followed pixel by pixel along the axis closer to its direction, with
+    linear interpolation across. The projector is a sparse matrix, and the adjoint its exact
+    transpose (both differentiable any number of times), so the pair is matched.
 
     Parameters
     ----------
     angles: in degrees, any order. pixel_mm: the side of a pixel.
-    detectors: by default enough to cover the image's diagonal. detector_mm: their spacing, by default ``pixel_mm``.
+    detectors: by default enough to cover the image's diagonal. detector_mm: their spacing, by
+        default ``pixel_mm``.
 
-    Source: Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE Transactions on Medical Imaging, 1982.
+    Source: Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE
+        Transactions on Medical Imaging, 1982.
     """
 
     values: Tensor
@@ -46,7 +51,9 @@ class Radon(LinearOperator):
     ) -> None:
         super().__init__(shape)
         if len(self.in_shape) not in (2, 3):
-            raise ValueError(f"Radon takes images of shape (H, W) or (C, H, W), got {self.in_shape}")
+            raise ValueError(
+                f"Radon takes images of shape (H, W) or (C, H, W), got {self.in_shape}"
+            )
         self.pixel_mm, self.detector_mm = pixel_mm, pixel_mm if detector_mm is None else detector_mm
         for name, length in (("pixel_mm", self.pixel_mm), ("detector_mm", self.detector_mm)):
             if not 0 < length < math.inf:
@@ -58,9 +65,12 @@ class Radon(LinearOperator):
         if self.detectors < 1:
             raise ValueError(f"Radon: detectors must be a number >= 1, got {detectors}")
         self.angles = degrees.tolist()
-        forward = _joseph((H, W), np.deg2rad(degrees), self.pixel_mm, self.detectors, self.detector_mm)
-        # Plain index and value tensors, put together at each use: they convert, move and save like any other buffer. The transpose has
-        # the same values in another order, by which it can never differ from the projector.
+        forward = _joseph(
+            (H, W), np.deg2rad(degrees), self.pixel_mm, self.detectors, self.detector_mm
+        )
+        # Plain index and value tensors, put together at each use: they convert, move and save like
+        # any other buffer. The transpose has the same values in another order, by which it can
+        # never differ from the projector.
         forward.sort_indices()
         back = forward.copy()
         back.data = np.arange(back.nnz, dtype=np.int32)
@@ -68,11 +78,14 @@ class Radon(LinearOperator):
         back.sort_indices()
         for name, matrix in (("forward", forward), ("back", back)):
             self.register_buffer(f"{name}_rows", torch.from_numpy(matrix.indptr.astype(np.int32)))
-            self.register_buffer(f"{name}_columns", torch.from_numpy(matrix.indices.astype(np.int32)))
+            self.register_buffer(
+                f"{name}_columns", torch.from_numpy(matrix.indices.astype(np.int32))
+            )
         self.register_buffer("values", torch.from_numpy(forward.data))
         self.register_buffer("back_order", torch.from_numpy(back.data))
         with warnings.catch_warnings():
-            # torch says once that its sparse matrices are in beta; products are all that is used here, and they are tested.
+            # torch says once that its sparse matrices are in beta; products are all that is used
+            # here, and they are tested.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             self._sparse("forward", torch.float32)
 
@@ -89,37 +102,60 @@ class Radon(LinearOperator):
         return x.T.reshape(-1, *self.in_shape)
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner:
-        """The ramp filter: A^H A is near a convolution, (angles / pi) (pixel_mm^3 / detector_mm) / |k| at k cycles a pixel."""
+        """The ramp filter: A^H A is near a convolution, (angles / pi)
+        (pixel_mm^3 / detector_mm) / |k| at k cycles a pixel."""
         H, W = self.in_shape[-2:]
-        rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64, device=self.values.device) for n in (H, W))
+        rows, columns = (
+            torch.fft.fftfreq(n, dtype=torch.float64, device=self.values.device) for n in (H, W)
+        )
         k = torch.hypot(rows[:, None], columns[: W // 2 + 1].abs())
-        power = len(self.angles) / math.pi * self.pixel_mm**3 / self.detector_mm / k.clamp(min=0.25 / max(H, W))
+        power = (
+            len(self.angles)
+            / math.pi
+            * self.pixel_mm**3
+            / self.detector_mm
+            / k.clamp(min=0.25 / max(H, W))
+        )
         share = 1 / (r2 * power + s2)
-        return Preconditioner(lambda v: torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=(H, W)), images=True)
+        return Preconditioner(
+            lambda v: torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=(H, W)),
+            images=True,
+        )
 
     def _sparse(self, name: str, dtype: torch.dtype) -> Tensor:
         sides = (len(self.angles) * self.detectors, math.prod(self.in_shape[-2:]))
         rows, columns = (self.get_buffer(f"{name}_{part}") for part in ("rows", "columns"))
         values, order, size = self.values, self.back_order, sides
         if name == "back":
-            values, size = kept(self, "back", lambda: self.values[order], values, order), sides[::-1]
-        return torch.sparse_csr_tensor(rows, columns, values.to(dtype), size=size, check_invariants=False)
+            values, size = (
+                kept(self, "back", lambda: self.values[order], values, order),
+                sides[::-1],
+            )
+        return torch.sparse_csr_tensor(
+            rows, columns, values.to(dtype), size=size, check_invariants=False
+        )
 
 
 def _check_angles(angles: Sequence[float] | Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
     degrees = np.asarray(angles, dtype=np.float64)
     if degrees.ndim != 1 or degrees.size == 0 or not np.isfinite(degrees).all():
-        raise ValueError(f"Radon: angles must be a list of finite numbers in degrees, got {degrees.size} of them in {degrees.ndim} axes")
+        raise ValueError(
+            f"Radon: angles must be a list of finite numbers in degrees, got {degrees.size} of "
+            f"them in {degrees.ndim} axes"
+        )
     if degrees.size >= 8 and np.ptp(degrees) <= 2 * math.pi:
         warnings.warn(
-            f"Radon: {degrees.size} angles between {degrees.min():.3g} and {degrees.max():.3g} degrees look like radians; "
+            f"Radon: {degrees.size} angles between {degrees.min():.3g} and {degrees.max():.3g} "
+            f"degrees look like radians; "
             "convert them with numpy.rad2deg",
             stacklevel=4,  # past this, the constructor and its checks
         )
     return degrees
 
 
-def _joseph(sides: tuple[int, int], angles: Any, pixel: float, detectors: int, spacing: float) -> Any:
+def _joseph(
+    sides: tuple[int, int], angles: Any, pixel: float, detectors: int, spacing: float
+) -> Any:
     """The matrix (angles * detectors, H * W) in compressed rows, float32."""
     from scipy.sparse import csr_matrix
 
@@ -131,9 +167,19 @@ def _joseph(sides: tuple[int, int], angles: Any, pixel: float, detectors: int, s
     for c, s in zip(np.cos(angles), np.sin(angles), strict=True):
         if abs(c) >= abs(s):
             # One crossing per image row, between two columns.
-            across, length, start, stride = (t - Y * s) / (c * pixel) + (W - 1) / 2, W, np.arange(H) * W, 1
+            across, length, start, stride = (
+                (t - Y * s) / (c * pixel) + (W - 1) / 2,
+                W,
+                np.arange(H) * W,
+                1,
+            )
         else:
-            across, length, start, stride = (H - 1) / 2 - (t - X * c) / (s * pixel), H, np.arange(W), W
+            across, length, start, stride = (
+                (H - 1) / 2 - (t - X * c) / (s * pixel),
+                H,
+                np.arange(W),
+                W,
+            )
         low = np.floor(across).astype(np.int32)
         share = across - low
         pair = np.stack([low, low + 1], -1)
@@ -143,4 +189,7 @@ def _joseph(sides: tuple[int, int], angles: Any, pixel: float, detectors: int, s
         values.append(weight[inside].astype(np.float32))
         counts.append(inside.sum((1, 2)))
     rows = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    return csr_matrix((np.concatenate(values), np.concatenate(columns), rows), shape=(len(angles) * detectors, H * W))
+    return csr_matrix(
+        (np.concatenate(values), np.concatenate(columns), rows),
+        shape=(len(angles) * detectors, H * W),
+    )

@@ -13,14 +13,17 @@ from posteriori.operators.spectrum import Spectrum
 
 
 class RowWise(LinearOperator):
-    """y[k] = A_k x[k] for row k of a batch of B = len(operators) rows: what ``sample_each`` gives to methods.
+    """y[k] = A_k x[k] for row k of a batch of B = len(operators) rows: what ``sample_each`` gives
+    to methods.
 
-    operators: A_k, linear, of equal shapes and kinds of number. Where all are one object, a batch may have any number of rows.
+    operators: A_k, linear, of equal shapes and kinds of number. Where all are one object, a batch
+    may have any number of rows.
 
-    Its spectrum is known where all A_k know theirs and have the same singular values, as masks with equally many places do;
-    ``solve`` takes conjugate gradients otherwise, row by row. ``norm2`` is the largest ||A_k||, which is that of the whole map.
-    Raises ``TypeError`` for an operator that is not linear, ``ValueError`` for none, for different shapes, and for a batch of
-    another number of rows.
+    Its spectrum is known where all A_k know theirs and have the same singular values, as masks with
+    equally many places do; ``solve`` takes conjugate gradients otherwise, row by row. ``norm2`` is
+    the largest ||A_k||, which is that of the whole map. Raises ``TypeError`` for an operator that
+    is not linear, ``ValueError`` for none, for different shapes, and for a batch of another number
+    of rows.
     """
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
@@ -32,7 +35,10 @@ class RowWise(LinearOperator):
         kinds = [(A.in_shape, A.out_shape, A.complex_in, A.complex_out) for A in operators]
         for k, kind in enumerate(kinds):
             if kind != kinds[0]:
-                raise ValueError(f"RowWise: operator 0 is {operators[0]!r}, operator {k} is {operators[k]!r}; rows have one shape")
+                raise ValueError(
+                    f"RowWise: operator 0 is {operators[0]!r}, operator {k} is {operators[k]!r}; "
+                    f"rows have one shape"
+                )
         first = operators[0]
         super().__init__(first.in_shape, complex_in=first.complex_in, complex_out=first.complex_out)
         self.__dict__["_out_shape"] = first.out_shape
@@ -57,7 +63,9 @@ class RowWise(LinearOperator):
         return max(norm2(A) for A in self._each())
 
     def spectrum(self) -> Spectrum | None:
-        return kept(self, "spectrum", lambda: _joined([A.spectrum() for A in self._each()], self.which))
+        return kept(
+            self, "spectrum", lambda: _joined([A.spectrum() for A in self._each()], self.which)
+        )
 
     def cosine_power(self) -> Tensor | None:
         return _common([A.cosine_power() for A in self._each()])
@@ -92,7 +100,13 @@ def _joined(spectra: Sequence[Spectrum | None], which: Sequence[int]) -> Spectru
     def rows(of: Callable[[Spectrum], Map]) -> Map:
         return lambda t: _by_rows([of(own) for own in known], which, t)
 
-    return Spectrum(known[0].s, rows(lambda a: a.V), rows(lambda a: a.Vh), rows(lambda a: a.U), rows(lambda a: a.Uh))
+    return Spectrum(
+        known[0].s,
+        rows(lambda a: a.V),
+        rows(lambda a: a.Vh),
+        rows(lambda a: a.U),
+        rows(lambda a: a.Uh),
+    )
 
 
 def _common(answers: Sequence[Tensor | None]) -> Tensor | None:

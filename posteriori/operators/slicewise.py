@@ -8,22 +8,26 @@ import torch
 from torch import Tensor
 
 from posteriori.operators.base import LinearOperator, Map
-from posteriori.operators.normal import Preconditioner
+from posteriori.operators.normal_equations import Preconditioner
 from posteriori.operators.spectrum import Spectrum
 
 
 class Slicewise(LinearOperator):
-    """y[d] = A x[d] for the slices d of x, (D, *E) -> (D, *O): D slices are D rows to A, and what A knows of itself holds for it.
+    """y[d] = A x[d] for the slices d of x, (D, *E) -> (D, *O): D slices are D rows to A, and what A
+    knows of itself holds for it.
 
-    A: a linear operator on one slice. depth: D. Raises ``TypeError`` for an operator that is not linear, ``ValueError`` for a depth
-    below 1. Slices seen by instruments of their own are a ``Stack`` of operators on the volume.
+    A: a linear operator on one slice. depth: D. Raises ``TypeError`` for an operator that is not
+    linear, ``ValueError`` for a depth below 1. Slices seen by instruments of their own are a
+    ``Stack`` of operators on the volume.
     """
 
     def __init__(self, A: LinearOperator, depth: int) -> None:
         if not isinstance(A, LinearOperator):
             raise TypeError(f"Slicewise takes a linear operator; {type(A).__name__} is not linear")
         if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
-            raise ValueError(f"Slicewise: depth is the number of slices, an integer >= 1, got {depth!r}")
+            raise ValueError(
+                f"Slicewise: depth is the number of slices, an integer >= 1, got {depth!r}"
+            )
         super().__init__((depth, *A.in_shape), complex_in=A.complex_in, complex_out=A.complex_out)
         self.A, self.depth = A, depth
 
@@ -67,11 +71,17 @@ class Slicewise(LinearOperator):
 
             return images
 
-        return Spectrum(own.s.repeat(self.depth), back(own.V), there(own.Vh), back(own.U), there(own.Uh))
+        return Spectrum(
+            own.s.repeat(self.depth), back(own.V), there(own.Vh), back(own.U), there(own.Uh)
+        )
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         own = self.inner.preconditioner(r2, s2)
-        return None if own is None else Preconditioner(lambda v: self._by_slices(own.near, v), own.images)
+        return (
+            None
+            if own is None
+            else Preconditioner(lambda v: self._by_slices(own.near, v), own.images)
+        )
 
     def cosine_power(self) -> Tensor | None:
         return self.inner.cosine_power()

@@ -12,10 +12,12 @@ from posteriori.operators.base import LinearOperator
 
 
 class Stack(LinearOperator):
-    """y = (A x, B x, ...), each flattened, one after the other: (m_A + m_B + ...,). The adjoint is the sum A^H y_A + B^H y_B + ...
+    """y = (A x, B x, ...), each flattened, one after the other: (m_A + m_B + ...,). The adjoint is
+    the sum A^H y_A + B^H y_B + ...
 
-    ``split`` cuts a measurement into its parts. All operators take the same images and make the same kind of number; noise levels that
-    differ are divided out before stacking. Raises ``TypeError`` or ``ValueError`` naming what does not fit.
+    ``split`` cuts a measurement into its parts. All operators take the same images and make the
+    same kind of number; noise levels that differ are divided out before stacking. Raises
+    ``TypeError`` or ``ValueError`` naming what does not fit.
     """
 
     def __init__(self, *operators: LinearOperator) -> None:
@@ -24,14 +26,20 @@ class Stack(LinearOperator):
         first = operators[0]
         for operator in operators:
             if not isinstance(operator, LinearOperator):
-                raise TypeError(f"Stack takes linear operators; {type(operator).__name__} is not linear")
+                raise TypeError(
+                    f"Stack takes linear operators; {type(operator).__name__} is not linear"
+                )
             if operator.in_shape != first.in_shape or operator.complex_in != first.complex_in:
                 raise ValueError(
-                    f"Stack: {type(first).__name__} takes images of shape {first.in_shape}, {type(operator).__name__} of shape "
+                    f"Stack: {type(first).__name__} takes images of shape {first.in_shape}, "
+                    f"{type(operator).__name__} of shape "
                     f"{operator.in_shape}, or one takes real and the other complex images"
                 )
             if operator.complex_out != first.complex_out:
-                raise ValueError(f"Stack: {type(first).__name__} and {type(operator).__name__} mix real and complex measurements")
+                raise ValueError(
+                    f"Stack: {type(first).__name__} and {type(operator).__name__} mix real and "
+                    f"complex measurements"
+                )
         super().__init__(first.in_shape, complex_in=first.complex_in, complex_out=first.complex_out)
         self.operators = nn.ModuleList(operators)
 

@@ -1,4 +1,5 @@
-"""A linear operator whose measurements count with weights of their own, such as the inverse of their noise level."""
+"""A linear operator whose measurements count with weights of their own, such as the inverse of
+their noise level."""
 
 from __future__ import annotations
 
@@ -9,21 +10,29 @@ from posteriori.packing import Shapes
 
 
 class Weighted(LinearOperator):
-    """y = w A x, number by number. With w = 1 / sigma for each number, noise of many levels becomes that of one, 1.
+    """y = w A x, number by number. With w = 1 / sigma for each number, noise of many levels becomes
+    that of one, 1.
 
-    weights: w, > 0, real and finite, broadcasting against one measurement of A. Raises ``ValueError`` for others.
+    weights: w, > 0, real and finite, broadcasting against one measurement of A. Raises
+    ``ValueError`` for others.
     """
 
     weights: Tensor
 
     def __init__(self, A: LinearOperator, weights: Tensor) -> None:
         if not weights.is_floating_point() or not bool((weights.isfinite() & (weights > 0)).all()):
-            raise ValueError(f"Weighted takes finite real weights > 0, got {weights.dtype} from {float(weights.real.min()):.4g}")
+            raise ValueError(
+                f"Weighted takes finite real weights > 0, got {weights.dtype} from "
+                f"{float(weights.real.min()):.4g}"
+            )
         super().__init__(A.in_shape, complex_in=A.complex_in, complex_out=A.complex_out)
         try:
             weights.expand(A.out_shape)
         except RuntimeError:
-            raise ValueError(f"Weighted: weights of shape {tuple(weights.shape)} do not fit measurements of shape {A.out_shape}") from None
+            raise ValueError(
+                f"Weighted: weights of shape {tuple(weights.shape)} do not fit measurements of "
+                f"shape {A.out_shape}"
+            ) from None
         self.A = A
         self.register_buffer("weights", weights)
 

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 # What other libraries and papers call these priors.
-ELSEWHERE = {
+_ELSEWHERE = {
     "Diffusers": "from_diffusers(folder)",
     "load": "from_pretrained(folder), or from_diffusers(folder)",
     "Denoiser": "Network(net, shape=..., parametrization=..., schedule=...)",
@@ -61,4 +61,4 @@ ELSEWHERE = {
 
 
 def __getattr__(name: str) -> NoReturn:
-    raise absent(__name__, name, __all__, ELSEWHERE)
+    raise absent(__name__, name, __all__, _ELSEWHERE)

@@ -26,13 +26,16 @@ class Prior(nn.Module, metaclass=Checked):
     Attributes
     ----------
     shape: E, with None for a side of any length (a fully convolutional network).
-    range: the range its images are expressed in, for example (-1, 1); None when the numbers have no such meaning.
+    range: the range its images are expressed in, for example (-1, 1); None when the numbers have no
+        such meaning.
     variance: variance of one number of an image, averaged over the image.
-    max_std: standard deviation along the direction in which images differ most; sigma_max where it is not known.
-    sigma_max, sigma_min: where a sampling grid may start and should end. sigma_max must drown the prior's largest spread in *any*
-        direction; sigma_min must be small against its smallest.
+    max_std: standard deviation along the direction in which images differ most; sigma_max where it
+        is not known.
+    sigma_max, sigma_min: where a sampling grid may start and should end. sigma_max must drown the
+        prior's largest spread in *any* direction; sigma_min must be small against its smallest.
     complex: whether images are complex tensors.
-    own_precision: whether its tensors keep their precision whatever that of the images, as a network's do.
+    own_precision: whether its tensors keep their precision whatever that of the images, as a
+        network's do.
 
     What follows from these, and what else is known, is ``know()``.
     """
@@ -55,7 +58,9 @@ class Prior(nn.Module, metaclass=Checked):
         self.sigma_max, self.sigma_min, self.complex = float(sigma_max), float(sigma_min), complex
         self.max_std = float(sigma_max if max_std is None else max_std)
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(f"a prior needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+            raise ValueError(
+                f"a prior needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}"
+            )
 
     def chart(self, range: tuple[float, float] | None, shape: tuple[int, ...]) -> Chart:
         """The map from this prior's coordinates to a user's images of ``shape``, in the range that
@@ -95,8 +100,8 @@ class Prior(nn.Module, metaclass=Checked):
         return sigma * z
 
     def know(self) -> Knowledge:
-        """What this prior knows beside its denoiser. By default that images are white, of the stated variance and limits, and that it
-        was trained on the levels of a linear-beta DDPM."""
+        """What this prior knows beside its denoiser. By default that images are white, of the
+        stated variance and limits, and that it was trained on the levels of a linear-beta DDPM."""
         return Knowledge(
             name=type(self).__name__,
             variance=self.variance,
@@ -104,75 +109,110 @@ class Prior(nn.Module, metaclass=Checked):
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
             error=partial(white_error, self.variance),
-            ladder=lambda: levels_within(DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max),
+            ladder=lambda: levels_within(
+                DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max
+            ),
             leaves=self._leaves_known,
         )
 
     def _leaves_known(self) -> dict[str, tuple[int | None, ...]]:
-        return {name: tuple(t.shape) for name, t in [*self.named_parameters(), *self.named_buffers()]}
+        return {
+            name: tuple(t.shape) for name, t in [*self.named_parameters(), *self.named_buffers()]
+        }
 
     def at(self, /, **leaves: Tensor) -> Prior:
-        """This prior with other values of its leaves, which ``know().leaves()`` names with their shapes: a view that shares all else.
+        """This prior with other values of its leaves, which ``know().leaves()`` names with their
+        shapes: a view that shares all else.
 
-        A leaf of shape (B, *shape) has a value for each row of a batch of B. By default the leaves are the parameters and buffers, by
-        the names of ``named_parameters``, and rows with values of their own are denoised one by one. Raises ``ValueError`` for an
-        unknown leaf or another shape. ``posteriori.priors.linearize_at`` differentiates with respect to leaves.
+        A leaf of shape (B, *shape) has a value for each row of a batch of B. By default the leaves
+        are the parameters and buffers, by the names of ``named_parameters``, and rows with values
+        of their own are denoised one by one. Raises ``ValueError`` for an unknown leaf or another
+        shape. ``posteriori.priors.linearize_at`` differentiates with respect to leaves.
         """
         from posteriori.priors.leaves import PriorAt
 
         return PriorAt(self, leaves) if leaves else self
 
-    def _linearize_at(self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, dict[str, Pull]]:
+    def _linearize_at(
+        self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Pull]]:
         """See ``posteriori.priors.linearize_at``."""
         with torch.enable_grad():
-            smooth = {name: v for name, v in {"x": x, **leaves}.items() if v.is_floating_point() or v.is_complex()}
+            smooth = {
+                name: v
+                for name, v in {"x": x, **leaves}.items()
+                if v.is_floating_point() or v.is_complex()
+            }
             tracked = {name: v.detach().requires_grad_() for name, v in smooth.items()}
-            x0 = self.at(**{name: tracked.get(name, v) for name, v in leaves.items()}).denoise(tracked["x"], sigma)
+            x0 = self.at(**{name: tracked.get(name, v) for name, v in leaves.items()}).denoise(
+                tracked["x"], sigma
+            )
 
         def pull(name: str, u: Tensor) -> Tensor:
             if not x0.requires_grad:
                 return torch.zeros_like(tracked[name])
-            grad = torch.autograd.grad(x0, tracked[name], u, retain_graph=True, allow_unused=True, materialize_grads=True)
+            grad = torch.autograd.grad(
+                x0, tracked[name], u, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             return grad[0]
 
         return x0.detach(), {name: partial(pull, name) for name in tracked}
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
-        """n images of the prior itself, in its own range: (n, *E), the k-th a function of (seed, k).
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """n images of the prior itself, in its own range: (n, *E), the k-th a function of
+        (seed, k).
 
-        By the probability-flow ODE in ``steps`` steps of Heun's rule, at two denoiser calls a step; closed-form priors draw exactly.
-        shape: E, for a prior of images of any size. Raises ``ValueError`` when it is missing, or no shape of this prior.
+        By the probability-flow ODE in ``steps`` steps of Heun's rule, at two denoiser calls a step;
+        closed-form priors draw exactly.
+        shape: E, for a prior of images of any size. Raises ``ValueError`` when it is missing, or no
+        shape of this prior.
         """
-        from posteriori.sample import draw_prior
+        from posteriori.driver import draw_prior
 
         closed = self.know().closed
-        if closed is not None and closed is not self:  # a closed form that has no draws of its own inherits these
+        if (
+            closed is not None and closed is not self
+        ):  # a closed form that has no draws of its own inherits these
             return closed.sample(n, seed, steps=steps, shape=shape)
         return draw_prior(self, n, seed, steps, shape)
 
     def record(self) -> dict[str, Any]:
-        """What this prior is by content, as JSON values; see ``posteriori.identity``. To be overridden where numbers live elsewhere."""
+        """What this prior is by content, as JSON values; see ``posteriori.identity``. To be
+        overridden where numbers live elsewhere."""
         return identity.content(self)
 
     def __repr__(self) -> str:
         sides = ", ".join("any" if n is None else str(n) for n in self.shape)
         where = f", range [{self.range[0]:g}, {self.range[1]:g}]" if self.range is not None else ""
         kind = ", complex" if self.complex else ""
-        return f"{type(self).__name__}([{sides}]{kind}{where}, sigma {self.sigma_min:.3g} to {self.sigma_max:.3g})"
+        return (
+            f"{type(self).__name__}([{sides}]{kind}{where}, sigma {self.sigma_min:.3g} to "
+            f"{self.sigma_max:.3g})"
+        )
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.denoise(x, sigma)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         """See ``check_shape``; a prior with more to ask of a shape asks it here."""
-        if len(shape) != len(self.shape) or any(want not in (None, got) for want, got in zip(self.shape, shape, strict=True)):
+        if len(shape) != len(self.shape) or any(
+            want not in (None, got) for want, got in zip(self.shape, shape, strict=True)
+        ):
             wanted = tuple("any" if n is None else n for n in self.shape)
-            raise ValueError(f"the operator takes images of shape {shape}, the prior models images of shape {wanted}")
+            raise ValueError(
+                f"the operator takes images of shape {shape}, the prior models images of shape "
+                f"{wanted}"
+            )
 
 
 def limits_of(prior: Prior) -> dict[str, float]:
-    """What the constructor of a prior is told of noise levels and widths: those of another prior, for one that wraps it."""
-    return {name: getattr(prior, name) for name in ("variance", "max_std", "sigma_min", "sigma_max")}
+    """What the constructor of a prior is told of noise levels and widths: those of another prior,
+    for one that wraps it."""
+    return {
+        name: getattr(prior, name) for name in ("variance", "max_std", "sigma_min", "sigma_max")
+    }
 
 
 def check_shape(prior: Prior, shape: tuple[int, ...]) -> None:
@@ -181,7 +221,8 @@ def check_shape(prior: Prior, shape: tuple[int, ...]) -> None:
 
 
 def placed(prior: Prior, device: torch.device, dtype: torch.dtype) -> Prior:
-    """``prior`` on a device, for images of the precision ``dtype`` (float32 or float64): itself where nothing changes, else a copy.
+    """``prior`` on a device, for images of the precision ``dtype`` (float32 or float64): itself
+    where nothing changes, else a copy.
 
     Priors of ``own_precision``, and those inside others, change their device only.
     """

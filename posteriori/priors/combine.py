@@ -10,7 +10,7 @@ from torch import Tensor
 from posteriori.linalg import real_view
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.knowledge import ClosedForm, Knowledge
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 
 
 class ComplexImages(Prior):
@@ -20,14 +20,17 @@ class ComplexImages(Prior):
     ----------
     pairs: a real prior of shape (2, *E).
 
-    Its noise has unit variance in the real and in the imaginary part, and ``variance`` is that of one part. Gradients are those of the
-    real inner product Re<u, v>.
+    Its noise has unit variance in the real and in the imaginary part, and ``variance`` is that of
+    one part. Gradients are those of the real inner product Re<u, v>.
     """
 
     def __init__(self, pairs: Prior) -> None:
         if pairs.complex or len(pairs.shape) < 2 or pairs.shape[0] != 2:
             kind = "complex" if pairs.complex else "real"
-            raise ValueError(f"ComplexImages needs a real prior of shape (2, ...), got a {kind} one of shape {pairs.shape}")
+            raise ValueError(
+                f"ComplexImages needs a real prior of shape (2, ...), got a {kind} one of shape "
+                f"{pairs.shape}"
+            )
         super().__init__(pairs.shape[1:], range=pairs.range, complex=True, **limits_of(pairs))
         self.pairs = pairs
 
@@ -42,11 +45,14 @@ class ComplexImages(Prior):
         return ComplexImages(self.pairs.at(**leaves))
 
     def know(self) -> Knowledge:
-        """That of the pairs, without what is said of single real numbers: errors by frequency and predicted variances."""
+        """That of the pairs, without what is said of single real numbers: errors by frequency and
+        predicted variances."""
         known = self.pairs.know()
         closed = None if known.closed is None else _ComplexClosed(known.closed)
         name = type(self).__name__
-        return replace(known, name=name, spectrum=None, covariance=None, predicted=None, closed=closed)
+        return replace(
+            known, name=name, spectrum=None, covariance=None, predicted=None, closed=closed
+        )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return join(self.pairs.start(split(z), sigma))
@@ -58,26 +64,36 @@ class ComplexImages(Prior):
 
 @dataclass(frozen=True)
 class _ComplexClosed:
-    """The closed form of complex images, from that of pairs. Densities are over the real and imaginary parts."""
+    """The closed form of complex images, from that of pairs. Densities are over the real and
+    imaginary parts."""
 
     pairs: ClosedForm
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         return self.pairs.log_prob(split(x), sigma)
 
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
         return join(self.pairs.draw_given(split(x), sigma, rng))
 
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
-        """matrix (m, d) and y (m,) are complex; sigma is the noise level of the real part, and of the imaginary part."""
-        real, imag = (matrix.real, matrix.imag) if matrix.is_complex() else (matrix, torch.zeros_like(matrix))
+        """matrix (m, d) and y (m,) are complex; sigma is the noise level of the real part, and of
+        the imaginary part."""
+        real, imag = (
+            (matrix.real, matrix.imag)
+            if matrix.is_complex()
+            else (matrix, torch.zeros_like(matrix))
+        )
         block = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)])
         parts = torch.cat([y.real, y.imag if y.is_complex() else torch.zeros_like(y)])
         conditioned, log_p = self.pairs.condition(block, parts, sigma)
         return ComplexImages(conditioned), log_p
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
-        return join(self.pairs.sample(n, seed, steps=steps, shape=None if shape is None else (2, *shape)))
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
+        return join(
+            self.pairs.sample(n, seed, steps=steps, shape=None if shape is None else (2, *shape))
+        )
 
 
 def split(x: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Unconditional image networks saved by the ``diffusers`` library, from a folder on this machine.
 
-    folder/unet/config.json, folder/unet/diffusion_pytorch_model.safetensors, folder/scheduler/scheduler_config.json     a pipeline
-    folder/config.json, folder/diffusion_pytorch_model.safetensors, folder/scheduler_config.json                         a plain folder
+    folder/unet/config.json, folder/unet/diffusion_pytorch_model.safetensors,
+        folder/scheduler/scheduler_config.json
+    a pipeline
+    folder/config.json, folder/diffusion_pytorch_model.safetensors, folder/scheduler_config.json
+    a plain folder
 
-The scheduler file says what the network predicts and with which noise it was trained (``posteriori.priors.schedulers``); the sampler
-that it names is not used.
+The scheduler file says what the network predicts and with which noise it was trained
+(``posteriori.priors.schedulers``); the sampler that it names is not used.
 """
 
 from __future__ import annotations
@@ -24,7 +27,11 @@ from posteriori.priors.state_dicts import load_state_dict_file, load_weights
 # The names of attention weights before 2023, when each block had its own class for them.
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 AUTOENCODERS = ("vae", "vqvae", "movq")
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin")
+WEIGHTS = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+)
 
 
 def from_diffusers(
@@ -37,17 +44,22 @@ def from_diffusers(
     sigma_max: float | None = None,
     autocast: Precision | None = None,
 ) -> Network:
-    """A ``UNet2DModel`` with its scheduler as a prior; parameters as for ``Network``. Nothing is downloaded.
+    """A ``UNet2DModel`` with its scheduler as a prior; parameters as for ``Network``. Nothing is
+    downloaded.
 
     sigma_min, sigma_max: ends of sampling grids; those of the scheduler file when None.
-    Raises ``ImportError`` without the diffusers library, ``FileNotFoundError`` naming the missing file, ``ValueError`` for a network or a
-    scheduler that is not an unconditional image diffusion this package knows, and for weights that do not fit. Warns of a scheduler for
-    distilled networks.
+    Raises ``ImportError`` without the diffusers library, ``FileNotFoundError`` naming the missing
+    file, ``ValueError`` for a network or a scheduler that is not an unconditional image diffusion
+    this package knows, and for weights that do not fit. Warns of a scheduler for distilled
+    networks.
     """
     try:
         from diffusers import UNet2DModel
     except ImportError as error:
-        raise ImportError(f"from_diffusers needs the diffusers library: pip install posteriori[diffusers] ({error})") from None
+        raise ImportError(
+            f"from_diffusers needs the diffusers library: pip install posteriori[diffusers] "
+            f"({error})"
+        ) from None
     folder = Path(folder)
     _check_folder(folder)
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
@@ -71,7 +83,9 @@ def from_diffusers(
         sigma_max=made.sigma_max if sigma_max is None else sigma_max,
         multiple=2 ** (len(net.config.block_out_channels) - 1),
         autocast=autocast,
-        train_size=None if side is None else ((side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))),
+        train_size=None
+        if side is None
+        else ((side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))),
     )
     return prior.to(device) if device is not None else prior
 
@@ -98,22 +112,38 @@ def renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise ``ValueError`` where the folder is a file, of another kind, a pipeline of latents, or a prior of this package."""
+    """Raise ``ValueError`` where the folder is a file, of another kind, a pipeline of latents, or a
+    prior of this package."""
     if folder.is_file():
-        raise ValueError(f"{folder} is a file; name the folder that has unet/config.json and scheduler/scheduler_config.json")
-    if not any((folder / name).exists() for name in ("unet", "config.json", "scheduler", "scheduler_config.json", "card.json")):
-        raise FileNotFoundError(f"no model of the diffusers library in {folder}{places.place_description(folder)}")
+        raise ValueError(
+            f"{folder} is a file; name the folder that has unet/config.json and "
+            f"scheduler/scheduler_config.json"
+        )
+    if not any(
+        (folder / name).exists()
+        for name in ("unet", "config.json", "scheduler", "scheduler_config.json", "card.json")
+    ):
+        raise FileNotFoundError(
+            f"no model of the diffusers library in {folder}{places.place_description(folder)}"
+        )
     latent = next((part for part in AUTOENCODERS if (folder / part).is_dir()), None)
     if latent is not None:
-        raise ValueError(f"the network in {folder} models the latents of an autoencoder ({latent}/), which are no images")
+        raise ValueError(
+            f"the network in {folder} models the latents of an autoencoder ({latent}/), which are "
+            f"no images"
+        )
     if (folder / "card.json").is_file():
-        raise ValueError(f"{folder} is a prior of this package (card.json): load it by from_pretrained, or prior: {{path: {folder}}}")
+        raise ValueError(
+            f"{folder} is a prior of this package (card.json): load it by from_pretrained, or "
+            f"prior: {{path: {folder}}}"
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(
-            f"no {file.name} in {file.parent}; a diffusers folder has unet/config.json and scheduler/scheduler_config.json"
+            f"no {file.name} in {file.parent}; a diffusers folder has unet/config.json and "
+            f"scheduler/scheduler_config.json"
         )
     try:
         return json.loads(file.read_text())
@@ -129,13 +159,18 @@ def _scheduler_file(folder: Path) -> Path:
 def _check_unet(config: dict[str, Any], folder: Path) -> None:
     kind = config.get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
-        raise ValueError(f"{folder} holds a {kind}; only the unconditional UNet2DModel is a prior of images by itself")
+        raise ValueError(
+            f"{folder} holds a {kind}; only the unconditional UNet2DModel is a prior of images by "
+            f"itself"
+        )
     for name in ("class_embed_type", "num_class_embeds"):
         if config.get(name) is not None:
             raise ValueError(
-                f"the network in {folder} is conditioned on a class ({name}={config[name]!r}); wrap it in Network with the class fixed"
+                f"the network in {folder} is conditioned on a class ({name}={config[name]!r}); "
+                f"wrap it in Network with the class fixed"
             )
     if config.get("time_embedding_type") == "fourier":
         raise ValueError(
-            f"the network in {folder} is told sigma through Fourier features; wrap it in Network(parametrization='score', schedule=VE)"
+            f"the network in {folder} is told sigma through Fourier features; wrap it in "
+            f"Network(parametrization='score', schedule=VE)"
         )

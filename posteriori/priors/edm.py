@@ -1,9 +1,13 @@
-"""The preconditioning of Karras et al.: a network F of unit-variance input and target makes a denoiser D.
+"""The preconditioning of Karras et al.: a network F of unit-variance input and target makes a
+denoiser D.
 
     D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma) / 4)
-    c_skip = d^2 / (sigma^2 + d^2),  c_out = sigma d / sqrt(sigma^2 + d^2),  c_in = 1 / sqrt(sigma^2 + d^2),   d = sigma_data
+    c_skip = d^2 / (sigma^2 + d^2),  c_out = sigma d / sqrt(sigma^2 + d^2),
+        c_in = 1 / sqrt(sigma^2 + d^2),
+    d = sigma_data
 
-Reference: Karras, Aittala, Aila, Laine, Elucidating the design space of diffusion-based generative models, 2022, table 1.
+Reference: Karras, Aittala, Aila, Laine, Elucidating the design space of diffusion-based generative
+models, 2022, table 1.
 """
 
 from __future__ import annotations
@@ -15,15 +19,22 @@ from torch import Tensor
 
 
 def denoise(
-    network: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, sigma_data: float, autocast: torch.dtype | None
+    network: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    sigma: Tensor,
+    sigma_data: float,
+    autocast: torch.dtype | None,
 ) -> Tensor:
     """D(x, sigma): x (B, C, H, W) in data units, sigma () or (B,), -> (B, C, H, W) in x's dtype.
 
-    Only the network runs under ``autocast``; the skip connection, which carries the small noise levels, stays in x's precision.
+    Only the network runs under ``autocast``; the skip connection, which carries the small noise
+    levels, stays in x's precision.
     """
     rows = sigma.to(x.dtype).expand(x.shape[0])
     level = rows.view(-1, *[1] * (x.ndim - 1))
     total = (level**2 + sigma_data**2).sqrt()
-    with torch.autocast(x.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+    with torch.autocast(
+        x.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None
+    ):
         raw = network(x / total, rows.log() / 4)
     return (sigma_data / total) ** 2 * x + (level * sigma_data / total) * raw.to(x.dtype)

@@ -28,7 +28,7 @@ from posteriori.priors.base import Prior, Pull, check_shape
 from posteriori.priors.knowledge import Knowledge, Sides
 from posteriori.priors.leaves import rows_of_leaves
 from posteriori.priors.mixture import GaussianMixture
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 
 Interval = tuple[float, float]
 
@@ -67,19 +67,35 @@ class Joint(Prior):
             raise ValueError("Joint takes at least one part, and real ones or complex ones only")
         for name in parts:
             if "." in name:
-                raise ValueError(f"Joint: a part cannot be called {name!r}: its leaves are PART.LEAF")
+                raise ValueError(
+                    f"Joint: a part cannot be called {name!r}: its leaves are PART.LEAF"
+                )
         for what, given in (("units", units), ("ranges", ranges), ("shapes", shapes)):
             if given and not set(given) <= set(parts):
-                raise ValueError(f"Joint: {what} name {sorted(set(given) - set(parts))}; the parts are {list(parts)}")
-        sized = {name: _shape_of(name, prior, (shapes or {}).get(name)) for name, prior in parts.items()}
-        scales = {name: float((units or {}).get(name, math.sqrt(prior.variance))) for name, prior in parts.items()}
+                raise ValueError(
+                    f"Joint: {what} name {sorted(set(given) - set(parts))}; the parts are "
+                    f"{list(parts)}"
+                )
+        sized = {
+            name: _shape_of(name, prior, (shapes or {}).get(name)) for name, prior in parts.items()
+        }
+        scales = {
+            name: float((units or {}).get(name, math.sqrt(prior.variance)))
+            for name, prior in parts.items()
+        }
         for name, c in scales.items():
             if not 0 < c < math.inf:
                 raise ValueError(f"Joint: the unit of {name} must be a finite number > 0, got {c}")
-        charts = {name: _chart(name, parts[name], (ranges or {}).get(name), shape) for name, shape in sized.items()}
+        charts = {
+            name: _chart(name, parts[name], (ranges or {}).get(name), shape)
+            for name, shape in sized.items()
+        }
         within = [(prior, scales[name]) for name, prior in parts.items()]
         d = packed_size(sized)
-        total = sum(math.prod(sized[name]) * prior.variance / scales[name] ** 2 for name, prior in parts.items())
+        total = sum(
+            math.prod(sized[name]) * prior.variance / scales[name] ** 2
+            for name, prior in parts.items()
+        )
         super().__init__(
             (d,),
             variance=total / d,
@@ -88,7 +104,11 @@ class Joint(Prior):
             max_std=max(prior.max_std / c for prior, c in within),
             complex=within[0][0].complex,
         )
-        self.names, self.units, self.charts = tuple(parts), tuple(scales.values()), tuple(charts.values())
+        self.names, self.units, self.charts = (
+            tuple(parts),
+            tuple(scales.values()),
+            tuple(charts.values()),
+        )
         self.priors = nn.ModuleList(parts.values())
 
     @property
@@ -103,8 +123,10 @@ class Joint(Prior):
     def chart(self, range: Interval | None, shape: tuple[int, ...]) -> Chart:
         if range is not None:
             raise ValueError(
-                f"a Joint prior has a range for each part, the likelihood states {range} for all: leave it out, and give "
-                "ranges={name: ...} to Joint where the operator expects another one than the part's prior"
+                f"a Joint prior has a range for each part, the likelihood states {range} for all: "
+                f"leave it out, and give "
+                "ranges={name: ...} to Joint where the operator expects another one than the "
+                "part's prior"
             )
         return Pair(self.names, self.charts, self.units)
 
@@ -120,7 +142,9 @@ class Joint(Prior):
             return x0
 
         # d(D_i(c u) / c) / du is J_i itself.
-        return self.each(one, x, sigma), lambda u: in_a_row(pull(v) for pull, v in zip(pulls, self.split(u), strict=True))
+        return self.each(one, x, sigma), lambda u: in_a_row(
+            pull(v) for pull, v in zip(pulls, self.split(u), strict=True)
+        )
 
     def at(self, /, **leaves: Tensor) -> Prior:
         """With other leaves of its parts, named PART.LEAF: ``joint.at(**{"kernel.means": m})``."""
@@ -131,9 +155,21 @@ class Joint(Prior):
         for key, value in leaves.items():
             name = next(name for name in self.names if key.startswith(f"{name}."))
             own[name][key.removeprefix(f"{name}.")] = value
-        moved = {name: prior.at(**own[name]) for name, (prior, _) in zip(self.names, self.members, strict=True)}
-        ranges = {name: chart.range for name, chart in zip(self.names, self.charts, strict=True) if chart.range is not None}
-        return Joint(moved, units=dict(zip(self.names, self.units, strict=True)), ranges=ranges, shapes=self.shapes)
+        moved = {
+            name: prior.at(**own[name])
+            for name, (prior, _) in zip(self.names, self.members, strict=True)
+        }
+        ranges = {
+            name: chart.range
+            for name, chart in zip(self.names, self.charts, strict=True)
+            if chart.range is not None
+        }
+        return Joint(
+            moved,
+            units=dict(zip(self.names, self.units, strict=True)),
+            ranges=ranges,
+            shapes=self.shapes,
+        )
 
     def know(self) -> Knowledge:
         """What follows from what all parts know: predicted variances, or a closed form, where all
@@ -151,7 +187,11 @@ class Joint(Prior):
 
     def _leaves(self) -> dict[str, Sides]:
         parts = zip(self.names, self.members, strict=True)
-        return {f"{name}.{leaf}": sides for name, (prior, _) in parts for leaf, sides in prior.know().leaves().items()}
+        return {
+            f"{name}.{leaf}": sides
+            for name, (prior, _) in parts
+            for leaf, sides in prior.know().leaves().items()
+        }
 
     def _error(self, sigma: Tensor | float) -> float:
         sizes = [math.prod(chart.shape) for chart in self.charts]
@@ -159,15 +199,25 @@ class Joint(Prior):
         return sum(n * e for n, e in zip(sizes, errors, strict=True)) / sum(sizes)
 
     def _predicted(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        found = [prior.know().moments(c * v, c * sigma) for (prior, c), v in zip(self.members, self.split(x), strict=True)]
+        found = [
+            prior.know().moments(c * v, c * sigma)
+            for (prior, c), v in zip(self.members, self.split(x), strict=True)
+        ]
         means = in_a_row(x0 / c for (x0, _), c in zip(found, self.units, strict=True))
-        return means, in_a_row(variance / c**2 for (_, variance), c in zip(found, self.units, strict=True))
+        return means, in_a_row(
+            variance / c**2 for (_, variance), c in zip(found, self.units, strict=True)
+        )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
-        return self.each(lambda prior, part, level: prior.start(part, level), z, sigma, scaled=False)
+        return self.each(
+            lambda prior, part, level: prior.start(part, level), z, sigma, scaled=False
+        )
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
-        """n draws u (n, d), each part by its own prior, from streams of its own; ``Pair.push`` makes tensors of them."""
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """n draws u (n, d), each part by its own prior, from streams of its own; ``Pair.push``
+        makes tensors of them."""
         sizes = self.shapes.values()
         drawn = [
             prior.sample(n, seed + (k << 33), steps=steps, shape=size)
@@ -176,17 +226,28 @@ class Joint(Prior):
         return in_a_row(part / c for part, c in zip(drawn, self.units, strict=True))
 
     def record(self) -> dict[str, Any]:
-        inner = {name: prior.record() for name, (prior, _) in zip(self.names, self.members, strict=True)}
+        inner = {
+            name: prior.record() for name, (prior, _) in zip(self.names, self.members, strict=True)
+        }
         return identity.content(self) | {"priors": inner}
 
     def split(self, x: Tensor) -> list[Tensor]:
         """u (B, d) -> that of each part, (B, *shape)."""
         return list(unpack(x, self.shapes).values())
 
-    def each(self, of: Callable[[Prior, Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, scaled: bool = True) -> Tensor:
-        """``of`` on each part, in its own unit: prior, images (or standard normal numbers, where not ``scaled``) and noise level."""
+    def each(
+        self,
+        of: Callable[[Prior, Tensor, Tensor], Tensor],
+        x: Tensor,
+        sigma: Tensor,
+        scaled: bool = True,
+    ) -> Tensor:
+        """``of`` on each part, in its own unit: prior, images (or standard normal numbers, where
+        not ``scaled``) and noise level."""
         parts = zip(self.members, self.split(x), strict=True)
-        return in_a_row(of(prior, c * part if scaled else part, c * sigma) / c for (prior, c), part in parts)
+        return in_a_row(
+            of(prior, c * part if scaled else part, c * sigma) / c for (prior, c), part in parts
+        )
 
 
 @dataclass(frozen=True)
@@ -198,12 +259,13 @@ class _JointClosed:
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         joint = self.joint
         logs = [
-            prior.know().exact("density").log_prob(c * v, c * sigma) + v[0].numel() * (1 + joint.complex) * math.log(c)
+            prior.know().exact("density").log_prob(c * v, c * sigma)
+            + v[0].numel() * (1 + joint.complex) * math.log(c)
             for (prior, c), v in zip(joint.members, joint.split(x), strict=True)
         ]
         return torch.stack(logs).sum(0)
 
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
         def one(prior: Prior, part: Tensor, level: Tensor) -> Tensor:
             return prior.know().exact("p(x0 | x)").draw_given(part, level, rng)
 
@@ -212,7 +274,9 @@ class _JointClosed:
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
         return mixture_of(self.joint).condition(matrix, y, sigma)
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
         return self.joint.sample(n, seed, steps=steps, shape=shape)
 
 
@@ -220,16 +284,26 @@ def mixture_of(joint: Joint) -> GaussianMixture:
     """A joint prior as a mixture of all combinations of its parts' components. Raises ``TypeError``
     where a part is no such mixture."""
     logs, means, covariances = torch.zeros(1), torch.zeros(1, 0), torch.zeros(1, 0, 0)
-    for name, (prior, c), shape in zip(joint.names, joint.members, joint.shapes.values(), strict=True):
+    for name, (prior, c), shape in zip(
+        joint.names, joint.members, joint.shapes.values(), strict=True
+    ):
         # Given a measurement that says nothing, a posterior is the prior.
-        one, _ = prior.know().exact("posterior").condition(torch.zeros(1, math.prod(shape)), torch.zeros(1), 1.0)
+        one, _ = (
+            prior.know()
+            .exact("posterior")
+            .condition(torch.zeros(1, math.prod(shape)), torch.zeros(1), 1.0)
+        )
         if not isinstance(one, GaussianMixture):
-            raise TypeError(f"the part {name} is a {type(prior).__name__}, not a mixture of real Gaussians")
+            raise TypeError(
+                f"the part {name} is a {type(prior).__name__}, not a mixture of real Gaussians"
+            )
         logs, means, covariances = (t.to(one.means) for t in (logs, means, covariances))
         K, L = len(logs), len(one.means)
         logs = (logs[:, None] + one.log_weights).flatten()
         means = torch.cat([means.repeat_interleave(L, 0), one.means.repeat(K, 1) / c], 1)
-        pairs = zip(covariances.repeat_interleave(L, 0), one.covariances.repeat(K, 1, 1) / c**2, strict=True)
+        pairs = zip(
+            covariances.repeat_interleave(L, 0), one.covariances.repeat(K, 1, 1) / c**2, strict=True
+        )
         covariances = torch.stack([torch.block_diag(*pair) for pair in pairs])
     return GaussianMixture(logs.softmax(0), means, covariances)
 
@@ -237,15 +311,23 @@ def mixture_of(joint: Joint) -> GaussianMixture:
 def _shape_of(name: str, prior: Prior, given: tuple[int, ...] | None) -> tuple[int, ...]:
     shape = tuple(n for n in prior.shape if n is not None) if given is None else tuple(given)
     if given is None and len(shape) != len(prior.shape):
-        raise ValueError(f"Joint: {name} has images of shape {prior.shape}, None being any length: say which by shapes={{{name!r}: (...)}}")
+        raise ValueError(
+            f"Joint: {name} has images of shape {prior.shape}, None being any length: say which by "
+            f"shapes={{{name!r}: (...)}}"
+        )
     check_shape(prior, shape)
     return shape
 
 
 def _chart(name: str, prior: Prior, range: Interval | None, shape: tuple[int, ...]) -> AffineChart:
     if prior.range is None and range is not None:
-        raise ValueError(f"Joint: the prior of {name} has no range of its own that could be changed to {range}")
+        raise ValueError(
+            f"Joint: the prior of {name} has no range of its own that could be changed to {range}"
+        )
     chart = prior.chart(prior.range if range is None else range, shape)
     if not isinstance(chart, AffineChart):
-        raise ValueError(f"Joint: {name} is a {type(prior).__name__}, which is packed itself; give its parts to this one")
+        raise ValueError(
+            f"Joint: {name} is a {type(prior).__name__}, which is packed itself; give its parts to "
+            f"this one"
+        )
     return chart

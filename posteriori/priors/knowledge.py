@@ -1,7 +1,9 @@
-"""What a prior knows beside its denoiser, as one object: a prior made of another one hands it on in one call.
+"""What a prior knows beside its denoiser, as one object: a prior made of another one hands it on in
+one call.
 
 prior.know().error(sigma)                      what every prior answers
-prior.know().exact("posterior").condition(...) what only a closed form answers; ``TypeError`` names the prior that does not
+prior.know().exact("posterior").condition(...) what only a closed form answers; ``TypeError`` names
+the prior that does not
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 
 if TYPE_CHECKING:
     from posteriori.priors.base import Prior
-    from posteriori.priors.frequencies import Covariance
+    from posteriori.priors.error_spectrum import Covariance
 
 # What else answers where a closed form does not.
 REMEDIES = {"density": "; posteriori.priors.log_density integrates it"}
@@ -33,13 +35,16 @@ class ClosedForm(Protocol):
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """log density of x0 + sigma z at x: (B, *E) -> (B,)."""
 
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
         """An exact draw of x0 given x = x0 + sigma z: (B, *E)."""
 
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
-        """The posterior given y = matrix x0 + sigma z as a prior, and log p(y). Raises ``TypeError`` where it has no closed form."""
+        """The posterior given y = matrix x0 + sigma z as a prior, and log p(y). Raises
+        ``TypeError`` where it has no closed form."""
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
         """n exact draws, (n, *E), the k-th a function of (seed, k) alone, whatever ``steps``."""
 
 
@@ -54,12 +59,14 @@ class Knowledge:
     max_std: standard deviation along the direction in which images differ most.
     sigma_min, sigma_max: where a sampling grid should end and may start.
     error: sigma -> E ||x0 - D(x, sigma)||^2 / d, the mean variance of x0 given x.
-    ladder: () -> noise levels at equal distances in the time of training, rising, (K,) float64: what a "ddpm" grid chooses from.
-    spectrum: sigma -> E (F (x0 - D(x, sigma)))^2 of each frequency, F being ``linalg.cosine``: shape E; None where it is not known.
-    covariance: (sigma, E) -> E (x0 - D)(x0 - D)^T by colour and frequency for images of shape E, or None; None where it has not been
-        measured.
-    predicted: (x, sigma) -> D(x, sigma), and the variance of each number of x0 given x that the prior predicts beside it, both
-        (B, *E); None where it predicts none.
+    ladder: () -> noise levels at equal distances in the time of training, rising, (K,) float64:
+        what a "ddpm" grid chooses from.
+    spectrum: sigma -> E (F (x0 - D(x, sigma)))^2 of each frequency, F being ``linalg.cosine``:
+        shape E; None where it is not known.
+    covariance: (sigma, E) -> E (x0 - D)(x0 - D)^T by colour and frequency for images of shape E, or
+        None; None where it has not been measured.
+    predicted: (x, sigma) -> D(x, sigma), and the variance of each number of x0 given x that the
+        prior predicts beside it, both (B, *E); None where it predicts none.
     closed: log_prob, draw_given, condition and sample in closed form; None where there is none.
     leaves: () -> what ``Prior.at`` takes, by name, with its shape.
     """
@@ -78,26 +85,34 @@ class Knowledge:
     leaves: Callable[[], dict[str, Sides]] = dict
 
     def max_variance(self, sigma: Tensor | float) -> float:
-        """c sigma^2 / (c + sigma^2), c = max_std^2: the variance of x0 given x along the direction in which images differ most, as
-        if the prior were Gaussian. A bound of its mean over x; between the modes of a mixture it may be exceeded at single x."""
+        """c sigma^2 / (c + sigma^2), c = max_std^2: the variance of x0 given x along the direction
+        in which images differ most, as if the prior were Gaussian. A bound of its mean over x;
+        between the modes of a mixture it may be exceeded at single x."""
         return white_error(self.max_std**2, sigma)
 
     def spectral_error(self, sigma: Tensor | float) -> Tensor:
         """``spectrum`` at sigma. Raises ``TypeError`` where it is not known."""
         if self.spectrum is None:
-            raise TypeError(f"a {self.name} prior does not know its error at each frequency; closed-form priors do")
+            raise TypeError(
+                f"a {self.name} prior does not know its error at each frequency; closed-form "
+                f"priors do"
+            )
         return self.spectrum(sigma)
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """``predicted`` at x and sigma. Raises ``TypeError`` for a prior that predicts no variance."""
+        """``predicted`` at x and sigma. Raises ``TypeError`` for a prior that predicts no
+        variance."""
         if self.predicted is None:
             raise TypeError(f"a {self.name} prior predicts no variance beside the denoised image")
         return self.predicted(x, sigma)
 
     def exact(self, what: str) -> ClosedForm:
-        """``closed``, which is asked for ``what``: "density", "p(x0 | x)", "posterior". Raises ``TypeError`` where there is none."""
+        """``closed``, which is asked for ``what``: "density", "p(x0 | x)", "posterior". Raises
+        ``TypeError`` where there is none."""
         if self.closed is None:
-            raise TypeError(f"a {self.name} prior has no closed-form {what}{REMEDIES.get(what, '')}")
+            raise TypeError(
+                f"a {self.name} prior has no closed-form {what}{REMEDIES.get(what, '')}"
+            )
         return self.closed
 
     def without_closed_form(self) -> Knowledge:
@@ -111,11 +126,13 @@ def white_error(variance: float, sigma: Tensor | float) -> float:
 
 
 def levels_within(levels: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
-    """The levels that lie between a prior's sigma_min and sigma_max. Raises ``ValueError`` where none does."""
+    """The levels that lie between a prior's sigma_min and sigma_max. Raises ``ValueError`` where
+    none does."""
     inside = levels[(levels >= sigma_min * (1 - 1e-6)) & (levels <= sigma_max * (1 + 1e-6))]
     if not len(inside):
         raise ValueError(
-            f"none of the levels {float(levels[0]):.3g} to {float(levels[-1]):.3g} of a ddpm grid lies between {sigma_min:.3g} "
+            f"none of the levels {float(levels[0]):.3g} to {float(levels[-1]):.3g} of a ddpm grid "
+            f"lies between {sigma_min:.3g} "
             f"and {sigma_max:.3g}, the limits of the prior; use grid='karras'"
         )
     return inside

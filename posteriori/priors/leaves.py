@@ -1,10 +1,12 @@
-"""A prior at other parameters: a condition, the weights of an adapter, the means of a mixture, one for all rows or one per row.
+"""A prior at other parameters: a condition, the weights of an adapter, the means of a mixture, one
+for all rows or one per row.
 
     prior.at(mean=m).denoise(x, sigma)                     D of the prior whose leaf ``mean`` is m
-    x0, pull = linearize_at(prior, x, sigma, mean=m)       pull["mean"](u) = (dD/dm)^T u,  pull["x"](u) = (dD/dx)^T u
+    x0, pull = linearize_at(prior, x, sigma, mean=m)
+    pull["mean"](u) = (dD/dm)^T u,  pull["x"](u) = (dD/dx)^T u
 
-What may be given, and its shape, is ``prior.know().leaves()``. A leaf of that shape is that of every row; one of shape (B, *shape)
-has a value for each row of a batch of B.
+What may be given, and its shape, is ``prior.know().leaves()``. A leaf of that shape is that of
+every row; one of shape (B, *shape) has a value for each row of a batch of B.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ LISTED = 12
 
 
 def rows_of_leaves(prior: Prior, leaves: dict[str, Tensor]) -> dict[str, bool]:
-    """Whether each leaf has a value per row. Raises ``ValueError`` for an unknown one, and for a shape that is neither."""
+    """Whether each leaf has a value per row. Raises ``ValueError`` for an unknown one, and for a
+    shape that is neither."""
     known = prior.know().leaves()
     rows = {}
     for name, value in leaves.items():
         if name not in known:
-            raise ValueError(f"{type(prior).__name__} has no leaf {name!r}; {_nearest(name, list(known))}")
+            raise ValueError(
+                f"{type(prior).__name__} has no leaf {name!r}; {_nearest(name, list(known))}"
+            )
         if _fits(tuple(value.shape), known[name]):
             rows[name] = False
         elif value.ndim and _fits(tuple(value.shape[1:]), known[name]):
@@ -41,7 +46,8 @@ def rows_of_leaves(prior: Prior, leaves: dict[str, Tensor]) -> dict[str, bool]:
         else:
             sides = ", ".join("any" if n is None else str(n) for n in known[name])
             raise ValueError(
-                f"the leaf {name!r} of {type(prior).__name__} has the shape ({sides}), or that with rows before it, "
+                f"the leaf {name!r} of {type(prior).__name__} has the shape ({sides}), or that "
+                f"with rows before it, "
                 f"got {tuple(value.shape)}"
             )
     counts = {name: len(leaves[name]) for name, own in rows.items() if own}
@@ -57,7 +63,8 @@ def check_rows(what: str, held: int, x: Tensor) -> None:
 
 
 class PriorAt(Prior):
-    """``prior`` with other values of parameters and buffers; rows with values of their own are denoised one by one."""
+    """``prior`` with other values of parameters and buffers; rows with values of their own are
+    denoised one by one."""
 
     def __init__(self, prior: Prior, leaves: dict[str, Tensor]) -> None:
         super().__init__(prior.shape, range=prior.range, complex=prior.complex, **limits_of(prior))
@@ -88,11 +95,14 @@ class PriorAt(Prior):
         return {name: self.get_buffer(f"leaf{k}") for k, name in enumerate(self.rows)}
 
     def _row(self, given: dict[str, Tensor], k: int) -> Prior:
-        return self.prior.at(**{name: given[name][k] if own else given[name] for name, own in self.rows.items()})
+        return self.prior.at(
+            **{name: given[name][k] if own else given[name] for name, own in self.rows.items()}
+        )
 
 
 class MixtureAt(Prior):
-    """A mixture at other weights (K,) or (B, K) and means (K, d) or (B, K, d), which may ask for gradients.
+    """A mixture at other weights (K,) or (B, K) and means (K, d) or (B, K, d), which may ask for
+    gradients.
 
     Limits, errors and the covariance of ``start`` are those of the mixture itself.
     """
@@ -107,7 +117,10 @@ class MixtureAt(Prior):
         self.register_buffer("means", means)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        for held in (self.weights if self.weights.ndim > 1 else None, self.means if self.means.ndim > 2 else None):
+        for held in (
+            self.weights if self.weights.ndim > 1 else None,
+            self.means if self.means.ndim > 2 else None,
+        ):
             if held is not None:
                 check_rows("GaussianMixture.at", len(held), x)
         r, mu, _, _ = self.mixture._components(x.flatten(1), sigma, self.weights.log(), self.means)
@@ -124,11 +137,15 @@ class MixtureAt(Prior):
         return self.mixture.at(**{"weights": self.weights, "means": self.means} | leaves)
 
 
-def linearize_at(prior: Prior, x: Tensor, sigma: Tensor, /, **leaves: Tensor) -> tuple[Tensor, dict[str, Callable[[Tensor], Tensor]]]:
-    """D(x, sigma) of ``prior.at(**leaves)``, and for "x" and each leaf the map u -> (dD / d leaf)^T u, which may be called again.
+def linearize_at(
+    prior: Prior, x: Tensor, sigma: Tensor, /, **leaves: Tensor
+) -> tuple[Tensor, dict[str, Callable[[Tensor], Tensor]]]:
+    """D(x, sigma) of ``prior.at(**leaves)``, and for "x" and each leaf the map u -> (dD / d leaf)^T
+    u, which may be called again.
 
-    x, u: (B, *E). The product has the shape of the leaf: one row for each value of a leaf per row, the sum over rows of one for all.
-    A leaf of whole numbers, such as a class label, has no map. Raises ``ValueError`` as ``at`` does.
+    x, u: (B, *E). The product has the shape of the leaf: one row for each value of a leaf per row,
+    the sum over rows of one for all. A leaf of whole numbers, such as a class label, has no map.
+    Raises ``ValueError`` as ``at`` does.
     """
     return prior._linearize_at(x, sigma, leaves)
 
@@ -143,4 +160,6 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _fits(shape: tuple[int, ...], sides: Sides) -> bool:
-    return len(shape) == len(sides) and all(want in (None, got) for want, got in zip(sides, shape, strict=True))
+    return len(shape) == len(sides) and all(
+        want in (None, got) for want, got in zip(sides, shape, strict=True)
+    )

@@ -4,10 +4,11 @@
     r_k(x) ~ w_k N(x; m_k, V_k)                       which component x came from
     mu_k(x) = m_k + C_k V_k^-1 (x - m_k)              the denoiser of component k
     D(x, sigma) = sum_k r_k mu_k
-    J^T u = sum_k r_k { C_k V_k^-1 u + (s_k - s) <mu_k, u> },  s_k = -V_k^-1 (x - m_k),  s = sum_k r_k s_k
+    J^T u = sum_k r_k { C_k V_k^-1 u + (s_k - s) <mu_k, u> },  s_k = -V_k^-1 (x - m_k),  s = sum_k
+    r_k s_k
 
-Conditioning on a linear Gaussian measurement gives a mixture again, and with it the evidence. The exact conditional denoiser
-E[x0 | x, y] is the denoiser of that mixture.
+Conditioning on a linear Gaussian measurement gives a mixture again, and with it the evidence. The
+exact conditional denoiser E[x0 | x, y] is the denoiser of that mixture.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from posteriori.priors.components import mixture_limits, principal_axes
 from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.leaves import MixtureAt, rows_of_leaves
 from posteriori.priors.schedule import DiscreteVP
-from posteriori.priors.shared import SharedCovariance
-from posteriori.rng import Noise, Streams
+from posteriori.priors.shared_covariance import SharedCovariance
+from posteriori.rng import Rng, Streams
 
 
 class GaussianMixture(Prior):
@@ -37,12 +38,13 @@ class GaussianMixture(Prior):
     ----------
     weights: (K,) non-negative, normalised here.
     means: (K, d).
-    covariances: (K, d, d) symmetric positive semi-definite, (K, d) diagonals, (1, d, d) or (1, d) shared, or one variance.
+    covariances: (K, d, d) symmetric positive semi-definite, (K, d) diagonals, (1, d, d) or (1, d)
+        shared, or one variance.
     shape: E with d numbers; (d,) when None.
     range: as for every prior.
 
-    Raises ``ValueError`` for shapes that do not fit, negative weights, and covariances that are not symmetric or have a negative
-    eigenvalue. The dtype is that of ``means``.
+    Raises ``ValueError`` for shapes that do not fit, negative weights, and covariances that are not
+    symmetric or have a negative eigenvalue. The dtype is that of ``means``.
     """
 
     log_weights: Tensor
@@ -60,15 +62,26 @@ class GaussianMixture(Prior):
         range: tuple[float, float] | None = None,
     ) -> None:
         if means.ndim != 2 or weights.shape != means.shape[:1]:
-            raise ValueError(f"a mixture needs weights (K,) and means (K, d), got {tuple(weights.shape)} and {tuple(means.shape)}")
+            raise ValueError(
+                f"a mixture needs weights (K,) and means (K, d), got {tuple(weights.shape)} and "
+                f"{tuple(means.shape)}"
+            )
         if not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
-            raise ValueError(f"mixture weights must be non-negative and not all zero, got {weights.tolist()}")
+            raise ValueError(
+                f"mixture weights must be non-negative and not all zero, got {weights.tolist()}"
+            )
         K, d = means.shape
-        variances, axes = principal_axes(torch.as_tensor(covariances, dtype=means.dtype, device=means.device), K, d)
+        variances, axes = principal_axes(
+            torch.as_tensor(covariances, dtype=means.dtype, device=means.device), K, d
+        )
         weights = weights.to(means) / weights.sum()
-        super().__init__(shape or (d,), range=range, complex=False, **mixture_limits(weights, means, variances))
+        super().__init__(
+            shape or (d,), range=range, complex=False, **mixture_limits(weights, means, variances)
+        )
         if math.prod(self.image_shape) != d:
-            raise ValueError(f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}")
+            raise ValueError(
+                f"shape {shape} has {math.prod(self.image_shape)} numbers, the means have {d}"
+            )
         self.register_buffer("log_weights", weights.log())
         self.register_buffer("means", means)
         self.register_buffer("variances", variances)
@@ -99,33 +112,64 @@ class GaussianMixture(Prior):
     def covariance(self) -> Tensor:
         """Cov[x0], (d, d)."""
         centred = self.means - self.weights @ self.means
-        return torch.einsum("k,kij->ij", self.weights, self.covariances) + (self.weights[:, None] * centred).T @ centred
+        return (
+            torch.einsum("k,kij->ij", self.weights, self.covariances)
+            + (self.weights[:, None] * centred).T @ centred
+        )
 
     def _to_axes(self, v: Tensor) -> Tensor:
         """(B, K, d) -> coordinates along each component's principal axes."""
-        return v if self.axes is None else torch.einsum("bkd,kde->bke", v, self.axes.expand(v.shape[1], -1, -1))
+        return (
+            v
+            if self.axes is None
+            else torch.einsum("bkd,kde->bke", v, self.axes.expand(v.shape[1], -1, -1))
+        )
 
     def _from_axes(self, c: Tensor) -> Tensor:
-        return c if self.axes is None else torch.einsum("bke,kde->bkd", c, self.axes.expand(c.shape[1], -1, -1))
+        return (
+            c
+            if self.axes is None
+            else torch.einsum("bke,kde->bkd", c, self.axes.expand(c.shape[1], -1, -1))
+        )
 
     def _components(
-        self, x: Tensor, sigma: Tensor, log_weights: Tensor | None = None, means: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        log_weights: Tensor | None = None,
+        means: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """r (B, K), mu (B, K, d), s_k (B, K, d) and log p(x; sigma) (B,) for flat x (B, d), also with other weights and means."""
-        log_weights, means = self.log_weights if log_weights is None else log_weights, self.means if means is None else means
+        """r (B, K), mu (B, K, d), s_k (B, K, d) and log p(x; sigma) (B,) for flat x (B, d), also
+        with other weights and means."""
+        log_weights, means = (
+            self.log_weights if log_weights is None else log_weights,
+            self.means if means is None else means,
+        )
         c = self._to_axes(x[:, None, :] - means)
         v = self.variances + sigma**2
         whitened = c / v
-        logs = log_weights - 0.5 * ((c * whitened).sum(-1) + v.log().sum(-1) + x.shape[1] * math.log(2 * math.pi))
+        logs = log_weights - 0.5 * (
+            (c * whitened).sum(-1) + v.log().sum(-1) + x.shape[1] * math.log(2 * math.pi)
+        )
         total = logs.logsumexp(1)
-        return (logs - total[:, None]).exp(), means + self._from_axes(self.variances * whitened), -self._from_axes(whitened), total
+        return (
+            (logs - total[:, None]).exp(),
+            means + self._from_axes(self.variances * whitened),
+            -self._from_axes(whitened),
+            total,
+        )
 
     def _shared(self) -> SharedCovariance | None:
-        """The same mixture in the axes of a covariance that all components share, once; None when they do not. Far fewer operations."""
+        """The same mixture in the axes of a covariance that all components share, once; None when
+        they do not. Far fewer operations."""
         if len(self.variances) != 1:
             return None
         axes = None if self.axes is None else self.axes[0]
-        return kept(self, "shared", lambda: SharedCovariance(self.log_weights, self.means, self.variances[0], axes))
+        return kept(
+            self,
+            "shared",
+            lambda: SharedCovariance(self.log_weights, self.means, self.variances[0], axes),
+        )
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         if shared := self._shared():
@@ -154,14 +198,19 @@ class GaussianMixture(Prior):
         """log density of x0 + sigma z at x: (B, *E) -> (B,)."""
         level = torch.as_tensor(sigma, dtype=x.dtype)
         shared = self._shared()
-        return shared.responsibilities(x.flatten(1), level)[3] if shared else self._components(x.flatten(1), level)[3]
+        return (
+            shared.responsibilities(x.flatten(1), level)[3]
+            if shared
+            else self._components(x.flatten(1), level)[3]
+        )
 
     def _spread(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues and eigenvectors of the whole covariance, once."""
         return kept(self, "spread", lambda: torch.linalg.eigh(self.covariance))
 
     def know(self) -> Knowledge:
-        """The whole closed form. All levels of a linear-beta DDPM are on the ladder: a closed form holds at any."""
+        """The whole closed form. All levels of a linear-beta DDPM are on the ladder: a closed form
+        holds at any."""
         return replace(
             super().know(),
             error=self._error,
@@ -175,8 +224,9 @@ class GaussianMixture(Prior):
         return {"weights": tuple(self.log_weights.shape), "means": tuple(self.means.shape)}
 
     def at(self, /, **leaves: Tensor) -> Prior:
-        """With other ``weights`` (K,), which are normalised, and ``means`` (K, d), or (B, K) and (B, K, d): a mixture of the same
-        covariances. Where they are those of all rows and ask for no gradient it is known in closed form."""
+        """With other ``weights`` (K,), which are normalised, and ``means`` (K, d), or (B, K) and
+        (B, K, d): a mixture of the same covariances. Where they are those of all rows and ask for
+        no gradient it is known in closed form."""
         if not leaves:
             return self
         per_row = any(rows_of_leaves(self, leaves).values())
@@ -185,22 +235,37 @@ class GaussianMixture(Prior):
         if per_row or weights.requires_grad or means.requires_grad:
             return MixtureAt(self, weights, means)
         twin = copy.copy(self)
-        twin._buffers = self._buffers | {"log_weights": (weights / weights.sum()).log(), "means": means}
+        twin._buffers = self._buffers | {
+            "log_weights": (weights / weights.sum()).log(),
+            "means": means,
+        }
         vars(twin).update(mixture_limits(weights / weights.sum(), means, self.variances))
         return twin
 
     def _error(self, sigma: Tensor | float) -> float:
-        """For one component the exact mean variance of x0 given x; for more, that of the best affine denoiser, an upper bound."""
+        """For one component the exact mean variance of x0 given x; for more, that of the best
+        affine denoiser, an upper bound."""
         values = self.variances[0] if len(self.means) == 1 else self._spread()[0].clamp(min=0)
         return float((values * float(sigma) ** 2 / (values + float(sigma) ** 2)).mean())
 
     def _spectral_error(self, sigma: Tensor | float) -> Tensor:
-        """Exact for one component; for more, that of the best affine denoiser, an upper bound. The transform is made once."""
-        values, axes = (self.variances[0], None if self.axes is None else self.axes[0]) if len(self.means) == 1 else self._spread()
+        """Exact for one component; for more, that of the best affine denoiser, an upper bound. The
+        transform is made once."""
+        values, axes = (
+            (self.variances[0], None if self.axes is None else self.axes[0])
+            if len(self.means) == 1
+            else self._spread()
+        )
         vectors = torch.eye(len(values)).to(values) if axes is None else axes.T
-        powers = kept(self, "powers", lambda: cosine(vectors.reshape(-1, *self.image_shape)).square().flatten(1))
+        powers = kept(
+            self,
+            "powers",
+            lambda: cosine(vectors.reshape(-1, *self.image_shape)).square().flatten(1),
+        )
         values = values.clamp(min=0)
-        return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ powers).view(self.image_shape)
+        return ((values * float(sigma) ** 2 / (values + float(sigma) ** 2)) @ powers).view(
+            self.image_shape
+        )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """N(mean, covariance + sigma^2 I): exact for one component, moment-matched for more."""
@@ -208,36 +273,55 @@ class GaussianMixture(Prior):
             c = z.flatten(1)[:, None] * (self.variances + sigma**2).sqrt()
             return (self.means[0] + self._from_axes(c)[:, 0]).view(z.shape)
         values, axes = self._spread()
-        return self.mean + (((z.flatten(1) @ axes) * (values.clamp(min=0) + sigma**2).sqrt()) @ axes.T).view(z.shape)
+        return self.mean + (
+            ((z.flatten(1) @ axes) * (values.clamp(min=0) + sigma**2).sqrt()) @ axes.T
+        ).view(z.shape)
 
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
         """An exact draw of x0 given x = x0 + sigma z, row by row: (B, *E) -> (B, *E)."""
         flat, shared = x.flatten(1), self._shared()
         r = shared.responsibilities(flat, sigma)[2] if shared else self._components(flat, sigma)[0]
         k = _choose(r, rng.uniform(1)[:, 0].to(r))
-        mu = shared.component(flat, sigma, k) if shared else self._components(flat, sigma)[1][torch.arange(len(k)), k]
+        mu = (
+            shared.component(flat, sigma, k)
+            if shared
+            else self._components(flat, sigma)[1][torch.arange(len(k)), k]
+        )
         return self._scatter(mu, k, sigma**2 / (self.variances + sigma**2), rng.normal(x))
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
-        """n exact draws (n, *E), whatever the steps; draw k depends on (seed, k) alone. Raises ``ValueError`` for another shape."""
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """n exact draws (n, *E), whatever the steps; draw k depends on (seed, k) alone. Raises
+        ``ValueError`` for another shape."""
         check_shape(self, self.image_shape if shape is None else shape)
         rng = Streams(seed, range(n))
         k = _choose(self.weights.expand(n, -1), rng.uniform(1)[:, 0].to(self.means))
-        return self._scatter(self.means[k], k, torch.ones_like(self.variances), rng.normal(self.means.new_empty(n, *self.image_shape)))
+        return self._scatter(
+            self.means[k],
+            k,
+            torch.ones_like(self.variances),
+            rng.normal(self.means.new_empty(n, *self.image_shape)),
+        )
 
     def _scatter(self, centre: Tensor, k: Tensor, share: Tensor, z: Tensor) -> Tensor:
         """centre + axes_k sqrt(share_k variance_k) z."""
         K = len(self.means)
         spread = (share * self.variances).sqrt().expand(K, -1)[k] * z.flatten(1)
         if self.axes is not None:
-            spread = spread @ self.axes[0].T if len(self.axes) == 1 else torch.einsum("be,bde->bd", spread, self.axes[k])
+            spread = (
+                spread @ self.axes[0].T
+                if len(self.axes) == 1
+                else torch.einsum("be,bde->bd", spread, self.axes[k])
+            )
         return (centre + spread).view(z.shape)
 
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[GaussianMixture, float]:
         """The posterior given y = matrix x0 + sigma z, and log p(y).
 
-        matrix: (m, d), y: (m,), sigma > 0, of each real number: m complex ones are 2 m of them, and log p(y) is a density over these.
-        Source: the conditional of a joint Gaussian, component by component.
+        matrix: (m, d), y: (m,), sigma > 0, of each real number: m complex ones are 2 m of them, and
+        log p(y) is a density over these. Source: the conditional of a joint Gaussian, component by
+        component.
         """
         if matrix.is_complex() or y.is_complex():
             matrix, y = (torch.cat([v.real, v.imag]) for v in (matrix + 0j, y + 0j))
@@ -254,12 +338,22 @@ class GaussianMixture(Prior):
         white = torch.linalg.solve_triangular(L, innovation[..., None], upper=False)[..., 0]
         means = self.means + (half.mT @ white[..., None])[..., 0]
         log_dets = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        logs = self.log_weights - 0.5 * (white.square().sum(-1) + log_dets + m * math.log(2 * math.pi))
+        logs = self.log_weights - 0.5 * (
+            white.square().sum(-1) + log_dets + m * math.log(2 * math.pi)
+        )
         covariances = C - half.mT @ half
-        mixture = GaussianMixture(logs.softmax(0), means, (covariances + covariances.mT) / 2, shape=self.image_shape, range=self.range)
+        mixture = GaussianMixture(
+            logs.softmax(0),
+            means,
+            (covariances + covariances.mT) / 2,
+            shape=self.image_shape,
+            range=self.range,
+        )
         return mixture, float(logs.logsumexp(0))
 
-    def transformed(self, a: float | Tensor, b: float | Tensor, range: tuple[float, float] | None) -> GaussianMixture:
+    def transformed(
+        self, a: float | Tensor, b: float | Tensor, range: tuple[float, float] | None
+    ) -> GaussianMixture:
         """The distribution of a x0 + b; a, b: numbers, or one for each number of an image (d,)."""
         if isinstance(a, Tensor):
             a, square = a.to(self.means), torch.outer(a, a).to(self.means)
@@ -268,7 +362,9 @@ class GaussianMixture(Prior):
         else:
             square = a**2  # type: ignore[assignment]
         means = a * self.means + b
-        return GaussianMixture(self.weights, means, square * self.covariances, shape=self.image_shape, range=range)
+        return GaussianMixture(
+            self.weights, means, square * self.covariances, shape=self.image_shape, range=range
+        )
 
 
 class Gaussian(Prior):
@@ -281,10 +377,16 @@ class Gaussian(Prior):
     range: as for every prior.
     """
 
-    def __init__(self, mean: Tensor, covariance: Tensor | float, *, range: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self, mean: Tensor, covariance: Tensor | float, *, range: tuple[float, float] | None = None
+    ) -> None:
         covariance = torch.as_tensor(covariance, dtype=mean.dtype, device=mean.device)
         mixture = GaussianMixture(
-            mean.new_ones(1), mean.reshape(1, -1), covariance[None] if covariance.ndim else covariance, shape=tuple(mean.shape), range=range
+            mean.new_ones(1),
+            mean.reshape(1, -1),
+            covariance[None] if covariance.ndim else covariance,
+            shape=tuple(mean.shape),
+            range=range,
         )
         super().__init__(mean.shape, range=range, complex=False, **limits_of(mixture))
         self.mixture = mixture

@@ -1,14 +1,15 @@
 """Any pretrained diffusion or flow network as a denoiser.
 
-Every parametrisation is an affine function of the network's output: with x_net = a x and s = a sigma (see ``schedule``),
+Every parametrisation is an affine function of the network's output: with x_net = a x and s = a
+sigma (see ``schedule``),
 
     D(x, sigma) = skip x + gain F(a x, label)
 
     eps     noise z                          skip 1                    gain -sigma
     x0      the image                        skip 0                    gain 1
-    v       a z - s x0                       skip 1 / (1 + sigma^2)    gain -sigma / (a (1 + sigma^2))
+    v      a z - s x0      skip 1 / (1 + sigma^2)      gain -sigma / (a (1 + sigma^2))
     score   d log p(x_net) / d x_net         skip 1                    gain a sigma^2
-    flow    velocity u = a' x0 + s' z        skip a s' / w             gain -s / w,   w = a s' - a' s
+    flow      velocity u = a' x0 + s' z      skip a s' / w      gain -s / w,      w = a s' - a' s
     edm     see ``posteriori.priors.edm``    (no schedule: the label is ln(sigma) / 4)
 
 The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from posteriori.priors import edm
 from posteriori.priors.base import Prior
-from posteriori.priors.frequencies import ErrorSpectrum
+from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.leaves import PriorAt, check_rows, rows_of_leaves
 from posteriori.priors.schedule import DiscreteVP, Level, Schedule
@@ -40,7 +41,8 @@ Precision = Literal["bfloat16", "float16"]
 
 
 def coefficients(parametrization: Parametrization, level: Level) -> tuple[float, float]:
-    """skip and gain of the table above, in double precision. Raises ``ValueError`` for "edm", which is not of this form."""
+    """skip and gain of the table above, in double precision. Raises ``ValueError`` for "edm", which
+    is not of this form."""
     a, sigma = level.a, level.sigma
     if parametrization == "eps":
         return 1.0, -sigma
@@ -54,7 +56,9 @@ def coefficients(parametrization: Parametrization, level: Level) -> tuple[float,
         da, ds = level.rates
         width = a * ds - da * a * sigma
         return a * ds / width, -a * sigma / width
-    raise ValueError(f"no coefficients for the parametrisation {parametrization!r} with time rates {level.rates}")
+    raise ValueError(
+        f"no coefficients for the parametrisation {parametrization!r} with time rates {level.rates}"
+    )
 
 
 class Network(Prior):
@@ -62,29 +66,36 @@ class Network(Prior):
 
     Parameters
     ----------
-    net: called with x_net (B, *E) and labels (B,); returns a tensor, or an object whose ``sample`` is one. Labels are float32 (float64
-        for a float64 network), or int64 under a schedule with ``integer=True``. Its parameters are frozen. x is cast to their dtype and
-        the result back.
+    net: called with x_net (B, *E) and labels (B,); returns a tensor, or an object whose ``sample``
+        is one. Labels are float32 (float64 for a float64 network), or int64 under a schedule with
+        ``integer=True``. Its parameters are frozen. x is cast to their dtype and the result back.
     shape: E; None for a side of any length, as in (3, None, None).
     parametrization: what F returns, see the table in this module.
     schedule: what F was trained with; none for "edm".
-    sigma_data: the constant that an "edm" network was trained with, the standard deviation of one number of its images: required there,
-        for a wrong one gives wrong images at every level (0.5 is that of Karras et al., for photographs in [-1, 1]); none elsewhere.
+    sigma_data: the constant that an "edm" network was trained with, the standard deviation of one
+        number of its images: required there, for a wrong one gives wrong images at every level (0.5
+        is that of Karras et al., for photographs in [-1, 1]); none elsewhere.
     range: the range of the images that F was trained on.
     variance: variance of one number of an image; sigma_data^2 when None, or 0.25 without one.
     sigma_min, sigma_max: ends of sampling grids; the schedule's when None, 0.002 and 80 for "edm".
     multiple: what height and width must be divisible by.
-    pad: "reflect" mirrors other images at the lower and right edge and crops the result; None refuses them.
+    pad: "reflect" mirrors other images at the lower and right edge and crops the result; None
+        refuses them.
     autocast: the precision in which F runs; coefficients and skip connection keep that of x.
-    train_size: (height, width) when F is only known to work at the size it was trained on: another size warns once. None: any size.
-    errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma: what ``know().error`` interpolates.
-    spectrum: the same by colour and frequency, as ``frequencies.measure`` finds it: what ``know().covariance`` interpolates.
-    conditions: the arguments that net takes beside image and label (a class label, an embedding), by name, with the shape of one:
-        {"class_labels": ()}. ``prior.at(class_labels=c)`` gives them, one for all rows or one per row; without, net has its default.
+    train_size: (height, width) when F is only known to work at the size it was trained on: another
+        size warns once. None: any size.
+    errors: pairs (sigma, mean squared error per number) measured on images, increasing in sigma:
+        what ``know().error`` interpolates.
+    spectrum: the same by colour and frequency, as ``error_spectrum.measure`` finds it: what
+        ``know().covariance`` interpolates.
+    conditions: the arguments that net takes beside image and label (a class label, an embedding),
+        by name, with the shape of one: {"class_labels": ()}. ``prior.at(class_labels=c)`` gives
+        them, one for all rows or one per row; without, net has its default.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
-    Raises ``ValueError`` for "edm" without sigma_data, and when parts do not fit each other: an "eps" or "score" network with a schedule
-    that ends in pure noise, "flow" with a schedule that has no velocity, limits outside the schedule.
+    Raises ``ValueError`` for "edm" without sigma_data, and when parts do not fit each other: an
+    "eps" or "score" network with a schedule that ends in pure noise, "flow" with a schedule that
+    has no velocity, limits outside the schedule.
     """
 
     own_precision: bool = True
@@ -112,22 +123,42 @@ class Network(Prior):
         low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
         if sigma_data is None and schedule is None:
             raise ValueError(
-                "an 'edm' network needs sigma_data, the standard deviation of one number of the images it was trained on: the constant of "
+                "an 'edm' network needs sigma_data, the standard deviation of one number of the "
+                "images it was trained on: the constant of "
                 "its preconditioning (0.5 for photographs in [-1, 1] by Karras et al. 2022)"
             )
         if sigma_data is not None and not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data must be a finite number > 0, got {sigma_data}")
-        variance = (0.5 if sigma_data is None else sigma_data) ** 2 if variance is None else variance
+        variance = (
+            (0.5 if sigma_data is None else sigma_data) ** 2 if variance is None else variance
+        )
         super().__init__(shape, range=range, variance=variance, sigma_max=high, sigma_min=low)
         if multiple < 1 or (multiple > 1 and len(shape) != 3):
-            raise ValueError(f"images {shape} cannot be padded to multiples: pad={pad!r}, multiple={multiple}")
+            raise ValueError(
+                f"images {shape} cannot be padded to multiples: pad={pad!r}, multiple={multiple}"
+            )
         self.net = net
         self.parametrization, self.schedule = parametrization, schedule
         self.sigma_data = None if sigma_data is None else float(sigma_data)
-        self.multiple, self.pad, self.autocast, self.train_size = int(multiple), pad, autocast, train_size
-        self.errors = None if errors is None else tuple((float(level), float(value)) for level, value in errors)
-        if self.errors is not None and (len(self.errors) < 2 or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))):
-            raise ValueError(f"errors must be at least two pairs (sigma, error > 0) with increasing sigma, got {self.errors}")
+        self.multiple, self.pad, self.autocast, self.train_size = (
+            int(multiple),
+            pad,
+            autocast,
+            train_size,
+        )
+        self.errors = (
+            None
+            if errors is None
+            else tuple((float(level), float(value)) for level, value in errors)
+        )
+        if self.errors is not None and (
+            len(self.errors) < 2
+            or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))
+        ):
+            raise ValueError(
+                f"errors must be at least two pairs (sigma, error > 0) with increasing sigma, got "
+                f"{self.errors}"
+            )
         self.spectrum = spectrum
         self.conditions = dict(conditions or {})
         self.given: dict[str, Tensor] = {}
@@ -142,15 +173,19 @@ class Network(Prior):
             return edm.denoise(self._run, x, sigma, self.sigma_data, precision)
         level = self.schedule.level(float(sigma))
         skip, gain = coefficients(self.parametrization, level)
-        with torch.autocast(x.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+        with torch.autocast(
+            x.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None
+        ):
             parts = [
-                weight * self._run(level.a * x, self._label(label, x)) for label, weight in zip(level.labels, level.weights, strict=True)
+                weight * self._run(level.a * x, self._label(label, x))
+                for label, weight in zip(level.labels, level.weights, strict=True)
             ]
         out = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return out.mul(gain).add(x, alpha=skip)
 
     def know(self) -> Knowledge:
-        """As of every prior: ``errors``, ``spectrum`` and the levels of ``schedule`` where they were given, and a learned variance."""
+        """As of every prior: ``errors``, ``spectrum`` and the levels of ``schedule`` where they
+        were given, and a learned variance."""
         return replace(
             super().know(),
             error=self._error,
@@ -160,40 +195,56 @@ class Network(Prior):
         )
 
     def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """``Knowledge.predicted`` from a network with twice the channels under a ``DiscreteVP``. Raises ``TypeError`` for any other."""
+        """``Knowledge.predicted`` from a network with twice the channels under a ``DiscreteVP``.
+        Raises ``TypeError`` for any other."""
         self._check_size(tuple(x.shape[1:]))
         if not isinstance(self.schedule, DiscreteVP):
-            raise TypeError("a learned variance belongs to a network trained with a DiscreteVP schedule; this one has another")
+            raise TypeError(
+                "a learned variance belongs to a network trained with a DiscreteVP schedule; this "
+                "one has another"
+            )
         level = self.schedule.level(float(sigma))
         skip, gain = coefficients(self.parametrization, level)
         precision = getattr(torch, self.autocast) if self.autocast else None
         means, logs = [], []
         for label, weight in zip(level.labels, level.weights, strict=True):
-            with torch.autocast(x.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+            with torch.autocast(
+                x.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None
+            ):
                 out = self._run(level.a * x, self._label(label, x), whole=True)
             if out.shape[1] != 2 * x.shape[1]:
-                raise TypeError(f"the network returns {out.shape[1]} channels for {x.shape[1]}: it predicts no variance")
+                raise TypeError(
+                    f"the network returns {out.shape[1]} channels for {x.shape[1]}: it predicts no "
+                    f"variance"
+                )
             mean, v = out.split(x.shape[1], dim=1)
             means.append(weight * mean)
             logs.append(weight * self.schedule.learned_variance(v, label).log())
-        return torch.stack(means).sum(0).mul(gain).add(x, alpha=skip), torch.stack(logs).sum(0).exp()
+        return torch.stack(means).sum(0).mul(gain).add(x, alpha=skip), torch.stack(logs).sum(
+            0
+        ).exp()
 
     def _error(self, sigma: Tensor | float) -> float:
-        """As for every prior; interpolated in log-log between the measured ``errors`` where there are some."""
+        """As for every prior; interpolated in log-log between the measured ``errors`` where there
+        are some."""
         if self.errors is None:
             return white_error(self.variance, sigma)
         levels, values = zip(*self.errors, strict=True)
         # Below the first level the error is nearly that of the noise itself: never above sigma^2.
-        measured = math.exp(float(np.interp(math.log(float(sigma)), np.log(levels), np.log(values))))
+        measured = math.exp(
+            float(np.interp(math.log(float(sigma)), np.log(levels), np.log(values)))
+        )
         return min(measured, float(sigma) ** 2)
 
     def _ladder(self) -> Tensor:
-        """The levels of the network's own schedule that lie between sigma_min and sigma_max; a linear-beta DDPM's for "edm"."""
+        """The levels of the network's own schedule that lie between sigma_min and sigma_max; a
+        linear-beta DDPM's for "edm"."""
         schedule = DiscreteVP.linear() if self.schedule is None else self.schedule
         return levels_within(schedule.ladder(), self.sigma_min, self.sigma_max)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
-        """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F was not trained on."""
+        """Also refuses a size that is not a multiple when ``pad`` is None, and warns of one that F
+        was not trained on."""
         super()._check_shape(shape)
         self._check_size(shape)
 
@@ -202,13 +253,15 @@ class Network(Prior):
         if self.pad is None and any(n % self.multiple for n in size):
             nearest = tuple(max(1, round(n / self.multiple)) * self.multiple for n in size)
             raise ValueError(
-                f"the network takes sides that are multiples of {self.multiple}, got {size[0]}x{size[1]}; the nearest size is "
+                f"the network takes sides that are multiples of {self.multiple}, got "
+                f"{size[0]}x{size[1]}; the nearest size is "
                 f"{nearest[0]}x{nearest[1]}, or set pad='reflect'"
             )
         if self.train_size is not None and size != tuple(self.train_size):
             trained = f"{self.train_size[0]}x{self.train_size[1]}"
             self._say_once(
-                f"the network was trained on {trained} images and runs on {size[0]}x{size[1]}: its images may be poor at this size"
+                f"the network was trained on {trained} images and runs on {size[0]}x{size[1]}: its "
+                f"images may be poor at this size"
             )
 
     def _label(self, label: float, x: Tensor) -> Tensor:
@@ -216,7 +269,8 @@ class Network(Prior):
         return torch.full((len(x),), label, dtype=dtype, device=x.device)
 
     def _run(self, x: Tensor, label: Tensor, *, whole: bool = False) -> Tensor:
-        """F with everything around it that is not mathematics: dtype, padding, output container, learned variance (kept when ``whole``)."""
+        """F with everything around it that is not mathematics: dtype, padding, output container,
+        learned variance (kept when ``whole``)."""
         kind = next((p.dtype for p in self.parameters()), x.dtype)
         inner = x.to(kind)
         if self.multiple > 1:
@@ -248,7 +302,9 @@ class Network(Prior):
         if any(own and name not in self.conditions for name, own in rows.items()):
             twin.given = {}
             return PriorAt(twin, self.given | leaves)
-        twin.given = self.given | {name: value for name, value in leaves.items() if name in self.conditions}
+        twin.given = self.given | {
+            name: value for name, value in leaves.items() if name in self.conditions
+        }
         rest = {name: value for name, value in leaves.items() if name not in self.conditions}
         return PriorAt(twin, rest) if rest else twin
 
@@ -261,11 +317,13 @@ class Network(Prior):
         channels = x.shape[1]
         if out.shape == (len(x), 2 * channels, *x.shape[2:]):
             self._say_once(
-                f"the network returns {2 * channels} channels for {channels}: the second half (its learned variance) is left out"
+                f"the network returns {2 * channels} channels for {channels}: the second half (its "
+                f"learned variance) is left out"
             )
             return out[:, :channels]
         raise ValueError(
-            f"the network returned {tuple(out.shape)} for images {tuple(x.shape)}; expected the same shape, or twice the channels "
+            f"the network returned {tuple(out.shape)} for images {tuple(x.shape)}; expected the "
+            f"same shape, or twice the channels "
             f"({2 * channels}) for a learned variance"
         )
 
@@ -276,7 +334,8 @@ class Network(Prior):
 
 
 def mirrored(x: Tensor, dim: int, size: int) -> Tensor:
-    """x lengthened to ``size`` along ``dim`` by reflection at its far edge, again and again where one reflection is too short."""
+    """x lengthened to ``size`` along ``dim`` by reflection at its far edge, again and again where
+    one reflection is too short."""
     while (missing := size - x.shape[dim]) > 0:
         n = x.shape[dim]
         take = min(missing, max(n - 1, 1))
@@ -285,21 +344,35 @@ def mirrored(x: Tensor, dim: int, size: int) -> Tensor:
 
 
 def _limits(
-    parametrization: Parametrization, schedule: Schedule | None, sigma_min: float | None, sigma_max: float | None
+    parametrization: Parametrization,
+    schedule: Schedule | None,
+    sigma_min: float | None,
+    sigma_max: float | None,
 ) -> tuple[float, float]:
     """The prior's sigma_min and sigma_max, after checking that parametrisation and schedule fit."""
     if (parametrization == "edm") != (schedule is None):
-        need = "takes no schedule" if schedule is not None else "needs the schedule it was trained with, e.g. DiscreteVP.linear()"
+        need = (
+            "takes no schedule"
+            if schedule is not None
+            else "needs the schedule it was trained with, e.g. DiscreteVP.linear()"
+        )
         raise ValueError(f"a network of parametrization {parametrization!r} {need}")
     if schedule is None:
-        return (0.002 if sigma_min is None else sigma_min), (80.0 if sigma_max is None else sigma_max)
+        return (0.002 if sigma_min is None else sigma_min), (
+            80.0 if sigma_max is None else sigma_max
+        )
     if parametrization in ("eps", "score") and schedule.pure_noise:
         raise ValueError(
-            f"an {parametrization!r} network says nothing about the image at pure noise, where the {schedule.name} schedule ends: "
-            "the image would be 0/0. Use a 'v' or 'x0' network, or the schedule that this network was really trained with"
+            f"an {parametrization!r} network says nothing about the image at pure noise, where the "
+            f"{schedule.name} schedule ends: "
+            "the image would be 0/0. Use a 'v' or 'x0' network, or the schedule that this network "
+            "was really trained with"
         )
     low = schedule.sigma_min if sigma_min is None else schedule.inside(sigma_min)
     high = schedule.sigma_max if sigma_max is None else schedule.inside(sigma_max)
     if parametrization == "flow" and schedule.level(high).rates is None:
-        raise ValueError(f"a 'flow' network needs a schedule with a velocity (RectifiedFlow or ContinuousVP), not {schedule.name}")
+        raise ValueError(
+            f"a 'flow' network needs a schedule with a velocity (RectifiedFlow or ContinuousVP), "
+            f"not {schedule.name}"
+        )
     return low, high

@@ -1,9 +1,13 @@
-"""A network prior as a folder: its weights, and a card that says everything needed to use them rightly.
+"""A network prior as a folder: its weights, and a card that says everything needed to use them
+rightly.
 
-    card.json             network and arguments, parametrisation, schedule, range, limits, origin, licence, sha256 of the weights
+    card.json
+    network and arguments, parametrisation, schedule, range, limits, origin, licence, sha256 of the
+        weights
     weights.safetensors   names and tensors, in single or half precision
 
-A card names a class of this package from a short list; nothing else is ever made from a name in a file.
+A card names a class of this package from a short list; nothing else is ever made from a name in a
+file.
 """
 
 from __future__ import annotations
@@ -19,13 +23,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from posteriori import places
-from posteriori.files import write_text, written_whole
 from posteriori.priors.base import Prior
-from posteriori.priors.frequencies import ErrorSpectrum
+from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
-from posteriori.priors.schedule import from_record, record
+from posteriori.priors.schedule import from_record, schedule_record
 from posteriori.priors.state_dicts import inspect, load_state_dict_file, load_weights
 from posteriori.priors.unet import UNet
+from posteriori.storage import write_text, written_whole
 
 FORMAT = 1
 NETWORKS: dict[str, type[nn.Module]] = {"UNet": UNet}
@@ -86,31 +90,43 @@ def save_pretrained(
     licence: str = "",
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Write a network prior to a folder, weights first: a card always describes weights that are there.
+    """Write a network prior to a folder, weights first: a card always describes weights that are
+    there.
 
-    storage: "float16" halves the file and rounds weights to 11 bits. training: how it was trained, as JSON values.
-    Raises ``TypeError`` when the prior is no ``Network`` or its network no class of ``NETWORKS``; ``ValueError`` for weights that are not
-    finite, also after rounding.
+    storage: "float16" halves the file and rounds weights to 11 bits. training: how it was trained,
+    as JSON values.
+    Raises ``TypeError`` when the prior is no ``Network`` or its network no class of ``NETWORKS``;
+    ``ValueError`` for weights that are not finite, also after rounding.
     """
     if not isinstance(prior, Network):
         raise TypeError(f"only a Network prior can be saved, this is a {type(prior).__name__}")
     name = type(prior.net).__name__
     net = prior.net
     if not isinstance(net, UNet) or NETWORKS.get(name) is not type(net):
-        raise TypeError(f"a {name} network cannot be rebuilt from a card; networks that can: {', '.join(sorted(NETWORKS))}")
+        raise TypeError(
+            f"a {name} network cannot be rebuilt from a card; networks that can: "
+            f"{', '.join(sorted(NETWORKS))}"
+        )
     dtype = getattr(torch, storage)
-    tensors = {key: value.detach().cpu().to(dtype).contiguous() for key, value in net.state_dict().items()}
+    tensors = {
+        key: value.detach().cpu().to(dtype).contiguous() for key, value in net.state_dict().items()
+    }
     bad = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
     if bad:
-        raise ValueError(f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); store them in float32, or train anew")
+        raise ValueError(
+            f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); store them in "
+            f"float32, or train anew"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "weights.safetensors", sum(tensor.nbytes for tensor in tensors.values())) as beside:
+    with written_whole(
+        folder / "weights.safetensors", sum(tensor.nbytes for tensor in tensors.values())
+    ) as beside:
         save_file(tensors, str(beside))
         card = Card(
             network=name,
             arguments=net.arguments,
-            schedule=None if prior.schedule is None else record(prior.schedule),
+            schedule=None if prior.schedule is None else schedule_record(prior.schedule),
             sha256=_digest(beside),
             storage=storage,
             description=description,
@@ -122,12 +138,18 @@ def save_pretrained(
     write_text(folder / "card.json", card.model_dump_json(indent=1))
 
 
-def from_pretrained(folder: str | Path, device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:
+def from_pretrained(
+    folder: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    autocast: Precision | None = None,
+) -> Network:
     """The prior that ``save_pretrained`` wrote, in single precision.
 
     device: where to put it; the CPU when None. autocast: as for ``Network``.
-    Raises ``FileNotFoundError`` for a missing part, ``ValueError`` for a card of another format or with bad fields, for weights that
-    are damaged, do not match the card's sha256, or do not fit the network.
+    Raises ``FileNotFoundError`` for a missing part, ``ValueError`` for a card of another format or
+    with bad fields, for weights that are damaged, do not match the card's sha256, or do not fit the
+    network.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -135,24 +157,35 @@ def from_pretrained(folder: str | Path, device: str | torch.device | None = None
             raise ValueError(f"{folder} is no prior{places.place_description(folder)}")
         load_state_dict_file(folder)  # first say what is wrong with the file itself
         raise ValueError(
-            f"{folder} holds weights without a card: nothing says which network, schedule and range they belong to. Build the network, "
-            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in Network(net, parametrization=..., schedule=...)."
-            " A problem file takes a function that does so, prior: {name: my_prior.py:load, weights: ...}"
+            f"{folder} holds weights without a card: nothing says which network, schedule and "
+            f"range they belong to. Build the network, "
+            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in "
+            "Network(net, parametrization=..., schedule=...)."
+            " A problem file takes a function that does so, prior: {name: my_prior.py:load, "
+            "weights: ...}"
         )
     card = read_card(folder)
     weights = folder / "weights.safetensors"
     inspect(weights)
     if _digest(weights) != card.sha256:
         raise ValueError(
-            f"{weights} ({weights.stat().st_size} bytes) is not the file that its card describes: the sha256 differs; fetch it again"
+            f"{weights} ({weights.stat().st_size} bytes) is not the file that its card describes: "
+            f"the sha256 differs; fetch it again"
         )
     try:
         net = NETWORKS[card.network](**card.arguments)
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise ValueError(f"{folder / 'card.json'}: no {card.network} can be made from {card.arguments}: {error}") from None
+        raise ValueError(
+            f"{folder / 'card.json'}: no {card.network} can be made from {card.arguments}: {error}"
+        ) from None
     load_weights(net, load_state_dict_file(weights), weights)
     schedule = None if card.schedule is None else from_record(card.schedule)
-    prior = Network(net.float(), schedule=schedule, autocast=autocast, **{name: getattr(card, name) for name in SHARED})
+    prior = Network(
+        net.float(),
+        schedule=schedule,
+        autocast=autocast,
+        **{name: getattr(card, name) for name in SHARED},
+    )
     return prior.to(device) if device is not None else prior
 
 
@@ -160,30 +193,41 @@ def read_card(folder: str | Path) -> Card:
     """The card of a prior's folder. Raises as ``from_pretrained``."""
     place = Path(folder) / "card.json"
     if not place.is_file():
-        raise FileNotFoundError(f"no prior in {folder}: card.json is missing{places.place_description(Path(folder))}")
+        raise FileNotFoundError(
+            f"no prior in {folder}: card.json is missing{places.place_description(Path(folder))}"
+        )
     try:
         raw = json.loads(place.read_text())
     except ValueError as error:
         raise ValueError(f"{place} is not JSON: {error}") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-        raise ValueError(f"{place} has format {found!r}, this version reads {FORMAT}; update posteriori, or export the prior again")
+        raise ValueError(
+            f"{place} has format {found!r}, this version reads {FORMAT}; update posteriori, or "
+            f"export the prior again"
+        )
     try:
         card = Card.model_validate(raw)
     except ValidationError as error:
         parts = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ValueError(f"{place}: {'; '.join(parts[:5])}") from None
     if card.network not in NETWORKS:
-        raise ValueError(f"{place}: unknown network {card.network!r}; known are {', '.join(sorted(NETWORKS))}")
+        raise ValueError(
+            f"{place}: unknown network {card.network!r}; known are {', '.join(sorted(NETWORKS))}"
+        )
     return card
 
 
-def photos(device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:
+def photos(
+    device: str | torch.device | None = None, *, autocast: Precision | None = None
+) -> Network:
     """The photograph prior that ships with the package: RGB in [-1, 1], any size."""
     return _shipped("photos", device, autocast)
 
 
-def digits(device: str | torch.device | None = None, *, autocast: Precision | None = None) -> Network:
+def digits(
+    device: str | torch.device | None = None, *, autocast: Precision | None = None
+) -> Network:
     """The handwritten-digit prior that ships with the package: grey in [-1, 1], 32 x 32."""
     return _shipped("digits", device, autocast)
 
@@ -192,7 +236,8 @@ def _shipped(name: str, device: str | torch.device | None, autocast: Precision |
     folder = Path(__file__).parent / "weights" / name
     if not (folder / "card.json").is_file():
         raise FileNotFoundError(
-            f"the {name} prior is not part of this installation ({folder} is missing); reinstall posteriori, or train it from "
+            f"the {name} prior is not part of this installation ({folder} is missing); reinstall "
+            f"posteriori, or train it from "
             f"configs/{name}.yaml and export it there by posteriori.training.export"
         )
     return from_pretrained(folder, device, autocast=autocast)

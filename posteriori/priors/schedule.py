@@ -1,14 +1,19 @@
-"""What a network is told: from a noise level sigma in VE coordinates to the network's own scale and noise label.
+"""What a network is told: from a noise level sigma in VE coordinates to the network's own scale and
+noise label.
 
     x_net = a x = a x0 + a sigma z
 
-    DiscreteVP     a = 1 / sqrt(1 + sigma^2)   label: the timestep t of 0 .. T - 1 with sqrt((1 - abar_t) / abar_t) = sigma
-    ContinuousVP   a = 1 / sqrt(1 + sigma^2)   label: t with 1 + sigma^2 = exp(beta_min t + (beta_max - beta_min) t^2 / 2)
-    RectifiedFlow  a = 1 / (1 + sigma)         label: t = sigma / (1 + sigma), or 1 - t where t = 1 is data
+    DiscreteVP      a = 1 / sqrt(1 + sigma^2)
+    label: the timestep t of 0 .. T - 1 with sqrt((1 - abar_t) / abar_t) = sigma
+    ContinuousVP      a = 1 / sqrt(1 + sigma^2)
+    label: t with 1 + sigma^2 = exp(beta_min t + (beta_max - beta_min) t^2 / 2)
+    RectifiedFlow  a = 1 / (1 + sigma)
+    label: t = sigma / (1 + sigma), or 1 - t where t = 1 is data
     VE             a = 1                       label: sigma or ln(sigma)
 
-Coefficients are double precision numbers. A discrete timestep is never rounded: between two of them the label is a fraction, linear in
-ln(sigma), and a network that knows integers only is asked at both neighbours.
+Coefficients are double precision numbers. A discrete timestep is never rounded: between two of them
+the label is a fraction, linear in ln(sigma), and a network that knows integers only is asked at
+both neighbours.
 """
 
 from __future__ import annotations
@@ -33,8 +38,10 @@ class Level(NamedTuple):
     """One noise level as a network sees it.
 
     a, sigma: x_net = a x0 + a sigma z.
-    labels, weights: the network's output is sum_i weights[i] F(x_net, labels[i]); integer labels are Python ``int``.
-    rates: da/dt and d(a sigma)/dt along the time of a velocity network; None where the schedule has no such time.
+    labels, weights: the network's output is sum_i weights[i] F(x_net, labels[i]); integer labels
+    are Python ``int``.
+    rates: da/dt and d(a sigma)/dt along the time of a velocity network; None where the schedule has
+    no such time.
     """
 
     a: float
@@ -45,7 +52,8 @@ class Level(NamedTuple):
 
 
 class Schedule(metaclass=Checked):
-    """The noise levels that a network was trained for. Sub-classes are frozen dataclasses of plain numbers.
+    """The noise levels that a network was trained for. Sub-classes are frozen dataclasses of plain
+    numbers.
 
     Attributes
     ----------
@@ -59,24 +67,28 @@ class Schedule(metaclass=Checked):
 
     @abstractmethod
     def level(self, sigma: float) -> Level:
-        """Scale and label at sigma. Raises ``ValueError`` naming level and range when sigma lies outside by more than 1e-6 of itself."""
+        """Scale and label at sigma. Raises ``ValueError`` naming level and range when sigma lies
+        outside by more than 1e-6 of itself."""
 
     @abstractmethod
     def ladder(self) -> Tensor:
-        """Finite levels from sigma_min to sigma_max at equal distances in the schedule's own time, (K,) float64: all of a discrete one's,
-        1000 of a continuous one's."""
+        """Finite levels from sigma_min to sigma_max at equal distances in the schedule's own time,
+        (K,) float64: all of a discrete one's, 1000 of a continuous one's."""
 
     @property
     def pure_noise(self) -> bool:
-        """Whether the noisiest label means no signal at all (sigma infinite), where noise and score say nothing about x0."""
+        """Whether the noisiest label means no signal at all (sigma infinite), where noise and score
+        say nothing about x0."""
         return False
 
     def inside(self, sigma: float) -> float:
-        """sigma, moved by at most 1e-6 of itself into the range. Raises ``ValueError`` when it is further away."""
+        """sigma, moved by at most 1e-6 of itself into the range. Raises ``ValueError`` when it is
+        further away."""
         top = math.inf if self.pure_noise else self.sigma_max
         if not self.sigma_min * (1 - 1e-6) <= sigma <= top * (1 + 1e-6) or sigma == math.inf:
             raise ValueError(
-                f"the noise level {sigma:.6g} lies outside {self.sigma_min:.6g} to {top:.6g}, the range of the {self.name} schedule; "
+                f"the noise level {sigma:.6g} lies outside {self.sigma_min:.6g} to {top:.6g}, the "
+                f"range of the {self.name} schedule; "
                 "use a grid between the prior's sigma_min and sigma_max"
             )
         return min(max(sigma, self.sigma_min), top)
@@ -93,7 +105,9 @@ class VE(Schedule):
 
     def __post_init__(self) -> None:
         if self.label not in ("sigma", "log") or not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise ValueError(f"VE needs 0 < sigma_min < sigma_max and a label 'sigma' or 'log', got {self}")
+            raise ValueError(
+                f"VE needs 0 < sigma_min < sigma_max and a label 'sigma' or 'log', got {self}"
+            )
 
     def level(self, sigma: float) -> Level:
         sigma = self.inside(sigma)
@@ -109,12 +123,15 @@ class DiscreteVP(Schedule):
 
     Parameters
     ----------
-    alphas_cumprod: abar_0 .. abar_(T-1), strictly decreasing within (0, 1); the last may be 0 (zero terminal signal-to-noise).
-    integer: the network accepts integer timesteps only; between two of them its two outputs are mixed, at twice the cost.
+    alphas_cumprod: abar_0 .. abar_(T-1), strictly decreasing within (0, 1); the last may be 0
+        (zero terminal signal-to-noise).
+    integer: the network accepts integer timesteps only; between two of them its two outputs are
+        mixed, at twice the cost.
     name: for messages.
 
-    Raises ``ValueError`` naming the first bad value. Warns when the chain does not reach noise (last abar above 0.01) and when its last
-    level is beyond 1000, where a network's error is multiplied by as much.
+    Raises ``ValueError`` naming the first bad value. Warns when the chain does not reach noise
+    (last abar above 0.01) and when its last level is beyond 1000, where a network's error is
+    multiplied by as much.
     """
 
     alphas_cumprod: tuple[float, ...] = field(repr=False)
@@ -129,63 +146,115 @@ class DiscreteVP(Schedule):
         inner = abar[:-1] if len(abar) and abar[-1] == 0 else abar
         bad = ~((inner > 0) & (inner < 1)) | ~(np.diff(inner, prepend=np.inf) < 0)
         if len(inner) < 2 or bad.any():
-            where = f"entry {int(bad.argmax())} is {inner[int(bad.argmax())]!r}" if bad.any() else f"got {len(abar)} entries"
-            raise ValueError(f"the {self.name} schedule needs at least 2 alphas_cumprod, strictly decreasing within (0, 1); {where}")
+            where = (
+                f"entry {int(bad.argmax())} is {inner[int(bad.argmax())]!r}"
+                if bad.any()
+                else f"got {len(abar)} entries"
+            )
+            raise ValueError(
+                f"the {self.name} schedule needs at least 2 alphas_cumprod, strictly decreasing "
+                f"within (0, 1); {where}"
+            )
         sigmas = np.sqrt((1 - inner) / inner)
-        found = {"alphas_cumprod": abar, "sigmas": sigmas if len(inner) == len(abar) else np.append(sigmas, np.inf)}
+        found = {
+            "alphas_cumprod": abar,
+            "sigmas": sigmas if len(inner) == len(abar) else np.append(sigmas, np.inf),
+        }
         for key, values in found.items():
             object.__setattr__(self, key, tuple(values.tolist()))
         object.__setattr__(self, "sigma_min", float(sigmas[0]))
         object.__setattr__(self, "sigma_max", float(sigmas[-1]))
         if abar[-1] > 0.01:
             warnings.warn(
-                f"the {self.name} schedule never reaches noise: its last alphas_cumprod is {abar[-1]:.3g}, above 0.01", stacklevel=3
+                f"the {self.name} schedule never reaches noise: its last alphas_cumprod is "
+                f"{abar[-1]:.3g}, above 0.01",
+                stacklevel=3,
             )
         if not self.pure_noise and self.sigma_max > 1000:
             warnings.warn(
-                f"the {self.name} schedule ends at sigma {self.sigma_max:.0f}, above 1000; give the prior a smaller sigma_max", stacklevel=3
+                f"the {self.name} schedule ends at sigma {self.sigma_max:.0f}, above 1000; give "
+                f"the prior a smaller sigma_max",
+                stacklevel=3,
             )
 
     @classmethod
-    def from_betas(cls, betas: Sequence[float] | Tensor | np.ndarray, *, integer: bool = False, name: str = "given") -> DiscreteVP:
-        """abar_t = prod_(i <= t) (1 - beta_i), in double precision. Raises ``ValueError`` for a beta outside (0, 1]."""
+    def from_betas(
+        cls,
+        betas: Sequence[float] | Tensor | np.ndarray,
+        *,
+        integer: bool = False,
+        name: str = "given",
+    ) -> DiscreteVP:
+        """abar_t = prod_(i <= t) (1 - beta_i), in double precision. Raises ``ValueError`` for a
+        beta outside (0, 1]."""
         values = np.asarray([float(b) for b in betas])
         bad = ~((values > 0) & (values <= 1))
         if bad.any():
-            raise ValueError(f"betas must lie in (0, 1], entry {int(bad.argmax())} of the {name} schedule is {values[int(bad.argmax())]!r}")
+            raise ValueError(
+                f"betas must lie in (0, 1], entry {int(bad.argmax())} of the {name} schedule is "
+                f"{values[int(bad.argmax())]!r}"
+            )
         return cls(tuple(np.cumprod(1 - values).tolist()), integer, name)
 
     @classmethod
-    def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02, *, integer: bool = False) -> DiscreteVP:
-        """Betas linear from ``first`` to ``last``. Source: Ho, Jain, Abbeel 2020, section 4; the defaults are meant for 1000 steps."""
-        return cls.from_betas(np.linspace(first, last, steps), integer=integer, name=f"linear (T={steps})")
+    def linear(
+        cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02, *, integer: bool = False
+    ) -> DiscreteVP:
+        """Betas linear from ``first`` to ``last``. Source: Ho, Jain, Abbeel 2020, section 4; the
+        defaults are meant for 1000 steps."""
+        return cls.from_betas(
+            np.linspace(first, last, steps), integer=integer, name=f"linear (T={steps})"
+        )
 
     @classmethod
-    def scaled_linear(cls, steps: int = 1000, first: float = 0.00085, last: float = 0.012, *, integer: bool = False) -> DiscreteVP:
-        """Square roots of the betas linear. Source: Rombach et al., latent diffusion models, 2022."""
-        return cls.from_betas(np.linspace(first**0.5, last**0.5, steps) ** 2, integer=integer, name=f"scaled linear (T={steps})")
+    def scaled_linear(
+        cls,
+        steps: int = 1000,
+        first: float = 0.00085,
+        last: float = 0.012,
+        *,
+        integer: bool = False,
+    ) -> DiscreteVP:
+        """Square roots of the betas linear. Source: Rombach et al., latent diffusion models,
+        2022."""
+        return cls.from_betas(
+            np.linspace(first**0.5, last**0.5, steps) ** 2,
+            integer=integer,
+            name=f"scaled linear (T={steps})",
+        )
 
     @classmethod
-    def cosine(cls, steps: int = 1000, offset: float = 0.008, cap: float = 0.999, *, integer: bool = False) -> DiscreteVP:
-        """abar(t) = cos^2(pi / 2 (t / T + offset) / (1 + offset)), betas at most ``cap``. Source: Nichol and Dhariwal 2021, equation 17."""
+    def cosine(
+        cls, steps: int = 1000, offset: float = 0.008, cap: float = 0.999, *, integer: bool = False
+    ) -> DiscreteVP:
+        """abar(t) = cos^2(pi / 2 (t / T + offset) / (1 + offset)), betas at most ``cap``. Source:
+        Nichol and Dhariwal 2021, equation 17."""
         abar = np.cos(np.pi / 2 * (np.linspace(0, 1, steps + 1) + offset) / (1 + offset)) ** 2
-        return cls.from_betas(np.minimum(1 - abar[1:] / abar[:-1], cap), integer=integer, name=f"cosine (T={steps})")
+        return cls.from_betas(
+            np.minimum(1 - abar[1:] / abar[:-1], cap), integer=integer, name=f"cosine (T={steps})"
+        )
 
     def zero_terminal(self) -> DiscreteVP:
-        """sqrt(abar) shifted and scaled so that the first stays and the last is 0. Source: Lin et al. 2024, algorithm 1."""
+        """sqrt(abar) shifted and scaled so that the first stays and the last is 0. Source: Lin et
+        al. 2024, algorithm 1."""
         root = np.sqrt(self.alphas_cumprod)
         abar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-        return DiscreteVP(tuple(abar.tolist()), self.integer, f"{self.name}, rescaled to zero terminal SNR")
+        return DiscreteVP(
+            tuple(abar.tolist()), self.integer, f"{self.name}, rescaled to zero terminal SNR"
+        )
 
     @property
     def pure_noise(self) -> bool:
         return self.alphas_cumprod[-1] == 0
 
     def ladder(self) -> Tensor:
-        return torch.tensor([sigma for sigma in self.sigmas if sigma < math.inf], dtype=torch.float64)
+        return torch.tensor(
+            [sigma for sigma in self.sigmas if sigma < math.inf], dtype=torch.float64
+        )
 
     def timestep(self, sigma: float) -> float:
-        """The fractional timestep of a level: linear in ln(sigma); from the last finite level to infinity linear in a."""
+        """The fractional timestep of a level: linear in ln(sigma); from the last finite level to
+        infinity linear in a."""
         finite = self.sigmas[:-1] if self.pure_noise else self.sigmas
         if sigma <= finite[-1]:
             return float(np.interp(math.log(sigma), np.log(finite), np.arange(len(finite))))
@@ -202,16 +271,24 @@ class DiscreteVP(Schedule):
         return Level(a, sigma, (below, below + 1), (1 - share, share))
 
     def learned_variance(self, v: Tensor, t: float) -> Tensor:
-        """Var[x0 | x_t] from a network's second output v at timestep t, a fraction of which mixes the logarithms of its two neighbours.
+        """Var[x0 | x_t] from a network's second output v at timestep t, a fraction of which mixes
+        the logarithms of its two neighbours.
 
-        v tells the variance of the step t -> t - 1, log var = f log beta + (1 - f) log beta~ with f = (v + 1) / 2, beta~ the part of it
-        that a known x0 leaves. The rest is x0's: (var - beta~) / c^2, c = sqrt(abar_(t-1)) beta / (1 - abar_t); at least 1e-6.
-        Sources: Nichol and Dhariwal 2021, equation 15; Peng et al. 2024.
+        v tells the variance of the step t -> t - 1, log var = f log beta + (1 - f) log beta~ with
+        f = (v + 1) / 2, beta~ the part of it that a known x0 leaves. The rest is x0's:
+        (var - beta~) / c^2, c = sqrt(abar_(t-1)) beta / (1 - abar_t); at least 1e-6. Sources:
+        Nichol and Dhariwal 2021, equation 15; Peng et al. 2024.
         """
         below, share = math.floor(t), t - math.floor(t)
         if share > 0:
-            return self.learned_variance(v, below).pow(1 - share) * self.learned_variance(v, below + 1).pow(share)
-        f, now, before = (v + 1) / 2, self.alphas_cumprod[below], self.alphas_cumprod[below - 1] if below else 1.0
+            return self.learned_variance(v, below).pow(1 - share) * self.learned_variance(
+                v, below + 1
+            ).pow(share)
+        f, now, before = (
+            (v + 1) / 2,
+            self.alphas_cumprod[below],
+            self.alphas_cumprod[below - 1] if below else 1.0,
+        )
         beta = 1 - now / before
         if below == 0:  # beta~ is 0 there, and training puts that of timestep 1 in its place
             after = self.alphas_cumprod[1]
@@ -225,10 +302,12 @@ class DiscreteVP(Schedule):
 
 @dataclass(frozen=True)
 class ContinuousVP(Schedule):
-    """Continuous-time diffusion: beta(t) = beta_min + (beta_max - beta_min) t for t in [t_min, 1]; the label is ``label_scale`` t.
+    """Continuous-time diffusion: beta(t) = beta_min + (beta_max - beta_min) t for t in [t_min, 1];
+    the label is ``label_scale`` t.
 
-    Networks of Song et al. 2021 were trained with ``label_scale=999`` (then t_min = 1e-5), discrete ones continued in time likewise.
-    Source: Song et al., Score-based generative modeling through stochastic differential equations, 2021, equation 33.
+    Networks of Song et al. 2021 were trained with ``label_scale=999`` (then t_min = 1e-5), discrete
+    ones continued in time likewise. Source: Song et al., Score-based generative modeling through
+    stochastic differential equations, 2021, equation 33.
     """
 
     beta_min: float = 0.1
@@ -240,26 +319,38 @@ class ContinuousVP(Schedule):
     sigma_max: float = field(init=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min < self.beta_max or not 0 < self.t_min < 1 or not self.label_scale > 0:
-            raise ValueError(f"ContinuousVP needs 0 < beta_min < beta_max, 0 < t_min < 1 and label_scale > 0, got {self.beta_min=}, "
+        if (
+            not 0 < self.beta_min < self.beta_max
+            or not 0 < self.t_min < 1
+            or not self.label_scale > 0
+        ):
+            raise ValueError(f"ContinuousVP needs 0 < beta_min < beta_max, 0 < t_min < 1 and "
+                             f"label_scale > 0, got {self.beta_min=}, "
                              f"{self.beta_max=}, {self.t_min=}, {self.label_scale=}")  # fmt: skip
         object.__setattr__(self, "sigma_min", self.sigma_at(self.t_min))
         object.__setattr__(self, "sigma_max", self.sigma_at(1.0))
         abar = 1 / (1 + self.sigma_max**2)
         if abar > 0.01:
-            warnings.warn(f"the {self.name} schedule never reaches noise: alphas_cumprod at t = 1 is {abar:.3g}, above 0.01", stacklevel=3)
+            warnings.warn(
+                f"the {self.name} schedule never reaches noise: alphas_cumprod at t = 1 is "
+                f"{abar:.3g}, above 0.01",
+                stacklevel=3,
+            )
 
     def sigma_at(self, t: float) -> float:
         """The level at time t."""
         return math.sqrt(math.expm1(self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2))
 
     def ladder(self) -> Tensor:
-        return torch.tensor([self.sigma_at(t) for t in np.linspace(self.t_min, 1, RUNGS)], dtype=torch.float64)
+        return torch.tensor(
+            [self.sigma_at(t) for t in np.linspace(self.t_min, 1, RUNGS)], dtype=torch.float64
+        )
 
     def level(self, sigma: float) -> Level:
         sigma = self.inside(sigma)
         integral, slope = math.log1p(sigma**2), self.beta_max - self.beta_min
-        # The root of slope t^2 / 2 + beta_min t = integral, in the form that does not cancel for small t.
+        # The root of slope t^2 / 2 + beta_min t = integral, in the form that does not cancel for
+        # small t.
         t = 2 * integral / (self.beta_min + math.sqrt(self.beta_min**2 + 2 * slope * integral))
         a, beta = 1 / math.sqrt(1 + sigma**2), self.beta_min + slope * t
         rates = (-0.5 * beta * a, 0.5 * beta * a / sigma)
@@ -270,9 +361,11 @@ class ContinuousVP(Schedule):
 class RectifiedFlow(Schedule):
     """x_t = (1 - t) x0 + t z, velocity dx_t/dt = z - x0; the label is ``label_scale`` t.
 
-    flip: t = 1 is data (flow matching papers); the label is then ``label_scale`` (1 - t) and the velocity x0 - z. Without it t = 1 is
-        noise (the Stable Diffusion 3 family, whose ``label_scale`` is 1000).
-    sigma_min, sigma_max: t = 1 exactly is infinite noise; the default range is t from 0.001 to 0.999.
+    flip: t = 1 is data (flow matching papers); the label is then ``label_scale`` (1 - t) and the
+        velocity x0 - z. Without it t = 1 is noise (the Stable Diffusion 3 family, whose
+        ``label_scale`` is 1000).
+    sigma_min, sigma_max: t = 1 exactly is infinite noise; the default range is t from 0.001 to
+    0.999.
     """
 
     flip: bool = False
@@ -283,7 +376,10 @@ class RectifiedFlow(Schedule):
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf or not self.label_scale > 0:
-            raise ValueError(f"RectifiedFlow needs 0 < sigma_min < sigma_max < inf and label_scale > 0, got {self}")
+            raise ValueError(
+                f"RectifiedFlow needs 0 < sigma_min < sigma_max < inf and label_scale > 0, got "
+                f"{self}"
+            )
 
     def level(self, sigma: float) -> Level:
         sigma = self.inside(sigma)
@@ -292,29 +388,41 @@ class RectifiedFlow(Schedule):
         return Level(a, sigma, (self.label_scale * t,), rates=rates)
 
     def ladder(self) -> Tensor:
-        t = torch.from_numpy(np.linspace(self.sigma_min / (1 + self.sigma_min), self.sigma_max / (1 + self.sigma_max), RUNGS))
+        t = torch.from_numpy(
+            np.linspace(
+                self.sigma_min / (1 + self.sigma_min), self.sigma_max / (1 + self.sigma_max), RUNGS
+            )
+        )
         return t / (1 - t)
 
 
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (VE, DiscreteVP, ContinuousVP, RectifiedFlow)}
+SCHEDULE_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (VE, DiscreteVP, ContinuousVP, RectifiedFlow)
+}
 
 
-def record(schedule: Schedule) -> dict[str, Any]:
-    """A schedule as plain JSON values. Raises ``TypeError`` for a class that ``from_record`` would not make."""
+def schedule_record(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as plain JSON values. Raises ``TypeError`` for a class that ``from_record`` would
+    not make."""
     kind = type(schedule).__name__
-    if KINDS.get(kind) is not type(schedule):
-        raise TypeError(f"a {kind} schedule cannot be written to a card; use one of {sorted(KINDS)}")
-    fields = KINDS[kind].__dataclass_fields__.values()
+    if SCHEDULE_KINDS.get(kind) is not type(schedule):
+        raise TypeError(
+            f"a {kind} schedule cannot be written to a card; use one of {sorted(SCHEDULE_KINDS)}"
+        )
+    fields = SCHEDULE_KINDS[kind].__dataclass_fields__.values()
     return {"kind": kind} | {f.name: getattr(schedule, f.name) for f in fields if f.init}
 
 
 def from_record(values: dict[str, Any]) -> Schedule:
-    """The inverse of ``record``. Raises ``ValueError`` naming an unknown kind or unfitting values."""
+    """The inverse of ``record``. Raises ``ValueError`` naming an unknown kind or unfitting
+    values."""
     rest = dict(values)
     kind = rest.pop("kind", None)
-    if kind not in KINDS:
-        raise ValueError(f"unknown schedule {kind!r}; known are {sorted(KINDS)}")
+    if kind not in SCHEDULE_KINDS:
+        raise ValueError(f"unknown schedule {kind!r}; known are {sorted(SCHEDULE_KINDS)}")
     try:
-        return KINDS[kind](**rest)
+        return SCHEDULE_KINDS[kind](**rest)
     except TypeError as error:
-        raise ValueError(f"the {kind} schedule cannot be made from {sorted(rest)}: {error}") from None
+        raise ValueError(
+            f"the {kind} schedule cannot be made from {sorted(rest)}: {error}"
+        ) from None

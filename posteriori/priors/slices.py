@@ -10,34 +10,42 @@ import torch
 from torch import Tensor
 
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
-from posteriori.priors.frequencies import Covariance
+from posteriori.priors.error_spectrum import Covariance
 from posteriori.priors.knowledge import ClosedForm, CovarianceOf, Knowledge, Predicted
 from posteriori.priors.leaves import PriorAt, rows_of_leaves
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 
 # Numbers of an image that are worked on together, where the user does not say how many slices are.
-AT_ONCE = 2**20
+SLICE_NUMBERS_AT_ONCE = 2**20
 
 
 class Slices(Prior):
-    """x of shape (D, *E), each of its D slices an independent image of ``prior``; D slices are D rows to the network.
+    """x of shape (D, *E), each of its D slices an independent image of ``prior``; D slices are D
+    rows to the network.
 
     Parameters
     ----------
     prior: of one slice, of shape E.
     depth: D; None for any.
-    at_once: slices worked on together; by default as many as hold a million numbers. J^T u is computed anew from as many slices at a
-        time, at one more denoiser call each that is not counted, so that memory does not grow with D. Samples do not depend on it.
+    at_once: slices worked on together; by default as many as hold a million numbers. J^T u is
+        computed anew from as many slices at a time, at one more denoiser call each that is not
+        counted, so that memory does not grow with D. Samples do not depend on it.
 
-    What ties slices together is for the operator, or for a method with a term along the first axis. Raises ``ValueError`` for a depth or
-    ``at_once`` below 1.
+    What ties slices together is for the operator, or for a method with a term along the first axis.
+    Raises ``ValueError`` for a depth or ``at_once`` below 1.
     """
 
-    def __init__(self, prior: Prior, depth: int | None = None, *, at_once: int | None = None) -> None:
+    def __init__(
+        self, prior: Prior, depth: int | None = None, *, at_once: int | None = None
+    ) -> None:
         for name, value in (("depth", depth), ("at_once", at_once)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is not None and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
                 raise ValueError(f"Slices: {name} must be an integer >= 1, got {value!r}")
-        super().__init__((depth, *prior.shape), range=prior.range, complex=prior.complex, **limits_of(prior))
+        super().__init__(
+            (depth, *prior.shape), range=prior.range, complex=prior.complex, **limits_of(prior)
+        )
         self.prior, self.at_once = prior, at_once
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -49,10 +57,12 @@ class Slices(Prior):
             return x0.view(x.shape), lambda u: pull(u.flatten(0, 1)).view(x.shape)
         with torch.no_grad():
             x0 = self.denoise(x, sigma)
-        return x0, lambda u: self._cut(lambda part, v: self.prior.linearize(part, sigma)[1](v), x, u)
+        return x0, lambda u: self._cut(
+            lambda part, v: self.prior.linearize(part, sigma)[1](v), x, u
+        )
 
     def _rows(self, x: Tensor) -> int:
-        return self.at_once or max(1, AT_ONCE // x[0, 0].numel())
+        return self.at_once or max(1, SLICE_NUMBERS_AT_ONCE // x[0, 0].numel())
 
     def _cut(self, of: Callable[..., Tensor], *parts: Tensor) -> Tensor:
         """``of`` on a few slices at a time."""
@@ -66,8 +76,8 @@ class Slices(Prior):
         return Slices(self.prior.at(**leaves), self.shape[0], at_once=self.at_once)
 
     def know(self) -> Knowledge:
-        """That of a slice: errors by frequency, *E, which broadcast against (D, *E), only where slices have two axes; the density,
-        draws and samples of all slices in closed form."""
+        """That of a slice: errors by frequency, *E, which broadcast against (D, *E), only where
+        slices have two axes; the density, draws and samples of all slices in closed form."""
         known = self.prior.know()
         return replace(
             known,
@@ -88,12 +98,16 @@ class Slices(Prior):
 
 def _one_axis(shape: tuple[int | None, ...]) -> Callable[[Tensor | float], Tensor]:
     def refuse(sigma: Tensor | float) -> Tensor:
-        raise TypeError(f"the cosine transform is over two axes of an image, slices of shape {shape} have one")
+        raise TypeError(
+            f"the cosine transform is over two axes of an image, slices of shape {shape} have one"
+        )
 
     return refuse
 
 
-def _of_one_slice(of: CovarianceOf, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance | None:
+def _of_one_slice(
+    of: CovarianceOf, sigma: Tensor | float, shape: tuple[int, ...]
+) -> Covariance | None:
     return of(sigma, shape[1:])
 
 
@@ -112,17 +126,24 @@ class _SlicesClosed:
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         return self.slices.log_prob(x.flatten(0, 1), sigma).view(x.shape[:2]).sum(1)
 
-    def draw_given(self, x: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
-        return self.slices.draw_given(x.flatten(0, 1), sigma, _OfSlices(rng, x.shape[1])).view(x.shape)
+    def draw_given(self, x: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
+        return self.slices.draw_given(x.flatten(0, 1), sigma, _OfSlices(rng, x.shape[1])).view(
+            x.shape
+        )
 
     def condition(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Prior, float]:
         raise TypeError("a Slices prior has no closed-form posterior")
 
-    def sample(self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None) -> Tensor:
+    def sample(
+        self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
         """Slice d of volume k is draw D k + d of the prior of a slice."""
         whole = self.volumes.shape if shape is None else shape
         if None in whole:
-            raise ValueError(f"these volumes have the shape {whole}, None being any length: say which, for example shape=(8, 64, 64)")
+            raise ValueError(
+                f"these volumes have the shape {whole}, None being any length: say which, for "
+                f"example shape=(8, 64, 64)"
+            )
         check_shape(self.volumes, sides := tuple(side for side in whole if side is not None))
         slices = self.slices.sample(n * sides[0], seed, steps=steps, shape=sides[1:])
         return slices.view(n, *sides)
@@ -131,7 +152,7 @@ class _SlicesClosed:
 class _OfSlices:
     """The random numbers of volumes, for their slices as rows."""
 
-    def __init__(self, rng: Noise, depth: int) -> None:
+    def __init__(self, rng: Rng, depth: int) -> None:
         self.rng, self.depth = rng, depth
 
     def normal(self, like: Tensor) -> Tensor:

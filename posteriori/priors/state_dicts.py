@@ -1,6 +1,8 @@
-"""Weights in files that somebody else wrote: read without running their code, and fitted to a network without guessing.
+"""Weights in files that somebody else wrote: read without running their code, and fitted to a
+network without guessing.
 
-A pickle can run anything, so that only ``torch.load(weights_only=True)`` is ever used; what it refuses stays refused.
+A pickle can run anything, so that only ``torch.load(weights_only=True)`` is ever used; what it
+refuses stays refused.
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-AVERAGES = ("ema", "average", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "net_ema")
+AVERAGES = (
+    "ema",
+    "average",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema_model",
+    "params_ema",
+    "net_ema",
+)
 CURRENT = ("state_dict", "model", "network", "model_state_dict", "params", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -25,11 +36,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """Names and tensors of a .safetensors, .pt, .pth, .ckpt or .pkl file, on the CPU.
 
-    A training checkpoint may hold them one level down; averaged weights are preferred, with a warning that says so. Prefixes that
-    wrappers put before every name ("module.", "model.") are taken away.
+    A training checkpoint may hold them one level down; averaged weights are preferred, with a
+    warning that says so. Prefixes that wrappers put before every name ("module.", "model.") are
+    taken away.
 
-    Raises ``FileNotFoundError``, and ``ValueError`` in one line for: an empty, truncated or damaged file, a web page, a Git LFS pointer, a
-    pickle that needs a class of its author's, an optimizer state, a file without named tensors.
+    Raises ``FileNotFoundError``, and ``ValueError`` in one line for: an empty, truncated or damaged
+    file, a web page, a Git LFS pointer, a pickle that needs a class of its author's, an optimizer
+    state, a file without named tensors.
     """
     path = Path(path)
     inspect(path)
@@ -42,7 +55,8 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Put every tensor of ``state`` into ``net``. Raises ``ValueError`` with the first three misfits of each kind."""
+    """Put every tensor of ``state`` into ``net``. Raises ``ValueError`` with the first three
+    misfits of each kind."""
     wanted = net.state_dict()
     if set(state) != set(wanted) and all(name.startswith("model.") for name in wanted):
         state = {f"model.{name}": tensor for name, tensor in state.items()}
@@ -55,14 +69,19 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -
             if name in state and state[name].shape != wanted[name].shape
         ],
     }
-    found = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in misfits.items() if names]
+    found = [
+        f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in misfits.items() if names
+    ]
     if found:
-        raise ValueError(f"the weights of {source} do not fit {type(net).__name__}: {'; '.join(found)}")
+        raise ValueError(
+            f"the weights of {source} do not fit {type(net).__name__}: {'; '.join(found)}"
+        )
     net.load_state_dict(state)
 
 
 def inspect(path: Path) -> None:
-    """Raise ``FileNotFoundError`` or ``ValueError`` naming cause, path and size when a file cannot be weights at all."""
+    """Raise ``FileNotFoundError`` or ``ValueError`` naming cause, path and size when a file cannot
+    be weights at all."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
     size = path.stat().st_size
@@ -72,7 +91,9 @@ def inspect(path: Path) -> None:
     if size == 0:
         cause = "is empty"
     elif head.startswith(b"version https://git-lfs"):
-        cause = "is a Git LFS pointer, a few lines of text instead of the weights; run 'git lfs pull'"
+        cause = (
+            "is a Git LFS pointer, a few lines of text instead of the weights; run 'git lfs pull'"
+        )
     elif start.startswith((b"<!doctype html", b"<html", b"<?xml")):
         cause = "is a web page, not weights; download the file itself"
     elif path.suffix == ".safetensors":
@@ -84,14 +105,26 @@ def inspect(path: Path) -> None:
 
 
 def _broken_safetensors(path: Path, size: int) -> str:
-    """Why the file is not whole: it begins with the length of a JSON header that says where each tensor ends."""
+    """Why the file is not whole: it begins with the length of a JSON header that says where each
+    tensor ends."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             return "is not a safetensors file, or was truncated within its header"
         try:
             header = json.loads(file.read(length))
-            end = 8 + length + max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+            end = (
+                8
+                + length
+                + max(
+                    (
+                        entry["data_offsets"][1]
+                        for name, entry in header.items()
+                        if name != "__metadata__"
+                    ),
+                    default=0,
+                )
+            )
         except (ValueError, TypeError, KeyError, AttributeError):
             return "is not a safetensors file"
     return f"is truncated: {end} bytes expected" if size < end else ""
@@ -100,16 +133,23 @@ def _broken_safetensors(path: Path, size: int) -> str:
 def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol of a file that is judged below
+            warnings.simplefilter(
+                "ignore"
+            )  # about the pickle protocol of a file that is judged below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} was refused because loading it would run code of the class {_wanted_class(str(error), path)}; "
-            "save a plain dictionary of tensors from where that class is known (best as .safetensors)"
+            f"{path} was refused because loading it would run code of the class "
+            f"{_wanted_class(str(error), path)}; "
+            "save a plain dictionary of tensors from where that class is known (best as "
+            ".safetensors)"
         ) from None
     except (RuntimeError, EOFError, KeyError, IndexError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ValueError(f"{path} ({path.stat().st_size} bytes) is truncated, damaged or no PyTorch file ({reason})") from None
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is truncated, damaged or no PyTorch file "
+            f"({reason})"
+        ) from None
 
 
 def _wanted_class(message: str, path: Path) -> str:
@@ -133,23 +173,40 @@ def _wanted_class(message: str, path: Path) -> str:
 def _choose(content: Any, path: Path) -> dict[str, Tensor]:
     """The named tensors of a file's content."""
     if isinstance(content, dict) and {"state", "param_groups"} <= set(content):
-        raise ValueError(f"{path}: this is an optimizer state, not a network's weights; look for the model or EMA file beside it")
+        raise ValueError(
+            f"{path}: this is an optimizer state, not a network's weights; look for the model or "
+            f"EMA file beside it"
+        )
     if _is_state(content):
         return content
     if isinstance(content, dict):
         for key in (*AVERAGES, *CURRENT):
             inner = content.get(key)
-            if isinstance(inner, dict) and inner and not _is_state(inner) and {*AVERAGES, *CURRENT} & set(inner):
+            if (
+                isinstance(inner, dict)
+                and inner
+                and not _is_state(inner)
+                and {*AVERAGES, *CURRENT} & set(inner)
+            ):
                 return _choose(inner, path)
             if _is_state(inner):
                 if key in AVERAGES:
-                    warnings.warn(f"{path}: the averaged weights '{key}' are taken, not those of the last step", stacklevel=3)
+                    warnings.warn(
+                        f"{path}: the averaged weights '{key}' are taken, not those of the last "
+                        f"step",
+                        stacklevel=3,
+                    )
                 return inner
     keys = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
     raise ValueError(
-        f"{path} holds no named tensors: found {keys}, expected a dictionary of them, or one under {AVERAGES[:2]} or {CURRENT[:3]}"
+        f"{path} holds no named tensors: found {keys}, expected a dictionary of them, or one under "
+        f"{AVERAGES[:2]} or {CURRENT[:3]}"
     )
 
 
 def _is_state(value: Any) -> TypeGuard[dict[str, Tensor]]:
-    return isinstance(value, dict) and bool(value) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    )

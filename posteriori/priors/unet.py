@@ -2,13 +2,15 @@
 
     F(x, c) : (B, C, H, W), (B,) -> (B, C, H, W)
 
-Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales joined by additive skips:
+Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales
+joined by additive skips:
 
     block(h, e) = h + conv2( silu( (1 + a(e)) conv1(silu(n(h))) + b(e) ) )
 
-a, b come from the noise embedding e; n standardises each *pixel's* channel vector. No statistic is taken over the image, so one pixel's
-output depends on a bounded neighbourhood only and a network trained on crops keeps its meaning on a larger image. The last convolution of
-each block starts at zero, so that the network starts as a short linear map.
+a, b come from the noise embedding e; n standardises each *pixel's* channel vector. No statistic is
+taken over the image, so one pixel's output depends on a bounded neighbourhood only and a network
+trained on crops keeps its meaning on a larger image. The last convolution of each block starts at
+zero, so that the network starts as a short linear map.
 """
 
 from __future__ import annotations
@@ -28,8 +30,12 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("freqs", math.pi * torch.logspace(-3, 4, 16, base=2.0), persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(33, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.register_buffer(
+            "freqs", math.pi * torch.logspace(-3, 4, 16, base=2.0), persistent=False
+        )
+        self.mlp = nn.Sequential(
+            nn.Linear(33, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
 
     def forward(self, c: Tensor) -> Tensor:
         phase = c[:, None] * self.freqs.to(c.dtype)
@@ -37,7 +43,8 @@ class NoiseEmbedding(nn.Module):
 
 
 class PixelNorm(nn.Module):
-    """Standardise each pixel's channel vector (layer norm over channels), with one learned gain per channel."""
+    """Standardise each pixel's channel vector (layer norm over channels), with one learned gain per
+    channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,7 +52,9 @@ class PixelNorm(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         channels_last = h.permute(0, 2, 3, 1)
-        return F.layer_norm(channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=1e-4).permute(0, 3, 1, 2)
+        return F.layer_norm(channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=1e-4).permute(
+            0, 3, 1, 2
+        )
 
 
 class Block(nn.Module):
@@ -73,11 +82,13 @@ class UNet(nn.Module):
     ----------
     channels: image channels, in and out.
     widths: channels of each scale, finest first; each further scale halves the resolution.
-    blocks: residual blocks of each scale (the coarsest once, the others once on the way down and once up).
+    blocks: residual blocks of each scale (the coarsest once, the others once on the way down and
+        once up).
     unshuffle: side of the pixel blocks folded into channels at the entrance.
     embedding: width of the noise embedding.
 
-    ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what this network was made with.
+    ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
+    this network was made with.
     """
 
     def __init__(
@@ -90,7 +101,10 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths:
-            raise ValueError(f"UNet: widths {tuple(widths)} and blocks {tuple(blocks)} must have the same length, at least 1")
+            raise ValueError(
+                f"UNet: widths {tuple(widths)} and blocks {tuple(blocks)} must have the same "
+                f"length, at least 1"
+            )
         self.arguments = {
             "channels": channels,
             "widths": tuple(widths),

@@ -1,4 +1,5 @@
-"""Methods side by side on one problem: a table as text, and a page with pictures. Where a method did not finish, its row has the reason."""
+"""Methods side by side on one problem: a table as text, and a page with pictures. Where a method
+did not finish, its row has the reason."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from posteriori.files import write_text
 from posteriori.measurements.pictures import heat, uri
 from posteriori.measurements.pictures import image as picture
 from posteriori.report import figures
 from posteriori.report.page import STYLE
 from posteriori.run import Run
+from posteriori.storage import write_text
 
 # Heading, key of a summary, format.
 COLUMNS = (
@@ -32,13 +33,15 @@ COLUMNS = (
     ("log p(y)", "log_evidence", ".2f"),
     ("Flags", "flagged", "d"),
 )
-# A page with a hundred large pictures is none: of each method the mean, so many samples and the standard deviation.
+# A page with a hundred large pictures is none: of each method the mean, so many samples and the
+# standard deviation.
 SHOWN = 2
 
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """One method: its label, what it came to (``numbers`` by the keys of ``COLUMNS``), sentences, or why it did not finish."""
+    """One method: its label, what it came to (``numbers`` by the keys of ``COLUMNS``), sentences,
+    or why it did not finish."""
 
     label: str
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -49,13 +52,25 @@ class ComparedRow:
     @classmethod
     def of(cls, label: str, run: Run, record: dict[str, Any]) -> ComparedRow:
         """From a run and its summary."""
-        extra = {"steps": len(run.config["levels"]) - 1, "log_evidence": run.log_evidence, "flagged": len(record["flags"])}
-        return cls(label, record | {kind: run.counts[kind] for kind in ("denoiser", "vjp")} | extra, tuple(record["flags"]), None, run)
+        extra = {
+            "steps": len(run.config["levels"]) - 1,
+            "log_evidence": run.log_evidence,
+            "flagged": len(record["flags"]),
+        }
+        return cls(
+            label,
+            record | {kind: run.counts[kind] for kind in ("denoiser", "vjp")} | extra,
+            tuple(record["flags"]),
+            None,
+            run,
+        )
 
 
 def _used(rows: Sequence[ComparedRow]) -> list[tuple[str, str, str]]:
     """The columns in which any row has a number."""
-    return [column for column in COLUMNS if any(row.numbers.get(column[1]) is not None for row in rows)]
+    return [
+        column for column in COLUMNS if any(row.numbers.get(column[1]) is not None for row in rows)
+    ]
 
 
 def _cells(row: ComparedRow, columns: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -75,13 +90,24 @@ def comparison_table(rows: Sequence[ComparedRow]) -> str:
     widths = [max(len(line[k]) for line in lines) for k in range(len(columns) + 1)]
     ends = _outcomes(rows)
     padded = [
-        "| " + " | ".join(cell.rjust(w) if k else cell.ljust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))) + " |"
+        "| "
+        + " | ".join(
+            cell.rjust(w) if k else cell.ljust(w)
+            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |"
         for line in lines
     ]
-    rule = "|" + "|".join("-" * (w + 1) + ":" if k else "-" * (w + 2) for k, w in enumerate(widths)) + "|"
+    rule = (
+        "|"
+        + "|".join("-" * (w + 1) + ":" if k else "-" * (w + 2) for k, w in enumerate(widths))
+        + "|"
+    )
     table = [padded[0], rule, *padded[1:]]
     if ends is not None:
-        table = [f"{line} {end} |" for line, end in zip(table, ["Outcome", "---", *ends], strict=True)]
+        table = [
+            f"{line} {end} |" for line, end in zip(table, ["Outcome", "---", *ends], strict=True)
+        ]
     notes = [f"{row.label}: {said}" for row in rows for said in row.flags]
     return "\n".join([*table, *([""] if notes else []), *notes])
 
@@ -93,10 +119,13 @@ def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> P
     heads = ["Method", *(head for head, *_ in columns), *(["Outcome"] if ends else [])]
     lines = [_cells(row, columns) + ([ends[k]] if ends else []) for k, row in enumerate(rows)]
     head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in line)}</tr>" for line in lines)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in line)}</tr>" for line in lines
+    )
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
+        f"<div "
+        f'class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
     ]
     for row in rows:
         if row.flags:
@@ -105,10 +134,15 @@ def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> P
     finished = [row for row in rows if row.run is not None]
     if finished:
         parts += ["<h2>Side by side</h2>", '<div class="scroll">', _pictures(finished), "</div>"]
-    style = STYLE + "td figure { width:210px } td.name { vertical-align:middle } td:last-child { white-space:normal }"
+    style = STYLE + (
+        "td figure { width:210px } td.name { vertical-align:middle } td:last-child { "
+        "white-space:normal }"
+    )
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main>{''.join(parts)}</main></body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>"
     )
     place = folder / "index.html"
     write_text(place, page)
@@ -116,19 +150,36 @@ def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> P
 
 
 def _pictures(rows: Sequence[ComparedRow]) -> str:
-    """One row of pictures a method, all on one grey scale, and the standard deviations on one of their own."""
+    """One row of pictures a method, all on one grey scale, and the standard deviations on one of
+    their own."""
     runs = [row.run for row in rows if row.run is not None]
-    inputs = [f"<td>{shown}</td>" for shown in (*figures.measured_figures(runs[0]), *figures.compared(runs[0], rows[0].numbers))]
+    inputs = [
+        f"<td>{shown}</td>"
+        for shown in (
+            *figures.measured_figures(runs[0]),
+            *figures.compared(runs[0], rows[0].numbers),
+        )
+    ]
     top = max((float(_flat(run.std).max()) for run in runs if len(run.samples) > 1), default=0.0)
     lines = [f'<tr><td class="name">given</td>{"".join(inputs)}</tr>'] if any(inputs) else []
     for row in rows:
         if row.run is None:
             continue
         x = row.run
-        cells = [_cell(_planes(x.mean), f"Mean of {len(x.samples)}", runs)] if len(x.samples) > 1 else []
-        cells += [_cell(_planes(one), f"Sample {k}", runs) for k, one in enumerate(x.samples[:SHOWN])]
+        cells = (
+            [_cell(_planes(x.mean), f"Mean of {len(x.samples)}", runs)]
+            if len(x.samples) > 1
+            else []
+        )
+        cells += [
+            _cell(_planes(one), f"Sample {k}", runs) for k, one in enumerate(x.samples[:SHOWN])
+        ]
         if len(x.samples) > 1 and _planes(x.std) is not None:
-            cells.append(_framed(uri(heat(_flat(x.std), 0.0, top or 1.0)), f"Standard deviation, to {top:.3g}"))
+            cells.append(
+                _framed(
+                    uri(heat(_flat(x.std), 0.0, top or 1.0)), f"Standard deviation, to {top:.3g}"
+                )
+            )
         lines.append(f'<tr><td class="name">{html.escape(row.label)}</td>{"".join(cells)}</tr>')
     return f"<table>{''.join(lines)}</table>"
 
@@ -138,13 +189,19 @@ def _cell(image: Tensor | None, title: str, runs: Sequence[Run]) -> str:
     if image is None:
         return ""
     ends = [(float(_real(r.samples).min()), float(_real(r.samples).max())) for r in runs]
-    low, high = runs[0].config["range"] or (min(low for low, _ in ends), max(high for _, high in ends))
+    low, high = runs[0].config["range"] or (
+        min(low for low, _ in ends),
+        max(high for _, high in ends),
+    )
     return _framed(uri(picture(image, low, high)), title)
 
 
 def _framed(uri: str, title: str) -> str:
     name = html.escape(title)
-    box = f'<label class="zoom"><input type="checkbox" aria-label="enlarge: {name}"><img src="{uri}" alt="{name}"></label>'
+    box = (
+        f'<label class="zoom"><input type="checkbox" aria-label="enlarge: {name}"><img '
+        f'src="{uri}" alt="{name}"></label>'
+    )
     return f"<td><figure>{box}<figcaption>{name}</figcaption></figure></td>"
 
 

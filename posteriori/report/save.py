@@ -25,12 +25,17 @@ def save(
     method: Method[Any] | None = None,
     baseline_name: str = "Wiener filter",
 ) -> dict[str, Any]:
-    """Write run.json, samples.safetensors (with the arrays for display) and summary.json; returns the summary.
+    """Write run.json, samples.safetensors (with the arrays for display) and summary.json; returns
+    the summary.
 
-    reference, baseline: images in the range of the likelihood. method: that made the run, for what is said of its steps. baseline_name:
-    what made the baseline, whose PSNR is that of the summary's ``baseline``. Each file is written beside its place and renamed.
+    reference, baseline: images in the range of the likelihood. method: that made the run, for what
+    is said of its steps. baseline_name: what made the baseline, whose PSNR is that of the summary's
+    ``baseline``. Each file is written beside its place and renamed.
     """
-    reference, baseline = (None if image is None else framed(image, post.given.frame) for image in (reference, baseline))
+    reference, baseline = (
+        None if image is None else framed(image, post.given.frame)
+        for image in (reference, baseline)
+    )
     extras = dict(viewed(run, post).extras)
     for name, image in (("reference", reference), ("baseline", baseline)):
         if image is not None:
@@ -39,7 +44,11 @@ def save(
     if baseline is not None:
         extras.pop("backprojection", None)  # what is usual says more
     record = summary(run, post, reference, method)
-    record["baseline"] = None if baseline is None else {"name": baseline_name, "psnr": _psnr(baseline, reference, record["data_range"])}
+    record["baseline"] = (
+        None
+        if baseline is None
+        else {"name": baseline_name, "psnr": _psnr(baseline, reference, record["data_range"])}
+    )
     folder = Path(folder)
     replace(run, extras=extras).save(folder)
     write_json(folder / "summary.json", record)

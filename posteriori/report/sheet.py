@@ -1,4 +1,5 @@
-"""A contact sheet: labelled pictures in rows and columns, as one PNG file. Nothing is scaled but by whole factors."""
+"""A contact sheet: labelled pictures in rows and columns, as one PNG file. Nothing is scaled but by
+whole factors."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from posteriori.files import write_bytes
+from posteriori.storage import write_bytes
 
 LABEL, HEAD, FOOT, GAP = 110, 30, 14, 4
 TILE, LETTER = 96, 6
@@ -19,17 +20,23 @@ INK, SOFT, PAPER, EMPTY = (27, 31, 39), (90, 99, 114), (255, 255, 255), (236, 23
 SheetEntry = tuple[Tensor | None, str]
 
 
-def contact_sheet(path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[SheetEntry]]], side: int) -> tuple[int, int]:
+def contact_sheet(
+    path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[SheetEntry]]], side: int
+) -> tuple[int, int]:
     """Write the sheet as PNG; returns its width and height in pixels.
 
-    heads: one label per column, of up to two lines. rows: a label, and for each column a picture (3, side, side) in [0, 1], or None, and a
-    caption; where there is no picture the caption is written large, wrapped. Values outside [0, 1] are cut off for display only.
-    Pictures under 96 pixels are enlarged by a whole factor to at least that.
+    heads: one label per column, of up to two lines. rows: a label, and for each column a picture
+    (3, side, side) in [0, 1], or None, and a caption; where there is no picture the caption is
+    written large, wrapped. Values outside [0, 1] are cut off for display only. Pictures under 96
+    pixels are enlarged by a whole factor to at least that.
     Raises ``ValueError`` when a row has another number of entries than there are heads.
     """
     wrong = [name for name, entries in rows if len(entries) != len(heads)]
     if wrong:
-        raise ValueError(f"the row {wrong[0]!r} of the sheet has another number of pictures than the {len(heads)} columns")
+        raise ValueError(
+            f"the row {wrong[0]!r} of the sheet has another number of pictures than the "
+            f"{len(heads)} columns"
+        )
     tile = side * max(1, -(-TILE // side))
     width, height = LABEL + len(heads) * (tile + GAP), HEAD + len(rows) * (tile + FOOT + GAP)
     sheet = Image.new("RGB", (width, height), PAPER)
@@ -57,5 +64,16 @@ def contact_sheet(path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Se
 
 def _tile(image: Tensor, tile: int) -> Image.Image:
     # A sample that went astray may hold what no byte can: it is shown as black.
-    pixels = image.detach().cpu().float().nan_to_num().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = (
+        image.detach()
+        .cpu()
+        .float()
+        .nan_to_num()
+        .clamp(0, 1)
+        .mul(255)
+        .round()
+        .to(torch.uint8)
+        .permute(1, 2, 0)
+        .numpy()
+    )
     return Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)

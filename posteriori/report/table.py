@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-HEADINGS = ("Method", "PSNR mean, dB", "PSNR one, dB", "SSIM mean", "SSIM one", "chi2", "Spread", "In 80 %", "Denoiser", "VJP", "Seconds")
+HEADINGS = (
+    "Method",
+    "PSNR mean, dB",
+    "PSNR one, dB",
+    "SSIM mean",
+    "SSIM one",
+    "chi2",
+    "Spread",
+    "In 80 %",
+    "Denoiser",
+    "VJP",
+    "Seconds",
+)
 
 
 def cells(record: dict[str, Any]) -> list[str]:
@@ -23,7 +35,10 @@ def cells(record: dict[str, Any]) -> list[str]:
         (counts.get("vjp"), "g"),
         (record.get("seconds"), ".1f"),
     )
-    return [str(record.get("method", "?")), *("-" if value is None else format(value, spec) for value, spec in numbers)]
+    return [
+        str(record.get("method", "?")),
+        *("-" if value is None else format(value, spec) for value, spec in numbers),
+    ]
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
@@ -31,7 +46,17 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     rows = [list(HEADINGS), *[cells(r) for r in records]]
     widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
     lines = [
-        "| " + " | ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(r, widths, strict=True))) + " |" for r in rows
+        "| "
+        + " | ".join(
+            c.ljust(w) if k == 0 else c.rjust(w)
+            for k, (c, w) in enumerate(zip(r, widths, strict=True))
+        )
+        + " |"
+        for r in rows
     ]
-    rule = "|" + "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths)) + "|"
+    rule = (
+        "|"
+        + "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths))
+        + "|"
+    )
     return "\n".join([lines[0], rule, *lines[1:]])

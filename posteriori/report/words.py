@@ -1,4 +1,5 @@
-"""What a run says, in sentences: what was solved, how far to trust it, and how well each pixel is known."""
+"""What a run says, in sentences: what was solved, how far to trust it, and how well each pixel is
+known."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from posteriori.flags import KEPT, limits
+from posteriori.diagnostics import KEPT, chi2_limits
 from posteriori.measurements.pictures import channel_rms, pictured, top
 from posteriori.run import Run
 
@@ -35,37 +36,67 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
             shape = ", ".join(f"{_times(size)} ({name})" for name, size in sizes.items())
         if "frame" in c:
             shape += f" (the part that was measured, of {_times(c['image_shape'])})"
-        drew = f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} that could have made {what}"
+        drew = (
+            f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} that could "
+            f"have made {what}"
+        )
         unseen = n > 1 and record.get("inside_80") is None and not run.samples.is_complex()
-        known = " Whether their spread is right cannot be seen without the true image." if unseen else ""
+        known = (
+            " Whether their spread is right cannot be seen without the true image."
+            if unseen
+            else ""
+        )
         return f"{drew}; {trust(run, record)}.{known}"
     doubted = [r.config["method"] for r, found in runs if found.get("flags")]
-    judged = f"checks found something on {', '.join(doubted)}" if doubted else "no check found anything on any of them"
-    best = f"; the mean of {c['method']} is nearest to the reference, {record['psnr_mean']:.2f} dB" if record.get("psnr_mean") else ""
+    judged = (
+        f"checks found something on {', '.join(doubted)}"
+        if doubted
+        else "no check found anything on any of them"
+    )
+    best = (
+        f"; the mean of {c['method']} is nearest to the reference, {record['psnr_mean']:.2f} dB"
+        if record.get("psnr_mean")
+        else ""
+    )
     return f"{len(runs)} runs on {what}: {judged}{best}."
 
 
 def trust(run: Run, record: Record) -> str:
     """How far the samples can be trusted, as far as the folder tells."""
     if not record:
-        return "nothing is known of how they fit, since the folder was written before fits were kept"
+        return (
+            "nothing is known of how they fit, since the folder was written before fits were kept"
+        )
     said, chi2 = [], record.get("chi2_samples")
     if chi2 is not None:
-        low, high = limits(record["measured"]) if "measured" in record else (0.5, 2.0)
+        low, high = chi2_limits(record["measured"]) if "measured" in record else (0.5, 2.0)
         ratio = chi2 / (record.get("chi2_expected") or 1.0)
-        fit = "fit it as its noise allows" if low <= ratio <= high else "do not fit it as its noise allows"
-        said.append(f"they {fit} (chi-square {chi2:.2f}, 1 expected)" if (record.get("chi2_expected") or 1.0) == 1.0 else f"they {fit}")
+        fit = (
+            "fit it as its noise allows"
+            if low <= ratio <= high
+            else "do not fit it as its noise allows"
+        )
+        said.append(
+            f"they {fit} (chi-square {chi2:.2f}, 1 expected)"
+            if (record.get("chi2_expected") or 1.0) == 1.0
+            else f"they {fit}"
+        )
     if record.get("inside_80") is not None:
         said.append(f"their 80 % intervals hold {100 * record['inside_80']:.0f} % of the reference")
     flags = record.get("flags") or []
     said.append(
-        f"{len(flags)} check{'s' if len(flags) > 1 else ''} found something, see below" if flags else "no check found anything wrong"
+        f"{len(flags)} check{'s' if len(flags) > 1 else ''} found something, see below"
+        if flags
+        else "no check found anything wrong"
     )
     return ", ".join(said[:-1]) + (" and " if len(said) > 1 else "") + said[-1]
 
 
 def noise(c: Record) -> str:
-    level = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in c["noise"].items())
+    level = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in c["noise"].items()
+    )
     unit = f" for images in [{c['range'][0]:g}, {c['range'][1]:g}]" if c["range"] else ""
     return f"noise {level}{unit}"
 
@@ -75,31 +106,51 @@ def _times(shape: list[int]) -> str:
 
 
 def known(run: Run) -> str:
-    """How well pixels are known, and where least; empty for one sample and for what is no picture."""
+    """How well pixels are known, and where least; empty for one sample and for what is no
+    picture."""
     planes = pictured(run.mean)
     if planes is None or run.ess < 1.5:
-        return "" if planes is None else "One sample says nothing about how well a pixel is known: draw four or more."
+        return (
+            ""
+            if planes is None
+            else "One sample says nothing about how well a pixel is known: draw four or more."
+        )
     from scipy.special import stdtrit
 
     n = run.ess
-    wide = channel_rms(run.std).double().cpu() * float(stdtrit(n - 1, (1 + LEVEL) / 2)) * (1 + 1 / n) ** 0.5
+    wide = (
+        channel_rms(run.std).double().cpu()
+        * float(stdtrit(n - 1, (1 + LEVEL) / 2))
+        * (1 + 1 / n) ** 0.5
+    )
     half, most = top(wide, 0.5), top(wide, 0.95)
-    share = f" (black to white is {run.config['range'][1] - run.config['range'][0]:g})" if run.config["range"] else ""
+    share = (
+        f" (black to white is {run.config['range'][1] - run.config['range'][0]:g})"
+        if run.config["range"]
+        else ""
+    )
     return (
-        f"If the samples are right, half of the pixels are known to within ±{half:.2g}{share}, and 95 % to within ±{most:.2g} "
-        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). The least sure 5 % lie {where_it_misses(run, wide, planes)}."
+        f"If the samples are right, half of the pixels are known to within ±{half:.2g}{share}, and "
+        f"95 % to within ±{most:.2g} "
+        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). The least sure 5 % lie "
+        f"{where_it_misses(run, wide, planes)}."
     )
 
 
 def where_it_misses(run: Run, wide: Tensor, mean: Tensor) -> str:
-    """In which part of the picture the widest twentieth of the intervals lies: unmeasured pixels, a ninth of it, or edges."""
+    """In which part of the picture the widest twentieth of the intervals lies: unmeasured pixels, a
+    ninth of it, or edges."""
     least = wide >= top(wide, 0.95)
     hidden = _hidden(run, wide)
     if hidden is not None and float(hidden[least].double().mean()) >= 0.8:
         return "where nothing was measured"
     rows, columns = (torch.arange(side) * 3 // side for side in wide.shape)
     shares = torch.zeros(3, 3, dtype=torch.float64)
-    shares.index_put_((rows[:, None].expand_as(wide)[least], columns.expand_as(wide)[least]), torch.ones(int(least.sum())).double(), True)
+    shares.index_put_(
+        (rows[:, None].expand_as(wide)[least], columns.expand_as(wide)[least]),
+        torch.ones(int(least.sum())).double(),
+        True,
+    )
     shares /= shares.sum()
     found = shares.flatten().topk(2)
     names = [PLACES[int(k) // 3][int(k) % 3] for k in found.indices]
@@ -107,18 +158,27 @@ def where_it_misses(run: Run, wide: Tensor, mean: Tensor) -> str:
         return f"mostly in the {names[0]} of the picture"
     steep = wide * 0
     if min(wide.shape) > 2:
-        steep = channel_rms(torch.stack([d.abs() for d in torch.gradient(channel_rms(mean).double().cpu())]))
+        steep = channel_rms(
+            torch.stack([d.abs() for d in torch.gradient(channel_rms(mean).double().cpu())])
+        )
     on_edges = float((steep >= top(steep, 0.8))[least].double().mean())
     if on_edges >= 0.5:
         return "mostly on edges of the mean"
-    return f"most often in the {names[0]} and the {names[1]}" if float(found.values.sum()) >= 0.5 else "all over the picture"
+    return (
+        f"most often in the {names[0]} and the {names[1]}"
+        if float(found.values.sum()) >= 0.5
+        else "all over the picture"
+    )
 
 
 def _hidden(run: Run, wide: Tensor) -> Tensor | None:
     y = run.extras.get("measurement")
     if y is None or not bool(y.isnan().any()):
         return None
-    return interpolate(y.isnan().any(0).double()[None, None], size=wide.shape, mode="nearest")[0, 0] > 0.5
+    return (
+        interpolate(y.isnan().any(0).double()[None, None], size=wide.shape, mode="nearest")[0, 0]
+        > 0.5
+    )
 
 
 def spread_in_words(run: Run, record: Record) -> str:
@@ -126,19 +186,22 @@ def spread_in_words(run: Run, record: Record) -> str:
     said, kept, inside = [], record.get("kept"), record.get("inside_80")
     if kept is not None:
         said.append(
-            f"Mean standard deviation {record['spread']:.3g}; in these {len(run.config['levels']) - 1} steps a Gaussian as wide keeps "
+            f"Mean standard deviation {record['spread']:.3g}; in these "
+            f"{len(run.config['levels']) - 1} steps a Gaussian as wide keeps "
             f"{100 * kept:.0f} % of its own."
         )
     if inside is not None:
         said.append(
-            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % of the reference's numbers"
+            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % of the "
+            f"reference's numbers"
             f"{_miss(inside, kept, record.get('inside_80_room') or 0.0)}."
         )
     return " ".join(said)
 
 
 def _miss(inside: float, kept: float | None, room: float) -> str:
-    """By how many points a share of 80 % is missed and, as far as the steps tell, why; empty within five points, or within ``room``."""
+    """By how many points a share of 80 % is missed and, as far as the steps tell, why; empty within
+    five points, or within ``room``."""
     points = 100 * inside - 80
     if abs(points) <= max(MISS, 100 * room):
         return ""
@@ -146,5 +209,9 @@ def _miss(inside: float, kept: float | None, room: float) -> str:
     if kept is None:
         return said
     steps = abs(kept - 1) > KEPT and (kept < 1) == (points < 0)
-    cause = "in part for want of steps" if steps else "not for want of steps: the method's approximation, or the prior, is off there"
+    cause = (
+        "in part for want of steps"
+        if steps
+        else "not for want of steps: the method's approximation, or the prior, is off there"
+    )
     return f"{said}, {cause}"

@@ -18,12 +18,21 @@ from torch import Tensor
 from posteriori.extras import require_extra
 from posteriori.likelihood import Likelihood
 from posteriori.noise import Gaussian
-from posteriori.operators import Blur, Downsample, LinearOperator, Mask, box_mask, gaussian_kernel, random_mask
-from posteriori.problems import simulate
+from posteriori.operators import (
+    Blur,
+    Downsample,
+    LinearOperator,
+    Mask,
+    box_mask,
+    gaussian_kernel,
+    random_mask,
+)
+from posteriori.problem_file import simulate
 from posteriori.settings import suggestion
 
 SIGMA, RANGE = 0.05, (0.0, 1.0)
-# Row and column around which a crop of any side lies, as far as the border allows: a face, and the eye of a cat.
+# Row and column around which a crop of any side lies, as far as the border allows: a face, and the
+# eye of a cat.
 PHOTOGRAPHS = {"astronaut": (115, 225), "chelsea": (115, 170)}
 DEGRADATIONS: dict[str, Callable[[int], LinearOperator]] = {
     "blur": lambda side: Blur(gaussian_kernel(2.0), (3, side, side)),
@@ -35,7 +44,8 @@ DEGRADATIONS: dict[str, Callable[[int], LinearOperator]] = {
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A photograph (3, side, side) in [0, 1], its likelihood, and the measurement as a picture of the same size."""
+    """A photograph (3, side, side) in [0, 1], its likelihood, and the measurement as a picture of
+    the same size."""
 
     truth: Tensor
     given: Likelihood
@@ -53,7 +63,10 @@ def photograph(name: str, side: int) -> Tensor:
     from skimage import data
 
     x = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1).float() / 255
-    top, left = (min(max(0, c - side // 2), n - side) for c, n in zip(PHOTOGRAPHS[name], x.shape[1:], strict=True))
+    top, left = (
+        min(max(0, c - side // 2), n - side)
+        for c, n in zip(PHOTOGRAPHS[name], x.shape[1:], strict=True)
+    )
     return x[:, top : top + side, left : left + side].contiguous()
 
 

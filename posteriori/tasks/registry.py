@@ -18,15 +18,15 @@ from typing import Any, Literal
 from torch import Tensor
 
 from posteriori import grid, priors
-from posteriori.evaluation.references import reference_samples
 from posteriori.likelihood import Posterior
-from posteriori.noise import Noise
+from posteriori.noise import NoiseLaw
 from posteriori.operators.base import Operator
 from posteriori.priors.base import Prior
-from posteriori.problems.beds import Bed, gaussian_bed, gmm25, ksd_toy, mixture256
-from posteriori.problems.bipsda import bipsda
 from posteriori.settings import suggestion
+from posteriori.tasks.beds import Bed, gaussian_bed, gmm25, ksd_toy, mixture256
+from posteriori.tasks.bipsda import bipsda
 from posteriori.tasks.photographs import scene
+from posteriori.tasks.references import reference_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class BenchmarkTask:
         return self.posterior.given.A
 
     @property
-    def noise(self) -> Noise:
+    def noise(self) -> NoiseLaw:
         """In the range of the measurement, as ``truth`` is."""
         return self.posterior.given.noise
 

@@ -6,4 +6,13 @@ from posteriori.testing.noises import check_noise
 from posteriori.testing.operators import check_operator
 from posteriori.testing.priors import check_denoising, check_prior
 
-__all__ = ["CLAIMS", "Claim", "check_claims", "check_denoising", "check_method", "check_noise", "check_operator", "check_prior"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "check_claims",
+    "check_denoising",
+    "check_method",
+    "check_noise",
+    "check_operator",
+    "check_prior",
+]

@@ -8,18 +8,30 @@ import torch
 from torch import Tensor
 
 from posteriori.linalg import dot, real_view
-from posteriori.operators.base import AdjointError, LinearOperator, Operator, Spectrum, dot_test, norm2, pinv, repeat_test, solve
+from posteriori.operators.base import (
+    AdjointError,
+    LinearOperator,
+    Operator,
+    Spectrum,
+    dot_test,
+    norm2,
+    pinv,
+    repeat_test,
+    solve,
+)
 from posteriori.operators.dense_matrix import matrix
 
 
 def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
-    """Check an operator on random images of the given precision. Raises ``AssertionError`` (``AdjointError``) with the numbers.
+    """Check an operator on random images of the given precision. Raises ``AssertionError``
+    (``AdjointError``) with the numbers.
 
-    Every operator: the same A(x) at each call; shapes and kinds of number; each row of a batch is its own problem; the input is not
-    changed; wrong shapes and kinds are refused by name; ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there
-    is one).
-    A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; A and ``adjoint`` as each other's derivatives; the
-    singular value decomposition, where one is offered; ``solve``, ``pinv`` and ``norm2`` against their definitions.
+    Every operator: the same A(x) at each call; shapes and kinds of number; each row of a batch is
+    its own problem; the input is not changed; wrong shapes and kinds are refused by name;
+    ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there is one).
+    A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; A and ``adjoint``
+    as each other's derivatives; the singular value decomposition, where one is offered; ``solve``,
+    ``pinv`` and ``norm2`` against their definitions.
     """
     probes = _Probes(A, dtype, seed)
     try:
@@ -56,14 +68,20 @@ class _Probes:
 
     def measurements(self, rows: int = 3) -> Tensor:
         kind = self.dtype.to_complex() if self.A.complex_out else self.dtype
-        return self.draw(rows, *self.A.out_shape, dtype=kind, device=self.A.probe(torch.zeros).device)
+        return self.draw(
+            rows, *self.A.out_shape, dtype=kind, device=self.A.probe(torch.zeros).device
+        )
 
     def equal(self, left: Tensor, right: Tensor, what: str, size: float | None = None) -> None:
         """Assert ||left - right|| <= rtol * size, by default the larger norm."""
-        assert left.shape == right.shape, f"{self.name}: {what}: shapes {tuple(left.shape)} and {tuple(right.shape)}"
+        assert left.shape == right.shape, (
+            f"{self.name}: {what}: shapes {tuple(left.shape)} and {tuple(right.shape)}"
+        )
         size = max(float(left.norm()), float(right.norm())) if size is None else size
         gap = float((left - right).norm())
-        assert gap <= self.rtol * size, f"{self.name}: {what}: they differ by {gap:.3g}, their size is {size:.3g}"
+        assert gap <= self.rtol * size, (
+            f"{self.name}: {what}: they differ by {gap:.3g}, their size is {size:.3g}"
+        )
 
 
 def _check_shapes(A: Operator, probes: _Probes) -> None:
@@ -71,21 +89,34 @@ def _check_shapes(A: Operator, probes: _Probes) -> None:
     kept = x.clone()
     y = A(x)
     assert torch.equal(x, kept), f"{probes.name}: the image was changed in place"
-    assert tuple(y.shape) == (3, *A.out_shape), f"{probes.name}: 3 images give {tuple(y.shape)}, expected (3, *{A.out_shape})"
-    assert y.is_complex() == A.complex_out, f"{probes.name}: complex_out is {A.complex_out}, measurements are {y.dtype}"
-    assert y.real.dtype == probes.dtype, f"{probes.name}: images of {x.dtype} give measurements of {y.dtype}"
+    assert tuple(y.shape) == (3, *A.out_shape), (
+        f"{probes.name}: 3 images give {tuple(y.shape)}, expected (3, *{A.out_shape})"
+    )
+    assert y.is_complex() == A.complex_out, (
+        f"{probes.name}: complex_out is {A.complex_out}, measurements are {y.dtype}"
+    )
+    assert y.real.dtype == probes.dtype, (
+        f"{probes.name}: images of {x.dtype} give measurements of {y.dtype}"
+    )
     probes.equal(torch.cat([A(row[None]) for row in x]), y, "rows alone and in a batch of 3")
     value, pull = A.linearize(x)
     probes.equal(value, y, "the value of linearize and A(x)")
     back = pull(probes.measurements())
-    assert back.shape == x.shape, f"{probes.name}: pull gives {tuple(back.shape)}, images are {tuple(x.shape)}"
+    assert back.shape == x.shape, (
+        f"{probes.name}: pull gives {tuple(back.shape)}, images are {tuple(x.shape)}"
+    )
     assert back.dtype == x.dtype, f"{probes.name}: pull gives {back.dtype}, images are {x.dtype}"
 
 
 def _check_refusals(A: Operator, probes: _Probes) -> None:
     x = probes.images(1)
     wider = torch.cat([x, x[..., :1]], -1)
-    _refused(A, wider, [str(A.in_shape), str(tuple(wider.shape))], f"images of shape {tuple(wider.shape)}")
+    _refused(
+        A,
+        wider,
+        [str(A.in_shape), str(tuple(wider.shape))],
+        f"images of shape {tuple(wider.shape)}",
+    )
     other = x.real.contiguous() if A.complex_in else torch.complex(x, x)
     _refused(A, other, ["real", "complex"], f"{other.dtype} images")
 
@@ -103,13 +134,18 @@ def _refused(A: Operator, x: Tensor, words: list[str], what: str) -> None:
 
 
 def _check_derivative(A: Operator, probes: _Probes) -> None:
-    """<pull(u), d> against the central difference of <u, A(x + h d)>; of its surrogate for an A that says it has one."""
+    """<pull(u), d> against the central difference of <u, A(x + h d)>; of its surrogate for an A
+    that says it has one."""
     x, d = probes.images(), probes.images()
     u = probes.measurements()
     smooth = A.surrogate()
     if smooth is not None:
-        assert smooth.surrogate() is None, f"{probes.name}: its surrogate has a surrogate again, not its own derivative"
-        probes.equal(A.linearize(x)[1](u), smooth.linearize(x)[1](u), "pull and the pull of its surrogate")
+        assert smooth.surrogate() is None, (
+            f"{probes.name}: its surrogate has a surrogate again, not its own derivative"
+        )
+        probes.equal(
+            A.linearize(x)[1](u), smooth.linearize(x)[1](u), "pull and the pull of its surrogate"
+        )
         _check_derivative(smooth, probes)
         return
     h = 1e-5 if probes.dtype == torch.float64 else 1e-2
@@ -117,15 +153,24 @@ def _check_derivative(A: Operator, probes: _Probes) -> None:
     exact = dot(A.linearize(x)[1](u), d)
     gap, size = float((slope - exact).norm()), float(exact.norm())
     limit = 1e-5 if probes.dtype == torch.float64 else 2e-2
-    assert gap <= limit * size, f"{probes.name}: pull gives the slope {exact.tolist()}, finite differences {slope.tolist()}"
+    assert gap <= limit * size, (
+        f"{probes.name}: pull gives the slope {exact.tolist()}, finite differences {slope.tolist()}"
+    )
     leaf = torch.zeros_like(x).requires_grad_()
     gradient = torch.autograd.grad(A(leaf), leaf, u)[0]
-    assert bool(real_view(gradient).isfinite().all()), f"{probes.name}: the gradient at x = 0 is not finite"
+    assert bool(real_view(gradient).isfinite().all()), (
+        f"{probes.name}: the gradient at x = 0 is not finite"
+    )
 
 
 def _check_linear(A: LinearOperator, probes: _Probes) -> None:
     x, v = probes.images(), probes.images()
-    probes.equal(A(2 * x - 3 * v), 2 * A(x) - 3 * A(v), "A(2 x - 3 v) and 2 A x - 3 A v", float(A(x).norm() + A(v).norm()))
+    probes.equal(
+        A(2 * x - 3 * v),
+        2 * A(x) - 3 * A(v),
+        "A(2 x - 3 v) and 2 A x - 3 A v",
+        float(A(x).norm() + A(v).norm()),
+    )
 
 
 def _check_transposes(A: LinearOperator, probes: _Probes) -> None:
@@ -143,16 +188,28 @@ def _check_adjoint(A: LinearOperator, probes: _Probes, seed: int) -> None:
     rtol = 1e-10 if probes.dtype == torch.float64 else 1e-5
     dot_test(A, rtol=rtol, dtype=probes.dtype, seed=seed)
     u = probes.measurements()
-    probes.equal(torch.cat([A.adjoint(row[None]) for row in u]), A.adjoint(u), "adjoint: rows alone and in a batch of 3")
+    probes.equal(
+        torch.cat([A.adjoint(row[None]) for row in u]),
+        A.adjoint(u),
+        "adjoint: rows alone and in a batch of 3",
+    )
     if not (A.complex_in and A.complex_out):
         return
     x = probes.images()
     Ax, Au = A(x), A.adjoint(u)
-    probes.equal(A(1j * x), 1j * Ax, "A(i x) and i A x (use ComplexChannels for what is linear over the reals only)")
-    left, right = torch.linalg.vecdot(Ax.flatten(1), u.flatten(1)), torch.linalg.vecdot(x.flatten(1), Au.flatten(1))
+    probes.equal(
+        A(1j * x),
+        1j * Ax,
+        "A(i x) and i A x (use ComplexChannels for what is linear over the reals only)",
+    )
+    left, right = (
+        torch.linalg.vecdot(Ax.flatten(1), u.flatten(1)),
+        torch.linalg.vecdot(x.flatten(1), Au.flatten(1)),
+    )
     if float((left - right).norm()) > 10 * rtol * float(Ax.norm() * u.norm()):
         raise AdjointError(
-            f"{probes.name}: <A x, u> = {left[0]:.6g} but <x, A^H u> = {right[0]:.6g}: is a conjugate missing in the adjoint?"
+            f"{probes.name}: <A x, u> = {left[0]:.6g} but <x, A^H u> = {right[0]:.6g}: is a "
+            f"conjugate missing in the adjoint?"
         )
 
 
@@ -160,20 +217,36 @@ def _check_spectrum(A: LinearOperator, spectrum: Spectrum, probes: _Probes) -> N
     x, y, s = probes.images(), probes.measurements(), spectrum.s
     n, m = A.coordinates, math.prod(A.out_shape)
     k = min(n, m)
-    assert tuple(s.shape) == (k,), f"{probes.name}: {tuple(s.shape)} singular values, expected ({k},)"
+    assert tuple(s.shape) == (k,), (
+        f"{probes.name}: {tuple(s.shape)} singular values, expected ({k},)"
+    )
     assert bool((s >= 0).all()), f"{probes.name}: a singular value is {float(s.min()):.3g}"
-    for value, count, there, back, what in ((x, n, spectrum.Vh, spectrum.V, "V"), (y, m, spectrum.Uh, spectrum.U, "U")):
+    for value, count, there, back, what in (
+        (x, n, spectrum.Vh, spectrum.V, "V"),
+        (y, m, spectrum.Uh, spectrum.U, "U"),
+    ):
         c = there(value)
-        assert tuple(c.shape) == (3, count), f"{probes.name}: {what}^H gives {tuple(c.shape)}, expected (3, {count})"
-        assert c.is_complex() == A.complex_out, f"{probes.name}: {what}^H gives {c.dtype}, measurements are {y.dtype}"
+        assert tuple(c.shape) == (3, count), (
+            f"{probes.name}: {what}^H gives {tuple(c.shape)}, expected (3, {count})"
+        )
+        assert c.is_complex() == A.complex_out, (
+            f"{probes.name}: {what}^H gives {c.dtype}, measurements are {y.dtype}"
+        )
         again = back(c)
-        assert again.dtype == value.dtype, f"{probes.name}: {what} gives {again.dtype} from {c.dtype}, expected {value.dtype}"
+        assert again.dtype == value.dtype, (
+            f"{probes.name}: {what} gives {again.dtype} from {c.dtype}, expected {value.dtype}"
+        )
         probes.equal(again, value, f"{what} {what}^H and 1")
         d = probes.draw(3, count, dtype=c.dtype, device=c.device)
         probes.equal(there(back(d)), d, f"{what}^H {what} and 1")
         probes.equal(c.norm(), value.norm(), f"the norms before and after {what}^H")
     c = spectrum.Vh(x)[:, :k] * s.to(x.real.dtype)
-    probes.equal(spectrum.U(torch.nn.functional.pad(c, (0, m - k))), A(x), "U s V^H x and A x", float(s.max()) * float(x.norm()))
+    probes.equal(
+        spectrum.U(torch.nn.functional.pad(c, (0, m - k))),
+        A(x),
+        "U s V^H x and A x",
+        float(s.max()) * float(x.norm()),
+    )
 
 
 def _check_answers(A: LinearOperator, spectrum: Spectrum | None, probes: _Probes) -> None:
@@ -181,7 +254,11 @@ def _check_answers(A: LinearOperator, spectrum: Spectrum | None, probes: _Probes
     for r2, ratio in ((1.0, 0.3), (0.0, 1.0), (10.0, 0.01)):
         s2 = ratio * (top**2 if top and r2 else 1.0)
         v = solve(A, b, r2, s2)
-        probes.equal(r2 * A(A.adjoint(v)) + s2 * v, b, f"(r2 A A^H + s2) solve(b) and b at r2={r2:g}, s2={s2:.3g}")
+        probes.equal(
+            r2 * A(A.adjoint(v)) + s2 * v,
+            b,
+            f"(r2 A A^H + s2) solve(b) and b at r2={r2:g}, s2={s2:.3g}",
+        )
     if spectrum is not None:
         x = probes.images()
         clean = A(x)
@@ -191,5 +268,11 @@ def _check_answers(A: LinearOperator, spectrum: Spectrum | None, probes: _Probes
     if math.prod(A.in_shape) <= 1024:
         M = matrix(A)
         # Complex measurements of real images: the norm over the reals.
-        exact = float(torch.linalg.matrix_norm(torch.cat([M.real, M.imag]) if A.complex_out and not A.complex_in else M, 2))
-        assert abs(top - exact) <= 1e-3 * exact, f"{probes.name}: norm2 is {top:.6g}, the largest singular value {exact:.6g}"
+        exact = float(
+            torch.linalg.matrix_norm(
+                torch.cat([M.real, M.imag]) if A.complex_out and not A.complex_in else M, 2
+            )
+        )
+        assert abs(top - exact) <= 1e-3 * exact, (
+            f"{probes.name}: norm2 is {top:.6g}, the largest singular value {exact:.6g}"
+        )

@@ -1,4 +1,5 @@
-"""Training images that are no photographs: measured numbers of any kind, put into [-1, 1] by a stated window."""
+"""Training images that are no photographs: measured numbers of any kind, put into [-1, 1] by a
+stated window."""
 
 from __future__ import annotations
 
@@ -17,17 +18,23 @@ ARRAY_FILES = (*ARRAYS, ".npz", *_PICTURES)
 
 
 def read_windowed(
-    paths: Sequence[str | Path], channels: int, window: tuple[float, float], *, key: str | None = None, clip: bool = False
+    paths: Sequence[str | Path],
+    channels: int,
+    window: tuple[float, float],
+    *,
+    key: str | None = None,
+    clip: bool = False,
 ) -> list[np.ndarray]:
     """Images (H, W, channels) float32 in which window[0] is -1 and window[1] is 1.
 
-    paths: files, or folders of them: .npy, .npz, .cfl, .pt, .safetensors, and .tif or .png with the numbers that they store.
-    An array is one image (H, W) or (channels, H, W), or a stack of them along its first axis. Complex numbers are two channels, their
-    real and imaginary part. key: which array of a file that holds several.
+    paths: files, or folders of them: .npy, .npz, .cfl, .pt, .safetensors, and .tif or .png with the
+    numbers that they store. An array is one image (H, W) or (channels, H, W), or a stack of them
+    along its first axis. Complex numbers are two channels, their real and imaginary part. key:
+    which array of a file that holds several.
     clip: numbers outside the window are set to its ends; otherwise they are refused.
 
-    Raises ``FileNotFoundError`` for a folder without such a file, ``ValueError`` naming the file for other shapes, for numbers that are not
-    finite, and for those outside the window.
+    Raises ``FileNotFoundError`` for a folder without such a file, ``ValueError`` naming the file
+    for other shapes, for numbers that are not finite, and for those outside the window.
     """
     low, high = window
     images = []
@@ -36,11 +43,14 @@ def read_windowed(
             outside = float(((image < low) | (image > high)).mean())
             if outside > 0 and not clip:
                 raise ValueError(
-                    f"{path} has values from {float(image.min()):.6g} to {float(image.max()):.6g}, of which {100 * outside:.2g} % lie "
+                    f"{path} has values from {float(image.min()):.6g} to {float(image.max()):.6g}, "
+                    f"of which {100 * outside:.2g} % lie "
                     f"outside the window [{low:g}, {high:g}]: state a wider window, or clip: true"
                 )
             inside = np.clip(image, low, high) if clip else image
-            images.append((2 * (inside.astype(np.float64) - low) / (high - low) - 1).astype(np.float32))
+            images.append(
+                (2 * (inside.astype(np.float64) - low) / (high - low) - 1).astype(np.float32)
+            )
     return images
 
 
@@ -51,7 +61,9 @@ def _files(paths: Sequence[str | Path]) -> Iterator[Path]:
             continue
         inside = sorted(file for file in path.glob("*") if file.suffix.lower() in ARRAY_FILES)
         if not inside:
-            raise FileNotFoundError(f"no array ({', '.join(ARRAY_FILES)}) in the training folder {path}")
+            raise FileNotFoundError(
+                f"no array ({', '.join(ARRAY_FILES)}) in the training folder {path}"
+            )
         yield from inside
 
 
@@ -84,12 +96,14 @@ def _images(array: np.ndarray, channels: int, path: Path) -> list[np.ndarray]:
         raise ValueError(f"{path} holds {array.dtype} values, numbers are expected")
     if not np.isfinite(array).all():
         raise ValueError(
-            f"{path}: {int((~np.isfinite(array)).sum())} of {array.size} values are not finite; leave the image out, or fill them"
+            f"{path}: {int((~np.isfinite(array)).sum())} of {array.size} values are not finite; "
+            f"leave the image out, or fill them"
         )
     if array.dtype.kind == "c":
         if channels != 2 or array.ndim not in (2, 3):
             raise ValueError(
-                f"{path} holds complex values of shape {array.shape}: (H, W) or (N, H, W) for network.channels: 2 are expected"
+                f"{path} holds complex values of shape {array.shape}: (H, W) or (N, H, W) for "
+                f"network.channels: 2 are expected"
             )
         array = np.stack([array.real, array.imag], -3)
     if array.ndim == 2 or (array.ndim == 3 and channels == 1 and len(array) > 1):
@@ -97,6 +111,7 @@ def _images(array: np.ndarray, channels: int, path: Path) -> list[np.ndarray]:
     stack = array if array.ndim == 4 else array[None]
     if stack.ndim != 4 or stack.shape[1] != channels:
         raise ValueError(
-            f"{path} has shape {array.shape}, the network has {channels} channels: (H, W), (channels, H, W) or a stack of them is expected"
+            f"{path} has shape {array.shape}, the network has {channels} channels: (H, W), "
+            f"(channels, H, W) or a stack of them is expected"
         )
     return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in stack]

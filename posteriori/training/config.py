@@ -1,4 +1,5 @@
-"""What a training run is made from: one YAML file, checked field by field; unknown keys are refused."""
+"""What a training run is made from: one YAML file, checked field by field; unknown keys are
+refused."""
 
 from __future__ import annotations
 
@@ -49,8 +50,9 @@ class Digits(_ConfigPart):
 
 
 class Arrays(_ConfigPart):
-    """Measured numbers in files or folders, see ``training.arrays``. window: the numbers that become -1 and 1, such as [-1000, 1500] for
-    Hounsfield units; for complex images (two channels) it lies evenly around 0. clip: cut what lies outside, instead of refusing it."""
+    """Measured numbers in files or folders, see ``training.arrays``. window: the numbers that
+    become -1 and 1, such as [-1000, 1500] for Hounsfield units; for complex images (two channels)
+    it lies evenly around 0. clip: cut what lies outside, instead of refusing it."""
 
     kind: Literal["arrays"]
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
@@ -63,12 +65,15 @@ class Arrays(_ConfigPart):
     @model_validator(mode="after")
     def rising(self) -> Arrays:
         if not self.window[0] < self.window[1]:
-            raise ValueError(f"window is [lowest, highest] with lowest < highest, got {list(self.window)}")
+            raise ValueError(
+                f"window is [lowest, highest] with lowest < highest, got {list(self.window)}"
+            )
         return self
 
 
 class HeldOut(_ConfigPart):
-    """The share of the images, drawn by the seed of the run, that are not trained on; and the crops of them on which the loss is told."""
+    """The share of the images, drawn by the seed of the run, that are not trained on; and the crops
+    of them on which the loss is told."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     crops: _Count = 64
@@ -84,8 +89,8 @@ class NoiseLevels(_ConfigPart):
 class Optimizer(_ConfigPart):
     """AdamW, or Muon for the inner convolutions with AdamW for the rest.
 
-    The rate rises over ``warmup`` steps, stays, and falls linearly to 0 over the last ``decay`` steps: a run can be prolonged by
-    raising ``steps`` as long as its decay has not begun.
+    The rate rises over ``warmup`` steps, stays, and falls linearly to 0 over the last ``decay``
+    steps: a run can be prolonged by raising ``steps`` as long as its decay has not begun.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -136,11 +141,15 @@ def read_config(file: str | Path) -> TrainingConfig:
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: expected a mapping of settings, got {type(raw).__name__}")
     if "prior" in raw and "operator" in raw:
-        raise ValueError(f"{file} describes a problem, not a training: posteriori solve {file} --out FOLDER")
+        raise ValueError(
+            f"{file} describes a problem, not a training: posteriori solve {file} --out FOLDER"
+        )
     try:
         config = TrainingConfig.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(f"{file}\n" + "\n".join(f"  {_told(item)}" for item in error.errors())) from None
+        raise ValueError(
+            f"{file}\n" + "\n".join(f"  {_told(item)}" for item in error.errors())
+        ) from None
     return config.model_copy(update={"data": _beside(config.data, file.parent)})
 
 

@@ -1,6 +1,7 @@
 """Training images in memory, and reproducible random crops from them.
 
-A batch is a function of (seed, step) alone, so that a run that was stopped and resumed sees exactly the batches of one that was not.
+A batch is a function of (seed, step) alone, so that a run that was stopped and resumed sees exactly
+the batches of one that was not.
 """
 
 from __future__ import annotations
@@ -25,17 +26,30 @@ class Crops:
 
     Parameters
     ----------
-    images: arrays (H, W, C), each at least ``crop`` on both sides: all uint8, black 0 and white 255, or all float32 in [-1, 1].
+    images: arrays (H, W, C), each at least ``crop`` on both sides: all uint8, black 0 and white
+        255, or all float32 in [-1, 1].
     crop: side of the square crops.
     weights: relative probability of each image; uniform over pixels when None.
     turns: also flip and rotate (off for digits, whose orientation has a meaning).
     """
 
-    def __init__(self, images: Sequence[np.ndarray], crop: int, weights: Sequence[float] | None = None, turns: bool = True) -> None:
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        crop: int,
+        weights: Sequence[float] | None = None,
+        turns: bool = True,
+    ) -> None:
         small = [im.shape for im in images if min(im.shape[:2]) < crop]
         if small or not images:
-            raise ValueError(f"Crops: {len(images)} images, {len(small)} of them smaller than the crop {crop} (first: {small[:1]})")
-        p = np.asarray(weights if weights is not None else [im.shape[0] * im.shape[1] for im in images], dtype=np.float64)
+            raise ValueError(
+                f"Crops: {len(images)} images, {len(small)} of them smaller than the crop {crop} "
+                f"(first: {small[:1]})"
+            )
+        p = np.asarray(
+            weights if weights is not None else [im.shape[0] * im.shape[1] for im in images],
+            dtype=np.float64,
+        )
         self.images, self.crop, self.turns, self.p = list(images), crop, turns, p / p.sum()
 
     def batch(self, size: int, seed: int, step: int) -> Tensor:
@@ -63,7 +77,8 @@ class Crops:
 
 
 def apart(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """The numbers of the images to train on, and of those held out: a share of ``count``, at least one, drawn by the seed.
+    """The numbers of the images to train on, and of those held out: a share of ``count``, at least
+    one, drawn by the seed.
 
     None is held out of a share of 0, or of a single image.
     """
@@ -72,29 +87,42 @@ def apart(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     return sorted(order[held:].tolist()), sorted(order[:held].tolist())
 
 
-def read_folders(folders: Sequence[str | Path], channels: int, scales: Sequence[float], crop: int) -> tuple[list[np.ndarray], list[float]]:
+def read_folders(
+    folders: Sequence[str | Path], channels: int, scales: Sequence[float], crop: int
+) -> tuple[list[np.ndarray], list[float]]:
     """Read every image of some folders at several scales.
 
-    Returns the images and their sampling weights: every scale is equally likely, and within a scale every image.
-    Raises ``FileNotFoundError`` naming the folder that holds no image, ``ValueError`` naming a file of several pages, or of more than 8
-    bits of grey, which Pillow would clip at 255.
+    Returns the images and their sampling weights: every scale is equally likely, and within a scale
+    every image.
+    Raises ``FileNotFoundError`` naming the folder that holds no image, ``ValueError`` naming a file
+    of several pages, or of more than 8 bits of grey, which Pillow would clip at 255.
     """
     if channels not in (1, 3):
-        raise ValueError(f"photographs have 1 or 3 channels, network.channels is {channels}; other images are data of kind: arrays")
+        raise ValueError(
+            f"photographs have 1 or 3 channels, network.channels is {channels}; other images are "
+            f"data of kind: arrays"
+        )
     images, weights = [], []
     for folder in map(Path, folders):
         files = sorted(f for f in folder.glob("*") if f.suffix.lower() in PICTURE_FILES)
         if not files:
-            raise FileNotFoundError(f"no image ({', '.join(sorted(PICTURE_FILES))}) in the training folder {folder}")
+            raise FileNotFoundError(
+                f"no image ({', '.join(sorted(PICTURE_FILES))}) in the training folder {folder}"
+            )
         for file in files:
             with Image.open(file) as picture:
                 if picture.mode.startswith(("I", "F")) or getattr(picture, "n_frames", 1) > 1:
                     found = f"{getattr(picture, 'n_frames', 1)} page(s) of mode {picture.mode}"
-                    raise ValueError(f"{file} holds {found}; training reads one picture of 8 bits from a file: convert it first")
+                    raise ValueError(
+                        f"{file} holds {found}; training reads one picture of 8 bits from a file: "
+                        f"convert it first"
+                    )
                 full = picture.convert("RGB" if channels == 3 else "L")
             for scale in scales:
                 size = (max(crop, round(full.width * scale)), max(crop, round(full.height * scale)))
-                array = np.asarray(full if scale == 1 else full.resize(size, Image.Resampling.LANCZOS))
+                array = np.asarray(
+                    full if scale == 1 else full.resize(size, Image.Resampling.LANCZOS)
+                )
                 images.append(array.reshape(*array.shape[:2], channels))
                 weights.append(1.0)
     return images, weights
@@ -115,7 +143,12 @@ def read_npz(file: str | Path, key: str, side: int) -> list[np.ndarray]:
         raise ValueError(f"{file} is no .npz of arrays: {error}") from None
     before = [(side - n) // 2 for n in stack.shape[1:3]]
     if stack.dtype != np.uint8 or stack.ndim != 3 or min(before) < 0:
-        raise ValueError(f"{file}[{key}]: expected uint8 (N, h <= {side}, w <= {side}), got {stack.dtype} {stack.shape}")
+        raise ValueError(
+            f"{file}[{key}]: expected uint8 (N, h <= {side}, w <= {side}), got {stack.dtype} "
+            f"{stack.shape}"
+        )
     padded = np.zeros((len(stack), side, side, 1), dtype=np.uint8)
-    padded[:, before[0] : before[0] + stack.shape[1], before[1] : before[1] + stack.shape[2], 0] = stack
+    padded[:, before[0] : before[0] + stack.shape[1], before[1] : before[1] + stack.shape[2], 0] = (
+        stack
+    )
     return list(padded)

@@ -1,11 +1,14 @@
 """Denoising score matching: train a network to be E[x0 | x0 + sigma z].
 
-    minimise  E_{x0, ln sigma ~ N, z}  w(sigma) ||D(x0 + sigma z, sigma) - x0||^2,   w = (sigma^2 + d^2) / (sigma d)^2
+    minimise  E_{x0, ln sigma ~ N, z}  w(sigma) ||D(x0 + sigma z, sigma) - x0||^2,
+    w = (sigma^2 + d^2) / (sigma d)^2
 
-w makes every noise level's target a unit-variance regression for the raw network. Step k draws its crops and its noise from
-(seed, k) alone, so a run that was killed and resumed passes through the same states as one that was not.
+w makes every noise level's target a unit-variance regression for the raw network. Step k draws its
+crops and its noise from (seed, k) alone, so a run that was killed and resumed passes through the
+same states as one that was not.
 
-Reference: Vincent, A connection between score matching and denoising autoencoders, 2011; weighting of Karras et al. 2022, table 1.
+Reference: Vincent, A connection between score matching and denoising autoencoders, 2011; weighting
+of Karras et al. 2022, table 1.
 """
 
 from __future__ import annotations
@@ -40,16 +43,30 @@ class Rates:
         inner = []
         if config.name == "muon":
             if not hasattr(torch.optim, "Muon"):
-                raise RuntimeError(f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}; use 'adamw' or upgrade")
-            inner = [p for name, p in network.named_parameters() if p.ndim == 4 and name.split(".")[0] not in ("enter", "leave")]
+                raise RuntimeError(
+                    f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}; use "
+                    f"'adamw' or upgrade"
+                )
+            inner = [
+                p
+                for name, p in network.named_parameters()
+                if p.ndim == 4 and name.split(".")[0] not in ("enter", "leave")
+            ]
         chosen = {id(p) for p in inner}
-        # Muon works on matrices: these share the memory of the convolution kernels, one row per output channel.
+        # Muon works on matrices: these share the memory of the convolution kernels, one row per
+        # output channel.
         self.kernels = [(p, nn.Parameter(p.detach().flatten(1))) for p in inner]
         rest = [p for p in network.parameters() if id(p) not in chosen]
-        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.rate, weight_decay=0.0)]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=config.rate, weight_decay=0.0)
+        ]
         if inner:
             matrices = [m for _, m in self.kernels]
-            self.parts.append(torch.optim.Muon(matrices, lr=config.rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(
+                torch.optim.Muon(
+                    matrices, lr=config.rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+                )
+            )
 
     def step(self, fraction: float) -> None:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
@@ -63,7 +80,8 @@ class Rates:
 
 
 def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
-    """The images that are trained on, and those that are held out: whole files with all their scales, None without any.
+    """The images that are trained on, and those that are held out: whole files with all their
+    scales, None without any.
 
     Raises ``ValueError`` for images that do not fit the network or the crop, and as the readers do.
     """
@@ -81,7 +99,9 @@ def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
     for chosen in apart(len(pictures) // group, config.held_out.share, config.seed):
         rows = [group * k + j for k in chosen for j in range(group)]
         part = None if weights is None else [weights[k] for k in rows]
-        parts.append(Crops([pictures[k] for k in rows], data.crop, part, data.turns) if rows else None)
+        parts.append(
+            Crops([pictures[k] for k in rows], data.crop, part, data.turns) if rows else None
+        )
     assert parts[0] is not None  # at least one image is kept
     return parts[0], parts[1]
 
@@ -94,7 +114,13 @@ def crops(config: TrainingConfig) -> Crops:
 def loss(network: nn.Module, x0: Tensor, config: TrainingConfig, step: int) -> Tensor:
     """The weighted loss of one batch (0-d), with noise drawn from (seed, step)."""
     rng = np.random.default_rng([config.seed, step, 1])
-    level = torch.from_numpy(np.exp(config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0)))).float().to(x0.device)
+    level = (
+        torch.from_numpy(
+            np.exp(config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0)))
+        )
+        .float()
+        .to(x0.device)
+    )
     z = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0.device)
     autocast = torch.bfloat16 if config.autocast == "bfloat16" else None
     rows = level.view(-1, 1, 1, 1)
@@ -103,36 +129,52 @@ def loss(network: nn.Module, x0: Tensor, config: TrainingConfig, step: int) -> T
     return (weight * (out - x0).square()).mean()
 
 
-def held_out_loss(network: nn.Module, held: Crops, config: TrainingConfig, device: torch.device) -> float:
-    """The loss on crops of images that were not trained on: the same crops and the same noise whenever it is asked for."""
+def held_out_loss(
+    network: nn.Module, held: Crops, config: TrainingConfig, device: torch.device
+) -> float:
+    """The loss on crops of images that were not trained on: the same crops and the same noise
+    whenever it is asked for."""
     x0 = held.batch(config.held_out.crops, config.seed, _HELD).to(device)
     total, parts = 0.0, x0.split(config.batch)
     with torch.no_grad():
         for k, part in enumerate(parts):
             for draw in range(HELD_DRAWS):
-                total += len(part) * loss(network, part, config, _HELD + HELD_DRAWS * k + draw).item()
+                total += (
+                    len(part) * loss(network, part, config, _HELD + HELD_DRAWS * k + draw).item()
+                )
     return total / (HELD_DRAWS * len(x0))
 
 
 def device_named(name: str) -> torch.device:
-    """The device of a name; "auto" is a CUDA GPU where there is one, else the CPU. Raises ``ValueError`` for one that is not there."""
+    """The device of a name; "auto" is a CUDA GPU where there is one, else the CPU. Raises
+    ``ValueError`` for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA raises the second
-        raise ValueError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from None
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # torch without CUDA raises the second
+        raise ValueError(
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}"
+        ) from None
 
 
 class Trainer:
-    """A network with its average, its optimisers, the step that it has reached and the losses on the way."""
+    """A network with its average, its optimisers, the step that it has reached and the losses on
+    the way."""
 
     def __init__(self, config: TrainingConfig, source: Crops, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
         self.network = UNet(**config.network.model_dump()).to(device)
         if config.data.crop % self.network.multiple:
-            raise ValueError(f"data.crop is {config.data.crop}, this network takes sides that are multiples of {self.network.multiple}")
+            raise ValueError(
+                f"data.crop is {config.data.crop}, this network takes sides that are multiples of "
+                f"{self.network.multiple}"
+            )
         self.average = copy.deepcopy(self.network)
         self.rates = Rates(self.network, config.optimizer)
         self.record = session.comparable(config.model_dump(mode="json"), source.record())
@@ -150,31 +192,63 @@ class Trainer:
 
     def save(self, file: Path) -> None:
         optimizers = [part.state_dict() for part in self.rates.parts]
-        state = {"network": self.network.state_dict(), "average": self.average.state_dict(), "optimizer": optimizers}
-        session.save_session(state | {"step": self.reached, "smooth": self.smooth, "history": self.history, "record": self.record}, file)
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": optimizers,
+        }
+        session.save_session(
+            state
+            | {
+                "step": self.reached,
+                "smooth": self.smooth,
+                "history": self.history,
+                "record": self.record,
+            },
+            file,
+        )
 
     def step(self, x0: Tensor) -> None:
         """One step on a batch. Raises ``FloatingPointError`` when the loss is not finite."""
         config, step = self.config, self.reached
         value = loss(self.network, x0.to(self.device), config, step)
         if not bool(value.isfinite()):
-            raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from the last checkpoint")
+            raise FloatingPointError(
+                f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from "
+                f"the last checkpoint"
+            )
         value.backward()
-        self.rates.step(min(1.0, (step + 1) / config.optimizer.warmup, (config.steps - step) / config.optimizer.decay))
+        self.rates.step(
+            min(
+                1.0,
+                (step + 1) / config.optimizer.warmup,
+                (config.steps - step) / config.optimizer.decay,
+            )
+        )
         # The average warms up, so that the first steps are forgotten quickly.
         keep = min(config.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
-        self.smooth = value.item() if self.smooth is None else 0.99 * self.smooth + 0.01 * value.item()
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.network.parameters()), 1 - keep
+            )
+        self.smooth = (
+            value.item() if self.smooth is None else 0.99 * self.smooth + 0.01 * value.item()
+        )
         self.reached = step + 1
 
     def measure(self, held: Crops | None) -> str:
         """Enter the losses of this step into the history, once; a sentence with them."""
         if not self.history or self.history[-1]["step"] != self.reached:
-            value = None if held is None else held_out_loss(self.average, held, self.config, self.device)
+            value = (
+                None
+                if held is None
+                else held_out_loss(self.average, held, self.config, self.device)
+            )
             self.history.append({"step": self.reached, "loss": self.smooth, "held_out": value})
         last = self.history[-1]
-        held_out = "" if last["held_out"] is None else f", on held-out images {last['held_out']:.4f}"
+        held_out = (
+            "" if last["held_out"] is None else f", on held-out images {last['held_out']:.4f}"
+        )
         return f"step {last['step']} of {self.config.steps}: loss {last['loss']:.4f}{held_out}"
 
 
@@ -188,10 +262,12 @@ def train(
 ) -> nn.Module:
     """Run (or go on with) a training run in ``folder``; returns the network with averaged weights.
 
-    ``folder/checkpoint.pt`` is replaced atomically every ``checkpoint_every`` steps, at which the loss on held-out images is measured; see
-    ``training.session`` for what it is gone on with. Ctrl-C ends the run after its step, with a checkpoint, as ``KeyboardInterrupt``.
+    ``folder/checkpoint.pt`` is replaced atomically every ``checkpoint_every`` steps, at which the
+    loss on held-out images is measured; see ``training.session`` for what it is gone on with.
+    Ctrl-C ends the run after its step, with a checkpoint, as ``KeyboardInterrupt``.
     device: "auto", or a name of torch. say: told what is held out, and the losses.
-    Raises ``FloatingPointError`` when the loss stops being finite; the last checkpoint is then still good.
+    Raises ``FloatingPointError`` when the loss stops being finite; the last checkpoint is then
+    still good.
     """
     folder, where = Path(folder), device_named(device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +279,12 @@ def train(
     if checkpoint.exists():
         run.load(checkpoint)
     bar = tqdm(
-        range(run.reached, config.steps), initial=run.reached, total=config.steps, disable=not progress, desc=config.name, mininterval=5
+        range(run.reached, config.steps),
+        initial=run.reached,
+        total=config.steps,
+        disable=not progress,
+        desc=config.name,
+        mininterval=5,
     )
     with session.at_a_keystroke() as stop:
         for step in bar:
@@ -216,7 +297,8 @@ def train(
             if stop.asked and run.reached < config.steps:
                 run.save(checkpoint)
                 raise KeyboardInterrupt(
-                    f"stopped after step {run.reached} of {config.steps}, kept in {checkpoint}; train goes on from there"
+                    f"stopped after step {run.reached} of {config.steps}, kept in {checkpoint}; "
+                    f"train goes on from there"
                 )
     return run.average.eval()
 
@@ -225,5 +307,12 @@ def _split(source: Crops, held: Crops | None, config: TrainingConfig) -> str:
     total = len(source.images) + (len(held.images) if held else 0)
     if held is None:
         return f"{total} images, none of them held out"
-    scales = " (all scales of a file together)" if isinstance(config.data, Images) and len(config.data.scales) > 1 else ""
-    return f"{len(source.images)} images to train on, {len(held.images)} of {total} held out by seed {config.seed}{scales}"
+    scales = (
+        " (all scales of a file together)"
+        if isinstance(config.data, Images) and len(config.data.scales) > 1
+        else ""
+    )
+    return (
+        f"{len(source.images)} images to train on, {len(held.images)} of {total} held out by "
+        f"seed {config.seed}{scales}"
+    )

@@ -1,4 +1,5 @@
-"""Photographs that ship with the package, for demonstrations and tests; sources and licences are in README.txt beside them."""
+"""Photographs that ship with the package, for demonstrations and tests; sources and licences are in
+README.txt beside them."""
 
 from __future__ import annotations
 

@@ -4,19 +4,24 @@
     x0 ~ N(x0; m, r2 I) p(y | x0)
     x' = x0 + s z
 
-Because x' depends on x only through x0, errors of earlier levels are forgotten instead of accumulated.
+Because x' depends on x only through x0, errors of earlier levels are forgotten instead of
+accumulated.
 
-Reference: Zhang, Chu, Berner, Meng, Anandkumar, Song, Improving diffusion inverse problem solving with decoupled noise annealing,
-2025, algorithm 1. Draws by "rto" as in Crafts and Villa, Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025.
-Cost per step: one denoiser (``ode_steps`` with the ODE centre) and one solve, or ``inner_steps`` operator gradients (times 10 for
-"hmc"; an operator, a derivative along a direction and an adjoint each for "rto"); no back-propagation through the denoiser.
-Assumes: a differentiable A, noise with a density.
-Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw = "conditional" for a white Gaussian prior, or for one
-whose measured error by frequency is its own.
-The published choices (ODE centre, r = sigma) with exact draws double the variance of a Gaussian posterior: the end of the ODE already
-has the prior's full spread, and r2 is added to it. The published chain, too short to mix, adds less.
-For a non-linear A spend the levels where shapes are decided: of 20 MNIST digits (test, 2000 to 2019) all are found from Fourier magnitudes
-with ``inner_steps=20, grid=grid.log(200, 5.0, 0.02)``, one run each (the problem of ``benchmarks/phase_digits.py``).
+Reference: Zhang, Chu, Berner, Meng, Anandkumar, Song, Improving diffusion inverse problem solving
+with decoupled noise annealing, 2025, algorithm 1. Draws by "rto" as in Crafts and Villa,
+Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025. Cost per step: one
+denoiser (``ode_steps`` with the ODE centre) and one solve, or ``inner_steps`` operator gradients
+(times 10 for "hmc"; an operator, a derivative along a direction and an adjoint each for "rto"); no
+back-propagation through the denoiser. Assumes: a differentiable A, noise with a density.
+Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw = "conditional"
+for a white Gaussian prior, or for one whose measured error by frequency is its own.
+The published choices (ODE centre, r = sigma) with exact draws double the variance of a Gaussian
+posterior: the end of the ODE already has the prior's full spread, and r2 is added to it. The
+published chain, too short to mix, adds less.
+For a non-linear A spend the levels where shapes are decided: of 20 MNIST digits
+(test, 2000 to 2019) all are found from Fourier magnitudes with
+``inner_steps=20, grid=grid.log(200, 5.0, 0.02)``, one run each (the problem of
+``benchmarks/phase_digits.py``).
 """
 
 from __future__ import annotations
@@ -28,13 +33,14 @@ from torch import Tensor
 
 from posteriori.grid import karras
 from posteriori.likelihood import Posterior
-from posteriori.methods import courses, draws, proximal
+from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import flow
+from posteriori.methods.data_steps import gaussian_draws, proximal
+from posteriori.methods.transitions import flow
 from posteriori.operators.base import LinearOperator
 from posteriori.operators.dense_matrix import matrix
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import Count, Positive
 
 
@@ -42,12 +48,15 @@ from posteriori.settings import Count, Positive
 class DAPS(Method[Tensor]):
     """Decoupled annealing posterior sampling.
 
-    width: r2 of the Gaussian around the centre. "matched" is error(sigma), the denoiser's mean squared error per number; "white" is
-    c sigma^2 / (c + sigma^2) for the prior's variance c; "unit" the same with c = 1; "widest" the largest variance along any direction;
-    "sigma" sigma^2. "auto" is for a linear A "matched", or for draw "conditional" in place of r2 I the error by frequency where the prior
-    has measured it (see ``proximal``), and "white" otherwise: never more than the spread of images, and at small sigma
+    width: r2 of the Gaussian around the centre. "matched" is error(sigma), the denoiser's mean
+    squared error per number; "white" is c sigma^2 / (c + sigma^2) for the prior's variance c;
+    "unit" the same with c = 1; "widest" the largest variance along any direction; "sigma" sigma^2.
+    "auto" is for a linear A "matched", or for draw "conditional" in place of r2 I the error by
+    frequency where the prior has measured it (see ``proximal``), and "white" otherwise: never more
+    than the spread of images, and at small sigma
     as much as their edges and strokes may move, so that the measurement can be met.
-    draw: a rule of ``posteriori.methods.draws``, or "exact": from p(x0 | x, y) itself. rate: of ``draws.annealed``, if it is used.
+    draw: a rule of ``posteriori.methods.data_steps.gaussian_draws``, or "exact": from p(x0 | x, y)
+    itself. rate: of ``draws.annealed``, if it is used.
     """
 
     centre: Literal["tweedie", "ode"] = "tweedie"
@@ -65,42 +74,74 @@ class DAPS(Method[Tensor]):
     claims: ClassVar[frozenset[str]] = frozenset({"exact for a white Gaussian prior"})
 
     @classmethod
-    @course(200, courses.between("karras", 100.0, 0.1, drop=1), "levels from 100 to 0.1 as Karras et al. space them")
+    @course(
+        200,
+        courses.between("karras", 100.0, 0.1, drop=1),
+        "levels from 100 to 0.1 as Karras et al. space them",
+    )
     def published(cls, rate: float = 1e-4) -> DAPS:
-        """The authors' blur; 5e-5 for motion, boxes and phases, 2e-5 for HDR. For images in [-1, 1]."""
-        return cls(centre="ode", width="sigma", draw="langevin", ode_steps=5, inner_steps=100, rate=rate)
+        """The authors' blur; 5e-5 for motion, boxes and phases, 2e-5 for HDR. For images in [-1,
+        1]."""
+        return cls(
+            centre="ode", width="sigma", draw="langevin", ode_steps=5, inner_steps=100, rate=rate
+        )
 
     def __post_init__(self) -> None:
-        if self.rate is not None and (self.draw, self.width, self.temperature) != ("langevin", "sigma", 1.0):
-            raise ValueError("DAPS: rate is the published chain's; it needs draw='langevin', width='sigma' and temperature 1")
+        if self.rate is not None and (self.draw, self.width, self.temperature) != (
+            "langevin",
+            "sigma",
+            1.0,
+        ):
+            raise ValueError(
+                "DAPS: rate is the published chain's; it needs draw='langevin', width='sigma' and "
+                "temperature 1"
+            )
 
     @property
     def requires(self) -> frozenset[str]:
         if self.draw == "exact":
             return self.needs | {"linear", "gaussian", "closed form"}
-        return self.needs | ({"unbounded"} if self.draw in draws.UNBOUNDED else frozenset())
+        return self.needs | (
+            {"unbounded"} if self.draw in gaussian_draws.UNBOUNDED else frozenset()
+        )
 
     def refuses(self, post: Posterior) -> str | None:
         A = post.likelihood.A
         if self.draw == "exact" and A.complex_in and not A.complex_out:
-            return f"DAPS: draw 'exact' needs A as a matrix, which real {A.label} of complex images has not; use 'conditional'"
+            return (
+                f"DAPS: draw 'exact' needs A as a matrix, which real {A.label} of complex "
+                f"images has not; use 'conditional'"
+            )
         return super().refuses(post)
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         if self.draw == "exact":
             like, closed = post.likelihood, post.prior.know().exact("posterior")
-            exact = closed.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)[0].know()
+            exact = closed.condition(matrix(like.linear, like.y.dtype), like.y.flatten(), like.std)[
+                0
+            ].know()
             x0, info = exact.exact("p(x0 | x)").draw_given(state, sigma, rng), Info()
         else:
             centre = self._centre(post, state, sigma)
-            C = proximal.measured(post, sigma) if self.width == "auto" and self.draw == "conditional" else None
+            C = (
+                proximal.measured_covariance(post, sigma)
+                if self.width == "auto" and self.draw == "conditional"
+                else None
+            )
             if C is not None:
-                x0, info = proximal.draw(post, centre, C, rng, self.temperature), Info()
+                x0, info = proximal.proximal_draw(post, centre, C, rng, self.temperature), Info()
             elif self.rate is not None:
-                x0, info = draws.annealed(post, centre, sigma, self.rate, self.inner_steps, rng), Info()
+                x0, info = (
+                    gaussian_draws.annealed(post, centre, sigma, self.rate, self.inner_steps, rng),
+                    Info(),
+                )
             else:
-                target = draws.Product(post.likelihood, centre, self._r2(post, sigma), self.temperature)
-                x0, info = draws.draw(self.draw, target, rng, self.inner_steps)
+                target = gaussian_draws.Tilted(
+                    post.likelihood, centre, self._r2(post, sigma), self.temperature
+                )
+                x0, info = gaussian_draws.draw_tilted(self.draw, target, rng, self.inner_steps)
         return (x0.add(rng.normal(x0), alpha=float(s)) if float(s) > 0 else x0), info
 
     def _r2(self, post: Posterior, sigma: Tensor) -> float:
@@ -117,4 +158,8 @@ class DAPS(Method[Tensor]):
     def _centre(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         if self.centre == "tweedie":
             return post.prior.denoise(x, sigma)
-        return flow(post.prior.denoise, x, karras(self.ode_steps + 1, float(sigma), post.prior.sigma_min)[:-1])
+        return flow(
+            post.prior.denoise,
+            x,
+            karras(self.ode_steps + 1, float(sigma), post.prior.sigma_min)[:-1],
+        )

@@ -1,18 +1,25 @@
-"""DCDP: fit the image to y, then purify it by the prior: noise of level sigma on it, and the diffusion sampler back to 0.
+"""DCDP: fit the image to y, then purify it by the prior: noise of level sigma on it, and the
+diffusion sampler back to 0.
 
     u  = descent on ||y - A u||^2 from the image of the level before, to the residual m sigma_y^2
     x  = u + sigma z
-    u' = the probability-flow ODE from (x, sigma) to 0 in ``purify`` Euler steps; one step is D(x, sigma)
+    u' = the probability-flow ODE from (x, sigma) to 0 in ``purify`` Euler steps; one step is
+    D(x, sigma)
 
-The state is an image without noise, at first the prior's mean (0 for a network). Data and prior never meet in one gradient.
+The state is an image without noise, at first the prior's mean (0 for a network). Data and prior
+never meet in one gradient.
 
-Reference: Li, Kwon, Liang, Alkhouri, Ravishankar, Qu, Decoupled data consistency with diffusion purification for image restoration,
-2024, algorithm 1 (``purify`` > 1) and its one-step variant.
-Cost per step: ``purify`` denoisers, ``inner`` operators and adjoints; no back-propagation through the denoiser.
-Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is possible.
-Exact when: never. Without data steps it is SDEdit; without purification, plain least squares (both tested).
-Departs from the authors' code: the sampler starts at the very level of the noise; the descent ends at the noise level of y, where
-theirs goes on to its last step; rates are shares of 1 / ||A||^2 (theirs multiply the gradient of a mean, so that they grow with the image).
+Reference: Li, Kwon, Liang, Alkhouri, Ravishankar, Qu, Decoupled data consistency with diffusion
+purification for image restoration, 2024, algorithm 1 (``purify`` > 1) and its one-step variant.
+Cost per step: ``purify`` denoisers, ``inner`` operators and adjoints; no back-propagation through
+the denoiser.
+Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
+possible.
+Exact when: never. Without data steps it is SDEdit; without purification, plain least squares
+(both tested).
+Departs from the authors' code: the sampler starts at the very level of the noise; the descent ends
+at the noise level of y, where theirs goes on to its last step; rates are shares of 1 / ||A||^2
+(theirs multiply the gradient of a mean, so that they grow with the image).
 """
 
 from __future__ import annotations
@@ -29,16 +36,17 @@ from posteriori.likelihood import Posterior
 from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.descent import Conjugate, Descent, HeavyBall
-from posteriori.methods.kernels import renoise
-from posteriori.methods.misfit import misfit, noise_energy
-from posteriori.rng import Noise
+from posteriori.methods.data_steps.descent import Conjugate, Descent, HeavyBall
+from posteriori.methods.data_steps.misfit import misfit, noise_energy
+from posteriori.methods.transitions import renoise
+from posteriori.rng import Rng
 from posteriori.settings import Natural
 
 
 @dataclass(frozen=True)
 class DCDP(Method[Tensor]):
-    """Decoupled data consistency by diffusion purification. ``stop``: end the descent at the noise level; otherwise after ``inner`` steps.
+    """Decoupled data consistency by diffusion purification. ``stop``: end the descent at the noise
+    level; otherwise after ``inner`` steps.
 
     Raises ``ValueError`` for a negative number of steps.
     """
@@ -54,23 +62,36 @@ class DCDP(Method[Tensor]):
     cost: ClassVar[str] = "purify denoisers, inner operators"
 
     @classmethod
-    @course(10, courses.times(courses.linear, 2.03), "levels from 2 down, evenly spaced in the time of a DDPM (its 400 to 1)")
+    @course(
+        10,
+        courses.times(courses.linear, 2.03),
+        "levels from 2 down, evenly spaced in the time of a DDPM (its 400 to 1)",
+    )
     def published(cls) -> DCDP:
-        """The authors' deblurring: 100 steps of momentum 0.9 (their rate 1e5 of a mean is 1.02 of a sum), 20 DDIM
-        steps. Theirs is a measurement without noise: with noise, which such steps fit, it is far worse than the default."""
+        """The authors' deblurring: 100 steps of momentum 0.9 (their rate 1e5 of a mean is 1.02 of a
+        sum), 20 DDIM
+        steps. Theirs is a measurement without noise: with noise, which such steps fit, it is far
+        worse than the default."""
         return cls(inner=100, purify=20, stop=False, descent=HeavyBall(1.02, 0.9))
 
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Tensor:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> Tensor:
         return post.prior.start(torch.zeros_like(x), x.real.new_zeros(()))
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         return self.purified(post, self.consistent(post, state), sigma, rng), {}
 
     def consistent(self, post: Posterior, x: Tensor) -> Tensor:
         """u: (B, *E)."""
-        return self.descent(misfit(post.likelihood), x, self.inner, noise_energy(post.likelihood) if self.stop else 0.0)
+        return self.descent(
+            misfit(post.likelihood),
+            x,
+            self.inner,
+            noise_energy(post.likelihood) if self.stop else 0.0,
+        )
 
-    def purified(self, post: Posterior, u: Tensor, sigma: Tensor, rng: Noise) -> Tensor:
+    def purified(self, post: Posterior, u: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
         """u' from u: (B, *E)."""
         if self.purify == 0:
             return u

@@ -2,24 +2,30 @@
 
     D_y = argmin_u ||y - A u||^2 / sigma_y^2 + ||u - D||^2 / r2
         = D + r2 A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)          "proximal", linear A
-    u  <- u + ( r2 A'^T (y - A(u)) + sigma_y^2 (D - u) ) / (r2 ||A'||^2 + sigma_y^2)     "gradient", any A: ``gradient_steps`` from u = D
+    u  <- u + ( r2 A'^T (y - A(u)) + sigma_y^2 (D - u) ) / (r2 ||A'||^2 + sigma_y^2)
+    "gradient", any A: ``gradient_steps`` from u = D
     r2  = error(sigma) / lam    "matched": the denoiser's own mean squared error at this level
         = sigma^2 / lam         "sigma": the paper's
-        = C(sigma) / lam        "auto": its error by frequency where the prior has measured it (see ``proximal``); else matched
+        = C(sigma) / lam
+        "auto": its error by frequency where the prior has measured it (see ``proximal``); else
+            matched
     x'  = D_y + s ( sqrt(1 - zeta) (x - D_y) / sigma + sqrt(zeta) z )
 
-Reference: Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool, Denoising diffusion models for plug-and-play image restoration, 2023,
-algorithm 1.
-Cost per step: one denoiser, one solve (or ``gradient_steps`` gradients of A, and 16 to measure ||A'|| at D when A is not linear); no
-back-propagation through the denoiser.
+Reference: Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool, Denoising diffusion models for
+plug-and-play image restoration, 2023, algorithm 1.
+Cost per step: one denoiser, one solve (or ``gradient_steps`` gradients of A, and 16 to measure
+||A'|| at D when A is not linear); no back-propagation through the denoiser.
 Assumes: Gaussian noise; A linear, or differentiable.
-Exact when: linear A, lam = 1, DDIM transitions and a white Gaussian prior with r2 "matched", or one of the measured C; "auto" is either.
-With r2 I it moves only in the range of A^T, with C in that of C A^T: what is measured then corrects what is not. One gradient step is
-the proximal step where A' A'^T = ||A'||^2 I, and does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does unless
-lam is large). The paper's r2 exceeds what is known of an image at large sigma and lets the data step amplify measurement noise; its
-constant share of fresh noise loses variance (see ConstantFraction).
-Departs from the authors' code: sigma_y and sigma are in the same unit (theirs differ by a factor 2, so that their lam = 1 is 1/4
-here), and the run ends with D_y rather than with an image that still holds the last noise.
+Exact when: linear A, lam = 1, DDIM transitions and a white Gaussian prior with r2 "matched", or one
+of the measured C; "auto" is either. With r2 I it moves only in the range of A^T, with C in that of
+C A^T: what is measured then corrects what is not. One gradient step is the proximal step where A'
+A'^T = ||A'||^2 I, and does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does
+unless lam is large). The paper's r2 exceeds what is known of an image at large sigma and lets the
+data step amplify measurement noise; its constant share of fresh noise loses variance
+(see ConstantFraction).
+Departs from the authors' code: sigma_y and sigma are in the same unit (theirs differ by a factor 2,
+so that their lam = 1 is 1/4 here), and the run ends with D_y rather than with an image that still
+holds the last noise.
 """
 
 from __future__ import annotations
@@ -32,18 +38,20 @@ from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import per_row
-from posteriori.methods import courses, proximal
+from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, ConstantFraction, Transition
-from posteriori.methods.misfit import misfit, ratio
-from posteriori.rng import Noise
+from posteriori.methods.data_steps import proximal
+from posteriori.methods.data_steps.misfit import misfit, safe_ratio
+from posteriori.methods.transitions import DDIM, ConstantFraction, Transition
+from posteriori.rng import Rng
 from posteriori.settings import Count, Positive
 
 
 @dataclass(frozen=True)
 class DiffPIR(Method[Tensor]):
-    """Plug-and-play restoration with weight ``lam`` on the prior; see the module for ``width`` and ``data``.
+    """Plug-and-play restoration with weight ``lam`` on the prior; see the module for ``width`` and
+    ``data``.
 
     data: "auto" is "proximal" for a linear operator, "gradient" otherwise.
     """
@@ -67,7 +75,11 @@ class DiffPIR(Method[Tensor]):
     )
 
     @classmethod
-    @course(100, courses.times(courses.quadratic), "levels at equal distances in the square of the time that a DDPM has gone")
+    @course(
+        100,
+        courses.times(courses.quadratic),
+        "levels at equal distances in the square of the time that a DDPM has gone",
+    )
     def published(cls) -> DiffPIR:
         """The authors' deblurring setting (their lam = 1, zeta = 0.1), in consistent units."""
         return cls(lam=0.25, width="sigma", transition=ConstantFraction(zeta=0.1))
@@ -76,17 +88,29 @@ class DiffPIR(Method[Tensor]):
     def requires(self) -> frozenset[str]:
         return self.needs | (frozenset({"linear"}) if self.data == "proximal" else frozenset())
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         info: Info = {}
-        return self.transition(lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng), info
+        return self.transition(
+            lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng
+        ), info
 
-    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
+    def denoise(
+        self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None
+    ) -> Tensor:
         """D_y(x, sigma): (B, *E)."""
         x0 = post.prior.denoise(x, sigma)
-        C = proximal.measured(post, sigma, 1 / self.lam) if self.width == "auto" and self.data != "gradient" else None
+        C = (
+            proximal.measured_covariance(post, sigma, 1 / self.lam)
+            if self.width == "auto" and self.data != "gradient"
+            else None
+        )
         if C is not None:
             return x0 + proximal.shift(post, post.likelihood.residual(x0), C, info=info)
-        r2 = (float(sigma) ** 2 if self.width == "sigma" else post.prior.know().error(sigma)) / self.lam
+        r2 = (
+            float(sigma) ** 2 if self.width == "sigma" else post.prior.know().error(sigma)
+        ) / self.lam
         if self.data == "proximal" or (self.data == "auto" and post.likelihood.conjugate):
             return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)
         return self._descend(post.likelihood, x0, r2)
@@ -95,7 +119,7 @@ class DiffPIR(Method[Tensor]):
         s2, u = like.std**2, x0
         fit = misfit(like)
         weight = r2 * fit.curvature(x0) + s2
-        share = per_row(ratio(torch.ones_like(weight), weight), x0)
+        share = per_row(safe_ratio(torch.ones_like(weight), weight), x0)
         for _ in range(self.gradient_steps):
             clean, pull, _ = fit.f(u)
             u = u + share * (r2 * pull(like.y - clean) + s2 * (x0 - u))

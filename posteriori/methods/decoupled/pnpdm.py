@@ -1,22 +1,30 @@
-"""PnP-DM: two images held together by a spring, one drawn from the prior, the other from the likelihood, in turn.
+"""PnP-DM: two images held together by a spring, one drawn from the prior, the other from the
+likelihood, in turn.
 
-    z ~ p(z) N(z; x, rho^2 I)       the diffusion prior, run from noise level rho down to 0, started at x
+    z ~ p(z) N(z; x, rho^2 I)
+    the diffusion prior, run from noise level rho down to 0, started at x
     x ~ N(x; z, rho'^2 I) p(y | x)  a Gaussian draw
     rho = max(sigma, floor), rho' = max(s, floor); the last step returns z
 
-Gibbs sampling of p(z) N(x; z, rho^2 I) p(y | x), with the spring tightened along the grid. At a fixed rho its marginals are
+Gibbs sampling of p(z) N(x; z, rho^2 I) p(y | x), with the spring tightened along the grid. At a
+fixed rho its marginals are
 
-    z: p(z) N(y; A z, sigma_y^2 I + rho^2 A A^T)        x: (p * N(0, rho^2 I))(x) N(y; A x, sigma_y^2 I)
+    z: p(z) N(y; A z, sigma_y^2 I + rho^2 A A^T)
+    x: (p * N(0, rho^2 I))(x) N(y; A x, sigma_y^2 I)
 
-Reference: Wu, Sun, Chen, Zhang, Yue, Bouman, Principled probabilistic imaging using diffusion models as plug-and-play priors, 2024,
-algorithm 1; the split is that of Vono, Dobigeon, Chainais, Split-and-augmented Gibbs sampler, 2019.
-Cost per step: as many denoisers as ``prior_steps`` levels lie below rho, and one solve, or ``inner_steps`` operator gradients.
-Assumes: a differentiable A, noise with a density; steps enough to mix, about variance / rho^2 of them in directions that y does not see.
-For a curved A spend the levels where rho is as large as what is undecided, for digits in [-1, 1] between 0.25 and 1: with
-``prior_steps=4, inner_steps=20, grid=PnPDM.curved(0.45)`` all of the digits of ``DAPS`` are found, about half at a chi2 above the noise's.
-Exact when: rho tends to 0 slowly, with enough ``prior_steps``; at a fixed rho the marginals are those above for any prior.
-Departs from the authors' code: rho itself is the first level of the prior's run (theirs starts at the first grid level below rho), the
-Langevin step comes from the measured curvature, and the draw for a non-linear A need not be Langevin.
+Reference: Wu, Sun, Chen, Zhang, Yue, Bouman, Principled probabilistic imaging using diffusion
+models as plug-and-play priors, 2024, algorithm 1; the split is that of Vono, Dobigeon, Chainais,
+Split-and-augmented Gibbs sampler, 2019.
+Cost per step: as many denoisers as ``prior_steps`` levels lie below rho, and one solve, or
+``inner_steps`` operator gradients. Assumes: a differentiable A, noise with a density; steps enough
+to mix, about variance / rho^2 of them in directions that y does not see. For a curved A spend the
+levels where rho is as large as what is undecided, for digits in [-1, 1] between 0.25 and 1: with
+``prior_steps=4, inner_steps=20, grid=PnPDM.curved(0.45)`` all of the digits of ``DAPS`` are found,
+about half at a chi2 above the noise's. Exact when: rho tends to 0 slowly, with enough
+``prior_steps``; at a fixed rho the marginals are those above for any prior. Departs from the
+authors' code: rho itself is the first level of the prior's run (theirs starts at the first grid
+level below rho), the Langevin step comes from the measured curvature, and the draw for a non-linear
+A need not be Langevin.
 """
 
 from __future__ import annotations
@@ -30,11 +38,11 @@ from torch import Tensor
 
 from posteriori import grid
 from posteriori.likelihood import Posterior
-from posteriori.methods import draws
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM
-from posteriori.rng import Noise
+from posteriori.methods.data_steps import gaussian_draws
+from posteriori.methods.transitions import DDIM
+from posteriori.rng import Rng
 from posteriori.settings import Count, NonNegative
 
 
@@ -42,13 +50,15 @@ from posteriori.settings import Count, NonNegative
 class PnPDM(Method[Tensor]):
     """Split Gibbs sampling with a diffusion prior.
 
-    prior: how z is drawn: "diffusion" by ancestral sampling on those levels of a Karras grid of ``prior_steps`` that lie below rho,
-    "exact" from a prior in closed form. A deterministic sampler would be no Gibbs step, so none is offered.
-    draw: how x is drawn: a rule of ``posteriori.methods.draws``. floor: the smallest rho, in the prior's units.
+    prior: how z is drawn: "diffusion" by ancestral sampling on those levels of a Karras grid of
+    ``prior_steps`` that lie below rho, "exact" from a prior in closed form. A deterministic sampler
+    would be no Gibbs step, so none is offered.
+    draw: how x is drawn: a rule of ``posteriori.methods.data_steps.gaussian_draws``. floor: the
+    smallest rho, in the prior's units.
     """
 
     prior: Literal["diffusion", "exact"] = "diffusion"
-    draw: draws.Name = "conditional"
+    draw: gaussian_draws.DrawName = "conditional"
     prior_steps: Count = 20
     inner_steps: Count = 100
     floor: NonNegative = 0.0
@@ -57,7 +67,9 @@ class PnPDM(Method[Tensor]):
     family: ClassVar[str] = "decoupled"
     needs: ClassVar[frozenset[str]] = frozenset({"density"})
     cost: ClassVar[str] = "up to 20 denoisers, 1 solve"
-    claims: ClassVar[frozenset[str]] = frozenset({"with more prior_steps a flat likelihood gives the prior"})
+    claims: ClassVar[frozenset[str]] = frozenset(
+        {"with more prior_steps a flat likelihood gives the prior"}
+    )
 
     @classmethod
     @course(100, lambda prior, steps: PnPDM.annealing(steps), "levels 10 * 0.9^k")
@@ -67,41 +79,61 @@ class PnPDM(Method[Tensor]):
 
     @staticmethod
     def annealing(steps: int = 100, start: float = 10.0, decay: float = 0.9) -> Tensor:
-        """The paper's rho_k = start decay^k as a grid, (steps + 1,) float64; ``floor`` bounds it from below."""
+        """The paper's rho_k = start decay^k as a grid, (steps + 1,) float64; ``floor`` bounds it
+        from below."""
         levels = start * decay ** torch.arange(steps, dtype=torch.float64)
         return torch.cat([levels, levels.new_zeros(1)])
 
     @staticmethod
     def curved(spread: float, steps: int = 160) -> Tensor:
-        """A grid for curved operators, (steps + 1,) float64: seven levels of eight geometric from 2.2 to 0.55 times ``spread``, the
-        standard deviation of one number of an image (``prior.variance ** 0.5``), the rest from there to 0.044 times.
+        """A grid for curved operators, (steps + 1,) float64: seven levels of eight geometric from
+        2.2 to 0.55 times ``spread``, the standard deviation of one number of an image
+        (``prior.variance ** 0.5``), the rest from there to 0.044 times.
 
         Raises ``ValueError`` for fewer than 16 steps or a spread of 0.
         """
         if steps < 16 or not spread > 0:
-            raise ValueError(f"PnPDM.curved needs spread > 0 and steps >= 16, got {spread} and {steps}")
+            raise ValueError(
+                f"PnPDM.curved needs spread > 0 and steps >= 16, got {spread} and {steps}"
+            )
         tail = steps // 8
-        wide, narrow = grid.log(steps - tail, 2.2 * spread, 0.55 * spread), grid.log(tail, 0.49 * spread, 0.044 * spread)
+        wide, narrow = (
+            grid.log(steps - tail, 2.2 * spread, 0.55 * spread),
+            grid.log(tail, 0.49 * spread, 0.044 * spread),
+        )
         return torch.cat([wide[:-1], narrow])
 
     @property
     def requires(self) -> frozenset[str]:
         more = {"closed form"} if self.prior == "exact" else set()
         # The floor widens what y says by more than few photons leave open.
-        return self.needs | more | ({"unbounded"} if self.draw in draws.UNBOUNDED or self.floor > 0 else set())
+        return (
+            self.needs
+            | more
+            | ({"unbounded"} if self.draw in gaussian_draws.UNBOUNDED or self.floor > 0 else set())
+        )
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         z = self.draw_prior(post, state, sigma.clamp(min=self.floor), rng)
         if not float(s) > 0:
             return z, {}
-        return draws.draw(self.draw, draws.Product(post.likelihood, z, max(float(s), self.floor) ** 2), rng, self.inner_steps)
+        return gaussian_draws.draw_tilted(
+            self.draw,
+            gaussian_draws.Tilted(post.likelihood, z, max(float(s), self.floor) ** 2),
+            rng,
+            self.inner_steps,
+        )
 
-    def draw_prior(self, post: Posterior, x: Tensor, rho: Tensor, rng: Noise) -> Tensor:
+    def draw_prior(self, post: Posterior, x: Tensor, rho: Tensor, rng: Rng) -> Tensor:
         """z ~ p(z) N(z; x, rho^2 I): (B, *E)."""
         if self.prior == "exact":
             return post.prior.know().exact("p(x0 | x)").draw_given(x, rho, rng)
         levels = grid.karras(self.prior_steps, post.prior.sigma_max, post.prior.sigma_min).to(rho)
         step = DDIM(eta=1.0)
-        for level, lower in itertools.pairwise(torch.cat([rho[None], levels[levels < rho * (1 - grid.SLACK)]])):
+        for level, lower in itertools.pairwise(
+            torch.cat([rho[None], levels[levels < rho * (1 - grid.SLACK)]])
+        ):
             x = step(post.prior.denoise, x, level, lower, rng)
         return x

@@ -1,19 +1,25 @@
-"""ReSample: now and then make the denoised image consistent with y, and put it back among the noisy images by a product of Gaussians.
+"""ReSample: now and then make the denoised image consistent with y, and put it back among the noisy
+images by a product of Gaussians.
 
     x0 = D(x, sigma),   x' = x0 + s (x - x0) / sigma                    DDIM, eta = 0
     z  = descent on ||y - A u||^2 from x0, to ||y - A z||^2 = m sigma_y^2
-    x' ~ N(z, s^2 I) N(x', v I) = N((v z + s^2 x') / (v + s^2), v s^2 / (v + s^2) I),   v = gamma s^2 (1 - s^2 / sigma^2)
+    x' ~ N(z, s^2 I) N(x', v I) = N((v z + s^2 x') / (v + s^2), v s^2 / (v + s^2) I),
+    v = gamma s^2 (1 - s^2 / sigma^2)
 
-The run ends with z. In the authors' coordinates v is gamma times the variance of ancestral sampling.
+The run ends with z. In the authors' coordinates v is gamma times the variance of ancestral
+sampling.
 
-Reference: Song, Kwon, Zhang, Hu, Qu, Shen, Solving inverse problems with latent diffusion models via hard data consistency, 2024,
-algorithm 1, on pixels.
-Cost per step: one denoiser, ``inner`` operators and adjoints; no back-propagation through the denoiser unless ``guide`` > 0.
-Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is possible.
-Exact when: never. The product takes x' and z as independent, and both hold x0: of the variance s^2 it keeps a share 1 - w + w^2,
-w = v / (v + s^2), so that the prior itself is sampled too narrowly (tested).
-Departs from the authors' code: x0 is Tweedie's (theirs multiplies by the noise variance in place of its root); the descent ends at the
-noise level (theirs at a squared error of 1e-6 whatever the noise); no weight decay, which pulls images to 0; pixels all the way.
+Reference: Song, Kwon, Zhang, Hu, Qu, Shen, Solving inverse problems with latent diffusion models
+via hard data consistency, 2024, algorithm 1, on pixels.
+Cost per step: one denoiser, ``inner`` operators and adjoints; no back-propagation through the
+denoiser unless ``guide`` > 0. Assumes: A differentiable; other noise than Gaussian enters by its
+energy, where every A x is possible.
+Exact when: never. The product takes x' and z as independent, and both hold x0: of the variance s^2
+it keeps a share 1 - w + w^2, w = v / (v + s^2), so that the prior itself is sampled too narrowly
+(tested).
+Departs from the authors' code: x0 is Tweedie's (theirs multiplies by the noise variance in place of
+its root); the descent ends at the noise level (theirs at a squared error of 1e-6 whatever the
+noise); no weight decay, which pulls images to 0; pixels all the way.
 """
 
 from __future__ import annotations
@@ -30,17 +36,18 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.descent import Adam, Conjugate, Descent
-from posteriori.methods.kernels import renoise
-from posteriori.methods.misfit import misfit, noise_energy
-from posteriori.rng import Noise
+from posteriori.methods.data_steps.descent import Adam, Conjugate, Descent
+from posteriori.methods.data_steps.misfit import misfit, noise_energy
+from posteriori.methods.transitions import renoise
+from posteriori.rng import Rng
 from posteriori.settings import Count, Natural, NonNegative
 
 State = tuple[Tensor, Tensor]
 
 
-def resample(z: Tensor, x: Tensor, s: Tensor, v: float, rng: Noise) -> Tensor:
-    """A draw of the product N(.; z, s^2 I) N(.; x, v I): x itself at v = 0, z with fresh noise of level s at v = infinity."""
+def stochastic_resample(z: Tensor, x: Tensor, s: Tensor, v: float, rng: Rng) -> Tensor:
+    """A draw of the product N(.; z, s^2 I) N(.; x, v I): x itself at v = 0, z with fresh noise of
+    level s at v = infinity."""
     share = 1 - float(s) ** 2 / (v + float(s) ** 2)
     return torch.lerp(x, z, share).add_(rng.normal(x), alpha=float(s) * share**0.5)
 
@@ -49,9 +56,12 @@ def resample(z: Tensor, x: Tensor, s: Tensor, v: float, rng: Noise) -> Tensor:
 class ReSample(Method[State]):
     """Hard data consistency with stochastic resampling.
 
-    every: data consistency at every so many steps, and at the last.   below: only from this noise level down; None: at all levels.
-    ahead: DDIM steps beyond x', each as long as the present one, that a denoised image is looked for before the descent.
-    guide: times 1 / (1 + sigma^2), the scale of a published DPS step on x'.   gamma, inner, descent: see the module.
+    every: data consistency at every so many steps, and at the last.
+    below: only from this noise level down; None: at all levels.
+    ahead: DDIM steps beyond x', each as long as the present one, that a denoised image is looked
+    for before the descent.
+    guide: times 1 / (1 + sigma^2), the scale of a published DPS step on x'.
+    gamma, inner, descent: see the module.
     """
 
     gamma: NonNegative = 40.0
@@ -70,16 +80,19 @@ class ReSample(Method[State]):
     @classmethod
     @course(500, "ddpm")
     def published(cls) -> ReSample:
-        """The authors' setting on pixels in [-1, 1]; the last two thirds of its levels begin at 9."""
+        """The authors' setting on pixels in [-1, 1]; the last two thirds of its levels begin at
+        9."""
         return cls(every=10, below=9.0, ahead=5, guide=0.5, inner=2000, descent=Adam(0.01))
 
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
         return x, torch.zeros((), dtype=torch.int64, device=x.device)
 
     def rows(self, state: State) -> Tensor:
         return state[0]
 
-    def step(self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[State, Info]:
+    def step(
+        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[State, Info]:
         x, count = state[0], state[1] + 1
         x0, steer = self._denoise(post, x, sigma)
         if not bool(s > 0):
@@ -89,9 +102,12 @@ class ReSample(Method[State]):
             level, beyond = s, moved
             for _ in range(self.ahead):
                 x0 = post.prior.denoise(beyond, level)
-                beyond, level = renoise(x0, beyond, level, level * (s / sigma), 0.0, rng), level * (s / sigma)
+                beyond, level = (
+                    renoise(x0, beyond, level, level * (s / sigma), 0.0, rng),
+                    level * (s / sigma),
+                )
             v = self.gamma * float(s**2 * (1 - s**2 / sigma**2))
-            moved = resample(self.consistent(post, x0), moved, s, v, rng)
+            moved = stochastic_resample(self.consistent(post, x0), moved, s, v, rng)
         return (moved, count), {}
 
     def consistent(self, post: Posterior, x0: Tensor) -> Tensor:

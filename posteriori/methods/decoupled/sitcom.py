@@ -1,22 +1,27 @@
-"""SITCOM: move the noisy image until its own denoised image explains y, then put fresh noise on that.
+"""SITCOM: move the noisy image until its own denoised image explains y, then put fresh noise on
+that.
 
     v  = descent on ||y - A D(v, sigma)||^2 from v = x, to the residual m sigma_y^2
     x0 = D(v, sigma)
     x' = x0 + s z
 
-The image stays an output of the denoiser (backward consistency), agrees with y (measurement consistency), and is found near x (forward
-consistency): by the start and the early end of the descent, in place of a penalty on ||v - x||^2.
+The image stays an output of the denoiser (backward consistency), agrees with y
+(measurement consistency), and is found near x (forward consistency): by the start and the early end
+of the descent, in place of a penalty on ||v - x||^2.
 
-Reference: Alkhouri, Liang, Huang, Dai, Qu, Ravishankar, Wang, SITCOM: step-wise triple-consistent diffusion sampling for inverse
-problems, 2025, algorithm 1.
-Cost per step: one denoiser, and for each of at most ``inner`` descent steps one denoiser and two vector-Jacobian products (one with
-Adam), until every row of the batch has come to the noise level.
-Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is possible. ``Conjugate`` sizes its steps with
-J = J^T, which holds for the exact denoiser; on a network's J the misfit decides whether a step is taken.
-Exact when: never; a descent is no draw. Fresh noise of level s at every step keeps half of the variance of the prior as steps are added
-(see ConstantFraction with zeta = 1, which is the method without descent).
-Departs from the authors' code: no iterate is chosen by its distance to the true image; the early end is per row, at the noise's own
-energy (theirs adds 0.001 to sigma_y); D is not clamped, so no pixel loses its gradient.
+Reference: Alkhouri, Liang, Huang, Dai, Qu, Ravishankar, Wang, SITCOM: step-wise triple-consistent
+diffusion sampling for inverse problems, 2025, algorithm 1.
+Cost per step: one denoiser, and for each of at most ``inner`` descent steps one denoiser and two
+vector-Jacobian products (one with Adam), until every row of the batch has come to the noise level.
+Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
+possible. ``Conjugate`` sizes its steps with J = J^T, which holds for the exact denoiser; on a
+network's J the misfit decides whether a step is taken.
+Exact when: never; a descent is no draw. Fresh noise of level s at every step keeps half of the
+variance of the prior as steps are added (see ConstantFraction with zeta = 1, which is the method
+without descent).
+Departs from the authors' code: no iterate is chosen by its distance to the true image; the early
+end is per row, at the noise's own energy (theirs adds 0.001 to sigma_y); D is not clamped, so no
+pixel loses its gradient.
 """
 
 from __future__ import annotations
@@ -29,16 +34,17 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.descent import Adam, Conjugate, Descent
-from posteriori.methods.kernels import ConstantFraction
-from posteriori.methods.misfit import Local, Misfit, misfit, noise_energy
-from posteriori.rng import Noise
+from posteriori.methods.data_steps.descent import Adam, Conjugate, Descent
+from posteriori.methods.data_steps.misfit import Local, Misfit, misfit, noise_energy
+from posteriori.methods.transitions import ConstantFraction
+from posteriori.rng import Rng
 from posteriori.settings import Natural
 
 
 @dataclass(frozen=True)
 class SITCOM(Method[Tensor]):
-    """Step-wise triple-consistent sampling. ``stop``: end the descent at the noise level; otherwise after ``inner`` steps."""
+    """Step-wise triple-consistent sampling. ``stop``: end the descent at the noise level; otherwise
+    after ``inner`` steps."""
 
     inner: Natural = 10
     stop: bool = True
@@ -55,7 +61,9 @@ class SITCOM(Method[Tensor]):
         """At most 30 steps of Adam at rate 0.02 for images in [-1, 1]."""
         return cls(inner=30, descent=Adam(0.02))
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         v = self.consistent(post, state, sigma)
         return ConstantFraction(zeta=1.0)(post.prior.denoise, v, sigma, s, rng), {}
 

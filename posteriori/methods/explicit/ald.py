@@ -1,24 +1,32 @@
-"""Score-ALD: Langevin steps at every noise level, with the likelihood of the noisy image itself, widened by the level.
+"""Score-ALD: Langevin steps at every noise level, with the likelihood of the noisy image itself,
+widened by the level.
 
-    at each level s, reached from the one above by ``transition`` (default: ancestral; None, the paper: x stays as it is), ``inner`` times:
-    x <- x + h ( (D(x, s) - x) / s^2 + w A^T (y - A x) ) + sqrt(2 h) z,    h = rate / (1 / s^2 + w ||A||^2)
+    at each level s, reached from the one above by ``transition`` (default: ancestral; None, the
+        paper: x stays as it is), ``inner`` times:
+    x <- x + h ( (D(x, s) - x) / s^2 + w A^T (y - A x) ) + sqrt(2 h) z,
+    h = rate / (1 / s^2 + w ||A||^2)
 
-    widened   w = 1 / (sigma_y^2 + s^2 ||A||^2)     A x = A x0 + s A z is y up to that variance (default)
-    level     w = weight / s^2                      the authors' code, which does not look at the noise level of y
+    widened      w = 1 / (sigma_y^2 + s^2 ||A||^2)
+    A x = A x0 + s A z is y up to that variance (default)
+    level      w = weight / s^2      the authors' code, which does not look at the noise level of y
 
-The run ends with D at the smallest level. Without a transition x still carries the noise of the level above, of which the inner steps may
-leave a share (1 - rate / 2)^inner; where levels fall faster, noise is left over that D takes for image. h keeps a share ``rate`` of half of
-Langevin's stability limit for any A and any units.
+The run ends with D at the smallest level. Without a transition x still carries the noise of the
+level above, of which the inner steps may leave a share (1 - rate / 2)^inner; where levels fall
+faster, noise is left over that D takes for image. h keeps a share ``rate`` of half of Langevin's
+stability limit for any A and any units.
 
-Reference: Jalal, Arvinte, Daras, Price, Dimakis, Tamir, Robust compressed sensing MRI with deep generative priors, 2021, equation 5.
-Cost per step: 1 + ``inner`` denoisers, ``inner`` operators and adjoints; no back-propagation through the denoiser.
+Reference: Jalal, Arvinte, Daras, Price, Dimakis, Tamir, Robust compressed sensing MRI with deep
+generative priors, 2021, equation 5. Cost per step: 1 + ``inner`` denoisers, ``inner`` operators and
+adjoints; no back-propagation through the denoiser.
 Assumes: linear A, Gaussian noise.
-Exact when: levels, s and h all tend to 0 with many inner steps. For a Gaussian prior N(m, C) the inner steps at a fixed level are
-stationary at N(., (L (I - h L / 2))^-1) with L = (C + s^2 I)^-1 + w A^T A (tested).
-w damps all directions like the one that A sees best: two blurred photographs (noise .05, 30 steps) come back at 20.2 and 20.4 dB, with
-DMPS, which widens each direction by its own, at 24.0 and 27.7; the first at 17.3 in 100 steps.
-Departs from the authors' code: a transition between levels; h follows the curvature (theirs a constant times s^2, tuned per problem); A
-need not have unit norm.
+Exact when: levels, s and h all tend to 0 with many inner steps. For a Gaussian prior N(m, C) the
+inner steps at a fixed level are stationary at N(., (L (I - h L / 2))^-1) with
+L = (C + s^2 I)^-1 + w A^T A (tested).
+w damps all directions like the one that A sees best: two blurred photographs (noise .05, 30 steps)
+come back at 20.2 and 20.4 dB, with DMPS, which widens each direction by its own, at 24.0 and 27.7;
+the first at 17.3 in 100 steps.
+Departs from the authors' code: a transition between levels; h follows the curvature (theirs a
+constant times s^2, tuned per problem); A need not have unit norm.
 """
 
 from __future__ import annotations
@@ -31,9 +39,9 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Transition
+from posteriori.methods.transitions import DDIM, Transition
 from posteriori.operators.base import norm2
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import Count, Positive
 
 
@@ -41,7 +49,8 @@ from posteriori.settings import Count, Positive
 class ScoreALD(Method[Tensor]):
     """Annealed Langevin dynamics with a measurement; see the module for ``weighting``.
 
-    Raises ``ValueError`` for fewer than one inner step, a rate outside (0, 2) (unstable) or a weight that is not positive.
+    Raises ``ValueError`` for fewer than one inner step, a rate outside (0, 2) (unstable) or a
+    weight that is not positive.
     """
 
     inner: Count = 2
@@ -57,7 +66,10 @@ class ScoreALD(Method[Tensor]):
 
     def __post_init__(self) -> None:
         if not self.rate < 2:
-            raise ValueError(f"ScoreALD: rate must be below 2, where the Langevin steps are unstable, got {self.rate}")
+            raise ValueError(
+                f"ScoreALD: rate must be below 2, where the Langevin steps are unstable, got "
+                f"{self.rate}"
+            )
 
     @classmethod
     @course(1155, "log")
@@ -65,19 +77,27 @@ class ScoreALD(Method[Tensor]):
         """Three steps a level with weight 0.3 / s^2, as re-implemented for benchmarks."""
         return cls(inner=3, rate=0.9, weighting="level", weight=0.3, transition=None)
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         if not bool(s > 0):
             return post.prior.denoise(state, sigma), {}
-        x = state if self.transition is None else self.transition(post.prior.denoise, state, sigma, s, rng)
+        x = (
+            state
+            if self.transition is None
+            else self.transition(post.prior.denoise, state, sigma, s, rng)
+        )
         for _ in range(self.inner):
             x = self.langevin(post, x, s, rng)
         return x, {}
 
-    def langevin(self, post: Posterior, x: Tensor, s: Tensor, rng: Noise) -> Tensor:
+    def langevin(self, post: Posterior, x: Tensor, s: Tensor, rng: Rng) -> Tensor:
         """One inner step at level s: (B, *E) -> (B, *E)."""
         A, s2 = post.likelihood.linear, float(s) ** 2
         size = norm2(A) ** 2
-        w = self.weight / (post.likelihood.std**2 + s2 * size if self.weighting == "widened" else s2)
+        w = self.weight / (
+            post.likelihood.std**2 + s2 * size if self.weighting == "widened" else s2
+        )
         h = self.rate / (1 / s2 + w * size)
         score = (post.prior.denoise(x, s) - x) / s2
         out = x.add(score, alpha=h).add(A.adjoint(post.likelihood.residual(x)), alpha=h * w)

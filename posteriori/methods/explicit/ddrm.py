@@ -1,19 +1,24 @@
-"""DDRM: a chain in the singular coordinates of A, where every coordinate of the image is either measured well, poorly or not at all.
+"""DDRM: a chain in the singular coordinates of A, where every coordinate of the image is either
+measured well, poorly or not at all.
 
-With A = U diag(a) V^T, noise level v, D the coordinates of the denoised image, e = (x - D) / sigma, u = U^T y, coordinate by coordinate:
+With A = U diag(a) V^T, noise level v, D the coordinates of the denoised image, e = (x - D) / sigma,
+u = U^T y, coordinate by coordinate:
 
     a = 0       x' = D + sqrt(1 - eta^2) s e                + eta s z
     a s < v     x' = D + sqrt(1 - eta^2) s (u - a D) / v    + eta s z
     a s >= v    x' = (1 - eta_b) D + eta_b u / a            + sqrt(s^2 - eta_b^2 v^2 / a^2) z
 
-Reference: Kawar, Elad, Ermon, Song, Denoising diffusion restoration models, 2022, equations 7 and 8.
+Reference: Kawar, Elad, Ermon, Song, Denoising diffusion restoration models, 2022, equations 7 and
+8.
 Cost per step: one denoiser; the data step is closed form.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6 of the largest count as 0.
-Exact when: never in general. Each row has variance s^2 around the image when D is the image; but poorly measured directions forget x,
-and a share eta^2 of the noise is fresh at every step, so that variance is lost as steps are added. With many steps it fits the noise.
+Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
+of the largest count as 0. Exact when: never in general. Each row has variance s^2 around the image
+when D is the image; but poorly measured directions forget x, and a share eta^2 of the noise is
+fresh at every step, so that variance is lost as steps are added. With many steps it fits the noise.
 With noise of any level the last step gives D itself.
-Departs from the paper: the chain starts where every method here starts, not around u / a; D hardly depends on that at the largest sigma.
-Departs from the authors' code: without noise the last step gives u / a (the paper's rule), theirs gives D and so leaves A x = y.
+Departs from the paper: the chain starts where every method here starts, not around u / a; D hardly
+depends on that at the largest sigma. Departs from the authors' code: without noise the last step
+gives u / a (the paper's rule), theirs gives D and so leaves A x = y.
 """
 
 from __future__ import annotations
@@ -26,16 +31,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import singular
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.rng import Noise
+from posteriori.methods.data_steps import svd_coordinates
+from posteriori.rng import Rng
 from posteriori.settings import Fraction
 
 
 @dataclass(frozen=True)
 class DDRM(Method[Tensor]):
-    """Denoising diffusion restoration; see the module. Raises ``ValueError`` for ``eta`` or ``eta_b`` outside [0, 1]."""
+    """Denoising diffusion restoration; see the module. Raises ``ValueError`` for ``eta`` or
+    ``eta_b`` outside [0, 1]."""
 
     eta: Fraction = 0.85
     eta_b: Fraction = 1.0
@@ -51,9 +57,11 @@ class DDRM(Method[Tensor]):
         """The authors' setting."""
         return cls(eta=0.85, eta_b=1.0)
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         v, level, real = post.likelihood.std, float(s), state.real.dtype
-        f = singular.frame(post, s)
+        f = svd_coordinates.frame(post, s)
         spectrum, a, kept = f.spectrum, f.a, (1 - self.eta**2) ** 0.5 * level
         seen, clear, k = f.tau.isfinite(), f.tau <= level, spectrum.s.numel()
         divisor = torch.where(clear, a, 1.0)
@@ -63,5 +71,9 @@ class DDRM(Method[Tensor]):
         poor = x0 + (u - a.to(real) * x0) * (kept / v if v > 0 else 0.0)
         well = (1 - self.eta_b) * x0 + self.eta_b * u / divisor.to(real)
         mean = torch.where(clear, well, torch.where(seen, poor, unseen))
-        fresh = torch.where(clear, (level**2 - (self.eta_b * v / divisor) ** 2).clamp(min=0).sqrt(), self.eta * level)
+        fresh = torch.where(
+            clear,
+            (level**2 - (self.eta_b * v / divisor) ** 2).clamp(min=0).sqrt(),
+            self.eta * level,
+        )
         return spectrum.V(mean + fresh.to(real) * spectrum.Vh(rng.normal(state))), {}

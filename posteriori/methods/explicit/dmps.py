@@ -3,16 +3,20 @@
     p(y | x) ~ N(y; A x, sigma_y^2 I + sigma^2 A A^T)
     D_y = D + scale sigma^2 A^T (sigma^2 A A^T + sigma_y^2 I)^-1 (y - A x)
 
-With ancestral sampling this adds scale (sigma^2 - s^2) g to x', which is the paper's scale beta_t / sqrt(alpha_t) g in its coordinates.
+With ancestral sampling this adds scale (sigma^2 - s^2) g to x', which is the paper's scale
+beta_t / sqrt(alpha_t) g in its coordinates.
 
-Reference: Meng, Kabashima, Diffusion model based posterior sampling for noisy linear inverse problems, 2022, algorithm 1.
-Cost per step: one denoiser, one operator and adjoint, one solve; no derivative of the denoiser.
+Reference: Meng, Kabashima, Diffusion model based posterior sampling for noisy linear inverse
+problems, 2022, algorithm 1. Cost per step: one denoiser, one operator and adjoint, one solve; no
+derivative of the denoiser.
 Assumes: linear A, Gaussian noise, possibly of level 0.
-Exact when: the prior is flat on the scale of sigma in the directions that A sees, that is at the end of a run; at large sigma it is not.
-x is compared although its noise is still in it: D and the guidance both remove that noise where A sees it, a third of s^2 is left there in
-the limit of many steps, and D, told s, smooths too much. Two photographs (noise .05) with 70 % of the pixels hidden come back at 16.8 and
-17.9 dB in 30 steps, the first no better in 100. A step with s^2 < sigma^2 / 3 leaves more than s^2 there: take 30 steps or more.
-Departs from the authors' code: the gradient is that at x, as in the paper; the code takes it at x' with the level of x.
+Exact when: the prior is flat on the scale of sigma in the directions that A sees, that is at the
+end of a run; at large sigma it is not. x is compared although its noise is still in it: D and the
+guidance both remove that noise where A sees it, a third of s^2 is left there in the limit of many
+steps, and D, told s, smooths too much. Two photographs (noise .05) with 70 % of the pixels hidden
+come back at 16.8 and 17.9 dB in 30 steps, the first no better in 100. A step with s^2 < sigma^2 / 3
+leaves more than s^2 there: take 30 steps or more. Departs from the authors' code: the gradient is
+that at x, as in the paper; the code takes it at x' with the level of x.
 """
 
 from __future__ import annotations
@@ -25,14 +29,15 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Transition
-from posteriori.rng import Noise
+from posteriori.methods.transitions import DDIM, Transition
+from posteriori.rng import Rng
 from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
 class DMPS(Method[Tensor]):
-    """Diffusion-model posterior sampling; ``scale`` multiplies the guidance, 1 is the approximation as derived.
+    """Diffusion-model posterior sampling; ``scale`` multiplies the guidance, 1 is the approximation
+    as derived.
 
     Raises ``ValueError`` for a ``scale`` that is not a finite number >= 0. Above 1 a step with
     s^2 / sigma^2 < (scale - 1) / (scale + 1) overshoots.
@@ -50,11 +55,16 @@ class DMPS(Method[Tensor]):
     @classmethod
     @course(1000, "ddpm")
     def published(cls) -> DMPS:
-        """The authors' setting for super-resolution and deblurring: scale 1.75, ancestral sampling."""
+        """The authors' setting for super-resolution and deblurring: scale 1.75, ancestral
+        sampling."""
         return cls(1.75, DDIM(eta=1.0))
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
+        return self.transition(
+            lambda x, level: self.denoise(post, x, level), state, sigma, s, rng
+        ), {}
 
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""

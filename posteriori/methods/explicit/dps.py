@@ -4,22 +4,37 @@
 
 Five weightings of g, per row:
 
-    bounded     D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior   (default)
-                sigma_y^2 of other noise than Gaussian is the law's variance at A D: as r2 falls, J^T times the law's own score
-    likelihood  D_y = D + sigma^2 g / sigma_y^2                            the approximation as written; stiff, needs many steps
-    norm        x' = transition(D) + scale g / (||y - A D|| a_sigma a_s)   the published step, a = 1 / sqrt(1 + sigma^2)
-    squared     x' = transition(D) + 2 scale g / (a_sigma a_s)             the gradient of the squared norm
-    poisson     x' = transition(D) + 2 scale J^T A^T L (y - A D) / (a_sigma a_s), the gradient of ||y - A D||_L^2, L = diag(1 / (2 var)):
-                the paper's L = diag(1 / (2 y)) for y counted in photons. var is y / peak, the variance of the Poisson law in the units
-                of y, and at least that of one photon. Needs Poisson noise, and a scale far below 1 (a step of 2 scale ||A||^2 L)
+    bounded
+    D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c = spread^2 of
+        the prior
+    (default)
+                sigma_y^2 of other noise than Gaussian is the law's variance at A D: as r2 falls,
+                    J^T times the law's own score
+    likelihood  D_y = D + sigma^2 g / sigma_y^2
+    the approximation as written; stiff, needs many steps
+    norm      x' = transition(D) + scale g / (||y - A D|| a_sigma a_s)
+    the published step, a = 1 / sqrt(1 + sigma^2)
+    squared      x' = transition(D) + 2 scale g / (a_sigma a_s)
+    the gradient of the squared norm
+    poisson
+    x' = transition(D) + 2 scale J^T A^T L (y - A D) / (a_sigma a_s), the gradient of ||y - A
+        D||_L^2, L = diag(1 / (2 var)):
+                the paper's L = diag(1 / (2 y)) for y counted in photons. var is y / peak, the
+                    variance of the Poisson law in the units
+                of y, and at least that of one photon. Needs Poisson noise, and a scale far below 1
+                (a step of 2 scale ||A||^2 L)
 
-Reference: Chung, Kim, McCann, Klasky, Ye, Diffusion posterior sampling for general noisy inverse problems, 2023, algorithm 1.
-Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint.
-Assumes: A differentiable; other noise than Gaussian is for "bounded", "poisson", and where every A x is possible (a non-linear A).
-``bounded``: ||A|| is that of dA/dx at D where A is not linear, by 16 more operators and adjoints a step.
-Exact when: never in general (the spread of x0 given x is ignored); ``bounded`` is exact for a white Gaussian prior and A A^T = ||A||^2 I.
-Departs from the authors' code: norms are per row, not over the batch; no gradient through a clamp; learned variances are not used. Its
-Poisson weight divides by |y| of data in [-1, 1], which is no variance and has no bound near 0; here y keeps the range it was counted in.
+Reference: Chung, Kim, McCann, Klasky, Ye, Diffusion posterior sampling for general noisy inverse
+problems, 2023, algorithm 1. Cost per step: one denoiser, one vector-Jacobian product, one operator
+and adjoint.
+Assumes: A differentiable; other noise than Gaussian is for "bounded", "poisson", and where every A
+x is possible (a non-linear A). ``bounded``: ||A|| is that of dA/dx at D where A is not linear, by
+16 more operators and adjoints a step.
+Exact when: never in general (the spread of x0 given x is ignored); ``bounded`` is exact for a white
+Gaussian prior and A A^T = ||A||^2 I. Departs from the authors' code: norms are per row, not over
+the batch; no gradient through a clamp; learned variances are not used. Its Poisson weight divides
+by |y| of data in [-1, 1], which is no variance and has no bound near 0; here y keeps the range it
+was counted in.
 """
 
 from __future__ import annotations
@@ -33,11 +48,11 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Transition, one_call
-from posteriori.methods.misfit import bounded_variance
+from posteriori.methods.data_steps.misfit import bounded_variance
+from posteriori.methods.transitions import DDIM, Transition, one_call
 from posteriori.noise import Poisson
 from posteriori.operators.base import norm2
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import NonNegative
 
 # The weightings that move the image after the transition, as published.
@@ -46,7 +61,8 @@ AFTER = ("norm", "squared", "poisson")
 
 @dataclass(frozen=True)
 class DPS(Method[Tensor]):
-    """Diffusion posterior sampling; see the module for ``weighting``. ``scale`` multiplies the guidance."""
+    """Diffusion posterior sampling; see the module for ``weighting``. ``scale`` multiplies the
+    guidance."""
 
     weighting: Literal["bounded", "likelihood", "norm", "squared", "poisson"] = "bounded"
     scale: NonNegative = 1.0
@@ -60,8 +76,9 @@ class DPS(Method[Tensor]):
     @classmethod
     @course(1000, "ddpm")
     def published(cls, scale: float = 0.3) -> DPS:
-        """The paper's step: ancestral sampling, scale 0.3 (blur, 4x super-resolution), 0.5 (random inpainting), 1.0 (phase
-        retrieval) for images in [-1, 1]. The sum of its steps depends on their number."""
+        """The paper's step: ancestral sampling, scale 0.3 (blur, 4x super-resolution), 0.5
+        (random inpainting), 1.0 (phase retrieval) for images in [-1, 1]. The sum of its steps
+        depends on their number."""
         return cls("norm", scale, DDIM(eta=1.0))
 
     def __post_init__(self) -> None:
@@ -74,12 +91,19 @@ class DPS(Method[Tensor]):
 
     def refuses(self, post: Posterior) -> str | None:
         if self.weighting == "poisson" and not isinstance(post.given.noise, Poisson):
-            return f"DPS: the weighting 'poisson' needs Poisson noise, the likelihood has {type(post.given.noise).__name__} noise"
+            return (
+                f"DPS: the weighting 'poisson' needs Poisson noise, the likelihood has "
+                f"{type(post.given.noise).__name__} noise"
+            )
         return super().refuses(post)
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         if self.weighting not in AFTER:
-            return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
+            return self.transition(
+                lambda x, level: self.denoise(post, x, level), state, sigma, s, rng
+            ), {}
         x0, pull = post.prior.linearize(state, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
         residual = post.likelihood.y - clean
@@ -87,8 +111,12 @@ class DPS(Method[Tensor]):
             residual = residual / (2 * post.likelihood.noise.variance(post.likelihood.y))
         # A zero residual has a zero gradient; its norm must not turn that into 0 / 0.
         size = dot(residual, residual).sqrt()
-        weight = per_row((size > 0) / size.clamp(min=1e-30), x0) if self.weighting == "norm" else 2.0
-        steer = pull(adjoint(residual)) * (self.scale * float((1 + sigma**2).sqrt() * (1 + s**2).sqrt()))
+        weight = (
+            per_row((size > 0) / size.clamp(min=1e-30), x0) if self.weighting == "norm" else 2.0
+        )
+        steer = pull(adjoint(residual)) * (
+            self.scale * float((1 + sigma**2).sqrt() * (1 + s**2).sqrt())
+        )
         return self.transition(lambda x, level: x0, state, sigma, s, rng) + weight * steer, {}
 
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
@@ -97,6 +125,8 @@ class DPS(Method[Tensor]):
         clean, adjoint = post.likelihood.A.linearize(x0)
         y, variance = post.likelihood.y, post.likelihood.noise.variance_at(post.likelihood.y, clean)
         if self.weighting == "bounded":
-            variance = bounded_variance(variance, post.prior.know().max_variance(sigma), norm2(post.likelihood.A, x0), clean)
+            variance = bounded_variance(
+                variance, post.prior.know().max_variance(sigma), norm2(post.likelihood.A, x0), clean
+            )
         guidance = pull(adjoint((y - clean) / variance))
         return x0.add(guidance, alpha=self.scale * float(sigma) ** 2)

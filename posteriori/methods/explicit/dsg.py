@@ -1,15 +1,19 @@
 """DSG: the fresh noise of an ancestral step is turned towards the data, its length kept.
 
-    mu, std  the mean and standard deviation of the DDIM(eta) transition from D;   r = sqrt(n) std, n numbers per image
+    mu, std  the mean and standard deviation of the DDIM(eta) transition from D;
+    r = sqrt(n) std, n numbers per image
     d  = std z                                   where the unguided step goes
-    d* = r J^T A^T (y - A D) / ||...||           the steepest descent of ||y - A D|| on the sphere of radius r, J = dD/dx
+    d* = r J^T A^T (y - A D) / ||...||
+    the steepest descent of ||y - A D|| on the sphere of radius r, J = dD/dx
     x' = mu + r (d + w (d* - d)) / ||d + w (d* - d)||
 
-Images stay on the sphere around mu on which ancestral steps concentrate, whatever the size of the guidance. The noise level of y has no
-part in it, and there is no guidance where the transition adds no noise (the last step).
+Images stay on the sphere around mu on which ancestral steps concentrate, whatever the size of the
+guidance. The noise level of y has no part in it, and there is no guidance where the transition adds
+no noise (the last step).
 
-Reference: Yang, Ding, Cai, Yu, Wang, Shi, Guidance with spherical Gaussian constraint for conditional diffusion, 2024, algorithm 1.
-Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint.
+Reference: Yang, Ding, Cai, Yu, Wang, Shi, Guidance with spherical Gaussian constraint for
+conditional diffusion, 2024, algorithm 1. Cost per step: one denoiser, one vector-Jacobian product,
+one operator and adjoint.
 Assumes: A differentiable, an image of many numbers.
 Exact when: never; w = 0 is the ancestral sampler with every draw scaled to its expected length.
 Departs from the authors' code: lengths are per row, not over the batch.
@@ -28,14 +32,15 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import renoise
-from posteriori.rng import Noise
+from posteriori.methods.transitions import renoise
+from posteriori.rng import Rng
 from posteriori.settings import Fraction, Share
 
 
 @dataclass(frozen=True)
 class DSG(Method[Tensor]):
-    """Diffusion with a spherical Gaussian constraint: ``rate`` w in [0, 1] turns the draw towards the data, ``eta`` in (0, 1] sizes it.
+    """Diffusion with a spherical Gaussian constraint: ``rate`` w in [0, 1] turns the draw towards
+    the data, ``eta`` in (0, 1] sizes it.
 
     Raises ``ValueError`` outside these ranges.
     """
@@ -54,7 +59,9 @@ class DSG(Method[Tensor]):
         """The authors' inpainting setting: w = 0.2, eta = 1."""
         return cls(rate=0.2, eta=1.0)
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         x0, pull = post.prior.linearize(state, sigma)
         clean, adjoint = post.likelihood.A.linearize(x0)
         std = self.eta * float(s * (1 - s**2 / sigma**2).sqrt())

@@ -1,19 +1,24 @@
-"""ILVR: the low frequencies of the image follow those of a noised reference, down to a chosen noise level.
+"""ILVR: the low frequencies of the image follow those of a noised reference, down to a chosen noise
+level.
 
     x' = transition(D, x)
-    x' = x' - phi(x') + phi(ref + s z),   phi = A^+ A (downsample, then upsample), z fresh, while s > until
+    x' = x' - phi(x') + phi(ref + s z),
+    phi = A^+ A (downsample, then upsample), z fresh, while s > until
 
-The reference enters through y = A ref alone: phi(ref + s z) = A^+ (y + s A z). With noise "known" (default) and y noisy, the replacement
-is the damped one of ScoreSDE, which leaves alone what y tells less of than x' does; "ignored" is the paper's. Below ``until`` the sampler
-is free, so that the result shares the reference's coarse content and need not reproduce it; ``until`` = 0 conditions every level but the
-last image.
+The reference enters through y = A ref alone: phi(ref + s z) = A^+ (y + s A z). With noise "known"
+(default) and y noisy, the replacement is the damped one of ScoreSDE, which leaves alone what y
+tells less of than x' does; "ignored" is the paper's. Below ``until`` the sampler is free, so that
+the result shares the reference's coarse content and need not reproduce it; ``until`` = 0 conditions
+every level but the last image.
 
-Reference: Choi, Kim, Jeong, Gwon, Yoon, ILVR: conditioning method for denoising diffusion probabilistic models, 2021, algorithm 1.
-Cost per step: one denoiser, one operator, one solve or pseudo-inverse.
+Reference: Choi, Kim, Jeong, Gwon, Yoon, ILVR: conditioning method for denoising diffusion
+probabilistic models, 2021, algorithm 1. Cost per step: one denoiser, one operator, one solve or
+pseudo-inverse.
 Assumes: linear A, usually a downsampling; "ignored" also that y has no noise.
 Exact when: as ScoreSDE, for until = 0 up to the last image.
-Departs from the authors' code: the reference is noised to the level s that x' has (theirs to sigma, one level too many); phi is the
-orthogonal projector A^+ A, where a pair of bicubic resizings is one only approximately.
+Departs from the authors' code: the reference is noised to the level s that x' has
+(theirs to sigma, one level too many); phi is the orthogonal projector A^+ A, where a pair of
+bicubic resizings is one only approximately.
 """
 
 from __future__ import annotations
@@ -28,14 +33,15 @@ from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
-from posteriori.methods.kernels import DDIM, Transition
-from posteriori.rng import Noise
+from posteriori.methods.transitions import DDIM, Transition
+from posteriori.rng import Rng
 from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
 class ILVR(Method[Tensor]):
-    """Iterative latent variable refinement down to the noise level ``until``. Raises ``ValueError`` for a negative one."""
+    """Iterative latent variable refinement down to the noise level ``until``. Raises ``ValueError``
+    for a negative one."""
 
     until: NonNegative = 0.0
     transition: Transition = DDIM(eta=1.0)
@@ -52,6 +58,10 @@ class ILVR(Method[Tensor]):
         """The authors' setting: every level, the reference taken as noiseless."""
         return cls(until=0.0, transition=DDIM(eta=1.0), noise="ignored")
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         x = self.transition(post.prior.denoise, state, sigma, s, rng)
-        return (replace_measured(post, x, sigma, s, rng, self.noise) if above(s, self.until) else x), {}
+        return (
+            replace_measured(post, x, sigma, s, rng, self.noise) if above(s, self.until) else x
+        ), {}

@@ -1,20 +1,29 @@
 """MCG: the guided step of DPS, then the measured part of the image is replaced as in ScoreSDE.
 
     x' = guided transition,    along J^T A^T (y - A D),   J = dD/dx
-    x' = x' + M (y + s A z + sqrt(2 / c - 1) v n - A x'),   z and n fresh, M, c, v and ``noise`` as in ScoreSDE
+    x' = x' + M (y + s A z + sqrt(2 / c - 1) v n - A x'),
+    z and n fresh, M, c, v and ``noise`` as in ScoreSDE
 
-    bounded   D_y = D + scale sigma^2 J^T A^T (y - A D) / (sigma_y^2 + r2 ||A||^2), r2 as in DPS                 (default)
-    norm      x' = transition(D) + scale J^T A^T (y - A D) / (||y - A D|| a_sigma a_s), a = 1 / sqrt(1 + sigma^2)    the authors' code
-    squared   x' = transition(D) + 2 scale J^T A^T (y - A D) / (a_sigma a_s)                                        the paper
+    bounded      D_y = D + scale sigma^2 J^T A^T (y - A D) / (sigma_y^2 + r2 ||A||^2), r2 as in DPS
+    (default)
+    norm
+    x' = transition(D) + scale J^T A^T (y - A D) / (||y - A D|| a_sigma a_s),
+        a = 1 / sqrt(1 + sigma^2)
+    the authors' code
+    squared      x' = transition(D) + 2 scale J^T A^T (y - A D) / (a_sigma a_s)      the paper
 
-Where M = A^+ the replacement leaves of the guidance only its part in the null space of A, which reaches there through J.
+Where M = A^+ the replacement leaves of the guidance only its part in the null space of A, which
+reaches there through J.
 
-Reference: Chung, Sim, Ryu, Ye, Improving diffusion models for inverse problems using manifold constraints, 2022, algorithm 1.
-Cost per step: one denoiser, one vector-Jacobian product, one solve or pseudo-inverse, two operators, one adjoint.
-Assumes: linear A; noise "ignored" also no noise on y, which is fitted: the images leave the noisy manifold as it grows.
-Exact when: no noise, and P x independent of (I - P) x under the prior; the guidance then has no part in the null space.
-Departs from the authors' code: the replacement is noised to the level s that x' has (theirs to sigma, one level too many); norms are
-per row; the paper's weight matrix W is the identity.
+Reference: Chung, Sim, Ryu, Ye, Improving diffusion models for inverse problems using manifold
+constraints, 2022, algorithm 1. Cost per step: one denoiser, one vector-Jacobian product, one solve
+or pseudo-inverse, two operators, one adjoint.
+Assumes: linear A; noise "ignored" also no noise on y, which is fitted: the images leave the noisy
+manifold as it grows.
+Exact when: no noise, and P x independent of (I - P) x under the prior; the guidance then has no
+part in the null space. Departs from the authors' code: the replacement is noised to the level s
+that x' has (theirs to sigma, one level too many); norms are per row; the paper's weight matrix W is
+the identity.
 """
 
 from __future__ import annotations
@@ -29,14 +38,15 @@ from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
-from posteriori.methods.kernels import DDIM, Transition, one_call
-from posteriori.rng import Noise
+from posteriori.methods.transitions import DDIM, Transition, one_call
+from posteriori.rng import Rng
 from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
 class MCG(Method[Tensor]):
-    """Manifold-constrained gradient; see the module for ``weighting``. ``scale`` multiplies the guidance, 0 is ScoreSDE.
+    """Manifold-constrained gradient; see the module for ``weighting``. ``scale`` multiplies the
+    guidance, 0 is ScoreSDE.
 
     Raises ``ValueError`` for a ``scale`` that is not a finite number >= 0.
     """
@@ -61,6 +71,10 @@ class MCG(Method[Tensor]):
         """The authors' inpainting setting: the norm, not squared, scale 1, y taken as noiseless."""
         return cls("norm", 1.0, DDIM(eta=1.0), "ignored")
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        guided, info = DPS(self.weighting, self.scale, self.transition).step(post, state, sigma, s, rng)
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
+        guided, info = DPS(self.weighting, self.scale, self.transition).step(
+            post, state, sigma, s, rng
+        )
         return replace_measured(post, guided, sigma, s, rng, self.noise), info

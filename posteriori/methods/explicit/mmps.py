@@ -2,19 +2,23 @@
 
     p(y | x) ~ N(y; A D, sigma_y^2 I + sigma^2 A J A^T)
     solve (sigma_y^2 I + sigma^2 A J A^T) v = y - A D by GMRES (default) or conjugate gradients,
-          preconditioned by (sigma_y^2 I + error(sigma) A A^T)^-1, the same matrix with a white guess of J
+          preconditioned by (sigma_y^2 I + error(sigma) A A^T)^-1, the same matrix with a white
+              guess of J
     D_y = D + sigma^2 J^T A^T v
 
-A non-linear A is replaced, once per step, by its tangent at D: A(x0) ~ A(D) + A'(x0 - D), so that A above becomes A' = dA/dx at D, the
-residual is y - A(D), and there is no preconditioner.
+A non-linear A is replaced, once per step, by its tangent at D: A(x0) ~ A(D) + A'(x0 - D), so that A
+above becomes A' = dA/dx at D, the residual is y - A(D), and there is no preconditioner.
 
-Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by expectation maximization, 2024, section 4.
-Cost per step: D_y twice, once on the last. D_y: one denoiser, and one vector-Jacobian product, operator and adjoint for each iteration
-and one more; one adjoint more for a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement per iteration.
-Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J symmetric, as for an exact denoiser.
-Exact when: the prior is Gaussian, A is linear and the solve has converged (``iterations`` >= rank A is enough).
-The J of a trained network is neither symmetric nor positive. GMRES then still lowers the residual with every iteration; preconditioned
-conjugate gradients may raise it. ``residual`` in the trace tells how far the solve came.
+Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by expectation
+maximization, 2024, section 4. Cost per step: D_y twice, once on the last. D_y: one denoiser, and
+one vector-Jacobian product, operator and adjoint for each iteration and one more; one adjoint more
+for a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement per iteration.
+Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J
+symmetric, as for an exact denoiser. Exact when: the prior is Gaussian, A is linear and the solve
+has converged (``iterations`` >= rank A is enough).
+The J of a trained network is neither symmetric nor positive. GMRES then still lowers the residual
+with every iteration; preconditioned conjugate gradients may raise it. ``residual`` in the trace
+tells how far the solve came.
 """
 
 from __future__ import annotations
@@ -30,15 +34,16 @@ from posteriori.linalg import cg, gmres
 from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Midpoint, Transition
+from posteriori.methods.transitions import DDIM, Midpoint, Transition
 from posteriori.operators.base import solve
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import Count, NonNegative
 
 
 @dataclass(frozen=True)
 class MMPS(Method[Tensor]):
-    """Moment-matching posterior sampling with at most ``iterations`` steps of ``solver``, to the relative residual ``rtol``.
+    """Moment-matching posterior sampling with at most ``iterations`` steps of ``solver``, to the
+    relative residual ``rtol``.
 
     ``precondition`` is for a linear A.
     """
@@ -54,20 +59,38 @@ class MMPS(Method[Tensor]):
     needs: ClassVar[frozenset[str]] = frozenset({"gaussian", "noisy"})
     cost: ClassVar[str] = "2 denoisers, 2 (iterations + 1) VJPs"
     claims: ClassVar[frozenset[str]] = frozenset(
-        {"flat likelihood gives the prior", "exact for a white Gaussian prior", "exact for a Gaussian prior"}
+        {
+            "flat likelihood gives the prior",
+            "exact for a white Gaussian prior",
+            "exact for a Gaussian prior",
+        }
     )
 
     @classmethod
-    @course(256, courses.between("log", 100.0, 1e-3), "levels from 100 to 0.001 evenly spaced in their logarithm", 64)
+    @course(
+        256,
+        courses.between("log", 100.0, 1e-3),
+        "levels from 100 to 0.001 evenly spaced in their logarithm",
+        64,
+    )
     def published(cls) -> MMPS:
-        """The authors' default: one plain conjugate-gradient step, tolerance 1e-3, ancestral sampling."""
-        return cls(iterations=1, rtol=1e-3, precondition=False, solver="cg", transition=DDIM(eta=1.0))
+        """The authors' default: one plain conjugate-gradient step, tolerance 1e-3, ancestral
+        sampling."""
+        return cls(
+            iterations=1, rtol=1e-3, precondition=False, solver="cg", transition=DDIM(eta=1.0)
+        )
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         info: Info = {}
-        return self.transition(lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng), info
+        return self.transition(
+            lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng
+        ), info
 
-    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
+    def denoise(
+        self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None
+    ) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         A, sigma2, noise2 = post.likelihood.A, float(sigma) ** 2, post.likelihood.std**2
         x0, pull = post.prior.linearize(x, sigma)
@@ -78,9 +101,17 @@ class MMPS(Method[Tensor]):
 
         white = None
         if self.precondition and post.likelihood.conjugate:
-            white = partial(solve, post.likelihood.linear, r2=post.prior.know().error(sigma), s2=noise2)
+            white = partial(
+                solve, post.likelihood.linear, r2=post.prior.know().error(sigma), s2=noise2
+            )
         solver = gmres if self.solver == "gmres" else cg
-        solved = solver(covariance, post.likelihood.y - clean, max_iter=self.iterations, rtol=self.rtol, precondition=white)
+        solved = solver(
+            covariance,
+            post.likelihood.y - clean,
+            max_iter=self.iterations,
+            rtol=self.rtol,
+            precondition=white,
+        )
         if info is not None:
             info["residual"] = solved.residual
         return x0.add(pull(adjoint(solved.x)), alpha=sigma2)

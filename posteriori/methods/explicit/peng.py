@@ -1,24 +1,35 @@
-"""Peng et al.: the likelihood is widened by the covariance that makes the reverse kernel's likelihood largest.
+"""Peng et al.: the likelihood is widened by the covariance that makes the reverse kernel's
+likelihood largest.
 
     p(x0 | x) ~ N(D, C),   v = A^T (A C A^T + sigma_y^2 I)^-1 (y - A D)
 
     I   D_y = D + sigma^2 J^T v       through the denoiser, J = dD/dx
-    II  D_y = D + C v                 J replaced by what C says of it, C / sigma^2: the posterior mean of x0 under N(D, C)
+    II  D_y = D + C v
+    J replaced by what C says of it, C / sigma^2: the posterior mean of x0 under N(D, C)
 
-    auto      C by colour and frequency, as ``proximal`` has it, where the prior has measured it; else analytic (default)
-    analytic  C = r2 I,  r2 = E ||x0 - D||^2 / d, the mean squared error at this level: the maximum-likelihood choice among these
-    dct       C = F^T diag(r2_f) F,  F the orthonormal cosine transform of the last two axes, r2_f the mean squared error of frequency f
+    auto
+    C by colour and frequency, as ``proximal`` has it, where the prior has measured it; else
+        analytic (default)
+    analytic  C = r2 I,  r2 = E ||x0 - D||^2 / d, the mean squared error at this level: the
+    maximum-likelihood choice among these
+    dct
+    C = F^T diag(r2_f) F,  F the orthonormal cosine transform of the last two axes, r2_f the mean
+        squared error of frequency f
     learned   C = diag(r2_i),  r2_i the variance of pixel i that the network predicts beside D
 
-Reference: Peng, Zheng, Dai, Xiao, Li, Zou, Xiong, Improving diffusion models for inverse problems using optimal posterior covariance,
-2024, equations 10 and 13 (analytic); dct is the same choice in another orthonormal basis.
-Cost per step: I one denoiser, one vector-Jacobian product, one solve; II no vector-Jacobian product. Heun doubles both. dct and learned
-solve by conjugate gradients, one operator and adjoint an iteration; learned with type I takes one more denoiser.
-Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto then returns); r2 is the prior's ``error``, for a network
-that of its card. dct needs a prior that knows its ``spectral_error`` (Gaussian, GaussianMixture), learned one with ``moments``.
-Exact when: the prior is Gaussian with a covariance of the form of C; both types then agree.
-Differs from PiGDM: r2 is a mean over directions, not a bound. Type I can overshoot along directions that vary more than the mean, so
-that an image prior (low frequencies far above the mean) needs type II. Departs from the authors' code: no PiGDM above 0.2, no clipping.
+Reference: Peng, Zheng, Dai, Xiao, Li, Zou, Xiong, Improving diffusion models for inverse problems
+using optimal posterior covariance, 2024, equations 10 and 13 (analytic); dct is the same choice in
+another orthonormal basis.
+Cost per step: I one denoiser, one vector-Jacobian product, one solve; II no vector-Jacobian
+product. Heun doubles both. dct and learned solve by conjugate gradients, one operator and adjoint
+an iteration; learned with type I takes one more denoiser.
+Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto then returns); r2 is
+the prior's ``error``, for a network that of its card. dct needs a prior that knows its
+``spectral_error`` (Gaussian, GaussianMixture), learned one with ``moments``. Exact when: the prior
+is Gaussian with a covariance of the form of C; both types then agree.
+Differs from PiGDM: r2 is a mean over directions, not a bound. Type I can overshoot along directions
+that vary more than the mean, so that an image prior (low frequencies far above the mean) needs type
+II. Departs from the authors' code: no PiGDM above 0.2, no clipping.
 """
 
 from __future__ import annotations
@@ -32,20 +43,22 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, cosine
-from posteriori.methods import proximal
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Heun, Transition
+from posteriori.methods.data_steps import proximal
+from posteriori.methods.transitions import DDIM, Heun, Transition
 from posteriori.operators.base import Map, solve
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import NonNegative
 
 
 @dataclass(frozen=True)
 class Peng(Method[Tensor]):
-    """Optimal posterior covariance, ``type`` "I" or "II"; see the module for ``covariance``. Raises ``ValueError`` for another of either.
+    """Optimal posterior covariance, ``type`` "I" or "II"; see the module for ``covariance``. Raises
+    ``ValueError`` for another of either.
 
-    ``rtol``: of the conjugate gradients (at most 1000 iterations), for the covariances that need them.
+    ``rtol``: of the conjugate gradients (at most 1000 iterations), for the covariances that need
+    them.
     """
 
     type: Literal["I", "II"] = "II"
@@ -57,7 +70,9 @@ class Peng(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP (type I), 1 solve"
-    claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior", "exact for a white Gaussian prior"})
+    claims: ClassVar[frozenset[str]] = frozenset(
+        {"flat likelihood gives the prior", "exact for a white Gaussian prior"}
+    )
 
     @classmethod
     @course(50, "karras")
@@ -70,24 +85,40 @@ class Peng(Method[Tensor]):
         return self.needs if self.covariance in ("auto", "analytic") else self.needs | {"noisy"}
 
     def refuses(self, post: Posterior) -> str | None:
-        A, sigma = post.likelihood.A, torch.tensor((post.prior.sigma_min * post.prior.sigma_max) ** 0.5, dtype=torch.float64)
+        A, sigma = (
+            post.likelihood.A,
+            torch.tensor((post.prior.sigma_min * post.prior.sigma_max) ** 0.5, dtype=torch.float64),
+        )
         try:
             if self.covariance == "dct":
                 post.prior.know().spectral_error(sigma)
-            if self.covariance == "learned":  # only its output tells whether a network predicts variances
+            if (
+                self.covariance == "learned"
+            ):  # only its output tells whether a network predicts variances
                 with torch.no_grad():
-                    post.prior.know().moments(A.probe(torch.zeros, dtype=post.likelihood.y.real.dtype).to(post.likelihood.y.device), sigma)
+                    post.prior.know().moments(
+                        A.probe(torch.zeros, dtype=post.likelihood.y.real.dtype).to(
+                            post.likelihood.y.device
+                        ),
+                        sigma,
+                    )
         except TypeError as error:
             return f"Peng: {error}; use covariance='analytic'"
         return super().refuses(post)
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         info: Info = {}
-        return self.transition(lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng), info
+        return self.transition(
+            lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng
+        ), info
 
-    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
+    def denoise(
+        self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None
+    ) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
-        known = proximal.measured(post, sigma) if self.covariance == "auto" else None
+        known = proximal.measured_covariance(post, sigma) if self.covariance == "auto" else None
         x0, C = self._moments(post, x, sigma, known)
         if self.type == "I":
             x0, pull = post.prior.linearize(x, sigma)
@@ -95,19 +126,31 @@ class Peng(Method[Tensor]):
             v = post.likelihood.widen(post.prior.know().error(sigma)).score(x0)
         else:
             A, noise2 = post.likelihood.linear, post.likelihood.std**2
-            # Preconditioned by C = r2 I where that is closed form: without a spectrum each such solve would be iterative itself.
+            # Preconditioned by C = r2 I where that is closed form: without a spectrum each such
+            # solve would be iterative itself.
             closed = A.spectrum() is not None
-            white = partial(solve, A, r2=post.prior.know().error(sigma), s2=noise2) if closed else None
+            white = (
+                partial(solve, A, r2=post.prior.know().error(sigma), s2=noise2) if closed else None
+            )
             gap = post.likelihood.y - A(x0)
-            # Its longer way spreads rounding, which in double precision only a finer end keeps from the rows.
+            # Its longer way spreads rounding, which in double precision only a finer end keeps from
+            # the rows.
             goal = self.rtol if closed or gap.real.dtype != torch.float64 else min(self.rtol, 1e-12)
-            solved = cg(lambda u: A(C(A.adjoint(u))) + noise2 * u, gap, max_iter=1000, rtol=goal, precondition=white)
+            solved = cg(
+                lambda u: A(C(A.adjoint(u))) + noise2 * u,
+                gap,
+                max_iter=1000,
+                rtol=goal,
+                precondition=white,
+            )
             v = A.adjoint(solved.x)
             if info is not None:
                 info["residual"] = solved.residual
         return x0.add(pull(v), alpha=float(sigma) ** 2) if self.type == "I" else x0 + C(v)
 
-    def _moments(self, post: Posterior, x: Tensor, sigma: Tensor, known: Map | None) -> tuple[Tensor, Map]:
+    def _moments(
+        self, post: Posterior, x: Tensor, sigma: Tensor, known: Map | None
+    ) -> tuple[Tensor, Map]:
         """D (x itself for type I, which finds D with its derivative), and the map u -> C u."""
         if self.covariance == "learned":
             x0, r2 = post.prior.know().moments(x, sigma)

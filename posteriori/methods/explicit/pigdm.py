@@ -1,22 +1,27 @@
-"""PiGDM: the denoised image is uncertain by r2 in every direction, and the likelihood is widened by it.
+"""PiGDM: the denoised image is uncertain by r2 in every direction, and the likelihood is widened by
+it.
 
     p(y | x) ~ N(y; A D, sigma_y^2 I + r2 A A^T)
     g = J^T A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)
 
-    score   D_y = D + sigma^2 g                        r2 = c sigma^2 / (c + sigma^2), c = ``variance`` (default: see below)
+    score      D_y = D + sigma^2 g
+    r2 = c sigma^2 / (c + sigma^2), c = ``variance`` (default: see below)
     code    x' = transition(D) + r2 g                  r2 = sigma^2 / (1 + sigma^2)
     paper   x' = transition(D) + r2 g / a_s            the same r2, a = 1 / sqrt(1 + sigma^2)
-    pseudo-inverse   D_y = D + sigma^2 / r2 J^T (A^+ y - A^+ A(D))    r2 as in score; A may be non-linear (JPEG), y is taken as noiseless
+    pseudo-inverse      D_y = D + sigma^2 / r2 J^T (A^+ y - A^+ A(D))
+    r2 as in score; A may be non-linear (JPEG), y is taken as noiseless
 
-Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models for inverse problems, 2023, equations 7 and 8.
-Cost per step: one denoiser, one vector-Jacobian product, one solve.
-Assumes: linear A, Gaussian noise, possibly of level 0; "pseudo-inverse" any A with A A^+ A = A, and fits the noise of y.
-Exact when: the prior is N(m, c I), weighting "score".
-c is by default the prior's largest variance along any direction, not that of a pixel: sigma^2 J never exceeds such an r2, so that no
-direction overshoots. The literature takes c = 1: on priors with distant modes that is bolder, needs more steps, and errs less.
-Departs from the paper: its guidance is not multiplied by the step, so that it grows with the number of steps, and the noise of y with it:
-on a blurred photograph the code's rule reaches the default in 20 steps and lies 5 dB below it in 100 (docs/results/published.md). The code
-has a_s where the paper prints none, with which its authors saw overflow: "paper" is as printed, and 3 to 5 dB worse still.
+Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models for inverse problems,
+2023, equations 7 and 8. Cost per step: one denoiser, one vector-Jacobian product, one solve.
+Assumes: linear A, Gaussian noise, possibly of level 0; "pseudo-inverse" any A with A A^+ A = A, and
+fits the noise of y. Exact when: the prior is N(m, c I), weighting "score".
+c is by default the prior's largest variance along any direction, not that of a pixel: sigma^2 J
+never exceeds such an r2, so that no direction overshoots. The literature takes c = 1: on priors
+with distant modes that is bolder, needs more steps, and errs less. Departs from the paper: its
+guidance is not multiplied by the step, so that it grows with the number of steps, and the noise of
+y with it: on a blurred photograph the code's rule reaches the default in 20 steps and lies 5 dB
+below it in 100 (docs/results/published.md). The code has a_s where the paper prints none, with
+which its authors saw overflow: "paper" is as printed, and 3 to 5 dB worse still.
 """
 
 from __future__ import annotations
@@ -29,9 +34,9 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Transition, one_call
+from posteriori.methods.transitions import DDIM, Transition, one_call
 from posteriori.operators.base import LinearOperator
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import Positive
 
 PUBLISHED = ("code", "paper")
@@ -39,7 +44,8 @@ PUBLISHED = ("code", "paper")
 
 @dataclass(frozen=True)
 class PiGDM(Method[Tensor]):
-    """Pseudo-inverse guidance; see the module for ``weighting``, and for ``variance``, c > 0, of "score" and "pseudo-inverse"."""
+    """Pseudo-inverse guidance; see the module for ``weighting``, and for ``variance``, c > 0, of
+    "score" and "pseudo-inverse"."""
 
     weighting: Literal["score", "code", "paper", "pseudo-inverse"] = "score"
     transition: Transition = DDIM(eta=1.0)
@@ -49,27 +55,40 @@ class PiGDM(Method[Tensor]):
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 denoiser, 1 VJP, 1 solve"
-    claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior", "exact for a white Gaussian prior"})
+    claims: ClassVar[frozenset[str]] = frozenset(
+        {"flat likelihood gives the prior", "exact for a white Gaussian prior"}
+    )
 
     def __post_init__(self) -> None:
         if self.variance is not None and self.weighting in PUBLISHED:
-            raise ValueError("PiGDM: the paper's weighting has variance 1; give variance with another weighting")
+            raise ValueError(
+                "PiGDM: the paper's weighting has variance 1; give variance with another weighting"
+            )
         if self.weighting in PUBLISHED:
             one_call(self.transition, "PiGDM", "the paper's weighting")
 
     @classmethod
     @course(20, "ddpm", "grid 'ddpm' (the paper's 100 are for data without noise)")
     def published(cls) -> PiGDM:
-        """The weighting of the authors' code with ancestral sampling; with noise in y no more than 20 steps."""
+        """The weighting of the authors' code with ancestral sampling; with noise in y no more than
+        20 steps."""
         return cls("code", DDIM(eta=1.0))
 
     @property
     def requires(self) -> frozenset[str]:
-        return frozenset({"pseudo-inverse", "unbounded"}) if self.weighting == "pseudo-inverse" else self.needs
+        return (
+            frozenset({"pseudo-inverse", "unbounded"})
+            if self.weighting == "pseudo-inverse"
+            else self.needs
+        )
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         if self.weighting not in PUBLISHED:
-            return self.transition(lambda x, level: self.denoise(post, x, level), state, sigma, s, rng), {}
+            return self.transition(
+                lambda x, level: self.denoise(post, x, level), state, sigma, s, rng
+            ), {}
         x0, pull = post.prior.linearize(state, sigma)
         r2 = sigma**2 / (1 + sigma**2)
         shrunk = (1 + s**2).sqrt() if self.weighting == "paper" else 1.0
@@ -83,9 +102,14 @@ class PiGDM(Method[Tensor]):
         r2 = post.prior.know().max_variance(sigma) if c is None else c * s2 / (c + s2)
         if self.weighting == "pseudo-inverse":
             A, y = post.likelihood.A, post.likelihood.y
-            # For a linear A one inversion of the difference: two iterative ones would leave the difference of their errors.
+            # For a linear A one inversion of the difference: two iterative ones would leave the
+            # difference of their errors.
             linear = isinstance(A, LinearOperator)
-            gap = A.pseudo_inverse(y - A(x0)) if linear else A.pseudo_inverse(post.likelihood.each) - A.pseudo_inverse(A(x0))
+            gap = (
+                A.pseudo_inverse(y - A(x0))
+                if linear
+                else A.pseudo_inverse(post.likelihood.each) - A.pseudo_inverse(A(x0))
+            )
             return x0.add(pull(gap), alpha=float(sigma) ** 2 / r2)
         guidance = pull(post.likelihood.widen(r2).score(x0))
         return x0.add(guidance, alpha=float(sigma) ** 2)

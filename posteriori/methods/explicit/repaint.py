@@ -2,20 +2,23 @@
 
     ``repeats`` times:
         x' = transition(D, x)
-        x' = x' + M (y + s A z + sqrt(2 / c - 1) v n - A x'),   z and n fresh, M, c, v and ``noise`` as in ScoreSDE
+        x' = x' + M (y + s A z + sqrt(2 / c - 1) v n - A x'),
+        z and n fresh, M, c, v and ``noise`` as in ScoreSDE
         x  = x' + sqrt(sigma^2 - s^2) z      between two walks, not at s = 0
 
-The walks up and down are a Markov chain at each level, in which the two parts of the image come to agree: the bias of a single
-replacement falls as the walks are repeated.
+The walks up and down are a Markov chain at each level, in which the two parts of the image come to
+agree: the bias of a single replacement falls as the walks are repeated.
 
-Reference: Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool, RePaint: inpainting using denoising diffusion probabilistic models, 2022,
-algorithm 1.
-Cost per step: ``repeats`` denoisers, operators and solves or pseudo-inverses; one of each in the last step.
+Reference: Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool, RePaint: inpainting using denoising
+diffusion probabilistic models, 2022, algorithm 1.
+Cost per step: ``repeats`` denoisers, operators and solves or pseudo-inverses; one of each in the
+last step.
 Assumes: linear A (the paper: a mask); noise "ignored" also that y has no noise, which is fitted.
-Exact when: no noise, and P x independent of (I - P) x under the prior, with one walk; in the limit of many walks and many steps, down
-to a small last level, for any prior (tested).
-Departs from the authors' code: a walk up spans one level, as in the paper's algorithm (theirs 10, with the same number of walks of
-each level); the last image is measured exactly (theirs to the lowest noise level); no learned variances, no clipping.
+Exact when: no noise, and P x independent of (I - P) x under the prior, with one walk; in the limit
+of many walks and many steps, down to a small last level, for any prior (tested).
+Departs from the authors' code: a walk up spans one level, as in the paper's algorithm (theirs 10,
+with the same number of walks of each level); the last image is measured exactly
+(theirs to the lowest noise level); no learned variances, no clipping.
 """
 
 from __future__ import annotations
@@ -29,14 +32,15 @@ from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
 from posteriori.methods.explicit.scoresde import Treatment, replace_measured
-from posteriori.methods.kernels import DDIM, Transition
-from posteriori.rng import Noise
+from posteriori.methods.transitions import DDIM, Transition
+from posteriori.rng import Rng
 from posteriori.settings import Count
 
 
 @dataclass(frozen=True)
 class RePaint(Method[Tensor]):
-    """Replacement with ``repeats`` walks of each step; 1 is ScoreSDE. Raises ``ValueError`` for fewer than 1."""
+    """Replacement with ``repeats`` walks of each step; 1 is ScoreSDE. Raises ``ValueError`` for
+    fewer than 1."""
 
     repeats: Count = 10
     transition: Transition = DDIM(eta=1.0)
@@ -53,9 +57,25 @@ class RePaint(Method[Tensor]):
         """The paper's setting: each level walked 10 times, y taken as noiseless."""
         return cls(repeats=10, transition=DDIM(eta=1.0), noise="ignored")
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        x = replace_measured(post, self.transition(post.prior.denoise, state, sigma, s, rng), sigma, s, rng, self.noise)
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
+        x = replace_measured(
+            post,
+            self.transition(post.prior.denoise, state, sigma, s, rng),
+            sigma,
+            s,
+            rng,
+            self.noise,
+        )
         for _ in range(self.repeats - 1 if bool(s > 0) else 0):
             up = x.add(rng.normal(x), alpha=float((sigma**2 - s**2).sqrt()))
-            x = replace_measured(post, self.transition(post.prior.denoise, up, sigma, s, rng), sigma, s, rng, self.noise)
+            x = replace_measured(
+                post,
+                self.transition(post.prior.denoise, up, sigma, s, rng),
+                sigma,
+                s,
+                rng,
+                self.noise,
+            )
         return x, {}

@@ -1,25 +1,33 @@
-"""SNIPS: Langevin steps at every noise level, in the singular coordinates of A, with the noise of y as a part of the noise on x.
+"""SNIPS: Langevin steps at every noise level, in the singular coordinates of A, with the noise of y
+as a part of the noise on x.
 
-With A = U diag(a) V^T, noise level v, D the coordinates of the denoised image, u = U^T y, q = (a s / v)^2; ``n_steps`` times at each
-level s, coordinate by coordinate:
+With A = U diag(a) V^T, noise level v, D the coordinates of the denoised image, u = U^T y,
+q = (a s / v)^2; ``n_steps`` times at each level s, coordinate by coordinate:
 
     x <- x + h ((1 - w) (D - x) + w (u / a - x)) + s sqrt(c h (2 - h k)) z
-    q <= 1   w = q,  c = 1 - q       y still adds to x, whose noise is a part of that of y: u - a x has variance v^2 - a^2 s^2
-    q > 1    w = 1,  c = 1 - 1 / q   x is u / a and noise of variance s^2 - v^2 / a^2, whatever the prior
-    langevin  k = 0                                   the paper's steps; they leave a variance 1 / (1 - h / 2) times too large
-    matched   k = 1 - (1 - w) e / s^2,  e = error(s)  the mean curvature, for which the variance is right at any h (default)
+    q <= 1      w = q,  c = 1 - q
+    y still adds to x, whose noise is a part of that of y: u - a x has variance v^2 - a^2 s^2
+    q > 1      w = 1,  c = 1 - 1 / q
+    x is u / a and noise of variance s^2 - v^2 / a^2, whatever the prior
+    langevin  k = 0      the paper's steps; they leave a variance 1 / (1 - h / 2) times too large
+    matched
+    k = 1 - (1 - w) e / s^2,  e = error(s)  the mean curvature, for which the variance is right at
+        any h (default)
 
-It is x + h P grad log p(x | y) + sqrt(2 h P) z with the paper's preconditioner P = s^2 c, multiplied out: nothing is divided by
-v^2 - a^2 s^2, and at q = 1, where P is 0, both rules agree. P is at most the inverse curvature, so that any h < 2 is stable.
-The run ends with D, which is E[x0 | x, y] for q <= 1, and with u / a for q > 1 (known better than the smallest level).
+It is x + h P grad log p(x | y) + sqrt(2 h P) z with the paper's preconditioner P = s^2 c,
+multiplied out: nothing is divided by v^2 - a^2 s^2, and at q = 1, where P is 0, both rules agree. P
+is at most the inverse curvature, so that any h < 2 is stable. The run ends with D, which is E[x0 |
+x, y] for q <= 1, and with u / a for q > 1 (known better than the smallest level).
 
-Reference: Kawar, Vaksman, Elad, SNIPS: solving noisy inverse problems stochastically, 2021, algorithm 1.
+Reference: Kawar, Vaksman, Elad, SNIPS: solving noisy inverse problems stochastically, 2021,
+algorithm 1.
 Cost per step: ``n_steps`` denoisers; the data step is closed form.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6 of the largest count as 0.
-Exact when: many levels, the smallest far below v / max a and every width of the prior. At a fixed level, coordinates with q > 1 are
-stationary at N(u / a, s^2 - v^2 / a^2) (langevin: that variance / (1 - h / 2)), for any h and any prior (tested).
-Departs from the authors' code: the last image is denoised (theirs keeps the noise of the last level); where every direction is measured
-theirs follows the prior alone, by an index -0.
+Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
+of the largest count as 0. Exact when: many levels, the smallest far below v / max a and every width
+of the prior. At a fixed level, coordinates with q > 1 are stationary at N(u / a, s^2 - v^2 / a^2)
+(langevin: that variance / (1 - h / 2)), for any h and any prior (tested).
+Departs from the authors' code: the last image is denoised (theirs keeps the noise of the last
+level); where every direction is measured theirs follows the prior alone, by an index -0.
 """
 
 from __future__ import annotations
@@ -31,19 +39,22 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import courses, singular
+from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
+from posteriori.methods.data_steps import svd_coordinates
 from posteriori.operators.base import Spectrum
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import Count, Positive
 
 
 @dataclass(frozen=True)
 class SNIPS(Method[Tensor]):
-    """Annealed Langevin dynamics in singular coordinates: ``n_steps`` per level, each ``rate`` h of the preconditioner.
+    """Annealed Langevin dynamics in singular coordinates: ``n_steps`` per level, each ``rate`` h of
+    the preconditioner.
 
-    ``noise``: how much is added in a step; see the module. On photographs, 100 denoisers of ``matched`` noise are 10 dB better.
+    ``noise``: how much is added in a step; see the module. On photographs, 100 denoisers of
+    ``matched`` noise are 10 dB better.
 
     Raises ``ValueError`` for fewer than one step or a rate outside (0, 2) (unstable).
     """
@@ -57,21 +68,34 @@ class SNIPS(Method[Tensor]):
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "spectrum"})
     cost: ClassVar[str] = "n_steps denoisers"
     claims: ClassVar[frozenset[str]] = frozenset(
-        {"flat likelihood gives the prior", "exact for a white Gaussian prior", "exact for a Gaussian prior"}
+        {
+            "flat likelihood gives the prior",
+            "exact for a white Gaussian prior",
+            "exact for a Gaussian prior",
+        }
     )
 
     def __post_init__(self) -> None:
         if not self.rate < 2:
-            raise ValueError(f"SNIPS: rate must be below 2, where the Langevin steps are unstable, got {self.rate}")
+            raise ValueError(
+                f"SNIPS: rate must be below 2, where the Langevin steps are unstable, got "
+                f"{self.rate}"
+            )
 
     @classmethod
-    @course(500, courses.between("log", 180.0, 0.02), "levels from 90 to 0.01 of images in [0, 1] evenly spaced in their logarithm")
+    @course(
+        500,
+        courses.between("log", 180.0, 0.02),
+        "levels from 90 to 0.01 of images in [0, 1] evenly spaced in their logarithm",
+    )
     def published(cls) -> SNIPS:
         """The authors' setting for faces: five steps a level of 0.033 (3.3e-6 / 0.01^2)."""
         return cls(n_steps=5, rate=0.033, noise="langevin")
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
-        f = singular.frame(post, sigma, s)
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
+        f = svd_coordinates.frame(post, sigma, s)
         spectrum = f.spectrum
         if not bool(s > 0):
             x0 = spectrum.Vh(post.prior.denoise(state, sigma))
@@ -83,11 +107,29 @@ class SNIPS(Method[Tensor]):
             x = self.langevin(post, spectrum, x, s, f.u, inverse, rng)
         return x, {}
 
-    def langevin(self, post: Posterior, spectrum: Spectrum, x: Tensor, s: Tensor, centre: Tensor, inverse: Tensor, rng: Noise) -> Tensor:
+    def langevin(
+        self,
+        post: Posterior,
+        spectrum: Spectrum,
+        x: Tensor,
+        s: Tensor,
+        centre: Tensor,
+        inverse: Tensor,
+        rng: Rng,
+    ) -> Tensor:
         """One inner step at level s. centre: u / a in coordinates (1, n); inverse: 1 / q (n,)."""
         trust = 1 / inverse.clamp(min=1.0)
-        curvature = 1 - (1 - trust) * min(post.prior.know().error(s) / float(s) ** 2, 1.0) if self.noise == "matched" else 0.0
-        width = float(s) * (self.rate * (2 - self.rate * curvature) * (1 - torch.minimum(inverse, trust))).sqrt()
-        aim = torch.lerp(spectrum.Vh(post.prior.denoise(x, s)), centre.expand(len(x), -1), trust.to(centre))
+        curvature = (
+            1 - (1 - trust) * min(post.prior.know().error(s) / float(s) ** 2, 1.0)
+            if self.noise == "matched"
+            else 0.0
+        )
+        width = (
+            float(s)
+            * (self.rate * (2 - self.rate * curvature) * (1 - torch.minimum(inverse, trust))).sqrt()
+        )
+        aim = torch.lerp(
+            spectrum.Vh(post.prior.denoise(x, s)), centre.expand(len(x), -1), trust.to(centre)
+        )
         coordinates = torch.lerp(spectrum.Vh(x), aim, self.rate)
         return spectrum.V(coordinates + width.to(x.real) * spectrum.Vh(rng.normal(x)))

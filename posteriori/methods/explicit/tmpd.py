@@ -1,18 +1,23 @@
-"""TMPD: Tweedie's covariance S = sigma^2 J, seen by the measurement as one variance for each number.
+"""TMPD: Tweedie's covariance S = sigma^2 J, seen by the measurement as one variance for each
+number.
 
     p(y | x) ~ N(y; A D, diag(sigma_y^2 + w)),   J = dD/dx
     D_y = D + sigma^2 J^T A^T (y - A D) / (sigma_y^2 + w)
 
-    row sum   w = A S A^T 1: one more vector-Jacobian product (default). Not below A S A^T when its entries are >= 0
-    diagonal  w = diag(A S A^T), exactly, by one product for each measured real number; m equal numbers overshoot m-fold.
-              So does a row sum made small by entries < 0, on a coarse grid
+    row sum
+    w = A S A^T 1: one more vector-Jacobian product (default). Not below A S A^T when its entries
+        are >= 0
+    diagonal  w = diag(A S A^T), exactly, by one product for each measured real number; m equal
+              numbers overshoot m-fold. So does a row sum made small by entries < 0, on a coarse
+              grid
 
-Reference: Boys, Girolami, Pidstrigach, Reich, Mosca, Akyildiz, Tweedie moment projected diffusions for inverse problems, 2023.
-Cost per step: one denoiser, two vector-Jacobian products, operators and adjoints (``diagonal``: m + 1 products and adjoints, one operator).
-Assumes: linear A, Gaussian noise; a complex measurement counts as two real ones.
+Reference: Boys, Girolami, Pidstrigach, Reich, Mosca, Akyildiz, Tweedie moment projected diffusions
+for inverse problems, 2023. Cost per step: one denoiser, two vector-Jacobian products, operators and
+adjoints (``diagonal``: m + 1 products and adjoints, one operator). Assumes: linear A, Gaussian
+noise; a complex measurement counts as two real ones.
 Exact when: the prior is Gaussian and A S A^T diagonal, for example a mask and independent pixels.
-Departs from the paper: a row sum <= 0 says nothing about a variance; the bound max_variance ||A||^2 of DPS takes its place, and
-``floored`` in the trace is the share of numbers where it did.
+Departs from the paper: a row sum <= 0 says nothing about a variance; the bound max_variance ||A||^2
+of DPS takes its place, and ``floored`` in the trace is the share of numbers where it did.
 """
 
 from __future__ import annotations
@@ -28,9 +33,9 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import dot, real_view
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import DDIM, Transition
+from posteriori.methods.transitions import DDIM, Transition
 from posteriori.operators.base import LinearOperator, norm2
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,25 @@ class TMPD(Method[Tensor]):
         """The paper's algorithm, which is the default: row sums and ancestral sampling."""
         return cls("row sum", DDIM(eta=1.0))
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         info: Info = {}
-        return self.transition(lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng), info
+        return self.transition(
+            lambda x, level: self.denoise(post, x, level, info), state, sigma, s, rng
+        ), info
 
-    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
+    def denoise(
+        self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None
+    ) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
         A, sigma2 = post.likelihood.linear, float(sigma) ** 2
         x0, pull = post.prior.linearize(x, sigma)
         residual = _reals(post.likelihood.y - A(x0))
         w = sigma2 * (
-            _diagonal(A, pull, residual) if self.covariance == "diagonal" else _reals(A(pull(_back(A, torch.ones_like(residual)))))
+            _diagonal(A, pull, residual)
+            if self.covariance == "diagonal"
+            else _reals(A(pull(_back(A, torch.ones_like(residual)))))
         )
         floored = w <= 0
         if bool(floored.any()):

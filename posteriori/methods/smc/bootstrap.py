@@ -1,19 +1,25 @@
-"""Bootstrap filter: particles follow the prior's own chain, unguided; the measurement only weighs them.
+"""Bootstrap filter: particles follow the prior's own chain, unguided; the measurement only weighs
+them.
 
     x'  ~ N(m, std^2 I),   m = D + s^2 / sigma^2 (x - D),  std^2 = s^2 (1 - s^2 / sigma^2)
     w'  = w phi(x') / phi(x),   and at s = 0, where x' = D:  w' = w p(y | x') / phi(x)
-    look "denoised"  phi(x) = p(y | D), for a linear A and Gaussian noise widened by r2 A A^H, r2 the prior's ``max_variance``:
-                     particles that will not meet y are given up on the way; for another A or law, N(y; mean, covariance of y given D)
-                     with those of A(x0) over ``draws`` points x0 around D (see ``curved``)
+    look "denoised"  phi(x) = p(y | D), for a linear A and Gaussian noise widened by r2 A A^H, r2
+                     the prior's ``max_variance``: particles that will not meet y are given up on
+                     the way; for another A or law, N(y; mean, covariance of y given D) with those
+                     of A(x0) over ``draws`` points x0 around D (see ``curved``)
          "end"       phi = 1: importance sampling from the prior, one weight at the end
 
-Reference: Gordon, Salmond, Smith, Novel approach to nonlinear/non-Gaussian Bayesian state estimation, 1993.
-Cost per step: one denoiser for each particle, ``draws`` operators where A is curved; no derivative of anything.
+Reference: Gordon, Salmond, Smith, Novel approach to nonlinear/non-Gaussian Bayesian state
+estimation, 1993.
+Cost per step: one denoiser for each particle, ``draws`` operators where A is curved; no derivative
+of anything.
 Assumes: noise with a density; any A, differentiable or not.
-Exact when: particles go to infinity: the law is then p(x | y) under the chain of the ancestral sampler (which tends to the prior as steps
-are added), and the evidence is unbiased for any number of particles.
-The baseline that guidance must beat: it needs about exp(information in y) particles, which an image's y puts out of reach. A phi that is
-too narrow gives up particles too early; "end" gives up none.
+Exact when: particles go to infinity: the law is then p(x | y) under the chain of the ancestral
+sampler (which tends to the prior as steps are added), and the evidence is unbiased for any number
+of particles.
+The baseline that guidance must beat: it needs about exp(information in y) particles, which an
+image's y puts out of reach. A phi that is too narrow gives up particles too early; "end" gives up
+none.
 """
 
 from __future__ import annotations
@@ -25,21 +31,23 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import clouds
 from posteriori.methods.base import Info
-from posteriori.methods.clouds import Cloud, Scheme, in_chunks
-from posteriori.methods.curved import log_says
-from posteriori.methods.ensemble import Ensemble
-from posteriori.methods.kernels import DDIM
-from posteriori.rng import Noise
+from posteriori.methods.smc import particles
+from posteriori.methods.smc.particle_method import ParticleMethod
+from posteriori.methods.smc.particles import Particles, Scheme, in_chunks
+from posteriori.methods.smc.statistical_linearisation import log_says
+from posteriori.methods.transitions import DDIM
+from posteriori.rng import Rng
 from posteriori.settings import Count, Fraction
 
 
 @dataclass(frozen=True)
-class Bootstrap(Ensemble[Cloud]):
-    """The prior's chain in clouds of ``particles``, resampled when their ESS falls below ``share``; see the module for ``look``, ``draws``.
+class Bootstrap(ParticleMethod[Particles]):
+    """The prior's chain in clouds of ``particles``, resampled when their ESS falls below ``share``;
+    see the module for ``look``, ``draws``.
 
-    ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds the rows denoised at a time.
+    ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds
+    the rows denoised at a time.
     """
 
     particles: Count = 64
@@ -58,17 +66,29 @@ class Bootstrap(Ensemble[Cloud]):
 
     def __post_init__(self) -> None:
         if self.draws < 2 or self.draws % 2:
-            raise ValueError(f"Bootstrap: draws come in pairs, expected an even number >= 2, got {self.draws}")
+            raise ValueError(
+                f"Bootstrap: draws come in pairs, expected an even number >= 2, got {self.draws}"
+            )
 
-    def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
+    def step(
+        self, post: Posterior, state: Particles, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Particles, Info]:
         x0, log_phi = in_chunks(lambda x: self._look(post, x, sigma), self.chunk, state.x)
-        cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
+        cloud, source, info = particles.resample_particles(
+            particles.weigh(state, log_phi),
+            rng,
+            self.share,
+            self.scheme,
+            near=particles.near(post, sigma),
+        )
         x0, log_phi = x0[source], log_phi[source]
         if not bool(s > 0):
             (past,) = in_chunks(lambda x: (post.likelihood.log_prob(x).double(),), self.chunk, x0)
-            return clouds.ended(clouds.weigh(clouds.moved(cloud, x0), past - log_phi), info)
+            return particles.ended(
+                particles.weigh(particles.moved(cloud, x0), past - log_phi), info
+            )
         x = DDIM(1.0)(lambda x, sigma: x0, cloud.x, sigma, s, rng)
-        return clouds.weigh(clouds.moved(cloud, x), -log_phi), info
+        return particles.weigh(particles.moved(cloud, x), -log_phi), info
 
     def _look(self, post: Posterior, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The denoised images (B, *E) of x, and log phi (B,) float64."""

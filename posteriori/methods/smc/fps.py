@@ -1,20 +1,29 @@
-"""FPS: the measurement gets a diffusion of its own, and particles filter it. One particle is FPS, more are FPS-SMC.
+"""FPS: the measurement gets a diffusion of its own, and particles filter it. One particle is FPS,
+more are FPS-SMC.
 
-In the singular coordinates of A, with u = U^H y / a, tau = sigma_y / a (see ``methods.singular``), z one normal number for each cloud:
+In the singular coordinates of A, with u = U^H y / a, tau = sigma_y / a (see ``methods.singular``),
+z one normal number for each cloud:
 
-    o = u + l e',  e' = r e + sqrt(1 - r^2) z (at first x, or noise)       the path: what is seen of x' through noise of variance h
-    w <- w N(o; m, v + h),  x' ~ N(m, v) N(o; x', h) / N(o; m, v + h)     N(m, v) the chain's own kernel; a gain of v / (v + h)
-    form "consistent"  t = max(s, tau), while tau < sigma: l^2 = t^2 - tau^2, r = l / (l before), h = 0: o is the diffusion of x itself
-                       down to tau, where x = u; below, the chain runs freely (default)
-         "published"   l = s, r^2 = 1 - c, h = tau^2, m = D + r s / sigma (x - D), v = c s^2, down to the last level; c = ``fresh``
+    o = u + l e',  e' = r e + sqrt(1 - r^2) z (at first x, or noise)
+    the path: what is seen of x' through noise of variance h
+    w <- w N(o; m, v + h),  x' ~ N(m, v) N(o; x', h) / N(o; m, v + h)
+    N(m, v) the chain's own kernel; a gain of v / (v + h)
+    form "consistent"  t = max(s, tau), while tau < sigma: l^2 = t^2 - tau^2, r = l / (l before),
+                       h = 0: o is the diffusion of x itself down to tau, where x = u; below, the
+                       chain runs freely (default)
+         "published"
+         l = s, r^2 = 1 - c, h = tau^2, m = D + r s / sigma (x - D), v = c s^2, down to the last
+             level; c = ``fresh``
 
-Reference: Dou, Song, Diffusion posterior sampling for linear inverse problem solving: a filtering perspective, 2024, algorithms 1 and 2.
-Cost per step: one denoiser for each particle.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6 of the largest count as 0.
-Exact when: "consistent": particles and steps go to infinity, for every path; the evidence is unbiased as MCGDiff's with "dropped".
-"published": only without noise. Its looks share the noise of y and are taken as independent: it collapses on the data as steps are
-added (prior N(0, 1), y = 1.2, sigma_y = 0.5, 100 steps: 1.19 +- 0.10, not 0.96 +- 0.45; tested), and makes no evidence.
-Departs from the authors' code: x' meets the o of its own level (theirs is one step off); the same A weighs and moves.
+Reference: Dou, Song, Diffusion posterior sampling for linear inverse problem solving: a filtering
+perspective, 2024, algorithms 1 and 2. Cost per step: one denoiser for each particle.
+Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
+of the largest count as 0. Exact when: "consistent": particles and steps go to infinity, for every
+path; the evidence is unbiased as MCGDiff's with "dropped". "published": only without noise. Its
+looks share the noise of y and are taken as independent: it collapses on the data as steps are added
+(prior N(0, 1), y = 1.2, sigma_y = 0.5, 100 steps: 1.19 +- 0.10, not 0.96 +- 0.45; tested), and
+makes no evidence. Departs from the authors' code: x' meets the o of its own level
+(theirs is one step off); the same A weighs and moves.
 """
 
 from __future__ import annotations
@@ -26,22 +35,25 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info
-from posteriori.methods.clouds import Cloud, Scheme
 from posteriori.methods.courses import course
-from posteriori.methods.ensemble import Ensemble
-from posteriori.rng import Noise
+from posteriori.methods.data_steps import svd_coordinates
+from posteriori.methods.smc import particles
+from posteriori.methods.smc.particle_method import ParticleMethod
+from posteriori.methods.smc.particles import Particles, Scheme
+from posteriori.rng import Rng
 from posteriori.settings import Count, Fraction, Share
 
-# The cloud, the path's normal numbers e (B, n), alike within a cloud, and the first level of the run (0-d; 0 before it).
-Filtered = tuple[Cloud, Tensor, Tensor]
+# The cloud, the path's normal numbers e (B, n), alike within a cloud, and the first level of the
+# run (0-d; 0 before it).
+Filtered = tuple[Particles, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class FPS(Ensemble[Filtered]):
-    """See the module. ``fresh`` is c, for the published form alone; None is the ancestral 1 - s^2 / sigma^2, which keeps the prior.
-    ``single``: one sample of each cloud; ``chunk``: rows denoised at a time. ``ValueError`` for a ``fresh`` outside (0, 1] or unused."""
+class FPS(ParticleMethod[Filtered]):
+    """See the module. ``fresh`` is c, for the published form alone; None is the ancestral 1 -
+    s^2 / sigma^2, which keeps the prior. ``single``: one sample of each cloud; ``chunk``: rows
+    denoised at a time. ``ValueError`` for a ``fresh`` outside (0, 1] or unused."""
 
     particles: Count = 16
     form: Literal["consistent", "published"] = "consistent"
@@ -59,7 +71,9 @@ class FPS(Ensemble[Filtered]):
 
     def __post_init__(self) -> None:
         if self.fresh is not None and self.form != "published":
-            raise ValueError(f"FPS: fresh={self.fresh} needs form='published', got form={self.form!r}")
+            raise ValueError(
+                f"FPS: fresh={self.fresh} needs form='published', got form={self.form!r}"
+            )
 
     @classmethod
     @course(1000, "ddpm")
@@ -68,47 +82,93 @@ class FPS(Ensemble[Filtered]):
         return cls(5, "published", 0.95, share=1.0, scheme="multinomial")
 
     def levels(self, post: Posterior, steps: int) -> Tensor | None:
-        return singular.levels(post, steps) if self.form == "consistent" else super().levels(post, steps)
+        return (
+            svd_coordinates.levels(post, steps)
+            if self.form == "consistent"
+            else super().levels(post, steps)
+        )
 
-    def cloud(self, state: Filtered) -> Cloud:
+    def cloud(self, state: Filtered) -> Particles:
         return state[0]
 
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Filtered:
-        c = (f := singular.frame(post)).spectrum.Vh(x)
-        if self.form == "consistent":  # a cloud's particles start at one place along what is measured: there their path starts
-            c = torch.where(f.tau.isfinite(), c[:: self.particles].repeat_interleave(self.particles, 0), c)
-        cloud = clouds.start(f.spectrum.V(c), self.particles)
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> Filtered:
+        c = (f := svd_coordinates.frame(post)).spectrum.Vh(x)
+        if (
+            self.form == "consistent"
+        ):  # a cloud's particles start at one place along what is measured: there their path starts
+            c = torch.where(
+                f.tau.isfinite(), c[:: self.particles].repeat_interleave(self.particles, 0), c
+            )
+        cloud = particles.start(f.spectrum.V(c), self.particles)
         return cloud, torch.zeros_like(c), cloud.log_w.new_zeros(())
 
-    def step(self, post: Posterior, state: Filtered, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Filtered, Info]:
+    def step(
+        self, post: Posterior, state: Filtered, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Filtered, Info]:
         (cloud, e, _), top = state, torch.maximum(state[2], sigma.to(state[2]))
-        f = singular.frame(post, sigma, s, top / 2)
-        x, x0 = f.spectrum.Vh(cloud.x), singular.denoised(post, f, cloud.x, sigma, self.chunk)
+        f = svd_coordinates.frame(post, sigma, s, top / 2)
+        x, x0 = (
+            f.spectrum.Vh(cloud.x),
+            svd_coordinates.denoised(post, f, cloud.x, sigma, self.chunk),
+        )
         if not bool(s > 0):
             if self.form == "consistent":
-                x0, said = singular.last(f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x)))
-                cloud = clouds.weigh(cloud, said + f.closing(x0, f.tau >= top / 2))
-            cloud, source, info = clouds.resample(cloud, rng, self.share, self.scheme, near=clouds.near(post, sigma))
-            return (clouds.moved(cloud, f.spectrum.V(x0[source])), e, top), info
+                x0, said = svd_coordinates.last(
+                    f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x))
+                )
+                cloud = particles.weigh(cloud, said + f.closing(x0, f.tau >= top / 2))
+            cloud, source, info = particles.resample_particles(
+                cloud, rng, self.share, self.scheme, near=particles.near(post, sigma)
+            )
+            return (particles.moved(cloud, f.spectrum.V(x0[source])), e, top), info
         if self.form == "consistent":
             looked, t = f.reach(sigma, s, top)
-            mean, v = singular.bridge(x0, x, sigma, t)
-            h, length = torch.zeros_like(t), torch.where(looked, (t - f.tau) * (t + f.tau), 0.0).sqrt()
+            mean, v = svd_coordinates.bridge(x0, x, sigma, t)
+            h, length = (
+                torch.zeros_like(t),
+                torch.where(looked, (t - f.tau) * (t + f.tau), 0.0).sqrt(),
+            )
             before = torch.where(looked, (sigma - f.tau) * (sigma + f.tau), 1.0).sqrt()
             e, kept = e if bool(top > sigma) else (x - f.u) / before.to(x.real), length / before
         else:
             c = 1 - float(s / sigma) ** 2 if self.fresh is None else self.fresh
             looked, t = f.tau.isfinite(), torch.full_like(f.tau, float(s))
             mean, v = torch.lerp(x0, x, (1 - c) ** 0.5 * float(s / sigma)), c * t.square()
-            h, length, kept = torch.where(looked, f.tau, 0.0).square(), t, torch.full_like(t, (1 - c) ** 0.5 * bool(top > sigma))
-        z = f.spectrum.Vh(rng.normal(cloud.x))[:: self.particles].repeat_interleave(self.particles, 0)
+            h, length, kept = (
+                torch.where(looked, f.tau, 0.0).square(),
+                t,
+                torch.full_like(t, (1 - c) ** 0.5 * bool(top > sigma)),
+            )
+        z = f.spectrum.Vh(rng.normal(cloud.x))[:: self.particles].repeat_interleave(
+            self.particles, 0
+        )
         e = kept.to(x.real) * e + (1 - kept.square()).sqrt().to(x.real) * z
         seen = f.u + length.to(x.real) * e
         new = length.square() * (1 - kept.square())
-        said = f.log_density(seen - mean, v + h, looked) - f.log_density(new.sqrt().to(x.real) * z, new, looked & (length > 0))
-        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
-        x = singular.move(mean[source], v, seen, h, looked, f.spectrum.Vh(rng.normal(cloud.x)))
-        return (clouds.moved(cloud, f.spectrum.V(singular.onwards(x0[source], x, t, s, f, cloud.x, rng))), e, top), info
+        said = f.log_density(seen - mean, v + h, looked) - f.log_density(
+            new.sqrt().to(x.real) * z, new, looked & (length > 0)
+        )
+        cloud, source, info = particles.resample_particles(
+            particles.weigh(cloud, said),
+            rng,
+            self.share,
+            self.scheme,
+            near=particles.near(post, sigma),
+        )
+        x = svd_coordinates.move(
+            mean[source], v, seen, h, looked, f.spectrum.Vh(rng.normal(cloud.x))
+        )
+        return (
+            particles.moved(
+                cloud, f.spectrum.V(svd_coordinates.onwards(x0[source], x, t, s, f, cloud.x, rng))
+            ),
+            e,
+            top,
+        ), info
 
     def log_evidence(self, post: Posterior, state: Filtered) -> Tensor | None:
-        return clouds.log_evidence(state[0]) + post.log_volume if self.form == "consistent" else None
+        return (
+            particles.log_evidence(state[0]) + post.log_volume
+            if self.form == "consistent"
+            else None
+        )

@@ -1,24 +1,32 @@
-"""MCGDiff: a cloud is led to y / a in the singular coordinates of A, each of which it meets at the noise level tau that y has there.
+"""MCGDiff: a cloud is led to y / a in the singular coordinates of A, each of which it meets at the
+noise level tau that y has there.
 
-With u = U^H y / a, tau = sigma_y / a (see ``methods.singular``), D the denoised image, for a step from sigma to s and t = max(s, tau),
-in coordinates with tau < sigma (and half of the first level; the others follow the chain freely):
+With u = U^H y / a, tau = sigma_y / a (see ``methods.singular``), D the denoised image, for a step
+from sigma to s and t = max(s, tau), in coordinates with tau < sigma (and half of the first level;
+the others follow the chain freely):
 
-    g(x; t) = N(u; x, h),  h = t^2 - tau^2 + kappa + ratio tau^2          what x at level t says of u
+    g(x; t) = N(u; x, h),  h = t^2 - tau^2 + kappa + ratio tau^2      what x at level t says of u
     m = D + (t / sigma)^2 (x - D),  v = t^2 (1 - t^2 / sigma^2)           the chain's own kernel
-    w <- w N(u; m, v + h) / g(x; sigma)                                   before resampling: x' does not enter
+    w <- w N(u; m, v + h) / g(x; sigma)      before resampling: x' does not enter
     x' ~ N(m, v) g / N(u; m, v + h), of gain v / (v + h); from t on to s by the chain
-    last  "dropped"  g(x; tau) stays; with kappa = ratio = 0 it is x = u there, the posterior itself (default)
-          "kept"     w <- w p(y | x0) / g(x(tau); tau): right for any width, but a narrow g gives weights of enormous variance
+    last  "dropped"  g(x; tau) stays; with kappa = ratio = 0 it is x = u there, the posterior itself
+    (default)
+          "kept"
+          w <- w p(y | x0) / g(x(tau); tau): right for any width, but a narrow g gives weights of
+              enormous variance
 
-Reference: Cardoso, Janati El Idrissi, Le Corff, Moulines, Monte Carlo guided diffusion for Bayesian linear inverse problems, 2024.
-Cost per step: one denoiser for each particle.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6 of the largest count as 0.
-Exact when: particles and steps go to infinity. Where every tau is above the last level the evidence is unbiased for any number of
-particles: "kept" for the ancestral sampler's chain, "dropped" (width 0) for that chain's density at x(tau) = u, times 1 / a.
-Where the evidence is of use: its mean over 600 clouds of 64, as a share of the truth (six numbers, N(0, 1), each measured to 0.3 as 1, 20
-steps), is 0.93 +- 0.03 from a start at the prior's width and 0.89 +- 0.05 from 10 times it, where grids begin by default; a single cloud
+Reference: Cardoso, Janati El Idrissi, Le Corff, Moulines, Monte Carlo guided diffusion for Bayesian
+linear inverse problems, 2024. Cost per step: one denoiser for each particle.
+Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
+of the largest count as 0. Exact when: particles and steps go to infinity. Where every tau is above
+the last level the evidence is unbiased for any number of
+particles: "kept" for the ancestral sampler's chain, "dropped" (width 0) for that chain's density at
+x(tau) = u, times 1 / a. Where the evidence is of use: its mean over 600 clouds of 64, as a share of
+the truth (six numbers, N(0, 1), each measured to 0.3 as 1, 20 steps), is 0.93 +- 0.03 from a start
+at the prior's width and 0.89 +- 0.05 from 10 times it, where grids begin by default; a single cloud
 scatters by 0.8 and 1.2 times the truth.
-Departs from the paper: a tau that is no level cuts a step in two; resampling only when the ESS falls; kappa is a variance of the image.
+Departs from the paper: a tau that is no level cuts a step in two; resampling only when the ESS
+falls; kappa is a variance of the image.
 """
 
 from __future__ import annotations
@@ -30,20 +38,22 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import clouds, singular
 from posteriori.methods.base import Info
-from posteriori.methods.clouds import Cloud, Scheme
 from posteriori.methods.courses import course
-from posteriori.methods.ensemble import Ensemble
-from posteriori.rng import Noise
+from posteriori.methods.data_steps import svd_coordinates
+from posteriori.methods.smc import particles
+from posteriori.methods.smc.particle_method import ParticleMethod
+from posteriori.methods.smc.particles import Particles, Scheme
+from posteriori.rng import Rng
 from posteriori.settings import Count, Fraction, NonNegative
 
-# The cloud, log g(x(tau)) of the coordinates met so far (B,), and the first level of the run (0-d; 0 before it).
-Guided = tuple[Cloud, Tensor, Tensor]
+# The cloud, log g(x(tau)) of the coordinates met so far (B,), and the first level of the run
+# (0-d; 0 before it).
+Guided = tuple[Particles, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class MCGDiff(Ensemble[Guided]):
+class MCGDiff(ParticleMethod[Guided]):
     """See the module. ``single``: one sample of each cloud; ``chunk``: rows denoised at a time.
 
     Raises ``ValueError`` for a negative width, and for a width of 0 that is to be "kept"."""
@@ -70,7 +80,8 @@ class MCGDiff(Ensemble[Guided]):
     @classmethod
     @course(100, None)
     def published(cls) -> MCGDiff:
-        """The authors' setting: 64 particles, one sample each, kappa 1e-4, resampling at every step."""
+        """The authors' setting: 64 particles, one sample each, kappa 1e-4, resampling at every
+        step."""
         return cls(64, kappa=1e-4, last="kept", share=1.0, scheme="multinomial", single=True)
 
     @property
@@ -78,35 +89,66 @@ class MCGDiff(Ensemble[Guided]):
         return self.needs | {"noisy"} if self.last == "kept" else self.needs
 
     def levels(self, post: Posterior, steps: int) -> Tensor:
-        return singular.levels(post, steps)
+        return svd_coordinates.levels(post, steps)
 
-    def cloud(self, state: Guided) -> Cloud:
+    def cloud(self, state: Guided) -> Particles:
         return state[0]
 
-    def init(self, post: Posterior, x: Tensor, rng: Noise) -> Guided:
-        cloud = clouds.start(x, self.particles)
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> Guided:
+        cloud = particles.start(x, self.particles)
         return cloud, cloud.log_w, cloud.log_w.new_zeros(())
 
-    def step(self, post: Posterior, state: Guided, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Guided, Info]:
+    def step(
+        self, post: Posterior, state: Guided, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Guided, Info]:
         cloud, owed, top = state
         top = torch.maximum(top, sigma.to(top))
-        f = singular.frame(post, sigma, s, top / 2)
-        x0 = singular.denoised(post, f, cloud.x, sigma, self.chunk)
+        f = svd_coordinates.frame(post, sigma, s, top / 2)
+        x0 = svd_coordinates.denoised(post, f, cloud.x, sigma, self.chunk)
         if not bool(s > 0):
-            drawn, said = singular.last(f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x)))
-            said = said + f.closing(drawn, f.tau >= (torch.minimum(top / 2, sigma) if self.last == "kept" else top / 2)) - owed
-            cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
-            return (clouds.moved(cloud, f.spectrum.V(drawn[source])), torch.zeros_like(owed), top), info
+            drawn, said = svd_coordinates.last(
+                f, x0, sigma, top, f.spectrum.Vh(rng.normal(cloud.x))
+            )
+            said = (
+                said
+                + f.closing(
+                    drawn,
+                    f.tau >= (torch.minimum(top / 2, sigma) if self.last == "kept" else top / 2),
+                )
+                - owed
+            )
+            cloud, source, info = particles.resample_particles(
+                particles.weigh(cloud, said),
+                rng,
+                self.share,
+                self.scheme,
+                near=particles.near(post, sigma),
+            )
+            return (
+                particles.moved(cloud, f.spectrum.V(drawn[source])),
+                torch.zeros_like(owed),
+                top,
+            ), info
         looked, t = f.reach(sigma, s, top)
         width = self.kappa + self.ratio * torch.where(looked, f.tau, 1.0).square()
         h = torch.where(looked, (t - f.tau) * (t + f.tau), 0.0) + width
-        mean, v = singular.bridge(x0, f.spectrum.Vh(cloud.x), sigma, t)
+        mean, v = svd_coordinates.bridge(x0, f.spectrum.Vh(cloud.x), sigma, t)
         said = f.log_density(f.u - mean, v + h, looked)
-        cloud, source, info = clouds.resample(clouds.weigh(cloud, said), rng, self.share, self.scheme, near=clouds.near(post, sigma))
+        cloud, source, info = particles.resample_particles(
+            particles.weigh(cloud, said),
+            rng,
+            self.share,
+            self.scheme,
+            near=particles.near(post, sigma),
+        )
         x0, owed = x0[source], owed[source]
-        x = singular.move(mean[source], v, f.u, h, looked, f.spectrum.Vh(rng.normal(cloud.x)))
+        x = svd_coordinates.move(
+            mean[source], v, f.u, h, looked, f.spectrum.Vh(rng.normal(cloud.x))
+        )
         met = looked & (f.tau >= float(s))
         owed = owed + f.log_density(f.u - x, h, met) if self.last == "kept" else owed
-        x = singular.onwards(x0, x, t, s, f, cloud.x, rng)
-        cloud = clouds.weigh(clouds.moved(cloud, f.spectrum.V(x)), -f.log_density(f.u - x, h, looked & ~met))
+        x = svd_coordinates.onwards(x0, x, t, s, f, cloud.x, rng)
+        cloud = particles.weigh(
+            particles.moved(cloud, f.spectrum.V(x)), -f.log_density(f.u - x, h, looked & ~met)
+        )
         return (cloud, owed, top), info

@@ -1,17 +1,21 @@
 """TDS: guided samples weighed by how far the guidance was wrong.
 
     phi(x) = N(y; A D, V), a twist; g = grad log phi
-    x'  ~ q = N(m + (sigma^2 - s^2) g, std^2 I),   m = D + s^2 / sigma^2 (x - D),  std^2 = s^2 (1 - s^2 / sigma^2)
-    w' = w N(x'; m, std^2 I) phi'(x') / ( q(x') phi(x) ),   and at s = 0, where x' = D:  w' = w p(y | x') / phi(x)
+    x'  ~ q = N(m + (sigma^2 - s^2) g, std^2 I),
+    m = D + s^2 / sigma^2 (x - D),  std^2 = s^2 (1 - s^2 / sigma^2)
+    w' = w N(x'; m, std^2 I) phi'(x') / ( q(x') phi(x) ),
+    and at s = 0, where x' = D:  w' = w p(y | x') / phi(x)
 
-Reference: Wu, Trippe, Naesseth, Blei, Cunningham, Practical and asymptotically exact conditional sampling in diffusion models, 2023,
-algorithm 1.
-Cost per step: one denoiser and one vector-Jacobian product for each particle; the twist "moments" one more for each number of y.
-Assumes: linear A, Gaussian noise.
-Exact when: particles go to infinity, for any twist of finite weight variance: the law is then p(x | y) under the chain of the ancestral
-sampler (which tends to the prior as steps are added), and the evidence is unbiased for any number of particles.
-Departs from the authors' code: resampling only when the ESS falls, log Z kept when it does not; V knows the denoiser's Jacobian, where
-theirs is sigma_y^2 I + r2 A A^T and gives weights with heavy tails; nothing is clipped.
+Reference: Wu, Trippe, Naesseth, Blei, Cunningham, Practical and asymptotically exact conditional
+sampling in diffusion models, 2023, algorithm 1.
+Cost per step: one denoiser and one vector-Jacobian product for each particle; the twist "moments"
+one more for each number of y. Assumes: linear A, Gaussian noise.
+Exact when: particles go to infinity, for any twist of finite weight variance: the law is then
+p(x | y) under the chain of the ancestral sampler (which tends to the prior as steps are added), and
+the evidence is unbiased for any number of particles.
+Departs from the authors' code: resampling only when the ESS falls, log Z kept when it does not; V
+knows the denoiser's Jacobian, where theirs is sigma_y^2 I + r2 A A^T and gives weights with heavy
+tails; nothing is clipped.
 """
 
 from __future__ import annotations
@@ -22,22 +26,24 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods import clouds
 from posteriori.methods.base import Info
-from posteriori.methods.clouds import Cloud, Scheme, in_chunks
 from posteriori.methods.courses import course
-from posteriori.methods.ensemble import Ensemble
-from posteriori.methods.twists import MOST, Twist, view
-from posteriori.rng import Noise
+from posteriori.methods.smc import particles
+from posteriori.methods.smc.particle_method import ParticleMethod
+from posteriori.methods.smc.particles import Particles, Scheme, in_chunks
+from posteriori.methods.smc.twists import MOST_MEASURED, Twist, view
+from posteriori.rng import Rng
 from posteriori.settings import Count, Fraction
 
 
 @dataclass(frozen=True)
-class TDS(Ensemble[Cloud]):
-    """Twisted diffusion sampler with ``particles`` in a cloud, resampled when their ESS falls below ``share``.
+class TDS(ParticleMethod[Particles]):
+    """Twisted diffusion sampler with ``particles`` in a cloud, resampled when their ESS falls below
+    ``share``.
 
-    ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds the rows worked on at a time.
-    ``twist`` "auto" is "moments" where that can be held (real numbers, at most 512 of them in y), else "pigdm".
+    ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds
+    the rows worked on at a time. ``twist`` "auto" is "moments" where that can be held (real
+    numbers, at most 512 of them in y), else "pigdm".
     """
 
     particles: Count = 64
@@ -63,21 +69,43 @@ class TDS(Ensemble[Cloud]):
         y, exact = post.likelihood.y, self.twist in ("moments", "row sums")
         if exact and (y.is_complex() or post.prior.complex):
             return f"TDS: the twist {self.twist!r} is for real numbers; use twist='pigdm'"
-        if self.twist == "moments" and y.numel() > MOST:
-            return f"TDS: the twist 'moments' keeps a covariance of at most {MOST} numbers of y, got {y.numel()}; use twist='pigdm'"
+        if self.twist == "moments" and y.numel() > MOST_MEASURED:
+            return (
+                f"TDS: the twist 'moments' keeps a covariance of at most {MOST_MEASURED} "
+                f"numbers of y, got {y.numel()}; use twist='pigdm'"
+            )
         return super().refuses(post)
 
     def _twist(self, post: Posterior) -> Twist:
         if self.twist != "auto":
             return self.twist
         y = post.likelihood.y
-        return "pigdm" if y.is_complex() or post.prior.complex or y.numel() > MOST else "moments"
+        return (
+            "pigdm"
+            if y.is_complex() or post.prior.complex or y.numel() > MOST_MEASURED
+            else "moments"
+        )
 
-    def step(self, post: Posterior, state: Cloud, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Cloud, Info]:
-        x0, log_phi, g = in_chunks(lambda x: tuple(view(post, x, sigma, self._twist(post))), self.chunk, state.x)
-        cloud, source, info = clouds.resample(clouds.weigh(state, log_phi), rng, self.share, self.scheme, near=clouds.near(post, sigma))
+    def step(
+        self, post: Posterior, state: Particles, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Particles, Info]:
+        x0, log_phi, g = in_chunks(
+            lambda x: tuple(view(post, x, sigma, self._twist(post))), self.chunk, state.x
+        )
+        cloud, source, info = particles.resample_particles(
+            particles.weigh(state, log_phi),
+            rng,
+            self.share,
+            self.scheme,
+            near=particles.near(post, sigma),
+        )
         x0, log_phi, g = x0[source], log_phi[source], g[source]
         if not bool(s > 0):
-            return clouds.ended(clouds.weigh(clouds.moved(cloud, x0), post.likelihood.log_prob(x0).double() - log_phi), info)
-        x, ratio = clouds.pulled(x0, cloud.x, g, sigma, s, rng)
-        return clouds.weigh(clouds.moved(cloud, x), ratio - log_phi), info
+            return particles.ended(
+                particles.weigh(
+                    particles.moved(cloud, x0), post.likelihood.log_prob(x0).double() - log_phi
+                ),
+                info,
+            )
+        x, ratio = particles.pulled(x0, cloud.x, g, sigma, s, rng)
+        return particles.weigh(particles.moved(cloud, x), ratio - log_phi), info

@@ -1,23 +1,39 @@
-"""MGPS: look ahead to a lower noise level tau, fit a Gaussian to what x_tau can be given x and y, and bridge back to s.
+"""MGPS: look ahead to a lower noise level tau, fit a Gaussian to what x_tau can be given x and y,
+and bridge back to s.
 
-    x_tau | x, y  ~  N(x_tau; m, p) p(y | D(x_tau, tau)),     m = D(x, sigma) + tau^2 / sigma^2 (x - D)
-    q = N(mu, diag(std^2)) fitted by ``inner`` steps on KL(q || x_tau | x, y), started at N(m, p);  x_tau ~ q
-    x' = x_tau + k (x - x_tau) + sqrt(k (sigma^2 - s^2)) z,    k = (s^2 - tau^2) / (sigma^2 - tau^2);    at s = 0: x' = D(x, sigma)
+    x_tau | x, y  ~  N(x_tau; m, p) p(y | D(x_tau, tau)),
+    m = D(x, sigma) + tau^2 / sigma^2 (x - D)
+    q = N(mu, diag(std^2)) fitted by ``inner`` steps on KL(q || x_tau | x, y), started at N(m, p);
+    x_tau ~ q
+    x' = x_tau + k (x - x_tau) + sqrt(k (sigma^2 - s^2)) z,
+    k = (s^2 - tau^2) / (sigma^2 - tau^2);      at s = 0: x' = D(x, sigma)
 
-    width   "matched": p = tau^2 k' + k'^2 e with k' = 1 - tau^2 / sigma^2 and e the denoiser's mean squared error (default), and the
-            likelihood widened by r2, its widest error at tau; "ddpm": p = tau^2 k', not widened: the paper's
-    fit     "curvature": per step two gradients, at mu +- std r with random signs r; their mean moves mu by a step from ||A|| and p, their
-            difference estimates the diagonal of the Hessian, which added to 1 / p is 1 / std^2 (default)
-            "adam": one reparametrised gradient in (mu, log std) per step, learning rate ``lr`` in VP units: the paper's
-    tau     "level": midpoint s; "time": at the share ``midpoint`` of a linear-beta VP process's time: the paper's; never below sigma_min
+    width
+    "matched": p = tau^2 k' + k'^2 e with k' = 1 - tau^2 / sigma^2 and e the denoiser's mean squared
+        error (default), and the
+            likelihood widened by r2, its widest error at tau; "ddpm": p = tau^2 k', not widened:
+                the paper's
+    fit
+    "curvature": per step two gradients, at mu +- std r with random signs r; their mean moves mu by
+        a step from ||A|| and p, their
+            difference estimates the diagonal of the Hessian, which added to 1 / p is 1 / std^2
+                (default)
+            "adam": one reparametrised gradient in (mu, log std) per step, learning rate ``lr`` in
+            VP units: the paper's
+    tau
+    "level": midpoint s; "time": at the share ``midpoint`` of a linear-beta VP process's time: the
+        paper's; never below sigma_min
 
-Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior sampling with midpoint guidance, 2025.
-Cost per step: one denoiser, and ``inner`` (twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at A D, and ||A|| of a curved A costs 16 A and A^T a step.
-Exact when: y is flat and the steps many ("ddpm": the ancestral step); each step of "matched" with "curvature", a white Gaussian prior and
-A selecting pixels.
-Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then); no second fit of x_0 at the start. On images
-an isotropic p understates what smooth directions can still do, and y is fitted late (masked: chi-square 4 to 9 in 30 steps).
+Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior
+sampling with midpoint guidance, 2025. Cost per step: one denoiser, and ``inner``
+(twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
+Assumes: A differentiable; other noise than Gaussian enters by its variance at A D, and ||A|| of a
+curved A costs 16 A and A^T a step. Exact when: y is flat and the steps many
+("ddpm": the ancestral step); each step of "matched" with "curvature", a white Gaussian prior and A
+selecting pixels.
+Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then); no second
+fit of x_0 at the start. On images an isotropic p understates what smooth directions can still do,
+and y is fitted late (masked: chi-square 4 to 9 in 30 steps).
 """
 
 from __future__ import annotations
@@ -33,16 +49,17 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
-from posteriori.methods.kernels import adam
-from posteriori.methods.misfit import bounded_variance
+from posteriori.methods.data_steps.misfit import bounded_variance
+from posteriori.methods.transitions import adam
 from posteriori.operators.base import norm2
-from posteriori.rng import Noise
+from posteriori.rng import Rng
 from posteriori.settings import Count, Positive, Share
 
 
 @dataclass(frozen=True)
 class MGPS(Method[Tensor]):
-    """Midpoint guidance; see the module for the settings. ``midpoint`` lies in (0, 1]; ``lr`` is for "adam"."""
+    """Midpoint guidance; see the module for the settings. ``midpoint`` lies in (0, 1]; ``lr`` is
+    for "adam"."""
 
     inner: Count = 2
     midpoint: Share = 0.5
@@ -66,55 +83,95 @@ class MGPS(Method[Tensor]):
     def requires(self) -> frozenset[str]:
         return frozenset({"noisy"} if self.width == "ddpm" else ())
 
-    def step(self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Noise) -> tuple[Tensor, Info]:
+    def step(
+        self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[Tensor, Info]:
         x, x0, tau = state, post.prior.denoise(state, sigma), self.level(s, post.prior.sigma_min)
         if not bool(s > 0):
             return x0, {}
         share = float(1 - tau**2 / sigma**2)
-        p = float(tau) ** 2 * share + (share**2 * post.prior.know().error(sigma) if self.width == "matched" else 0.0)
-        norm = norm2(post.likelihood.A, x0) if self.width == "matched" or self.fit == "curvature" else x.real.new_ones(len(x))
-        mu, std = (self.by_curvature if self.fit == "curvature" else self.by_adam)(post, torch.lerp(x, x0, share), p, tau, norm, rng)
+        p = float(tau) ** 2 * share + (
+            share**2 * post.prior.know().error(sigma) if self.width == "matched" else 0.0
+        )
+        norm = (
+            norm2(post.likelihood.A, x0)
+            if self.width == "matched" or self.fit == "curvature"
+            else x.real.new_ones(len(x))
+        )
+        mu, std = (self.by_curvature if self.fit == "curvature" else self.by_adam)(
+            post, torch.lerp(x, x0, share), p, tau, norm, rng
+        )
         k = float((s**2 - tau**2) / (sigma**2 - tau**2))
-        return torch.lerp(mu + std * rng.normal(mu), x, k).add(rng.normal(x), alpha=math.sqrt(k * float(sigma**2 - s**2))), {}
+        return torch.lerp(mu + std * rng.normal(mu), x, k).add(
+            rng.normal(x), alpha=math.sqrt(k * float(sigma**2 - s**2))
+        ), {}
 
     def level(self, s: Tensor, low: float = 0.0) -> Tensor:
-        """tau, not below ``low``; by "time" with log(1 + s^2) = 0.1 t + 9.95 t^2, DDPM's betas in continuous time."""
+        """tau, not below ``low``; by "time" with log(1 + s^2) = 0.1 t + 9.95 t^2, DDPM's betas in
+        continuous time."""
         if self.spacing == "level":
             return (self.midpoint * s).clamp(min=min(low, float(s)))
         t = ((0.01 + 39.8 * (s**2).log1p()).sqrt() - 0.1) / 19.9 * self.midpoint
         return (0.1 * t + 9.95 * t**2).expm1().sqrt().clamp(min=min(low, float(s)))
 
-    def by_curvature(self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
+    def by_curvature(
+        self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Rng
+    ) -> tuple[Tensor, Tensor]:
         """mu and std of the fit to N(m, p) times the likelihood, by damped steps: (B, *E) each."""
         like, error = post.likelihood, post.prior.know().max_variance(tau)
-        least = like.noise.gaussian(like.y)[1].min() + error * (self.width == "matched") * norm.square()
+        least = (
+            like.noise.gaussian(like.y)[1].min() + error * (self.width == "matched") * norm.square()
+        )
         bound = per_row((error / float(tau) ** 2) ** 2 * norm.square() / least.clamp(min=1e-30), m)
         mu, std, precision = m, torch.full_like(m.real, p**0.5), torch.zeros_like(m.real)
         for k in range(self.inner):
             shift = std * rng.normal(m).sgn()
-            ahead, behind = self.slope(post, mu + shift, tau, norm), self.slope(post, mu - shift, tau, norm)
+            ahead, behind = (
+                self.slope(post, mu + shift, tau, norm),
+                self.slope(post, mu - shift, tau, norm),
+            )
             bend = ((behind - ahead) / 2 * shift.conj()).real / std.square()
             precision = torch.lerp(1 / p + bend.clamp(min=0), precision, k / (k + 1))
-            mu, std = mu + ((m - mu) / p + (ahead + behind) / 2) / precision.clamp(min=1 / p + bound), precision.rsqrt()
+            mu, std = (
+                mu + ((m - mu) / p + (ahead + behind) / 2) / precision.clamp(min=1 / p + bound),
+                precision.rsqrt(),
+            )
         return mu, std
 
-    def by_adam(self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Noise) -> tuple[Tensor, Tensor]:
-        """The same fit by Adam on one reparametrised draw per step; its steps of mu are in the VP units of the paper."""
+    def by_adam(
+        self, post: Posterior, m: Tensor, p: float, tau: Tensor, norm: Tensor, rng: Rng
+    ) -> tuple[Tensor, Tensor]:
+        """The same fit by Adam on one reparametrised draw per step; its steps of mu are in the VP
+        units of the paper."""
         mu, log_std = m, torch.full_like(m.real, 0.5 * math.log(p))
         moments = [torch.zeros_like(v) for v in (m, log_std, log_std, log_std)]
         for k in range(1, self.inner + 1):
             shift = log_std.exp() * rng.normal(mu)
             slope = self.slope(post, mu + shift, tau, norm)
-            bend = (1 + m.is_complex()) * ((2 * log_std).exp() / p - 1) - (slope * shift.conj()).real
+            bend = (1 + m.is_complex()) * ((2 * log_std).exp() / p - 1) - (
+                slope * shift.conj()
+            ).real
             step, *moments[:2] = adam((mu - m) / p - slope, moments[0], moments[1], k)
             turn, *moments[2:] = adam(bend, moments[2], moments[3], k)
-            mu, log_std = mu.sub(step, alpha=self.lr * float((1 + tau**2).sqrt())), log_std.sub(turn, alpha=self.lr)
+            mu, log_std = (
+                mu.sub(step, alpha=self.lr * float((1 + tau**2).sqrt())),
+                log_std.sub(turn, alpha=self.lr),
+            )
         return mu, log_std.exp()
 
     def slope(self, post: Posterior, x: Tensor, tau: Tensor, norm: Tensor) -> Tensor:
         """grad_x log p(y | D(x, tau)): (B, *E)."""
-        like, r2, (x0, vjp) = post.likelihood, post.prior.know().max_variance(tau) * (self.width == "matched"), post.prior.linearize(x, tau)
+        like, r2, (x0, vjp) = (
+            post.likelihood,
+            post.prior.know().max_variance(tau) * (self.width == "matched"),
+            post.prior.linearize(x, tau),
+        )
         if like.conjugate:
             return vjp(like.widen(r2).score(x0))
         clean, adjoint = like.A.linearize(x0)
-        return vjp(adjoint((like.y - clean) / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, clean)))
+        return vjp(
+            adjoint(
+                (like.y - clean)
+                / bounded_variance(like.noise.variance_at(like.y, clean), r2, norm, clean)
+            )
+        )

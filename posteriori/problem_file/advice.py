@@ -1,0 +1,107 @@
+"""Which method a problem gets when its file names none: one for each kind of problem, by what was
+measured (docs/results/advice.md).
+
+    linear      A linear, Gaussian noise
+    few         the same, y of at most 8 real numbers and x of at most 1000
+    counts      A linear, other noise
+    magnitudes  Fourier magnitudes
+    jpeg        quantised cosine coefficients
+    curved      any other A that is not linear
+
+The first method of ``KINDS`` that accepts the posterior is taken. The reason is printed and kept
+with the run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from posteriori import grid as grids
+from posteriori.likelihood import Posterior
+from posteriori.methods import Method
+from posteriori.methods.courses import prior_scale
+from posteriori.operators import JPEG, LinearOperator, PhaseRetrieval
+from posteriori.problem_file.method import named_method
+
+# Numbers of y, and of an image, for which clouds of 256 particles with a covariance of y each were
+# measured.
+FEW, SMALL = 8, 1000
+# Levels in which the magnitudes' shapes are decided, from 5 to 0.02 of images in [-1, 1]: those of
+# docs/results/phase-digits.md.
+LONG = 200
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method, why it, and the steps and levels that go with it where they are not the usual
+    ones."""
+
+    method: Method[Any]
+    reason: str
+    steps: int | None = None
+    levels: Tensor | None = None
+
+    def __str__(self) -> str:
+        return f"method: {type(self.method).__name__}, chosen for {self.reason}"
+
+
+def choose(post: Posterior, steps: int | None = None) -> Choice:
+    """The method for a posterior, along ``steps`` levels if they are stated. Raises ``ValueError``
+    where no method accepts it."""
+    kind, reason = _kind(post)
+    for raw in RECOMMENDED[kind]:
+        solver = named_method(raw)
+        if solver.refuses(post) is None:
+            if kind != "magnitudes":
+                return Choice(solver, reason)
+            unit = prior_scale(post.prior)
+            top, bottom = (
+                min(5.0 * unit, post.prior.sigma_max),
+                max(0.02 * unit, post.prior.sigma_min),
+            )
+            return Choice(solver, reason, steps or LONG, grids.log(steps or LONG, top, bottom))
+    raise ValueError(
+        f"no method of the library's choice takes this problem ({reason}); name one, see "
+        f"posteriori methods"
+    )
+
+
+def rivals(post: Posterior) -> list[Any]:
+    """The methods worth comparing on a posterior, best first, as entries of a list."""
+    return [raw for raw in RECOMMENDED[_kind(post)[0]] if named_method(raw).refuses(post) is None]
+
+
+# By kind, best first. A later one is taken where those before refuse.
+RECOMMENDED: dict[str, tuple[Any, ...]] = {
+    "few": ("MomentSMC", "MMPS", "TDS"),
+    "linear": ("MMPS", "DiffPIR", "DAPS"),
+    "counts": ({"name": "PnPDM", "prior_steps": 4}, "FreeDoM", "DPS"),
+    "magnitudes": ({"name": "DAPS", "inner_steps": 20}, "PnPDM"),
+    "jpeg": ({"name": "PnPDM", "prior_steps": 4}, "DCDP", "FreeDoM"),
+    "curved": ("DCDP", {"name": "PnPDM", "prior_steps": 4}, "FreeDoM"),
+}
+
+
+def _kind(post: Posterior) -> tuple[str, str]:
+    given = post.given
+    A, law = given.A, type(given.noise).__name__
+    numbers = given.y.numel() * (2 if given.y.is_complex() else 1)
+    if any(isinstance(part, PhaseRetrieval) for part in A.modules()):
+        return "magnitudes", "Fourier magnitudes, which several images share"
+    if not isinstance(A, LinearOperator):
+        if any(isinstance(part, JPEG) for part in A.modules()):
+            return "jpeg", "a picture that JPEG has quantised"
+        return "curved", f"{A.label}, an operator that is not linear"
+    if given.noise.std is None:
+        return "counts", f"a linear operator with {law} noise"
+    if numbers <= FEW and math.prod(post.shape) <= SMALL:
+        return (
+            "few",
+            f"a linear operator with {numbers} measured numbers and Gaussian noise, whose "
+            f"posterior may have several modes",
+        )
+    return "linear", "a linear operator with Gaussian noise"

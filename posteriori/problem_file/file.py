@@ -1,0 +1,280 @@
+"""A problem as one YAML file: what was measured, with which instrument, what is believed, which
+method is to be used.
+
+    prior: photos
+    operator: {name: blur, std: 2}
+    noise: {law: gaussian, sigma: 0.02, range: [0, 1]}
+    measurement: {file: y.png}              or   {image: clean.png, seed: 0} to simulate one
+    method: MMPS
+    n: 4
+    steps: 25
+
+Pictures with whole numbers of 8 or 16 bits are put into ``range``: black is its lower, white its
+upper end. Arrays of floating point numbers are taken as they are. What a file does not say is
+stated beside it: ``{file: y.tif, white: 4095}`` for 12 bits, ``{file: y.png, scale: 0.001}`` for
+whole numbers that are no picture (``posteriori.problem_file.reading.Reading``). Relative paths
+start at the folder of the file.
+
+A blur of a measured file assumes nothing beyond the border of y (``boundary: valid``): the image is
+larger than y by the kernel, the frame of the likelihood is y's own, and a reference has the shape
+of either.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import yaml
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from torch import Tensor
+
+from posteriori import places
+from posteriori.likelihood import Likelihood, Posterior, framed
+from posteriori.measurements.files import checked
+from posteriori.methods import Method
+from posteriori.methods.courses import steps_of
+from posteriori.noise import Gaussian
+from posteriori.problem_file import noise, operator
+from posteriori.problem_file.advice import Choice, choose
+from posteriori.problem_file.entries import Entry, entries
+from posteriori.problem_file.method import Solver
+from posteriori.problem_file.noise_level import estimated
+from posteriori.problem_file.prior import Arithmetic, Belief
+from posteriori.problem_file.reading import Measurement, Reference, as_image, degrade, measured_file
+from posteriori.problem_file.types import Count, Part, Seed, validation_sentences
+
+# Noise levels where neither the file nor a paper says how many.
+USUAL_STEPS = 50
+
+
+def _file_alone(raw: Any) -> Any:
+    return {"file": raw} if isinstance(raw, str) else raw
+
+
+class Compared(NamedTuple):
+    """What the field makes of y without a learned prior: a name and an image in the range of the
+    likelihood."""
+
+    name: str
+    image: Tensor
+
+
+def _entries(raw: Any, info: ValidationInfo) -> list[Entry]:
+    if not isinstance(raw, list) or not raw:
+        raise ValueError(f"expected a list of methods, such as [MMPS, DiffPIR], got {raw!r}")
+    return list(entries(raw, info.context))
+
+
+Entries = Annotated[list[Any], BeforeValidator(_entries)]
+
+
+class Task(NamedTuple):
+    """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes``
+    are sentences to show to the user; ``choice`` says why this method, where the file names
+    none."""
+
+    posterior: Posterior
+    method: Method[Any]
+    reference: Tensor | None
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+    baseline: Compared | None = None
+    choice: Choice | None = None
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """The baseline as keywords of ``report.save``."""
+        return (
+            {}
+            if self.baseline is None
+            else {"baseline": self.baseline.image, "baseline_name": self.baseline.name}
+        )
+
+
+class Problem(Part):
+    """The content of a problem file.
+
+    reference: the true image, if it is known, for comparison only.
+    image_shape: (C, H, W) of the image, where the measurement has another shape.
+    precision: of a network's inner arithmetic. batch: rows worked on together; sample k does not
+    depend on it.
+    method: without one it is chosen by the kind of problem, see ``posteriori.problem_file.advice``.
+    methods: those that ``compare`` takes.
+    steps: noise levels visited; 50 by default, and those of its paper for the preset "published".
+    grid: where they lie; without it, or with null, the method's own choice or its paper's, and
+    "karras" for a method that has none.
+    """
+
+    prior: Belief
+    operator: operator.OperatorSection
+    noise: noise.NoiseSection
+    measurement: Measurement
+    reference: Annotated[Reference | None, BeforeValidator(_file_alone)] = None
+    image_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    method: Solver | None = None
+    methods: Entries | None = None
+    n: Count = 4
+    steps: Count | None = None
+    seed: Seed = 0
+    grid: Literal["karras", "log", "ddpm"] | None = None
+    batch: Count | None = None
+    precision: Arithmetic = "float32"
+    device: str = "cpu"
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _code: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def consistent(self) -> Problem:
+        if self.measurement.image is not None and self.reference is not None:
+            raise ValueError(
+                "with measurement.image the clean image is the reference; leave `reference` out"
+            )
+        if not self.operator.calibrates:
+            noise.complete(self.noise, self.operator.positive)
+        if (
+            self.measurement.image is not None
+            and isinstance(self.noise, noise.GaussianEntry)
+            and self.noise.unknown
+        ):
+            raise ValueError(
+                "noise.sigma: a measurement that is simulated from an image has the noise that the "
+                "file states: give a number"
+            )
+        return self
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The file as it was written."""
+        return self._raw
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The file as it was written and, where it names classes by their import path, the digests
+        of the files that they stand in."""
+        return self._raw | ({"code": self._code} if self._code else {})
+
+    def build(self) -> Task:
+        """Read the files, load the prior, and put everything together.
+
+        Raises ``FileNotFoundError`` and ``ValueError`` naming the file or the setting; a file that
+        looks like the clean image in the place of the measurement, or the other way round, is named
+        as such.
+        """
+        section, law, range, prior, learnt = self.operator.ready(
+            self.measurement, self.noise, self.prior.build(self.precision)
+        )
+        wanted = self.image_shape or prior.shape
+        if self.measurement.image is not None:
+            reference, notes = as_image(self.measurement.image, range, self.measurement)
+            (A, y), frame = degrade(section, reference, law, self.measurement, wanted), None
+            name = self.measurement.image.name
+            notes += (
+                f"{name} is taken as the clean image: y was simulated from it. If it is the "
+                f"measurement, write `file: {name}`",
+            )
+        else:
+            assert self.measurement.file is not None  # one of the two is given
+            A, y, frame, notes = measured_file(
+                section, self.measurement.file, self.measurement, law, range, wanted
+            )
+            if isinstance(self.noise, noise.GaussianEntry) and self.noise.unknown:
+                level, said = estimated(A, y)
+                law, notes = Gaussian(level), (*notes, said)
+            reference = None
+            if self.reference is not None:
+                reference, more = as_image(self.reference.file, range, self.reference)
+                notes += more
+        if (
+            reference is not None
+            and A.complex_in
+            and reference.ndim == len(A.in_shape) + 1
+            and len(reference) == 1
+        ):
+            reference = reference[0].to(
+                torch.complex64
+            )  # a magnitude in a file is a picture of one channel
+        reference = None if reference is None else framed(reference, frame)
+        if reference is not None and tuple(reference.shape) != tuple(
+            framed(torch.empty(A.in_shape), frame).shape
+        ):
+            place = self.reference.file if self.reference else self.measurement.image
+            raise ValueError(
+                f"the reference {place} has shape {tuple(reference.shape)}, images here have shape "
+                f"{A.in_shape}"
+            )
+        notes = (*section.notes(), *learnt, *notes)
+        with torch.no_grad():
+            usual = section.baseline(A)
+            baseline = None if usual is None else Compared(usual.name, usual.image(y))
+        device = _device(self.device)
+        posterior = Posterior(
+            prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range, frame=frame)
+        )
+        choice = None if self.method or self.methods else choose(posterior, self.steps)
+        listed = self.methods[0].method if self.methods else None
+        method = self.method or (choice.method if choice else listed)
+        assert method is not None  # without either, one was chosen
+        settings: dict[str, Any] = {
+            name: getattr(self, name) for name in ("n", "seed", "grid", "batch")
+        }
+        settings["steps"] = steps_of(
+            method, self.steps or (choice.steps if choice else None), USUAL_STEPS
+        )
+        if choice and self.grid is None:
+            settings["grid"] = choice.levels
+        return Task(posterior, method, reference, settings, notes, baseline, choice)
+
+
+def load(path: str | Path) -> Problem:
+    """Read and check a problem file; no data that it names are opened yet. Classes that it names by
+    their import path are imported.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` with one line for each bad field: unknown names
+    come with the nearest known one.
+    """
+    path = checked(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not YAML{places.place_description(path) or f': {error}'}"
+        ) from None
+    if not isinstance(raw, dict):
+        raise ValueError(
+            f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, got "
+            f"{type(raw).__name__}"
+        )
+    if "optimizer" in raw and "prior" not in raw:
+        raise ValueError(
+            f"{path} describes a training, not a problem: posteriori train {path} --out FOLDER"
+        )
+    code: dict[str, str] = {}
+    try:
+        problem = Problem.model_validate(raw, context={"folder": path.parent, "code": code})
+    except ValidationError as error:
+        raise ValueError(
+            f"{path}\n" + "\n".join(f"  {line}" for line in validation_sentences(error, raw))
+        ) from None
+    problem._raw.update(raw)
+    problem._code.update(code)
+    return problem
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
+        raise ValueError(
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}"
+        ) from None
+    return device

@@ -1,0 +1,288 @@
+"""Every key of a problem file: what its model says of type, default and allowed values, and what it
+means, with its unit.
+
+A key of a model that has no meaning here, and a meaning of no key, fail a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
+
+from posteriori.methods import ALL
+from posteriori.problem_file import noise, operator, prior, reading
+from posteriori.problem_file.file import Problem
+from posteriori.settings import first_paragraph, settings_of
+
+RAYS = {
+    "angles": "how many, evenly over 180 degrees, or each of them in degrees",
+    "pixel_mm": "side of a pixel of the image, in mm",
+    "detectors": "how many in a row; by default as many as the measured sinogram has, else enough "
+    "for the diagonal of the image",
+    "detector_mm": "distance between detectors, in mm; by default pixel_mm",
+    "unit": "of the image and of noise.range: attenuation in 1/mm, or Hounsfield units",
+    "mu_water": "attenuation of water in 1/mm at the energy of the rays; needed for HU",
+}
+PATTERN = (
+    "share of the way from dark to bright above which a pixel of the file was observed; for "
+    "files of more than two values"
+)
+READ = {
+    "key": "which tensor of a .safetensors or .pt file that holds several",
+    "white": "the stored number that is white, black being 0 (4095 for 12 bits in 16); by default "
+    "the largest that the file can hold",
+    "channels": "how many a picture has; by default those of the file",
+    "nodata": "the stored number that means no data; none where the file's own such number means "
+    "itself",
+    "scale": "the value of one stored unit, y = scale x stored, for whole numbers that are no "
+    "picture",
+}
+MEANING: dict[str, dict[str, str]] = {
+    "": {
+        "prior": "what is believed of images: a name or one of the kinds below",
+        "operator": "the instrument: a name, or a mapping with a name and settings",
+        "noise": "the law and level of the noise",
+        "measurement": "the file that was measured, or a clean image to simulate one from",
+        "reference": "the true image, for comparison only; none by default",
+        "image_shape": "channels, height, width of the image; by default as large as the "
+        "measurement, with the channels of the prior",
+        "method": "a name, or a mapping with a name and settings; without one it is chosen by the "
+        "kind of problem",
+        "methods": "a list of such names and mappings, each also with its own steps and grid: "
+        "those that compare takes",
+        "n": "samples to draw",
+        "steps": "noise levels that a run visits; by default 50, and those of its paper for the "
+        "preset published",
+        "seed": "of the samples: sample k depends on it and on k alone",
+        "grid": "where the noise levels lie; by default the method's own choice, karras where it "
+        "has none",
+        "batch": "samples worked on together, which changes memory and speed and no sample; by "
+        "default about a million numbers",
+        "precision": "of a network's inner arithmetic",
+        "device": "where images are worked on, such as cpu or cuda:0",
+    },
+    "prior": {
+        "shipped": "a prior of the package, written as a name alone: colour photographs of any "
+        "size, or grey digits of 32 x 32",
+        "path": "a folder written by `save_pretrained` or by `posteriori train --export`",
+        "diffusers": "a folder of the diffusers library",
+        "grey": "grey images by a prior of colour images, which is one of these kinds",
+        "gaussian": "independent pixels, known in closed form: a mapping with the keys below",
+    },
+    "prior.gaussian": {
+        "mean": "of each pixel, in range",
+        "std": "standard deviation of each pixel, in range",
+        "shape": "of an image, such as [1, 32, 32]",
+        "range": "in which mean and std are meant",
+    },
+    "measurement": READ
+    | {
+        "file": "what was measured: .png, .jpg, .tif, .npy, .pt or .safetensors; this or image",
+        "image": "a clean image, to be degraded first; this or file",
+        "seed": "of the noise that is added to image",
+    },
+    "reference": READ | {"file": "the true image; a file alone may be written without this key"},
+    "noise gaussian": {
+        "sigma": "standard deviation, in the unit of y when the image is in range; estimate takes "
+        "it from y",
+        "range": "black and white of the image",
+    },
+    "noise complex-gaussian": {
+        "sigma_per_channel": "standard deviation of the real part, and of the imaginary part; this "
+        "or sigma_complex",
+        "sigma_complex": "sqrt(2) times sigma_per_channel",
+        "range": "black and white of the image; may be left out for the operator mri, which takes "
+        "it from y",
+    },
+    "noise poisson": {
+        "peak": "photons where the clean measurement is 1; left out where the operator "
+        "transmission states them",
+        "range": "black and white of the image",
+    },
+    "operator blur": {
+        "std": "standard deviation of a Gaussian kernel, in pixels; this or kernel",
+        "size": "side of the Gaussian kernel, in pixels; by default large enough for std",
+        "kernel": "a picture or array of (rows, columns) with sum 1; this or std",
+        "normalize": "divide the kernel of a file by its sum",
+        "boundary": "what lies beyond the border of the image: valid assumes nothing. Left out: "
+        "valid for a measured file (reflect where "
+        "the image is no larger than it), circular for a simulated one",
+    },
+    "operator mask": {
+        "box": "side of the square that is hidden, in pixels; this, keep or file",
+        "where": "the first hidden pixel [row, column] of the box",
+        "keep": "share of the pixels that is observed, drawn with seed; this, box or file",
+        "seed": "of the pixels that keep draws; needed with it",
+        "file": "a picture or array, bright where observed; this, box or keep",
+        "threshold": PATTERN,
+    },
+    "operator downsample": {
+        "factor": "how many times smaller each side is",
+        "kind": "by which filter; they differ by more than 10 dB",
+    },
+    "operator radon": RAYS,
+    "operator transmission": RAYS
+    | {
+        "photons": "that each detector counts where nothing is in the way: a number, or a file of "
+        "(detectors,) or (angles, detectors)",
+        "linear": "take the counts for line integrals with Gaussian noise of variance 1 / y, for "
+        "methods of linear operators",
+    },
+    "operator phase-retrieval": {
+        "oversampling": "side of the Fourier grid over the side of the image"
+    },
+    "operator clip": {
+        "gain": "by which the image is multiplied first",
+        "low": "smallest value that is measured, in the unit of y",
+        "high": "largest value that is measured, in the unit of y",
+    },
+    "operator jpeg": {"quality": "of the JPEG file, in percent", "subsampling": "of its colours"},
+    "operator masked-fourier": {
+        "file": "the sampling pattern, bright where sampled",
+        "threshold": PATTERN,
+        "centred": "whether the zero frequency lies in the middle of the array",
+    },
+    "operator mri": {
+        "maps": "coil maps: from the middle of the k-space, or a file of complex (coils, rows, "
+        "columns)",
+        "mask": "a file, bright where sampled; by default the points that are not 0",
+        "threshold": PATTERN,
+        "calibration": "side of the fully sampled middle, in points; by default what the mask "
+        "allows, at most 24",
+        "phase": "of the image, for a prior of one channel: that of the low-resolution image, or "
+        "none",
+        "coil_axis": "where an array has its coils",
+        "centred": "whether the zero frequency lies in the middle of the array",
+    },
+    "operator compose": {"parts": "two operators or more, in the order in which light meets them"},
+}
+HIDDEN = {
+    "name",
+    "law",
+    "maker",
+}  # the name of a section is its heading; the other is made of an import path
+
+
+class Key(NamedTuple):
+    """One key. default: as YAML, "required", or "-" where it may be left out."""
+
+    name: str
+    allowed: str
+    default: str
+    meaning: str
+
+
+class KeySection(NamedTuple):
+    """The keys of one mapping. name: its path in the file, and its ``name`` or ``law`` where it has
+    one."""
+
+    name: str
+    about: str
+    keys: tuple[Key, ...]
+
+
+def parts() -> Iterator[KeySection]:
+    """Every mapping of a problem file."""
+    yield _part("", Problem)
+    yield _part("prior", prior.PriorSection)
+    yield _part("prior.gaussian", prior.White)
+    yield _part("measurement", reading.Measurement)
+    yield _part("reference", reading.Reference)
+    for place, section, tag in (
+        ("noise", noise.NoiseSection, "law"),
+        ("operator", operator.OperatorSection, "name"),
+    ):
+        for model in typing.get_args(typing.get_args(section)[0]):
+            (name,) = typing.get_args(model.model_fields[tag].annotation)
+            yield _part(f"{place} {name}", model)
+
+
+def method_sections() -> Iterator[KeySection]:
+    """The settings of every method; what they mean is said in the docstring of its class."""
+    for name, cls in ALL.items():
+        known = settings_of(cls)
+        keys = []
+        for field in dataclasses.fields(cls):
+            adapter = known[field.name].adapter if field.name in known else None
+            allowed = _worded(adapter.json_schema()) if adapter else "name or mapping"
+            keys.append(Key(field.name, allowed, _default(field.default), ""))
+        yield KeySection(
+            f"method {name}",
+            first_paragraph(cls).replace("``", "`"),
+            tuple(keys),
+        )
+
+
+def _part(name: str, model: type[BaseModel]) -> KeySection:
+    meanings = MEANING.get(name, {})
+    keys = [
+        Key(
+            "name" if key == "shipped" else key,
+            _allowed(field),
+            "required" if field.is_required() else _default(field.default),
+            meanings.get(key, ""),
+        )
+        for key, field in model.model_fields.items()
+        if key not in HIDDEN
+    ]
+    about = " ".join((model.__doc__ or "").split()).partition(". ")[0].rstrip(".")
+    return KeySection(name, f"{about}.".replace("``", "`"), tuple(keys))
+
+
+def _allowed(field: Any) -> str:
+    try:
+        return _worded(TypeAdapter(field.rebuild_annotation()).json_schema())
+    except PydanticUserError:  # of sections that may hold an object of the user's own
+        return "name or mapping"
+
+
+def _worded(schema: dict[str, Any]) -> str:
+    """A JSON schema in words: "number > 0", "`zero` or `valid`", "[number, number]"."""
+    if "anyOf" in schema:
+        kinds = (_worded(part) for part in schema["anyOf"] if part.get("type") != "null")
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f"`{word}`" for word in schema.get("enum", [schema.get("const")]))
+    if "prefixItems" in schema:
+        return f"[{', '.join(map(_worded, schema['prefixItems']))}]"
+    kind = schema.get("type")
+    if kind == "array" and "$ref" not in schema.get("items", {"$ref": ""}):
+        return f"list of {_worded(schema['items']).replace('number', 'numbers')}"
+    if kind == "string":
+        return "path" if schema.get("format") == "path" else "text"
+    if kind in ("number", "integer"):
+        signs = {
+            "gt": ">",
+            "exclusiveMinimum": ">",
+            "ge": ">=",
+            "minimum": ">=",
+            "lt": "<",
+            "exclusiveMaximum": "<",
+            "le": "<=",
+            "maximum": "<=",
+        }
+        bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+        return (
+            f"{'whole number' if kind == 'integer' else 'number'} {' and '.join(bounds)}".rstrip()
+        )
+    return {
+        "boolean": "`true` or `false`",
+        "array": "list of names or mappings",
+        None: "name or mapping",
+    }.get(kind, "mapping")
+
+
+def _default(value: Any) -> str:
+    if value is dataclasses.MISSING:
+        return "required"
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_default, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

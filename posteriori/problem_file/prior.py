@@ -1,0 +1,120 @@
+"""The ``prior`` of a problem file.
+
+photos | digits                                   shipped with the package
+{path: FOLDER}      a folder written by ``save_pretrained`` or by ``posteriori train --export``
+{diffusers: FOLDER}                               a folder of the diffusers library on this machine
+{grey: photos}      grey images by a prior of colour images: one of the kinds above
+{gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}
+N(mean, std^2) in every pixel, known in closed form
+{name: my_prior.py:load, weights: net.pt}
+a class of the user's own, or a function that makes one: ``posteriori.problem_file.own``
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, model_validator
+
+from posteriori import priors
+from posteriori.problem_file import own
+from posteriori.problem_file.types import (
+    Count,
+    File,
+    Number,
+    Part,
+    Positive,
+    RisingPair,
+    suggestion,
+)
+
+_KINDS = ("path", "diffusers", "grey", "gaussian")
+SHIPPED = ("photos", "digits")
+Arithmetic = Literal["float32", "bfloat16", "float16"]
+
+
+class White(Part):
+    """Independent pixels N(mean, std^2), in ``range``."""
+
+    mean: Number
+    std: Positive
+    shape: Annotated[tuple[Count, ...], Field(min_length=1)]
+    range: RisingPair = (0.0, 1.0)
+
+
+class PriorSection(Part):
+    """Exactly one of six kinds."""
+
+    shipped: Literal["photos", "digits"] | None = None
+    path: File | None = None
+    diffusers: File | None = None
+    grey: Belief | None = None
+    gaussian: White | None = None
+    maker: InstanceOf[own.Own] | None = None
+
+    @model_validator(mode="after")
+    def one(self) -> PriorSection:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(
+                "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {grey: ...}, "
+                "{gaussian: ...}, {name: mypackage:MyPrior}"
+            )
+        return self
+
+    def build(self, precision: Arithmetic) -> priors.Prior:
+        """``precision`` is that of a network's inner arithmetic. Raises as the loading functions of
+        ``posteriori.priors``."""
+        if self.gaussian is not None:
+            if precision != "float32":
+                raise ValueError(
+                    f"a Gaussian prior has no network to run in {precision}; leave `precision` out"
+                )
+            return priors.Gaussian(
+                torch.full(self.gaussian.shape, self.gaussian.mean),
+                self.gaussian.std**2,
+                range=self.gaussian.range,
+            )
+        if self.grey is not None:
+            return priors.GreyImages(self.grey.build(precision))
+        if self.maker is not None:
+            if precision != "float32" and "autocast" not in self.maker.arguments:
+                raise ValueError(
+                    f"{self.maker.path} chooses its own precision; leave `precision` out, or let "
+                    f"it take `autocast`"
+                )
+            return self.maker.make(**({} if precision == "float32" else {"autocast": precision}))
+        autocast = None if precision == "float32" else precision
+        if self.shipped is not None:
+            return {"photos": priors.photos, "digits": priors.digits}[self.shipped](
+                autocast=autocast
+            )
+        if self.diffusers is not None:
+            return priors.from_diffusers(self.diffusers, autocast=autocast)
+        assert self.path is not None  # one of the six is given
+        return priors.from_pretrained(self.path, autocast=autocast)
+
+
+def _by_name(raw: Any, info: ValidationInfo) -> Any:
+    raw = {"name": raw} if isinstance(raw, str) else raw
+    if isinstance(raw, dict) and own.is_path(raw.get("name")):
+        return {"maker": own.find(raw, own.PRIOR, info.context)}
+    if isinstance(raw, dict) and raw.keys() == {"name"}:
+        name = raw["name"]
+        if name not in SHIPPED:
+            raise ValueError(
+                f"unknown prior {name!r}; {suggestion(name, SHIPPED)}; or a folder as {{path: "
+                f"{name}}}{own.hint(name)}"
+            )
+        return {"shipped": name}
+    for key in raw if isinstance(raw, dict) else ():
+        if key not in _KINDS:
+            raise ValueError(
+                f"unknown setting {key!r}; {suggestion(key, _KINDS)}, or the name photos or digits "
+                f"alone"
+            )
+    return raw
+
+
+Belief = Annotated[PriorSection, BeforeValidator(_by_name)]
+PriorSection.model_rebuild()
