@@ -446,6 +446,5 @@ def draw_prior(
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(
-        error, MemoryError | torch.OutOfMemoryError
-    ) or "can't allocate memory" in str(error)
+    kinds = MemoryError | torch.OutOfMemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

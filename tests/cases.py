@@ -117,7 +117,7 @@ OPERATORS = {
         _coils(dtype), ops.random_mask((6, 5), 0.5, 6)
     ),
     "Null": lambda dtype: ops.Null((2, 3, 4)),
-    "Nothing complex": lambda dtype: ops.Null((3, 4), complex=True),
+    "Null complex": lambda dtype: ops.Null((3, 4), complex=True),
     "PhaseRetrieval": lambda dtype: ops.PhaseRetrieval((2, 5, 4)),
     "PhaseRetrieval odd": lambda dtype: ops.PhaseRetrieval((1, 3, 7), oversampling=1.5),
     "Radon": lambda dtype: ops.Radon((2, 9, 12), [0, 30, 45, 90, 100.5, 135], 0.7).to(dtype),
