@@ -30,7 +30,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posteriori import identity
+from posteriori import citations, identity
 from posteriori.linalg import real_view
 from posteriori.measurements.pictures import glimpse, picture_limits
 from posteriori.packing import unpack
@@ -181,6 +181,10 @@ class Run:
         """
         w = self.weights
         return float(1 / w.square().sum())
+
+    def bibtex(self) -> str:
+        """BibTeX entries of the papers that the run stands on, one a line."""
+        return citations.bibtex(self.references)
 
     def quantile(self, q: float) -> Tensor:
         """The value below which a draw of the posterior lies with probability q, for each number of

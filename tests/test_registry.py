@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from pathlib import Path
 
 import pytest
 from cases import METHODS, NOISES, OPERATORS, PRIORS, ROOT, classes
 
 from posteriori import noise
+from posteriori.citations import BIBLIOGRAPHY, bibliography
 from posteriori.methods import ALL
 from posteriori.methods.base import Method
 from posteriori.noise import NoiseLaw
@@ -32,9 +32,8 @@ def test_every_operator_has_a_case():
 
 def test_every_method_has_a_case_and_a_reference():
     assert {type(m) for m in METHODS.values()} == set(ALL.values()) == classes("methods", Method)
-    entries = set(
-        re.findall(r"@\w+\{(\w+),", (ROOT.parent / "docs" / "references.bib").read_text())
-    )
+    entries = set(bibliography())
+    assert len(entries) == BIBLIOGRAPHY.read_text().count("\n@") + 1, "each key once"
     for method in ALL.values():
         assert method.reference in entries
         assert method.__doc__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from reference import F64
@@ -68,3 +70,12 @@ def test_a_folder_gives_back_the_run(tmp_path, dtype):
         )
     for name in ("log_evidence", "status", "counts", "seconds", "config", "references"):
         assert getattr(back, name) == getattr(run, name)
+
+
+def test_a_run_gives_the_bibtex_of_its_papers_and_names_a_key_that_it_does_not_know():
+    run = made(torch.zeros(1, 4))
+    known = dataclasses.replace(run, references=("chung2023dps", "mine2030"))
+    first, second = known.bibtex().split("\n")
+    assert first.startswith("@article{chung2023dps,")
+    assert first.count("{") == first.count("}")
+    assert second == "% mine2030: not among the library's references"

@@ -1,5 +1,8 @@
 """Every method, by name. One paper, one file; families are folders.
 
+Steps from one noise level to the next (``DDIM``, ``Heun``, ``Midpoint``, ``ConstantFraction``) are
+settings of the methods: ``posteriori.methods.transitions``.
+
 ``ALL`` holds them in the order of their families. A method's file is named here once, so that
 editors and type checkers see its class; a test compares this list with the files.
 """

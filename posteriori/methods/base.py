@@ -38,7 +38,7 @@ class Method(Generic[S], metaclass=Checked):
 
     Class attributes
     ----------------
-    reference: BibTeX key in docs/references.bib.
+    reference: BibTeX key in posteriori/references.bib.
     family: the room it lives in.
     needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy"
     (Gaussian of a level > 0), "density" (noise of any law but a level of 0), "unbounded" (a law

@@ -179,6 +179,6 @@ def _about(run: Run) -> str:
         indent=1,
     )
     return (
-        f"<details><summary>Configuration, versions, "
-        f"references</summary><pre>{html.escape(text)}</pre></details>"
+        f"<details><summary>Configuration, versions, references</summary>"
+        f"<pre>{html.escape(text)}</pre><pre>{html.escape(run.bibtex())}</pre></details>"
     )
