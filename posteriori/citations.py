@@ -18,6 +18,6 @@ def bibliography() -> dict[str, str]:
 
 
 def bibtex(keys: Iterable[str]) -> str:
-    """The entries of ``keys``, one a line; a comment for a key of the user's own that is not there."""
+    """The entries of ``keys``, one a line; a comment for a key of the user's own."""
     known = bibliography()
     return "\n".join(known.get(key, f"% {key}: not among the library's references") for key in keys)
