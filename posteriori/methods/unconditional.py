@@ -1,13 +1,4 @@
-"""The prior itself: reverse diffusion that never looks at the measurement.
-
-    x' = transition(D, x)
-
-Reference: Song et al., Score-based generative modeling through stochastic differential equations,
-2021.
-Cost per step: one denoiser (two with Heun).
-Assumes: nothing of operator and noise, which it ignores.
-Exact when: steps -> infinity (DDIM: order 1; Heun: order 2), for an exact denoiser.
-"""
+"""The prior itself: reverse diffusion that never looks at the measurement."""
 
 from __future__ import annotations
 
@@ -24,8 +15,23 @@ from posteriori.rng import Rng
 
 @dataclass(frozen=True)
 class Unconditional(Method[Tensor]):
-    """Samples of the prior. The baseline that every method must beat, and reduce to under a flat
-    likelihood."""
+    """Samples of the prior, the baseline that every method must beat, and reduce to under a flat
+    likelihood.
+
+        x' = transition(D)
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image.
+
+    transition: how x' is drawn from x and D, see ``posteriori.methods.transitions``; ancestral
+        sampling by default.
+
+    Reference: Song et al., Score-based generative modeling through stochastic differential
+        equations, 2021.
+    Cost per step: one denoiser (two with Heun).
+    Assumes: nothing of operator and noise, which it ignores.
+    Exact when: steps -> infinity (DDIM: order 1; Heun: order 2), for an exact denoiser.
+    """
 
     transition: Transition = DDIM(eta=1.0)
 

@@ -1,33 +1,4 @@
-"""Score-ALD: Langevin steps at every noise level, with the likelihood of the noisy image itself,
-widened by the level.
-
-    at each level s, reached from the one above by ``transition`` (default: ancestral; None, the
-        paper: x stays as it is), ``inner`` times:
-    x <- x + h ( (D(x, s) - x) / s^2 + w A^T (y - A x) ) + sqrt(2 h) z,
-    h = rate / (1 / s^2 + w ||A||^2)
-
-    widened      w = 1 / (sigma_y^2 + s^2 ||A||^2)
-    A x = A x0 + s A z is y up to that variance (default)
-    level      w = weight / s^2      the authors' code, which does not look at the noise level of y
-
-The run ends with D at the smallest level. Without a transition x still carries the noise of the
-level above, of which the inner steps may leave a share (1 - rate / 2)^inner; where levels fall
-faster, noise is left over that D takes for image. h keeps a share ``rate`` of half of Langevin's
-stability limit for any A and any units.
-
-Reference: Jalal, Arvinte, Daras, Price, Dimakis, Tamir, Robust compressed sensing MRI with deep
-generative priors, 2021, equation 5. Cost per step: 1 + ``inner`` denoisers, ``inner`` operators and
-adjoints; no back-propagation through the denoiser.
-Assumes: linear A, Gaussian noise.
-Exact when: levels, s and h all tend to 0 with many inner steps. For a Gaussian prior N(m, C) the
-inner steps at a fixed level are stationary at N(., (L (I - h L / 2))^-1) with
-L = (C + s^2 I)^-1 + w A^T A (tested).
-w damps all directions like the one that A sees best: two blurred photographs (noise .05, 30 steps)
-come back at 20.2 and 20.4 dB, with DMPS, which widens each direction by its own, at 24.0 and 27.7;
-the first at 17.3 in 100 steps.
-Departs from the authors' code: a transition between levels; h follows the curvature (theirs a
-constant times s^2, tuned per problem); A need not have unit norm.
-"""
+"""Score-ALD: Langevin steps at every noise level, with the likelihood of the noisy image itself."""
 
 from __future__ import annotations
 
@@ -47,10 +18,47 @@ from posteriori.settings import Count, Positive
 
 @dataclass(frozen=True)
 class ScoreALD(Method[Tensor]):
-    """Annealed Langevin dynamics with a measurement; see the module for ``weighting``.
+    """Annealed Langevin dynamics with a measurement: Langevin steps at every noise level, with the
+    likelihood of the noisy image itself, widened by the level.
+
+    At each level s, reached from the one above by ``transition``, ``inner`` times:
+
+        x <- x + h ((D(x, s) - x) / s^2 + w A^T (y - A x)) + sqrt(2 h) z
+        h  = rate / (1 / s^2 + w ||A||^2)
+
+        widened   w = weight / (sigma_y^2 + s^2 ||A||^2)    (default)
+        level     w = weight / s^2
+
+    D is the denoised image, z standard normal. The run ends with D at the smallest level.
+
+    inner: Langevin steps at each level, at least 1; 2 by default (published: 3).
+    rate: size of these steps, in (0, 2); 0.5 by default (published: 0.9). h keeps a share ``rate``
+        of half of Langevin's stability limit, for any A and any units.
+    weighting: "widened", as A x = A x0 + s A z is y up to the variance sigma_y^2 + s^2 ||A||^2.
+        "level" is that of the authors' code (published), which does not look at the noise level
+        of y.
+    weight: multiplies w, above 0; 1 by default (published: 0.3, with "level").
+    transition: how x comes from the level above; ancestral sampling by default. With None, the
+        paper, x stays as it is: it still carries the noise of the level above, of which the inner
+        steps may leave a share (1 - rate / 2)^inner. Where levels fall faster, noise is left over
+        that D takes for image.
 
     Raises ``ValueError`` for fewer than one inner step, a rate outside (0, 2) (unstable) or a
     weight that is not positive.
+
+    Reference: Jalal, Arvinte, Daras, Price, Dimakis, Tamir, Robust compressed sensing MRI with deep
+        generative priors, 2021, equation 5.
+    Cost per step: 1 + ``inner`` denoisers, ``inner`` operators and adjoints; no back-propagation
+        through the denoiser.
+    Assumes: linear A, Gaussian noise.
+    Exact when: levels, s and h all tend to 0 with many inner steps. For a Gaussian prior N(m, C)
+        the inner steps at a fixed level are stationary at N(., (L (I - h L / 2))^-1) with
+        L = (C + s^2 I)^-1 + w A^T A (tested).
+    Limits: w damps all directions like the one that A sees best. Two blurred photographs (noise
+        .05, 30 steps) come back at 20.2 and 20.4 dB; the first at 17.3 in 100 steps. With DMPS,
+        which widens each direction by its own, they come back at 24.0 and 27.7.
+    Departs from the authors' code: a transition between levels; h follows the curvature (theirs a
+        constant times s^2, tuned per problem); A need not have unit norm.
     """
 
     inner: Count = 2

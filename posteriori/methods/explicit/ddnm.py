@@ -1,28 +1,4 @@
-"""DDNM: what the measurement tells of the denoised image is replaced, the rest is kept.
-
-    D' = D + Lambda A^+ (y - A D)
-    x' = D' + g_e e + g_z z,   e = (x - D) / sigma, the noise that the denoiser saw
-
-Noise level 0, or ``noise`` "ignored" (DDNM): Lambda = 1, g_z = eta s, g_e = sqrt(1 - eta^2) s, so
-that A D' = y.
-Noise "known" (DDNM+), for each singular value a of A and level v of the noise:
-
-    a = 0       g_z = eta s                   g_e = sqrt(1 - eta^2) s
-    a s < v      g_z = eta s      g_e = 0      Lambda = sqrt(1 - eta^2) s a / v
-    a s >= v    g_z = sqrt(s^2 - v^2 / a^2)   g_e = 0                    Lambda = 1
-
-Reference: Wang, Yu, Zhang, Zero-shot image restoration using denoising diffusion null-space model,
-2023, algorithm 1 and appendix I. Cost per step: one denoiser and one operator; the rest is closed
-form.
-Assumes: linear A with a spectrum, Gaussian noise. Singular values below 1e-6 of the largest count
-as 0.
-Exact when: never in general. Without noise A x = y holds at the end for a y that A can make; the
-null space follows the prior alone, so that what y tells of it through the prior's correlations
-comes only from the denoiser.
-A share eta^2 of the noise is fresh at every step, and the variance stays at a part, 0.6 to 0.8 of
-the prior's for 0.85 (tested). Departs from the authors' code: its simplified path mixes up a with
-a^2; no time travel.
-"""
+"""DDNM: what the measurement tells of the denoised image is replaced, the rest is kept."""
 
 from __future__ import annotations
 
@@ -43,8 +19,38 @@ from posteriori.settings import Fraction
 
 @dataclass(frozen=True)
 class DDNM(Method[Tensor]):
-    """The denoising diffusion null-space model; see the module. Raises ``ValueError`` for ``eta``
-    outside [0, 1]."""
+    """The denoising diffusion null-space model: what the measurement tells of the denoised image is
+    replaced, the rest is kept.
+
+        D' = D + Lambda A^+ (y - A D)
+        x' = D' + g_e e + g_z z,    e = (x - D) / sigma, the noise that the denoiser saw
+
+                              Lambda                     g_e                  g_z
+        ignored               1                          sqrt(1 - eta^2) s    eta s
+        known,    a = 0       -                          sqrt(1 - eta^2) s    eta s
+                  a s < v     sqrt(1 - eta^2) s a / v    0                    eta s
+                  a s >= v    1                          0                    sqrt(s^2 - v^2 / a^2)
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image, z standard normal, a a singular value of A, v the noise level of y. Noise level 0 is as
+    "ignored", so that A D' = y.
+
+    eta: in [0, 1]; 0.85 by default (published). A share eta^2 of the noise is fresh at every step.
+    noise: "known" (DDNM+), the default (published), or "ignored" (DDNM).
+
+    Raises ``ValueError`` for ``eta`` outside [0, 1].
+
+    Reference: Wang, Yu, Zhang, Zero-shot image restoration using denoising diffusion null-space
+        model, 2023, algorithm 1 and appendix I.
+    Cost per step: one denoiser and one operator; the rest is closed form.
+    Assumes: linear A with a spectrum, Gaussian noise. Singular values below 1e-6 of the largest
+        count as 0.
+    Exact when: never in general. Without noise A x = y holds at the end for a y that A can make.
+        The null space follows the prior alone, so that what y tells of it through the prior's
+        correlations comes only from the denoiser. As a share eta^2 of the noise is fresh at every
+        step, the variance stays at a part of the prior's: 0.6 to 0.8 of it for eta 0.85 (tested).
+    Departs from the authors' code: its simplified path mixes up a with a^2; no time travel.
+    """
 
     eta: Fraction = 0.85
     noise: Literal["known", "ignored"] = "known"

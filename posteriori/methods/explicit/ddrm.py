@@ -1,25 +1,4 @@
-"""DDRM: a chain in the singular coordinates of A, where every coordinate of the image is either
-measured well, poorly or not at all.
-
-With A = U diag(a) V^T, noise level v, D the coordinates of the denoised image, e = (x - D) / sigma,
-u = U^T y, coordinate by coordinate:
-
-    a = 0       x' = D + sqrt(1 - eta^2) s e                + eta s z
-    a s < v     x' = D + sqrt(1 - eta^2) s (u - a D) / v    + eta s z
-    a s >= v    x' = (1 - eta_b) D + eta_b u / a            + sqrt(s^2 - eta_b^2 v^2 / a^2) z
-
-Reference: Kawar, Elad, Ermon, Song, Denoising diffusion restoration models, 2022, equations 7 and
-8.
-Cost per step: one denoiser; the data step is closed form.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
-of the largest count as 0. Exact when: never in general. Each row has variance s^2 around the image
-when D is the image; but poorly measured directions forget x, and a share eta^2 of the noise is
-fresh at every step, so that variance is lost as steps are added. With many steps it fits the noise.
-With noise of any level the last step gives D itself.
-Departs from the paper: the chain starts where every method here starts, not around u / a; D hardly
-depends on that at the largest sigma. Departs from the authors' code: without noise the last step
-gives u / a (the paper's rule), theirs gives D and so leaves A x = y.
-"""
+"""DDRM: a chain in singular coordinates of A, each measured well, poorly or not at all."""
 
 from __future__ import annotations
 
@@ -40,8 +19,36 @@ from posteriori.settings import Fraction
 
 @dataclass(frozen=True)
 class DDRM(Method[Tensor]):
-    """Denoising diffusion restoration; see the module. Raises ``ValueError`` for ``eta`` or
-    ``eta_b`` outside [0, 1]."""
+    """Denoising diffusion restoration: a chain in the singular coordinates of A, where every
+    coordinate of the image is either measured well, poorly or not at all.
+
+        a = 0       x' = D + sqrt(1 - eta^2) s e                + eta s z
+        a s < v     x' = D + sqrt(1 - eta^2) s (u - a D) / v    + eta s z
+        a s >= v    x' = (1 - eta_b) D + eta_b u / a            + sqrt(s^2 - eta_b^2 v^2 / a^2) z
+
+    This holds coordinate by coordinate: A = U diag(a) V^T, v is the noise level of y, x and x' are
+        the coordinates of the image at levels sigma and s, D those of the denoised image,
+        e = (x - D) / sigma, u = U^T y, z standard normal.
+
+    eta: in [0, 1]; 0.85 by default (published). Multiplies the fresh noise of the first two rows.
+    eta_b: in [0, 1]; 1 by default (published). The weight of y in well measured coordinates.
+
+    Raises ``ValueError`` for ``eta`` or ``eta_b`` outside [0, 1].
+
+    Reference: Kawar, Elad, Ermon, Song, Denoising diffusion restoration models, 2022, equations 7
+        and 8.
+    Cost per step: one denoiser; the data step is closed form.
+    Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below
+        1e-6 of the largest count as 0.
+    Exact when: never in general. Each row has variance s^2 around the image when D is the image.
+        But poorly measured directions forget x, and a share eta^2 of the noise is fresh at every
+        step, so that variance is lost as steps are added. With many steps it fits the noise. With
+        noise of any level the last step gives D itself.
+    Departs from the paper: the chain starts where every method here starts, not around u / a; D
+        hardly depends on that at the largest sigma.
+    Departs from the authors' code: without noise the last step gives u / a (the paper's rule),
+        theirs gives D and so leaves A x = y.
+    """
 
     eta: Fraction = 0.85
     eta_b: Fraction = 1.0

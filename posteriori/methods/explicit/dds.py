@@ -1,34 +1,4 @@
-"""DDS: a few conjugate-gradient steps move the denoised image towards the data, inside a Krylov
-space of A^T A.
-
-    D' ~ argmin_u gamma ||y - A u||^2 + ||u - D||^2,
-    (I + gamma A^T A) D' = D + gamma A^T y, started at D
-
-    auto
-    gamma = scale C(sigma) / sigma_y^2, C the denoiser's error by frequency where the prior has
-        measured it: see ``proximal``;
-                matched where it has not, and for sigma_y = 0  (default)
-    matched
-    gamma = scale error(sigma) / sigma_y^2, error the denoiser's own mean squared error; noiseless
-        for sigma_y = 0
-    fixed       gamma = scale, whatever the level of the image and of the measurement
-    noiseless   gamma = infinity: A^T A D' = A^T y
-
-    implied      x' = transition(D')      the noise of x is what is left of it after D'  (default)
-    network      x' = transition(D) + D' - D      the noise of x is what the denoiser saw
-
-Reference: Chung, Lee, Ye, Decomposed diffusion sampler for accelerating large-scale inverse
-problems, 2024, algorithm 1.
-Cost per step: one denoiser, one operator and adjoint, and one of each for every iteration; no
-derivative of the denoiser. Assumes: linear A, Gaussian noise, possibly of level 0; no spectrum is
-needed.
-Exact when: the prior is N(m, c I) with "matched", or has the measured C; "auto" is either. With
-scale 1, "implied", and a solve that has converged (``iterations`` >= rank A is enough). It moves
-only in the range of A^T, under a measured C in that of C A^T. "network" moves the image by all of
-D' - D at every step, however small: the more steps, the more it fits the noise of y. Departs from
-the authors' code: inner products of complex images are Hermitian and each row has its own scalars;
-noise enters y as given.
-"""
+"""DDS: a few conjugate-gradient steps move the denoised image towards the data."""
 
 from __future__ import annotations
 
@@ -49,8 +19,49 @@ from posteriori.settings import Count, NonNegative, Positive
 
 @dataclass(frozen=True)
 class DDS(Method[Tensor]):
-    """The decomposed diffusion sampler; see the module. Conjugate gradients stop early at the
-    relative residual ``rtol``."""
+    """The decomposed diffusion sampler: a few conjugate-gradient steps move the denoised image
+    towards the data, inside a Krylov space of A^T A.
+
+        D' ~ argmin_u gamma ||y - A u||^2 + ||u - D||^2
+        (I + gamma A^T A) D' = D + gamma A^T y                started at D
+
+        auto        gamma = scale C(sigma) / sigma_y^2           C the denoiser's error by frequency
+        matched     gamma = scale error(sigma) / sigma_y^2       error its own mean squared error
+        fixed       gamma = scale
+        noiseless   gamma = infinity, that is A^T A D' = A^T y
+
+        implied     x' = transition(D')                the noise of x is what is left of it after D'
+        network     x' = transition(D) + D' - D        the noise of x is what the denoiser saw
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image.
+
+    weighting: "auto", the default, has C where the prior has measured it, see
+        ``posteriori.methods.data_steps.proximal``; it is "matched" where it has not, and for
+        sigma_y = 0. "matched" is "noiseless" for sigma_y = 0. "fixed" is gamma = scale whatever the
+        level of the image and of the measurement (published, with scale 1).
+    scale: above 0; 1 by default.
+    direction: "implied" by default. "network" (published) moves the image by all of D' - D at every
+        step, however small: the more steps, the more it fits the noise of y.
+    iterations: conjugate-gradient steps, at least 1; 5 by default (published).
+    rtol: relative residual at which they stop early, >= 0; 1e-4 by default (published: 0).
+    transition: how x' is drawn, see ``posteriori.methods.transitions``; ancestral sampling by
+        default (published: ``ConstantFraction`` with zeta = 0.85^2).
+
+    Raises ``ValueError`` for a setting out of its range, and for "network" with a transition that
+    calls the denoiser twice.
+
+    Reference: Chung, Lee, Ye, Decomposed diffusion sampler for accelerating large-scale inverse
+        problems, 2024, algorithm 1.
+    Cost per step: one denoiser, one operator and adjoint, and one of each for every iteration; no
+        derivative of the denoiser.
+    Assumes: linear A, Gaussian noise, possibly of level 0; no spectrum is needed.
+    Exact when: the prior is N(m, c I) with "matched", or has the measured C; "auto" is either. With
+        scale 1, "implied", and a solve that has converged (``iterations`` >= rank A is enough). It
+        moves only in the range of A^T, under a measured C in that of C A^T.
+    Departs from the authors' code: inner products of complex images are Hermitian and each row has
+        its own scalars; noise enters y as given.
+    """
 
     weighting: Literal["auto", "matched", "fixed", "noiseless"] = "auto"
     scale: Positive = 1.0
@@ -108,8 +119,10 @@ class DDS(Method[Tensor]):
         return x0 + self.shift(post, x0, sigma, info)
 
     def shift(self, post: Posterior, x0: Tensor, sigma: Tensor, info: Info | None = None) -> Tensor:
-        """D' - D: conjugate gradients on (w I + A^T A) d = A^T (y - A D), w = 1 / gamma; the same
-        iterates, D subtracted."""
+        """D' - D: conjugate gradients on (w I + A^T A) d = A^T (y - A D), w = 1 / gamma.
+
+        These are the same iterates, D subtracted.
+        """
         C = (
             proximal.measured_covariance(post, sigma, self.scale)
             if self.weighting == "auto"

@@ -1,41 +1,4 @@
-"""DPS: guide by the likelihood of the denoised image, differentiated through the denoiser.
-
-    p(y | x) ~ p(y | D(x)):     g = J^T A^T (y - A D),   J = dD/dx
-
-Five weightings of g, per row:
-
-    bounded
-    D_y = D + sigma^2 g / (sigma_y^2 + r2 ||A||^2),  r2 = c sigma^2 / (c + sigma^2), c = spread^2 of
-        the prior
-    (default)
-                sigma_y^2 of other noise than Gaussian is the law's variance at A D: as r2 falls,
-                    J^T times the law's own score
-    likelihood  D_y = D + sigma^2 g / sigma_y^2
-    the approximation as written; stiff, needs many steps
-    norm      x' = transition(D) + scale g / (||y - A D|| a_sigma a_s)
-    the published step, a = 1 / sqrt(1 + sigma^2)
-    squared      x' = transition(D) + 2 scale g / (a_sigma a_s)
-    the gradient of the squared norm
-    poisson
-    x' = transition(D) + 2 scale J^T A^T L (y - A D) / (a_sigma a_s), the gradient of ||y - A
-        D||_L^2, L = diag(1 / (2 var)):
-                the paper's L = diag(1 / (2 y)) for y counted in photons. var is y / peak, the
-                    variance of the Poisson law in the units
-                of y, and at least that of one photon. Needs Poisson noise, and a scale far below 1
-                (a step of 2 scale ||A||^2 L)
-
-Reference: Chung, Kim, McCann, Klasky, Ye, Diffusion posterior sampling for general noisy inverse
-problems, 2023, algorithm 1. Cost per step: one denoiser, one vector-Jacobian product, one operator
-and adjoint.
-Assumes: A differentiable; other noise than Gaussian is for "bounded", "poisson", and where every A
-x is possible (a non-linear A). ``bounded``: ||A|| is that of dA/dx at D where A is not linear, by
-16 more operators and adjoints a step.
-Exact when: never in general (the spread of x0 given x is ignored); ``bounded`` is exact for a white
-Gaussian prior and A A^T = ||A||^2 I. Departs from the authors' code: norms are per row, not over
-the batch; no gradient through a clamp; learned variances are not used. Its Poisson weight divides
-by |y| of data in [-1, 1], which is no variance and has no bound near 0; here y keeps the range it
-was counted in.
-"""
+"""DPS: guide by the likelihood of the denoised image, differentiated through the denoiser."""
 
 from __future__ import annotations
 
@@ -61,8 +24,55 @@ AFTER = ("norm", "squared", "poisson")
 
 @dataclass(frozen=True)
 class DPS(Method[Tensor]):
-    """Diffusion posterior sampling; see the module for ``weighting``. ``scale`` multiplies the
-    guidance."""
+    """Diffusion posterior sampling: guides by the likelihood of the denoised image, differentiated
+    through the denoiser.
+
+        p(y | x) ~ p(y | D),    g = J^T A^T (y - A D),    J = dD/dx
+
+        bounded      D_y = D + scale sigma^2 g / (sigma_y^2 + r2 ||A||^2)                (default)
+        likelihood   D_y = D + scale sigma^2 g / sigma_y^2
+        norm         x'  = transition(D) + scale g / (||y - A D|| a_sigma a_s)
+        squared      x'  = transition(D) + 2 scale g / (a_sigma a_s)
+        poisson      x'  = transition(D) + 2 scale J^T A^T L (y - A D) / (a_sigma a_s)
+
+        r2 = c sigma^2 / (c + sigma^2),   c = spread^2 of the prior
+        a_sigma = 1 / sqrt(1 + sigma^2),  a_s = 1 / sqrt(1 + s^2)
+        L  = diag(1 / (2 var)),           var the variance of the Poisson law
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image, and x' = transition(D_y) where D_y is given. Norms are per row.
+
+    weighting: what g is multiplied by.
+        bounded: ||A|| is that of dA/dx at D where A is not linear, by 16 more operators and
+            adjoints a step. sigma_y^2 of other noise than Gaussian is the law's variance at A D: as
+            r2 falls, the guidance becomes J^T times the law's own score.
+        likelihood: the approximation as written. It is stiff and needs many steps.
+        norm: the published step.
+        squared: the gradient of the squared norm.
+        poisson: the gradient of ||y - A D||_L^2. The paper's L is diag(1 / (2 y)) for y counted in
+            photons. Here var is y / peak, the variance of the Poisson law in the units of y, and at
+            least that of one photon. Needs Poisson noise, and a scale far below 1 (a step of
+            2 scale ||A||^2 L).
+    scale: multiplies the guidance, a finite number >= 0; 1 by default. Published with "norm", for
+        images in [-1, 1]: 0.3 (blur, 4x super-resolution), 0.5 (random inpainting), 1.0 (phase
+        retrieval).
+    transition: how x' is drawn, see ``posteriori.methods.transitions``; ancestral sampling by
+        default (published).
+
+    Raises ``ValueError`` for a setting out of its range, and for "norm", "squared" or "poisson"
+    with a transition that calls the denoiser twice.
+
+    Reference: Chung, Kim, McCann, Klasky, Ye, Diffusion posterior sampling for general noisy
+        inverse problems, 2023, algorithm 1.
+    Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint.
+    Assumes: A differentiable. Other noise than Gaussian is for "bounded", "poisson", and where
+        every A x is possible (a non-linear A).
+    Exact when: never in general (the spread of x0 given x is ignored). "bounded" is exact for a
+        white Gaussian prior and A A^T = ||A||^2 I.
+    Departs from the authors' code: norms are per row, not over the batch; no gradient through a
+        clamp; learned variances are not used. Its Poisson weight divides by |y| of data in [-1, 1],
+        which is no variance and has no bound near 0; here y keeps the range it was counted in.
+    """
 
     weighting: Literal["bounded", "likelihood", "norm", "squared", "poisson"] = "bounded"
     scale: NonNegative = 1.0
@@ -76,8 +86,8 @@ class DPS(Method[Tensor]):
     @classmethod
     @course(1000, "ddpm")
     def published(cls, scale: float = 0.3) -> DPS:
-        """The paper's step: ancestral sampling, scale 0.3 (blur, 4x super-resolution), 0.5
-        (random inpainting), 1.0 (phase retrieval) for images in [-1, 1]. The sum of its steps
+        """The paper's step: ancestral sampling, for images in [-1, 1], scale 0.3 (blur, 4x
+        super-resolution), 0.5 (random inpainting), 1.0 (phase retrieval). The sum of its steps
         depends on their number."""
         return cls("norm", scale, DDIM(eta=1.0))
 

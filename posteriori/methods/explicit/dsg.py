@@ -1,23 +1,4 @@
-"""DSG: the fresh noise of an ancestral step is turned towards the data, its length kept.
-
-    mu, std  the mean and standard deviation of the DDIM(eta) transition from D;
-    r = sqrt(n) std, n numbers per image
-    d  = std z                                   where the unguided step goes
-    d* = r J^T A^T (y - A D) / ||...||
-    the steepest descent of ||y - A D|| on the sphere of radius r, J = dD/dx
-    x' = mu + r (d + w (d* - d)) / ||d + w (d* - d)||
-
-Images stay on the sphere around mu on which ancestral steps concentrate, whatever the size of the
-guidance. The noise level of y has no part in it, and there is no guidance where the transition adds
-no noise (the last step).
-
-Reference: Yang, Ding, Cai, Yu, Wang, Shi, Guidance with spherical Gaussian constraint for
-conditional diffusion, 2024, algorithm 1. Cost per step: one denoiser, one vector-Jacobian product,
-one operator and adjoint.
-Assumes: A differentiable, an image of many numbers.
-Exact when: never; w = 0 is the ancestral sampler with every draw scaled to its expected length.
-Departs from the authors' code: lengths are per row, not over the batch.
-"""
+"""DSG: the fresh noise of an ancestral step is turned towards the data, its length kept."""
 
 from __future__ import annotations
 
@@ -39,10 +20,34 @@ from posteriori.settings import Fraction, Share
 
 @dataclass(frozen=True)
 class DSG(Method[Tensor]):
-    """Diffusion with a spherical Gaussian constraint: ``rate`` w in [0, 1] turns the draw towards
-    the data, ``eta`` in (0, 1] sizes it.
+    """Diffusion with a spherical Gaussian constraint: the fresh noise of an ancestral step is
+    turned towards the data, its length kept.
+
+        d  = std z                                          where the unguided step goes
+        d* = r J^T A^T (y - A D) / ||J^T A^T (y - A D)||    J = dD/dx
+        x' = mu + r (d + w (d* - d)) / ||d + w (d* - d)||
+
+        mu, std   the mean and standard deviation of the DDIM(eta) transition from D
+        r         sqrt(n) std, n numbers per image
+        w         rate
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image. d* is the steepest descent of ||y - A D|| on the sphere of radius r. Images stay on the
+    sphere around mu on which ancestral steps concentrate, whatever the size of the guidance. The
+    noise level of y has no part in it, and there is no guidance where the transition adds no noise
+    (the last step).
+
+    rate: w, in [0, 1]; turns the draw towards the data; 0.2 by default (published for inpainting).
+    eta: in (0, 1]; sizes the draw; 1 by default (published).
 
     Raises ``ValueError`` outside these ranges.
+
+    Reference: Yang, Ding, Cai, Yu, Wang, Shi, Guidance with spherical Gaussian constraint for
+        conditional diffusion, 2024, algorithm 1.
+    Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint.
+    Assumes: A differentiable, an image of many numbers.
+    Exact when: never; w = 0 is the ancestral sampler with every draw scaled to its expected length.
+    Departs from the authors' code: lengths are per row, not over the batch.
     """
 
     rate: Fraction = 0.2

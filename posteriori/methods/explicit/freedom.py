@@ -1,32 +1,4 @@
-"""FreeDoM: guide by an energy of the denoised image, and walk the middle noise levels several times
-("time travel").
-
-g = J^T A^T (y - A D),  J = dD/dx;  x' = transition(D) + a step along g, per row:
-
-    bounded
-    D_y = D + scale sigma^2 J^T A^T ((y - A D) / (sigma_y^2 + r2 ||A||^2)), r2 = c
-        sigma^2 / (c + sigma^2), c = spread^2;
-              x' = transition(D_y): the likelihood as the energy, weighed as in DPS (default)
-    relative  x' = transition(D) + scale (1 - s^2 / sigma^2) ||x - D|| g / ||g||: a share of the
-        move to D, of any energy, in any unit
-    norm
-    x' = transition(D) + scale sqrt(1 + s^2) g / ||y - A D||: the gradient of the energy ||y - A
-        D||, un-squared
-
-A step that ends at a level s > 0 within ``window`` is walked ``repeats`` times, with
-x = x' + sqrt(sigma^2 - s^2) z between two walks: the errors of one guided step are forgotten while
-the image is still being laid out. No guidance at levels sigma <= ``until``.
-
-Reference: Yu, Wang, Zhao, Ghanem, Zhang, FreeDoM: training-free energy-guided conditional diffusion
-model, 2023, algorithm 2. Cost per step: one denoiser, one vector-Jacobian product, one operator and
-adjoint; ``repeats`` of each within the window. Assumes: A differentiable; other noise than Gaussian
-enters "bounded" by its variance at A D, the others where every A x is possible. ``bounded``: ||A||
-is that of dA/dx at D where A is not linear, by 16 more operators and adjoints a step.
-Exact when: as DPS, in the limit of many steps; walking up from an exact x' gives the exact law of
-x, so that walks add no bias. Departs from the authors' code: lengths and norms are per row, not
-over the batch; learned variances are not used; the window's default follows the spread of the
-prior, where theirs is two timesteps.
-"""
+"""FreeDoM: guide by an energy of the denoised image, and walk middle noise levels several times."""
 
 from __future__ import annotations
 
@@ -49,11 +21,56 @@ from posteriori.settings import Count, NonNegative
 
 @dataclass(frozen=True)
 class FreeDoM(Method[Tensor]):
-    """Energy guidance with time travel; see the module for ``weighting`` and ``scale``.
+    """Energy guidance with time travel: guides by an energy of the denoised image, and walks the
+    middle noise levels several times.
 
-    ``window``: the lowest and highest noise level walked ``repeats`` times; by default from a tenth
-    of the prior's spread up to it. Raises ``ValueError`` for a negative scale or ``until``, fewer
-    than one walk, or a window that is not 0 <= low <= high.
+        bounded    D_y = D + scale sigma^2 J^T A^T ((y - A D) / (sigma_y^2 + r2 ||A||^2))
+                   x'  = transition(D_y)                                                (default)
+        relative   x'  = transition(D) + scale (1 - s^2 / sigma^2) ||x - D|| g / ||g||
+        norm       x'  = transition(D) + scale sqrt(1 + s^2) g / ||y - A D||
+
+        g  = J^T A^T (y - A D),           J = dD/dx
+        r2 = c sigma^2 / (c + sigma^2),   c = spread^2 of the prior
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image. The step along g is per row. A step within ``window`` that ends at a level s > 0 is
+    walked ``repeats`` times; between two walks
+
+        x = x' + sqrt(sigma^2 - s^2) z,   z standard normal
+
+    So the errors of one guided step are forgotten while the image is still being laid out.
+
+    weighting: the energy and the size of the step.
+        bounded: the likelihood as the energy, weighed as in DPS. ||A|| is that of dA/dx at D where
+            A is not linear, by 16 more operators and adjoints a step.
+        relative: a share of the move to D, of any energy, in any unit (published).
+        norm: the gradient of the energy ||y - A D||, un-squared (published for faces).
+    scale: multiplies the guidance, >= 0; 1 by default (published: 0.02 with "relative"; 0.2 to 500
+        with "norm", for features of faces).
+    repeats: walks of a step within the window, at least 1; 3 by default (published: 10; 1 for
+        faces).
+    window: the lowest and highest noise level sigma walked ``repeats`` times; by default from a
+        tenth of the prior's spread up to it (published: 3.44 to 25.8).
+    until: no guidance at levels sigma <= ``until``, >= 0; 0 by default (published: 0.342 for
+        faces).
+    transition: how x' is drawn, see ``posteriori.methods.transitions``; ancestral sampling by
+        default (published; ``ConstantFraction`` with zeta = 0.25 for faces).
+
+    Raises ``ValueError`` for a negative scale or ``until``, fewer than one walk, a window that is
+    not 0 <= low <= high, and for "relative" or "norm" with a transition that calls the denoiser
+    twice.
+
+    Reference: Yu, Wang, Zhao, Ghanem, Zhang, FreeDoM: training-free energy-guided conditional
+        diffusion model, 2023, algorithm 2.
+    Cost per step: one denoiser, one vector-Jacobian product, one operator and adjoint; ``repeats``
+        of each within the window.
+    Assumes: A differentiable. Other noise than Gaussian enters "bounded" by its variance at A D,
+        the others where every A x is possible.
+    Exact when: as DPS, in the limit of many steps. Walking up from an exact x' gives the exact law
+        of x, so that walks add no bias.
+    Departs from the authors' code: lengths and norms are per row, not over the batch; learned
+        variances are not used; the window's default follows the spread of the prior, where theirs
+        is two timesteps.
     """
 
     weighting: Literal["bounded", "relative", "norm"] = "bounded"
@@ -81,16 +98,15 @@ class FreeDoM(Method[Tensor]):
     def published(cls) -> FreeDoM:
         """The authors' ImageNet setting: relative steps of 0.02, timesteps 500 to 800 of the linear
         schedule walked ten times, ancestral sampling, images in [-1, 1]. Made for a few features of
-        an image: too weak for a
-        measurement of every pixel."""
+        an image: too weak for a measurement of every pixel."""
         return cls("relative", 0.02, repeats=10, window=(3.44, 25.8), transition=DDIM(eta=1.0))
 
     @classmethod
     @course(100, "ddpm")
     def published_faces(cls, scale: float) -> FreeDoM:
         """The authors' face setting: the un-squared norm, eta = 0.5, no time travel, no guidance
-        below timestep 100.
-        The scale depends on the measurement (theirs 0.2 to 500 for features of faces)."""
+        below timestep 100. The scale depends on the measurement (theirs 0.2 to 500 for features of
+        faces)."""
         return cls("norm", scale, repeats=1, until=0.342, transition=ConstantFraction(zeta=0.25))
 
     @property

@@ -1,25 +1,4 @@
-"""ILVR: the low frequencies of the image follow those of a noised reference, down to a chosen noise
-level.
-
-    x' = transition(D, x)
-    x' = x' - phi(x') + phi(ref + s z),
-    phi = A^+ A (downsample, then upsample), z fresh, while s > until
-
-The reference enters through y = A ref alone: phi(ref + s z) = A^+ (y + s A z). With noise "known"
-(default) and y noisy, the replacement is the damped one of ScoreSDE, which leaves alone what y
-tells less of than x' does; "ignored" is the paper's. Below ``until`` the sampler is free, so that
-the result shares the reference's coarse content and need not reproduce it; ``until`` = 0 conditions
-every level but the last image.
-
-Reference: Choi, Kim, Jeong, Gwon, Yoon, ILVR: conditioning method for denoising diffusion
-probabilistic models, 2021, algorithm 1. Cost per step: one denoiser, one operator, one solve or
-pseudo-inverse.
-Assumes: linear A, usually a downsampling; "ignored" also that y has no noise.
-Exact when: as ScoreSDE, for until = 0 up to the last image.
-Departs from the authors' code: the reference is noised to the level s that x' has
-(theirs to sigma, one level too many); phi is the orthogonal projector A^+ A, where a pair of
-bicubic resizings is one only approximately.
-"""
+"""ILVR: low frequencies of the image follow a noised reference, down to a chosen noise level."""
 
 from __future__ import annotations
 
@@ -40,8 +19,36 @@ from posteriori.settings import NonNegative
 
 @dataclass(frozen=True)
 class ILVR(Method[Tensor]):
-    """Iterative latent variable refinement down to the noise level ``until``. Raises ``ValueError``
-    for a negative one."""
+    """Iterative latent variable refinement: the low frequencies of the image follow those of a
+    noised reference, down to the noise level ``until``.
+
+        x' <- transition(D)
+        x' <- x' - phi(x') + phi(ref + s z)                    while s > until
+
+        phi = A^+ A   (downsample, then upsample),   z fresh
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image. The reference enters through y = A ref alone: phi(ref + s z) = A^+ (y + s A z).
+
+    until: lowest level that is conditioned, >= 0. Below it the sampler is free, so that the result
+        shares the reference's coarse content and need not reproduce it. 0, the default (published),
+        conditions every level but the last image.
+    transition: how x' is drawn from x and D, see ``posteriori.methods.transitions``; ancestral
+        sampling by default (published).
+    noise: "known" by default. With a noisy y the replacement is then the damped one of ScoreSDE,
+        which leaves alone what y tells less of than x' does. "ignored" is the paper's (published).
+
+    Raises ``ValueError`` for a negative ``until``.
+
+    Reference: Choi, Kim, Jeong, Gwon, Yoon, ILVR: conditioning method for denoising diffusion
+        probabilistic models, 2021, algorithm 1.
+    Cost per step: one denoiser, one operator, one solve or pseudo-inverse.
+    Assumes: linear A, usually a downsampling; "ignored" also that y has no noise.
+    Exact when: as ScoreSDE, for until = 0 up to the last image.
+    Departs from the authors' code: the reference is noised to the level s that x' has (theirs to
+        sigma, one level too many); phi is the orthogonal projector A^+ A, where a pair of bicubic
+        resizings is one only approximately.
+    """
 
     until: NonNegative = 0.0
     transition: Transition = DDIM(eta=1.0)

@@ -1,29 +1,4 @@
-"""LGD-MC: the likelihood averaged over draws around the denoised image, differentiated through the
-denoiser.
-
-    p(y | x) ~ mean over i of N(y; A(D + sqrt(f r2) z_i), v I),      z_i ~ N(0, I),
-    v = sigma_y^2 + (1 - f) r2 ||A||^2
-    D_y = D + scale sigma^2 J^T sum_i w_i A_i^T (y - A(D + sqrt(f r2) z_i)) / v,
-    w = softmax_i log N(...)
-
-The log of a mean, not the mean of logs: the latter would be DPS with noise added. A share f
-(``drawn``) of the uncertainty r2 is drawn and the rest widens the noise, because with f = 1
-(the paper) the weights sit on one draw wherever sqrt(r2) ||A|| is far above sigma_y, and that
-draw's residual is then divided by sigma_y^2: stiff, and noisy. ``effective_draws`` in the trace is
-1 / sum w^2.
-
-    width
-    "prior": r2 = c sigma^2 / (c + sigma^2), c = spread^2 of the prior (default); "paper":
-        r2 = sigma^2 / (1 + sigma^2)
-
-Reference: Song et al., Loss-guided diffusion models for plug-and-play controllable generation,
-2023.
-Cost per step: one denoiser, one vector-Jacobian product, ``draws`` operators and adjoints.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at each A(...).
-||A|| is that of dA/dx at D where A is not linear, by 16 more operators and adjoints a step.
-Exact when: the prior is white and Gaussian, A linear, ``draws`` -> infinity and either f = 1 or A
-A^T = ||A||^2 I; then it is PiGDM.
-"""
+"""LGD-MC: the likelihood averaged over draws around the denoised image, then differentiated."""
 
 from __future__ import annotations
 
@@ -46,8 +21,44 @@ from posteriori.settings import Count, Fraction, NonNegative
 
 @dataclass(frozen=True)
 class LGDMC(Method[Tensor]):
-    """Loss-guided diffusion by Monte Carlo; see the module for ``drawn`` and ``width``. ``scale``
-    multiplies the guidance."""
+    """Loss-guided diffusion by Monte Carlo: the likelihood averaged over draws around the denoised
+    image, differentiated through the denoiser.
+
+        p(y | x) ~ mean over i of N(y; A(x_i), v I)
+        x_i = D + sqrt(f r2) z_i,   z_i ~ N(0, I),   v = sigma_y^2 + (1 - f) r2 ||A||^2
+
+        D_y = D + scale sigma^2 J^T sum_i w_i A_i^T (y - A(x_i)) / v
+        w   = softmax_i log N(y; A(x_i), v I)
+        x'  = transition(D_y)
+
+        prior   r2 = c sigma^2 / (c + sigma^2),   c = spread^2 of the prior    (default)
+        paper   r2 = sigma^2 / (1 + sigma^2)
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image, J = dD/dx, A_i = dA/dx at x_i, f is ``drawn``. It is the log of a mean, not the mean of
+    logs: the latter would be DPS with noise added.
+
+    draws: points x_i, at least 1; 8 by default (published: 10, of 1 to 100).
+    drawn: f in [0, 1], the share of the uncertainty r2 that is drawn; the rest widens the noise;
+        0.25 by default. With f = 1 (published) the weights sit on one draw wherever sqrt(r2) ||A||
+        is far above sigma_y, and that draw's residual is then divided by sigma_y^2: stiff, and
+        noisy. f = 1 needs noise of a level above 0, and of a law that knows every A x.
+        ``effective_draws`` in the trace is 1 / sum w^2.
+    width: "prior" by default, or "paper" (published); see r2 above.
+    scale: multiplies the guidance, >= 0; 1 by default (published).
+    transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ancestral
+        sampling by default (published).
+
+    Raises ``ValueError`` for a setting out of its range.
+
+    Reference: Song et al., Loss-guided diffusion models for plug-and-play controllable generation,
+        2023.
+    Cost per step: one denoiser, one vector-Jacobian product, ``draws`` operators and adjoints.
+        Where A is not linear ||A|| is that of dA/dx at D, by 16 more operators and adjoints a step.
+    Assumes: A differentiable; other noise than Gaussian enters by its variance at each A(x_i).
+    Exact when: the prior is white and Gaussian, A linear, ``draws`` -> infinity and either f = 1 or
+        A A^T = ||A||^2 I; then it is PiGDM.
+    """
 
     draws: Count = 8
     drawn: Fraction = 0.25
@@ -64,9 +75,8 @@ class LGDMC(Method[Tensor]):
     @course(1000, "ddpm")
     def published(cls, draws: int = 10) -> LGDMC:
         """The paper's estimate (1 to 100 draws): all uncertainty drawn, its width; stiff where the
-        noise is small.
-        The course is that of DPS, which it refines: the paper's own number of levels for images
-        could not be checked."""
+        noise is small. The course is that of DPS, which it refines: the paper's own number of
+        levels for images could not be checked."""
         return cls(draws, 1.0, "paper")
 
     @property

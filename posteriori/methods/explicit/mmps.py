@@ -1,25 +1,4 @@
-"""MMPS: the denoised image has the covariance that the denoiser's own Jacobian tells, sigma^2 J.
-
-    p(y | x) ~ N(y; A D, sigma_y^2 I + sigma^2 A J A^T)
-    solve (sigma_y^2 I + sigma^2 A J A^T) v = y - A D by GMRES (default) or conjugate gradients,
-          preconditioned by (sigma_y^2 I + error(sigma) A A^T)^-1, the same matrix with a white
-              guess of J
-    D_y = D + sigma^2 J^T A^T v
-
-A non-linear A is replaced, once per step, by its tangent at D: A(x0) ~ A(D) + A'(x0 - D), so that A
-above becomes A' = dA/dx at D, the residual is y - A(D), and there is no preconditioner.
-
-Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by expectation
-maximization, 2024, section 4. Cost per step: D_y twice, once on the last. D_y: one denoiser, and
-one vector-Jacobian product, operator and adjoint for each iteration and one more; one adjoint more
-for a non-linear A, whose A' v counts as an operator. GMRES keeps one measurement per iteration.
-Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J
-symmetric, as for an exact denoiser. Exact when: the prior is Gaussian, A is linear and the solve
-has converged (``iterations`` >= rank A is enough).
-The J of a trained network is neither symmetric nor positive. GMRES then still lowers the residual
-with every iteration; preconditioned conjugate gradients may raise it. ``residual`` in the trace
-tells how far the solve came.
-"""
+"""MMPS: the denoised image has the covariance that the denoiser's own Jacobian tells, sigma^2 J."""
 
 from __future__ import annotations
 
@@ -42,10 +21,41 @@ from posteriori.settings import Count, NonNegative
 
 @dataclass(frozen=True)
 class MMPS(Method[Tensor]):
-    """Moment-matching posterior sampling with at most ``iterations`` steps of ``solver``, to the
-    relative residual ``rtol``.
+    """Moment-matching posterior sampling: the denoised image has the covariance that the denoiser's
+    own Jacobian tells, sigma^2 J.
 
-    ``precondition`` is for a linear A.
+        p(y | x) ~ N(y; A D, sigma_y^2 I + sigma^2 A J A^T),        J = dD/dx
+        (sigma_y^2 I + sigma^2 A J A^T) v = y - A D                 by ``solver``
+        D_y = D + sigma^2 J^T A^T v
+        x'  = transition(D_y)
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image. A non-linear A is replaced, once per step, by its tangent at D:
+    A(x0) ~ A(D) + A'(x0 - D). A above then becomes A' = dA/dx at D, the residual is y - A(D), and
+    there is no preconditioner.
+
+    iterations: steps of the solver at most, at least 1; 5 by default (published: 1).
+    rtol: relative residual at which it stops early, >= 0; 1e-4 by default (published: 1e-3).
+    precondition: by (sigma_y^2 I + error(sigma) A A^T)^-1, the same matrix with a white guess of J;
+        on by default (published: off). For a linear A.
+    solver: "gmres" (GMRES) by default, or "cg" (conjugate gradients, published). The J of a trained
+        network is neither symmetric nor positive. GMRES then still lowers the residual with every
+        iteration; preconditioned conjugate gradients may raise it. ``residual`` in the trace tells
+        how far the solve came.
+    transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ``Midpoint``
+        by default (published: ancestral sampling).
+
+    Raises ``ValueError`` for a setting out of its range.
+
+    Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by
+        expectation maximization, 2024, section 4.
+    Cost per step: D_y twice, once on the last. D_y: one denoiser, and one vector-Jacobian product,
+        operator and adjoint for each iteration and one more; one adjoint more for a non-linear A,
+        whose A' v counts as an operator. GMRES keeps one measurement per iteration.
+    Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J
+        symmetric, as for an exact denoiser.
+    Exact when: the prior is Gaussian, A is linear and the solve has converged
+        (``iterations`` >= rank A is enough).
     """
 
     iterations: Count = 5

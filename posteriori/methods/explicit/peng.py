@@ -1,36 +1,4 @@
-"""Peng et al.: the likelihood is widened by the covariance that makes the reverse kernel's
-likelihood largest.
-
-    p(x0 | x) ~ N(D, C),   v = A^T (A C A^T + sigma_y^2 I)^-1 (y - A D)
-
-    I   D_y = D + sigma^2 J^T v       through the denoiser, J = dD/dx
-    II  D_y = D + C v
-    J replaced by what C says of it, C / sigma^2: the posterior mean of x0 under N(D, C)
-
-    auto
-    C by colour and frequency, as ``proximal`` has it, where the prior has measured it; else
-        analytic (default)
-    analytic  C = r2 I,  r2 = E ||x0 - D||^2 / d, the mean squared error at this level: the
-    maximum-likelihood choice among these
-    dct
-    C = F^T diag(r2_f) F,  F the orthonormal cosine transform of the last two axes, r2_f the mean
-        squared error of frequency f
-    learned   C = diag(r2_i),  r2_i the variance of pixel i that the network predicts beside D
-
-Reference: Peng, Zheng, Dai, Xiao, Li, Zou, Xiong, Improving diffusion models for inverse problems
-using optimal posterior covariance, 2024, equations 10 and 13 (analytic); dct is the same choice in
-another orthonormal basis.
-Cost per step: I one denoiser, one vector-Jacobian product, one solve; II no vector-Jacobian
-product. Heun doubles both. dct and learned solve by conjugate gradients, one operator and adjoint
-an iteration; learned with type I takes one more denoiser.
-Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto then returns); r2 is
-the prior's ``error``, for a network that of its card. dct needs a prior that knows its
-``spectral_error`` (Gaussian, GaussianMixture), learned one with ``moments``. Exact when: the prior
-is Gaussian with a covariance of the form of C; both types then agree.
-Differs from PiGDM: r2 is a mean over directions, not a bound. Type I can overshoot along directions
-that vary more than the mean, so that an image prior (low frequencies far above the mean) needs type
-II. Departs from the authors' code: no PiGDM above 0.2, no clipping.
-"""
+"""Peng et al.: the likelihood is widened by the optimal covariance of the reverse kernel."""
 
 from __future__ import annotations
 
@@ -54,11 +22,50 @@ from posteriori.settings import NonNegative
 
 @dataclass(frozen=True)
 class Peng(Method[Tensor]):
-    """Optimal posterior covariance, ``type`` "I" or "II"; see the module for ``covariance``. Raises
-    ``ValueError`` for another of either.
+    """Optimal posterior covariance: the likelihood is widened by the covariance that makes the
+    reverse kernel's likelihood largest.
 
-    ``rtol``: of the conjugate gradients (at most 1000 iterations), for the covariances that need
-    them.
+        p(x0 | x) ~ N(D, C),   v = A^T (A C A^T + sigma_y^2 I)^-1 (y - A D)
+
+        I          D_y = D + sigma^2 J^T v     through the denoiser, J = dD/dx
+        II         D_y = D + C v               J replaced by C / sigma^2           (default)
+
+        auto       C by colour and frequency where the prior has measured it, else analytic
+                   (default)
+        analytic   C = r2 I                    r2 = E ||x0 - D||^2 / d, the mean squared error
+        dct        C = F^T diag(r2_f) F        r2_f the mean squared error of frequency f
+        learned    C = diag(r2_i)              r2_i the variance of pixel i from the network
+
+    x is the image at noise level sigma, x' = transition(D_y) the image at level s, D = D(x, sigma)
+    the denoised image of d numbers.
+
+    type: "I" (published) or "II". II is the posterior mean of x0 under N(D, C), with what C says of
+        J. I can overshoot along directions that vary more than the mean, so that an image prior
+        (low frequencies far above the mean) needs II.
+    transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ancestral
+        sampling by default (published: ``Heun``).
+    covariance: what C is.
+        auto: as ``posteriori.methods.data_steps.proximal`` has it.
+        analytic: the mean squared error at this level, the maximum-likelihood choice among C = r2 I
+            (published). r2 is the prior's ``error``, for a network that of its card.
+        dct: F is the orthonormal cosine transform of the last two axes. Needs a prior that knows
+            its ``spectral_error`` (Gaussian, GaussianMixture).
+        learned: the variance that the network predicts beside D. Needs a prior with ``moments``.
+    rtol: relative residual of the conjugate gradients (at most 1000 iterations), for the
+        covariances that need them; >= 0; 1e-4 by default.
+
+    Raises ``ValueError`` for another ``type`` or ``covariance``, or a negative ``rtol``.
+
+    Reference: Peng, Zheng, Dai, Xiao, Li, Zou, Xiong, Improving diffusion models for inverse
+        problems using optimal posterior covariance, 2024, equations 10 and 13 (analytic); dct is
+        the same choice in another orthonormal basis.
+    Cost per step: I one denoiser, one vector-Jacobian product, one solve; II no vector-Jacobian
+        product. Heun doubles both. dct and learned solve by conjugate gradients, one operator and
+        adjoint an iteration; learned with type I takes one more denoiser.
+    Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto then returns).
+    Exact when: the prior is Gaussian with a covariance of the form of C; both types then agree.
+    Differs from PiGDM: r2 is a mean over directions, not a bound.
+    Departs from the authors' code: no PiGDM above 0.2, no clipping.
     """
 
     type: Literal["I", "II"] = "II"
@@ -92,9 +99,8 @@ class Peng(Method[Tensor]):
         try:
             if self.covariance == "dct":
                 post.prior.know().spectral_error(sigma)
-            if (
-                self.covariance == "learned"
-            ):  # only its output tells whether a network predicts variances
+            # Only its output tells whether a network predicts variances.
+            if self.covariance == "learned":
                 with torch.no_grad():
                     post.prior.know().moments(
                         A.probe(torch.zeros, dtype=post.likelihood.y.real.dtype).to(

@@ -1,28 +1,4 @@
-"""PiGDM: the denoised image is uncertain by r2 in every direction, and the likelihood is widened by
-it.
-
-    p(y | x) ~ N(y; A D, sigma_y^2 I + r2 A A^T)
-    g = J^T A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)
-
-    score      D_y = D + sigma^2 g
-    r2 = c sigma^2 / (c + sigma^2), c = ``variance`` (default: see below)
-    code    x' = transition(D) + r2 g                  r2 = sigma^2 / (1 + sigma^2)
-    paper   x' = transition(D) + r2 g / a_s            the same r2, a = 1 / sqrt(1 + sigma^2)
-    pseudo-inverse      D_y = D + sigma^2 / r2 J^T (A^+ y - A^+ A(D))
-    r2 as in score; A may be non-linear (JPEG), y is taken as noiseless
-
-Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models for inverse problems,
-2023, equations 7 and 8. Cost per step: one denoiser, one vector-Jacobian product, one solve.
-Assumes: linear A, Gaussian noise, possibly of level 0; "pseudo-inverse" any A with A A^+ A = A, and
-fits the noise of y. Exact when: the prior is N(m, c I), weighting "score".
-c is by default the prior's largest variance along any direction, not that of a pixel: sigma^2 J
-never exceeds such an r2, so that no direction overshoots. The literature takes c = 1: on priors
-with distant modes that is bolder, needs more steps, and errs less. Departs from the paper: its
-guidance is not multiplied by the step, so that it grows with the number of steps, and the noise of
-y with it: on a blurred photograph the code's rule reaches the default in 20 steps and lies 5 dB
-below it in 100 (docs/results/published.md). The code has a_s where the paper prints none, with
-which its authors saw overflow: "paper" is as printed, and 3 to 5 dB worse still.
-"""
+"""PiGDM: the denoised image is uncertain by r2 in every direction; this widens the likelihood."""
 
 from __future__ import annotations
 
@@ -44,8 +20,46 @@ PUBLISHED = ("code", "paper")
 
 @dataclass(frozen=True)
 class PiGDM(Method[Tensor]):
-    """Pseudo-inverse guidance; see the module for ``weighting``, and for ``variance``, c > 0, of
-    "score" and "pseudo-inverse"."""
+    """Pseudo-inverse guidance: the denoised image is uncertain by r2 in every direction, and the
+    likelihood is widened by it.
+
+        p(y | x) ~ N(y; A D, sigma_y^2 I + r2 A A^T)
+        g = J^T A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D),   J = dD/dx
+
+        score            D_y = D + sigma^2 g                                  (default)
+        pseudo-inverse   D_y = D + sigma^2 / r2 J^T (A^+ y - A^+ A(D))
+        code             x'  = transition(D) + r2 g                           c = 1
+        paper            x'  = transition(D) + r2 g / a_s                     c = 1
+
+        r2 = c sigma^2 / (c + sigma^2),   c = variance;   a_s = 1 / sqrt(1 + s^2)
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image, and x' = transition(D_y) where D_y is given.
+
+    weighting: "score" by default, "code" (published) or "paper". With "pseudo-inverse" A may be
+        non-linear (JPEG); y is taken as noiseless.
+    transition: how x' is drawn, see ``posteriori.methods.transitions``; ancestral sampling by
+        default (published).
+    variance: c above 0, of "score" and "pseudo-inverse". By default (None) the prior's largest
+        variance along any direction, not that of a pixel: sigma^2 J never exceeds such an r2, so
+        that no direction overshoots. The literature takes c = 1: on priors with distant modes that
+        is bolder, needs more steps, and errs less.
+
+    Raises ``ValueError`` for a ``variance`` that is not positive, and for "code" or "paper" with a
+    ``variance`` or with a transition that calls the denoiser twice.
+
+    Reference: Song, Vahdat, Mardani, Kautz, Pseudoinverse-guided diffusion models for inverse
+        problems, 2023, equations 7 and 8.
+    Cost per step: one denoiser, one vector-Jacobian product, one solve.
+    Assumes: linear A, Gaussian noise, possibly of level 0. "pseudo-inverse": any A with
+        A A^+ A = A; it fits the noise of y.
+    Exact when: the prior is N(m, c I), weighting "score".
+    Departs from the paper: its guidance is not multiplied by the step, so that it grows with the
+        number of steps, and the noise of y with it. On a blurred photograph the code's rule reaches
+        the default in 20 steps and lies 5 dB below it in 100 (docs/results/published.md). The code
+        has a_s where the paper prints none, with which its authors saw overflow: "paper" is as
+        printed, and 3 to 5 dB worse still.
+    """
 
     weighting: Literal["score", "code", "paper", "pseudo-inverse"] = "score"
     transition: Transition = DDIM(eta=1.0)

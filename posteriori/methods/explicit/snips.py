@@ -1,34 +1,4 @@
-"""SNIPS: Langevin steps at every noise level, in the singular coordinates of A, with the noise of y
-as a part of the noise on x.
-
-With A = U diag(a) V^T, noise level v, D the coordinates of the denoised image, u = U^T y,
-q = (a s / v)^2; ``n_steps`` times at each level s, coordinate by coordinate:
-
-    x <- x + h ((1 - w) (D - x) + w (u / a - x)) + s sqrt(c h (2 - h k)) z
-    q <= 1      w = q,  c = 1 - q
-    y still adds to x, whose noise is a part of that of y: u - a x has variance v^2 - a^2 s^2
-    q > 1      w = 1,  c = 1 - 1 / q
-    x is u / a and noise of variance s^2 - v^2 / a^2, whatever the prior
-    langevin  k = 0      the paper's steps; they leave a variance 1 / (1 - h / 2) times too large
-    matched
-    k = 1 - (1 - w) e / s^2,  e = error(s)  the mean curvature, for which the variance is right at
-        any h (default)
-
-It is x + h P grad log p(x | y) + sqrt(2 h P) z with the paper's preconditioner P = s^2 c,
-multiplied out: nothing is divided by v^2 - a^2 s^2, and at q = 1, where P is 0, both rules agree. P
-is at most the inverse curvature, so that any h < 2 is stable. The run ends with D, which is E[x0 |
-x, y] for q <= 1, and with u / a for q > 1 (known better than the smallest level).
-
-Reference: Kawar, Vaksman, Elad, SNIPS: solving noisy inverse problems stochastically, 2021,
-algorithm 1.
-Cost per step: ``n_steps`` denoisers; the data step is closed form.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
-of the largest count as 0. Exact when: many levels, the smallest far below v / max a and every width
-of the prior. At a fixed level, coordinates with q > 1 are stationary at N(u / a, s^2 - v^2 / a^2)
-(langevin: that variance / (1 - h / 2)), for any h and any prior (tested).
-Departs from the authors' code: the last image is denoised (theirs keeps the noise of the last
-level); where every direction is measured theirs follows the prior alone, by an index -0.
-"""
+"""SNIPS: Langevin steps in the singular coordinates of A, the noise of y a part of that on x."""
 
 from __future__ import annotations
 
@@ -50,13 +20,49 @@ from posteriori.settings import Count, Positive
 
 @dataclass(frozen=True)
 class SNIPS(Method[Tensor]):
-    """Annealed Langevin dynamics in singular coordinates: ``n_steps`` per level, each ``rate`` h of
-    the preconditioner.
+    """Annealed Langevin dynamics in the singular coordinates of A, with the noise of y as a part of
+    the noise on x.
 
-    ``noise``: how much is added in a step; see the module. On photographs, 100 denoisers of
-    ``matched`` noise are 10 dB better.
+    ``n_steps`` times at each level s, coordinate by coordinate:
+
+        x <- x + h ((1 - w) (D - x) + w (u / a - x)) + s sqrt(c h (2 - h k)) z
+
+        q <= 1     w = q,  c = 1 - q
+        q > 1      w = 1,  c = 1 - 1 / q
+
+        matched    k = 1 - (1 - w) e / s^2,   e = error(s)     (default)
+        langevin   k = 0
+
+    A = U diag(a) V^T, v is the noise level of y, u = U^T y, q = (a s / v)^2, h is ``rate``, D the
+    coordinates of the denoised image, z standard normal.
+
+    For q <= 1 y still adds to x, whose noise is a part of that of y: u - a x has variance
+    v^2 - a^2 s^2. For q > 1 x is u / a and noise of variance s^2 - v^2 / a^2, whatever the prior.
+    The step is x + h P grad log p(x | y) + sqrt(2 h P) z with the paper's preconditioner P = s^2 c,
+    multiplied out: nothing is divided by v^2 - a^2 s^2, and at q = 1, where P is 0, both rules
+    agree. P is at most the inverse curvature, so that any h < 2 is stable. The run ends with D,
+    which is E[x0 | x, y], for q <= 1, and with u / a for q > 1 (known better than the smallest
+    level).
+
+    n_steps: Langevin steps at each level, at least 1; 3 by default (published: 5).
+    rate: h, a share of the preconditioner, in (0, 2); 1 by default (published: 0.033).
+    noise: how much is added in a step. "langevin" is the paper's steps (published), which leave a
+        variance 1 / (1 - h / 2) times too large. "matched" has the mean curvature k, for which the
+        variance is right at any h. On photographs, 100 denoisers of "matched" noise are 10 dB
+        better.
 
     Raises ``ValueError`` for fewer than one step or a rate outside (0, 2) (unstable).
+
+    Reference: Kawar, Vaksman, Elad, SNIPS: solving noisy inverse problems stochastically, 2021,
+        algorithm 1.
+    Cost per step: ``n_steps`` denoisers; the data step is closed form.
+    Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below
+        1e-6 of the largest count as 0.
+    Exact when: many levels, the smallest far below v / max a and every width of the prior. At a
+        fixed level, coordinates with q > 1 are stationary at N(u / a, s^2 - v^2 / a^2) (langevin:
+        that variance / (1 - h / 2)), for any h and any prior (tested).
+    Departs from the authors' code: the last image is denoised (theirs keeps the noise of the last
+        level); where every direction is measured theirs follows the prior alone, by an index -0.
     """
 
     n_steps: Count = 3

@@ -1,24 +1,4 @@
-"""TMPD: Tweedie's covariance S = sigma^2 J, seen by the measurement as one variance for each
-number.
-
-    p(y | x) ~ N(y; A D, diag(sigma_y^2 + w)),   J = dD/dx
-    D_y = D + sigma^2 J^T A^T (y - A D) / (sigma_y^2 + w)
-
-    row sum
-    w = A S A^T 1: one more vector-Jacobian product (default). Not below A S A^T when its entries
-        are >= 0
-    diagonal  w = diag(A S A^T), exactly, by one product for each measured real number; m equal
-              numbers overshoot m-fold. So does a row sum made small by entries < 0, on a coarse
-              grid
-
-Reference: Boys, Girolami, Pidstrigach, Reich, Mosca, Akyildiz, Tweedie moment projected diffusions
-for inverse problems, 2023. Cost per step: one denoiser, two vector-Jacobian products, operators and
-adjoints (``diagonal``: m + 1 products and adjoints, one operator). Assumes: linear A, Gaussian
-noise; a complex measurement counts as two real ones.
-Exact when: the prior is Gaussian and A S A^T diagonal, for example a mask and independent pixels.
-Departs from the paper: a row sum <= 0 says nothing about a variance; the bound max_variance ||A||^2
-of DPS takes its place, and ``floored`` in the trace is the share of numbers where it did.
-"""
+"""TMPD: Tweedie's covariance sigma^2 J, seen by the measurement as one variance for each number."""
 
 from __future__ import annotations
 
@@ -40,7 +20,39 @@ from posteriori.rng import Rng
 
 @dataclass(frozen=True)
 class TMPD(Method[Tensor]):
-    """Tweedie moment projected diffusion; see the module for ``covariance``."""
+    """Tweedie moment projected diffusion: Tweedie's covariance S = sigma^2 J, seen by the
+    measurement as one variance for each number.
+
+        p(y | x) ~ N(y; A D, diag(sigma_y^2 + w)),   J = dD/dx
+        D_y = D + sigma^2 J^T A^T ((y - A D) / (sigma_y^2 + w))
+        x'  = transition(D_y)
+
+        row sum    w = A S A^T 1         1 all ones; one more vector-Jacobian product    (default)
+        diagonal   w = diag(A S A^T)     one product for each measured real number
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image.
+
+    covariance: which w.
+        row sum: not below A S A^T when its entries are >= 0 (published).
+        diagonal: exactly the diagonal; m equal numbers overshoot m-fold. So does a row sum made
+            small by entries < 0, on a coarse grid.
+    transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ancestral
+        sampling by default (published).
+
+    Raises ``ValueError`` for another ``covariance``.
+
+    Reference: Boys, Girolami, Pidstrigach, Reich, Mosca, Akyildiz, Tweedie moment projected
+        diffusions for inverse problems, 2023.
+    Cost per step: one denoiser, two vector-Jacobian products, operators and adjoints (``diagonal``:
+        m + 1 products and adjoints, one operator).
+    Assumes: linear A, Gaussian noise; a complex measurement counts as two real ones.
+    Exact when: the prior is Gaussian and A S A^T diagonal, for example a mask and independent
+        pixels.
+    Departs from the paper: a row sum <= 0 says nothing about a variance; the bound
+        max_variance ||A||^2 of DPS takes its place, and ``floored`` in the trace is the share of
+        numbers where it did.
+    """
 
     covariance: Literal["row sum", "diagonal"] = "row sum"
     transition: Transition = DDIM(eta=1.0)
