@@ -28,7 +28,7 @@ class Method(Generic[S], metaclass=Checked):
     dataclasses of hyper-parameters.
 
     Settings are checked when a method is constructed, see ``posteriori.settings``. Only ``step``
-    must be written; of the class attributes below a method of the library states all, which
+    must be written. Of the class attributes below a method of the library states all, which
     ``check_method`` asks for, and one of your own as many as you like.
 
     The state S is a tensor, or a (named) tuple or dataclass of tensors; the driver saves and
@@ -40,11 +40,16 @@ class Method(Generic[S], metaclass=Checked):
     ----------------
     reference: BibTeX key in posteriori/references.bib.
     family: the room it lives in.
-    needs: what the problem must offer: "linear", "gaussian" (noise of any level), "noisy"
-    (Gaussian of a level > 0), "density" (noise of any law but a level of 0), "unbounded" (a law
-    that knows every A x; photon counts, which know none below 0, do not where A is linear), "closed
-    form", "spectrum" (of the operator, in closed form), "pseudo-inverse"
-    (of the operator, linear or not).
+    needs: what the problem must offer.
+        "linear"          an A that is linear
+        "gaussian"        Gaussian noise of any level
+        "noisy"           Gaussian noise of a level > 0
+        "density"         noise of any law but a level of 0
+        "unbounded"       a law that knows every A x; photon counts, which know none below 0, do not
+                          where A is linear
+        "closed form"     a prior in closed form
+        "spectrum"        of the operator, in closed form
+        "pseudo-inverse"  of the operator, linear or not
     cost: calls per step, in words.
     claims: what is proven and tested of the default setting: keys of ``posteriori.testing.CLAIMS``.
     """

@@ -33,12 +33,13 @@ USUAL_STEPS = 100
 
 @dataclass(frozen=True)
 class Course:
-    """steps: the number of levels; fewest: the smallest number that the paper reports, where it
-    reports several.
+    """The levels that a paper visits.
 
+    steps: the number of levels.
     grid: a name of ``posteriori.grid``, or the levels as a function of (prior, steps); None for a
-    method that chooses its levels itself.
+        method that chooses its levels itself.
     words: the grid as a person reads it.
+    fewest: the smallest number that the paper reports, where it reports several.
     """
 
     steps: int
@@ -111,7 +112,8 @@ def steps_of(method: Method[Any], steps: int | None, usual: int = USUAL_STEPS) -
 def off_course(about: dict[str, Any] | None, steps: int, grid: str) -> str | None:
     """A sentence where a run leaves the course of its published setting, None where it does not.
 
-    about: what ``record`` wrote. grid: a name, "explicit", or "the method's own".
+    about: what ``course_record`` wrote.
+    grid: a name, "explicit", or "the method's own".
     """
     if about is None:
         return None
@@ -164,11 +166,10 @@ def between(name: grids.GridName, top: float, bottom: float, drop: int = 0) -> P
 
 
 def times(fractions: Callable[[int], Tensor], top: float | None = None) -> Places:
-    """The prior's "ddpm" levels at fractions of its time: a function of the number of steps,
-    (steps,), that falls within [0, 1].
+    """The prior's "ddpm" levels at fractions of its time. Between two levels linear in ln(sigma).
 
-    top: the level for images in [-1, 1] at which the time is 1; the largest without it. Between two
-    levels linear in ln(sigma).
+    fractions: a function of the number of steps, (steps,), that falls within [0, 1].
+    top: the level for images in [-1, 1] at which the time is 1; the largest without it.
     """
 
     def places(prior: Prior, steps: int) -> Tensor:

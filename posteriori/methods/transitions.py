@@ -38,12 +38,15 @@ def renoise(
     *,
     origin: Tensor | None = None,
 ) -> Tensor:
-    """x0 + sqrt(s^2 - std^2) (x - origin) / sigma + std z, with its coefficients in double
-    precision: (B, *E).
+    """An image at level s from the denoised image x0 and the noise that x holds: (B, *E).
+
+        x0 + sqrt(s^2 - std^2) (x - origin) / sigma + std z
+
+    Its coefficients are in double precision.
 
     origin: the denoised image that tells the noise in x, x0 when None. The unconditional one beside
-    a guided x0 is CFG++ (Chung et al., 2024); the network's beside one that a measurement has moved
-    is that of DDS (Chung, Lee, Ye, 2024) and FlowDPS (Kim et al., 2025).
+        a guided x0 is CFG++ (Chung et al., 2024). The network's beside one that a measurement has
+        moved is that of DDS (Chung, Lee, Ye, 2024) and FlowDPS (Kim et al., 2025).
     """
     share = math.sqrt(max(float(s) ** 2 - std**2, 0.0)) / float(sigma)
     out = torch.lerp(x0, x, share) if origin is None else x0.add(x - origin, alpha=share)
@@ -71,10 +74,11 @@ def _ancestral(x0: Tensor, x: Tensor, z: Tensor, sigma: Tensor, s: Tensor) -> Te
 class DDIM(metaclass=Checked):
     """The family between DDIM and ancestral sampling.
 
-        x' = D + sqrt(s^2 - std^2) (x - D) / sigma + std z,    std = eta s sqrt(1 - s^2 / sigma^2)
+        x' = D + sqrt(s^2 - std^2) (x - D) / sigma + std z,   std = eta s sqrt(1 - s^2 / sigma^2)
 
-    eta = 0 is DDIM (the probability-flow ODE by Euler, order 1), eta = 1 is DDPM's ancestral
-    sampling.
+    eta: in [0, 1]. 0 is DDIM (the probability-flow ODE by Euler, order 1), 1 is DDPM's ancestral
+        sampling.
+
     Reference: Song, Meng, Ermon, Denoising diffusion implicit models, 2021, equation 16.
     """
 
@@ -92,24 +96,28 @@ class Midpoint(metaclass=Checked):
     """Ancestral sampling of order 2: a denoised image between the two levels, seen through the
     step's own noise. Two denoisers a step.
 
-        m^2 = 2 s sigma^2 / (sigma + s),  s < m < sigma
-        x_m = D + (m^2 / sigma^2) (x - D) + m sqrt(1 - m^2 / sigma^2) z      an ancestral step to m
+        m^2 = 2 s sigma^2 / (sigma + s),   s < m < sigma
+        x_m = D + (m^2 / sigma^2) (x - D) + m sqrt(1 - m^2 / sigma^2) z     an ancestral step to m
         E   = D + (sigma / m) (D(x_m, m) - D)
-        x'  = E + (s^2 / sigma^2) (x - E) + s sqrt(1 - s^2 / sigma^2) z      with the same z;
-        x' = D on the last step
+        x'  = E + (s^2 / sigma^2) (x - E) + s sqrt(1 - s^2 / sigma^2) z     with the same z
+            = D                                                             on the last step
 
     An ancestral step has the mean of x_s given x_sigma, for any prior, but lacks the covariance
     (1 - s^2 / sigma^2)^2 Cov(x0 | x) of its covariance. That is sigma^2 J, J = dD/dx, and z comes
     back from the second denoiser multiplied by J. For a Gaussian prior the noise of x' along an
-    axis of J is (1 + (q/2) / (1 + c q)) / sqrt(1 + q) times that of x_s, q = (sigma^2 / s^2 - 1) J,
-    c = s / (2 (sigma + s)): 1 at J = 0 and J = 1, else above it, by at most 1.2 % for s = sigma / 2
-    and 9 % for s = sigma / 4. The covariance of a run converges with steps^-3 there, and moments
-    for any smooth denoiser with steps^-2. Ancestral sampling: steps^-1, from below.
+    axis of J is, times that of x_s,
+
+        (1 + (q/2) / (1 + c q)) / sqrt(1 + q),   q = (sigma^2 / s^2 - 1) J,
+                                                 c = s / (2 (sigma + s))
+
+    It is 1 at J = 0 and J = 1, else above it, by at most 1.2 % for s = sigma / 2 and 9 % for s =
+    sigma / 4. The covariance of a run converges with steps^-3 there, and moments for any smooth
+    denoiser with steps^-2. Ancestral sampling: steps^-1, from below.
     D of a guided sampler is its estimate of E[x0 | x, y], whose J tells what y leaves open.
 
-    Source: derived here; in u = x / sigma^2 and time 1 / sigma^2 reverse diffusion is du = D
-    dt + dB (Montanari, Sampling, diffusions, and stochastic localization, 2023), and this is a
-    two-stage rule for it at 1 / m^2.
+    Source: derived here. In u = x / sigma^2 and time 1 / sigma^2 reverse diffusion is
+        du = D dt + dB (Montanari, Sampling, diffusions, and stochastic localization, 2023), and
+        this is a two-stage rule for it at 1 / m^2.
     """
 
     calls: ClassVar[int] = 2
@@ -125,13 +133,17 @@ class Midpoint(metaclass=Checked):
 
 @dataclass(frozen=True)
 class ConstantFraction(metaclass=Checked):
-    """A fixed share zeta of the variance is fresh at every step.
+    """A fixed share of the variance is fresh at every step.
 
         x' = D + s ( sqrt(1 - zeta) (x - D) / sigma + sqrt(zeta) z )
 
+    zeta: that share, in [0, 1].
+
     Does not keep the marginals as steps are added: with zeta = 1 the variance tends to half of the
-    prior's (tested). Reference: Zhu et al., Denoising diffusion models for plug-and-play image
-    restoration, 2023, algorithm 1.
+    prior's (tested).
+
+    Reference: Zhu et al., Denoising diffusion models for plug-and-play image restoration, 2023,
+        algorithm 1.
     """
 
     calls: ClassVar[int] = 1
@@ -174,7 +186,7 @@ def adam(
     number counts as one, by its modulus.
 
     Reference: Kingma, Ba, Adam: a method for stochastic optimization, 2015, algorithm 1,
-    beta1 = 0.9.
+        beta1 = 0.9.
     """
     first, second = torch.lerp(g, first, 0.9), torch.lerp(g.abs().square(), second, beta2)
     return first / (1 - 0.9**k) / ((second / (1 - beta2**k)).sqrt() + 1e-8), first, second

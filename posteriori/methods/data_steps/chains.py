@@ -4,9 +4,11 @@ One random stream per row.
 A target is a function of x (B, *E) that gives its log density, up to a constant, and the gradient
 (B, *E). The density is (B,), or (B, *E) where the numbers of an image are independent: each then
 has its own chain, step h and Metropolis test, and no more numbers make it slower. A density of -inf
-is a wall that no chain passes. During the first ``tune`` steps h follows the share of accepted
-steps towards the best one, as it must near a wall, where a curvature does not say how far a step
-may go; then it stays, and the target is left unchanged.
+is a wall that no chain passes.
+
+During the first ``tune`` steps h follows the share of accepted steps towards the best one, as it
+must near a wall, where a curvature does not say how far a step may go. Then it stays, and the
+target is left unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ Both = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def ula(slope: Slope, x: Tensor, h: Tensor, steps: int, rng: Rng) -> Tensor:
-    """The unadjusted Langevin chain x' = x + h slope(x) + sqrt(2 h) z, h (B,).
+    """The unadjusted Langevin chain.
+
+        x' = x + h slope(x) + sqrt(2 h) z,   h (B,)
 
     For a Gaussian of precision Q its stationary covariance is (Q (I - h Q / 2))^-1: too wide, and
     without bound as h ||Q|| tends to 2.
@@ -68,7 +72,9 @@ def hmc(
     and the share of accepted paths (B,).
 
     h varies by 20 % from path to path, so that no path returns to its start by resonance. Leaves
-    the target unchanged for any h. Source: Neal, MCMC using Hamiltonian dynamics, 2011.
+    the target unchanged for any h.
+
+    Source: Neal, MCMC using Hamiltonian dynamics, 2011.
     """
     value, slope = target(x)
     taken = torch.zeros_like(value)

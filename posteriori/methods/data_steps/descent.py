@@ -27,8 +27,10 @@ class Descent(Protocol):
 def _walk(
     fit: Misfit, x: Tensor, steps: int, floor: float, move: Callable[[int, Tensor], Tensor]
 ) -> Tensor:
-    """x + move + move + ...; ``move`` takes the number of the step and the slope -d/dx ||y -
-    f(x)||^2 / 2."""
+    """x + move + move + ...
+
+    ``move`` takes the number of the step and the slope -d/dx ||y - f(x)||^2 / 2.
+    """
     clean, pull, _ = fit.f(x)
     r = fit.y - clean
     live = dot(r, r) > floor
@@ -46,8 +48,13 @@ def _walk(
 
 @dataclass(frozen=True)
 class HeavyBall(metaclass=Checked):
-    """Gradient descent with ``momentum``; ``rate`` is the share of 1 / ||df/dx||^2, stable below 2
-    (1 + momentum)."""
+    """Gradient descent with momentum.
+
+    rate: the share of 1 / ||df/dx||^2; > 0, stable below 2 (1 + momentum).
+    momentum: in [0, 1).
+
+    Raises ``ValueError`` outside of these.
+    """
 
     rate: float = 1.0
     momentum: float = 0.0
@@ -73,8 +80,12 @@ class HeavyBall(metaclass=Checked):
 
 @dataclass(frozen=True)
 class Adam(metaclass=Checked):
-    """Adam (Kingma and Ba, 2015, algorithm 1) with decays 0.9 and 0.999 and no weight decay;
-    ``rate`` times ``fit.unit`` is its step."""
+    """Adam with decays 0.9 and 0.999 and no weight decay.
+
+    rate: > 0; ``rate`` times ``fit.unit`` is its step.
+
+    Reference: Kingma, Ba, Adam: a method for stochastic optimization, 2015, algorithm 1.
+    """
 
     rate: Positive = 0.01
 

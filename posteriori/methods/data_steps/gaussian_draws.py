@@ -1,16 +1,20 @@
 """Draws shared by methods that split a posterior: from the product of a Gaussian around a centre
-and the likelihood,
+and the likelihood.
 
     x ~ N(x; m, r2 I) p(y | x)^(1 / temperature)
 
-Pure functions with one random stream per row. ``exact`` is exact for a linear operator and Gaussian
-noise; ``rto`` is the same draw for any differentiable operator, exact when it is linear; ``ula`` is
-biased by its step, ``mala`` and ``hmc`` are not, for any noise law with a density: they start at a
-short ``rto``, in a mode, or inside the support of the law where that ends outside. Steps come from
-the largest curvature L of the target, measured: no constant belongs to one data set. For other
-noise than Gaussian L is that of the Gaussian that the law stands for, and where every measured
-number sees one number of the image those numbers are drawn one by one (see ``noise_supports``). A
-row for which no start is found becomes NaN.
+Pure functions with one random stream per row.
+
+    ``exact_draw``      exact for a linear operator and Gaussian noise
+    ``rto``             the same draw for any differentiable operator, exact when it is linear
+    ``ula``             biased by its step
+    ``mala``, ``hmc``   not biased, for any noise law with a density: they start at a short ``rto``,
+                        in a mode, or inside the support of the law where that ends outside
+
+Steps come from the largest curvature L of the target, measured: no constant belongs to one data
+set. For other noise than Gaussian L is that of the Gaussian that the law stands for, and where
+every measured number sees one number of the image those numbers are drawn one by one (see
+``noise_supports``). A row for which no start is found becomes NaN.
 """
 
 from __future__ import annotations
@@ -49,8 +53,11 @@ TAU = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Tilted:
-    """N(x; m, r2 I) p(y | x)^(1 / temperature), up to a constant. m: (B, *E); r2, temperature:
-    numbers > 0."""
+    """N(x; m, r2 I) p(y | x)^(1 / temperature), up to a constant.
+
+    m: (B, *E).
+    r2, temperature: numbers > 0; raises ``ValueError`` for others.
+    """
 
     like: Likelihood
     m: Tensor
@@ -71,7 +78,7 @@ class Tilted:
 
     @property
     def spread(self) -> Tensor:
-        """The same for any noise law, that of ``Noise.gaussian``: broadcasts against y."""
+        """The same for any noise law, that of ``NoiseLaw.gaussian``: broadcasts against y."""
         return (self.temperature * self.like.noise.gaussian(self.like.y)[1]).sqrt()
 
     def slope(self, x: Tensor) -> Tensor:
@@ -115,9 +122,13 @@ class Tilted:
         )
 
     def curvature(self, x: Tensor, rng: Rng) -> Tensor:
-        """Largest eigenvalue of minus the Hessian, (B,): 1 / r2 + ||A||^2 / std^2 for a linear A
-        and Gaussian noise; for other noise the information 1 / r2 + ||A' / spread||^2 at x. For a
-        curved A a few power iterations at x on differences of the slope, and at least 1 / r2."""
+        """Largest eigenvalue of minus the Hessian, (B,).
+
+            1 / r2 + ||A||^2 / std^2        for a linear A and Gaussian noise
+            1 / r2 + ||A' / spread||^2      at x for other noise: the information
+
+        For a curved A a few power iterations at x on differences of the slope, and at least 1 / r2.
+        """
         if self.like.conjugate:
             return torch.full_like(
                 x.real.flatten(1)[:, 0], 1 / self.r2 + (norm2(self.like.linear) / self.std) ** 2
@@ -135,9 +146,10 @@ class Tilted:
 def draw_tilted(
     name: DrawName, target: Tilted, rng: Rng, steps: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """One draw per row by the named rule, and what to show of it. "conditional" is ``exact`` for a
-    linear A and Gaussian noise, ``rto`` for a curved A, and "mala" for other noise.
+    """One draw per row by the named rule, and what to show of it.
 
+    name: "conditional" is ``exact_draw`` for a linear A and Gaussian noise, ``rto`` for a curved A,
+        and "mala" for other noise.
     steps: of the chain, or of the minimisation in ``rto``; not used by the exact draw.
     """
     if name == "conditional":
@@ -196,11 +208,13 @@ def _start(target: Tilted, rng: Rng) -> Tensor:
 
 
 def exact_draw(target: Tilted, rng: Rng) -> Tensor:
-    """Perturb and solve, for a linear A: with xi ~ N(m, r2 I) and eta ~ N(0, std^2 I),
+    """Perturb and solve, for a linear A.
 
-        x = xi + r2 A^H (r2 A A^H + std^2 I)^-1 (y - A xi - eta)
+        xi ~ N(m, r2 I),   eta ~ N(0, std^2 I)
+        x  = xi + r2 A^H (r2 A A^H + std^2 I)^-1 (y - A xi - eta)
 
-    has exactly the mean and the covariance (I / r2 + A^H A / std^2)^-1 of the product.
+    This has exactly the mean and the covariance (I / r2 + A^H A / std^2)^-1 of the product.
+
     Source: Papandreou and Yuille, Gaussian sampling by local perturbations, 2010.
     """
     A, r2 = target.like.linear, target.r2
@@ -211,15 +225,18 @@ def exact_draw(target: Tilted, rng: Rng) -> Tensor:
 
 
 def rto(target: Tilted, rng: Rng, iterations: int) -> Tensor:
-    """Randomise, then optimise: with m' ~ N(m, r2 I) and y' ~ N(y, std^2 I), the minimiser of ||x -
-    m'||^2 / r2 + ||y' - A x||^2 / std^2.
+    """Randomise, then optimise.
+
+        m' ~ N(m, r2 I),   y' ~ N(y, std^2 I)
+        x  = argmin_x ||x - m'||^2 / r2 + ||y' - A x||^2 / std^2
 
     Exact for a linear A when the minimisation converges. For a curved A it lacks the weight |det|
     of the map from noise to minimiser, but every draw sits in a mode and fits the measurement,
     which a short chain does not. Other noise than Gaussian is the Gaussian that it stands for, and
     draws may then lie where the law knows no y.
+
     Source: Bardsley, Solonen, Haario, Laine, Randomize-then-optimize, 2014; without its Metropolis
-    test.
+        test.
     """
     A, data = target.like.A, misfit(target.like)
     goal = target.m.add(rng.normal(target.m), alpha=target.r2**0.5)
@@ -246,8 +263,8 @@ def rto(target: Tilted, rng: Rng, iterations: int) -> Tensor:
 def annealed(
     post: Posterior, m: Tensor, sigma: Tensor, rate: float, steps: int, rng: Rng
 ) -> Tensor:
-    """The Langevin chain of DAPS as published, from m and for images in [-1, 1]: with tau = 0.01
-    whatever the noise of y,
+    """The Langevin chain of DAPS as published, from m and for images in [-1, 1], with tau = 0.01
+    whatever the noise of y.
 
         x' = x + h ((m - x) / sigma^2 + 2 / tau^2 A^H (y - A x)) + sqrt(2 h) z
 

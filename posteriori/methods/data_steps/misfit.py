@@ -19,8 +19,12 @@ Local = tuple[Tensor, Map, Map]
 
 @dataclass(frozen=True)
 class Misfit:
-    """||y - f(x)||^2. ``size``: the largest singular value of df/dx where it is known; ``unit``:
-    the length in x that rates count in."""
+    """||y - f(x)||^2.
+
+    f: x to f(x), with the derivative and its adjoint there.
+    size: the largest singular value of df/dx where it is known.
+    unit: the length in x that rates count in.
+    """
 
     y: Tensor
     f: Callable[[Tensor], Local]
@@ -56,11 +60,11 @@ def misfit(like: Likelihood) -> Misfit:
 
 
 def bounded_variance(variance: Tensor, r2: float, norm: Tensor, like: Tensor) -> Tensor:
-    """Of each number of y (*O) when x is known up to a variance r2: ``variance`` of the noise, and
-    at most r2 ||dA/dx||^2 more.
+    """The variance of each number of y (*O) when x is known up to a variance r2: ``variance`` of
+    the noise, and at most r2 ||dA/dx||^2 more.
 
-    norm: ||dA/dx|| of each row, (B,). like: (B, *O), for its shape; the result broadcasts against
-    it.
+    norm: ||dA/dx|| of each row, (B,).
+    like: (B, *O), for its shape; the result broadcasts against it.
     """
     total = variance + per_row(r2 * norm.square(), like)
     # Without noise, where the derivative is 0: nothing is guided there.

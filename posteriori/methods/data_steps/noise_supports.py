@@ -2,8 +2,8 @@
 chain may start, how finely it may move.
 
 A chain that starts where log p(y | x) is -inf never moves, and what it returns has not seen y. So
-it starts inside, and its step comes from the Gaussian that the law stands for (``Noise.gaussian``):
-the slope of a law near its wall tells nothing of how near the wall is.
+it starts inside, and its step comes from the Gaussian that the law stands for
+(``NoiseLaw.gaussian``): the slope of a law near its wall tells nothing of how near the wall is.
 """
 
 from __future__ import annotations

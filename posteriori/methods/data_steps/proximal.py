@@ -1,6 +1,6 @@
-"""The step towards the data shared by methods that know x0 only up to a Gaussian: x0 ~ N(D, C),
-y = A x0 + sigma_y z.
+"""The step towards the data shared by methods that know x0 only up to a Gaussian.
 
+    x0 ~ N(D, C),   y = A x0 + sigma_y z
     E[x0 | y] = D + C A^H (A C A^H + sigma_y^2 I)^-1 (y - A D)
 
 With C = r2 I, r2 the mean of the denoiser's error, low frequencies, of which a denoiser of images
@@ -58,13 +58,16 @@ def shift(
     rtol: float | None = None,
     info: Info | None = None,
 ) -> Tensor:
-    """C A^H (A C A^H + std^2 I)^-1 gap: (B, *O) -> (B, *E). std: sigma_y when None.
+    """C A^H (A C A^H + std^2 I)^-1 gap: (B, *O) -> (B, *E).
 
     Closed form where C and A^H A are diagonal in the Fourier basis; else by conjugate gradients,
     see ``_on_images`` and, where A^H A is far from diagonal in the cosines of C,
-    ``_on_measurements``. Those that are meant to be cut short, by fewer ``iterations``, are on
-    images. ``rtol``: their relative residual, which ``info`` gets; when None 1e-3 in float32 (3e-3
-    in the energy norm where something preconditions), 1e-10 in float64.
+    ``_on_measurements``.
+
+    std: sigma_y when None.
+    iterations: conjugate gradients that are meant to be cut short, by fewer of them, are on images.
+    rtol: their relative residual, which ``info`` gets. When None it is 1e-3 in float32 (3e-3 in the
+        energy norm where something preconditions), 1e-10 in float64.
     """
     A, s2 = post.likelihood.linear, (post.likelihood.std if std is None else std) ** 2
     whole = iterations == ITERATIONS
@@ -104,8 +107,10 @@ def _on_images(
 ) -> tuple[Tensor, Tensor]:
     """The shift by (R A^H A R + s2 I) e = R A^H gap, R = C^(1/2), from 0, and the residual.
 
-    Cut short, conjugate gradients move along what is least known and best measured first. power: of
-    A^H A where it is nearly diagonal in the cosines in which C is; then so is the inverse.
+    Cut short, conjugate gradients move along what is least known and best measured first.
+
+    power: of A^H A where it is nearly diagonal in the cosines in which C is; then so is the
+        inverse.
     """
     # Divided by 1 + s2, so that a flat likelihood does not leave the range of single precision.
     unit = 1 / (1 + s2)
@@ -153,7 +158,7 @@ def proximal_draw(
     post: Posterior, m: Tensor, C: Covariance, rng: Rng, temperature: float = 1.0
 ) -> Tensor:
     """A draw from N(x; m, C) p(y | x)^(1 / temperature), one per row: perturb and solve, as
-    ``draws.exact``."""
+    ``gaussian_draws.exact_draw``."""
     std = post.likelihood.std * temperature**0.5
     x = m + C.root(rng.normal(m))
     clean = post.likelihood.A(x)

@@ -4,8 +4,9 @@ level of its own.
     A = U diag(a) V^H,   c = V^H x,   u = U^H y / a = c + tau z,   tau = sigma_y / a
 
 So u_i is coordinate i of the diffusion itself at level tau_i: the chain given c_i(tau_i) = u_i is
-p(x | y). A step from sigma to s is cut in two at t = max(s, tau_i): D + (t / sigma)^2 (x - D) + t
-sqrt(1 - t^2 / sigma^2) z, the same from t to s, which leaves its law as it was.
+p(x | y). A step from sigma to s is cut in two at t = max(s, tau_i), which leaves its law as it was:
+
+    D + (t / sigma)^2 (x - D) + t sqrt(1 - t^2 / sigma^2) z,   and the same from t to s
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ from posteriori.rng import Rng
 
 @dataclass(frozen=True)
 class SVDFrame:
-    """a, tau (n,) float64, tau infinite where a counts as 0 (below 1e-6 of the largest); u (1, n),
-    0 there; y (1, m) = U^H y. u and y have a row for each row of the batch where these have
-    measurements of their own."""
+    """The measurement in singular coordinates.
+
+    a, tau: (n,) float64; tau is infinite where a counts as 0 (below 1e-6 of the largest).
+    u: (1, n), 0 there.
+    y: (1, m) = U^H y.
+
+    u and y have a row for each row of the batch where these have measurements of their own.
+    """
 
     spectrum: Spectrum
     a: Tensor
@@ -57,9 +63,12 @@ class SVDFrame:
         return torch.where(which, logs, 0.0).sum(1)
 
     def closing(self, c: Tensor, left: Tensor) -> Tensor:
-        """The last weight (B,) of images c (B, n): log p(y | x) of the numbers ``left`` (n,) over
-        and of those that no image reaches (none without noise, where these have no density); and
-        what makes densities of u densities of y for the others."""
+        """The last weight (B,) of images c (B, n).
+
+        It is log p(y | x) of the numbers ``left`` (n,) over and of those that no image reaches
+        (none without noise, where these have no density); and what makes densities of u densities
+        of y for the others.
+        """
         turned = -self.channels * torch.where(left, 0.0, self.a.clamp(min=1e-300).log()).sum()
         if self.noise == 0:
             return turned.expand(len(c))

@@ -1,28 +1,4 @@
-"""DAPS: at each noise level draw a clean image given x and y, then put fresh noise on it.
-
-    centre m = D(x, sigma)  or the end of the probability-flow ODE started at x
-    x0 ~ N(x0; m, r2 I) p(y | x0)
-    x' = x0 + s z
-
-Because x' depends on x only through x0, errors of earlier levels are forgotten instead of
-accumulated.
-
-Reference: Zhang, Chu, Berner, Meng, Anandkumar, Song, Improving diffusion inverse problem solving
-with decoupled noise annealing, 2025, algorithm 1. Draws by "rto" as in Crafts and Villa,
-Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025. Cost per step: one
-denoiser (``ode_steps`` with the ODE centre) and one solve, or ``inner_steps`` operator gradients
-(times 10 for "hmc"; an operator, a derivative along a direction and an adjoint each for "rto"); no
-back-propagation through the denoiser. Assumes: a differentiable A, noise with a density.
-Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw = "conditional"
-for a white Gaussian prior, or for one whose measured error by frequency is its own.
-The published choices (ODE centre, r = sigma) with exact draws double the variance of a Gaussian
-posterior: the end of the ODE already has the prior's full spread, and r2 is added to it. The
-published chain, too short to mix, adds less.
-For a non-linear A spend the levels where shapes are decided: of 20 MNIST digits
-(test, 2000 to 2019) all are found from Fourier magnitudes with
-``inner_steps=20, grid=grid.log(200, 5.0, 0.02)``, one run each (the problem of
-``benchmarks/phase_digits.py``).
-"""
+"""DAPS: at each noise level draw a clean image given x and y, then put fresh noise on it."""
 
 from __future__ import annotations
 
@@ -46,17 +22,59 @@ from posteriori.settings import Count, Positive
 
 @dataclass(frozen=True)
 class DAPS(Method[Tensor]):
-    """Decoupled annealing posterior sampling.
+    """Decoupled annealing posterior sampling: at each noise level a clean image is drawn given x
+    and y, and fresh noise of the next level is put on it.
 
-    width: r2 of the Gaussian around the centre. "matched" is error(sigma), the denoiser's mean
-    squared error per number; "white" is c sigma^2 / (c + sigma^2) for the prior's variance c;
-    "unit" the same with c = 1; "widest" the largest variance along any direction; "sigma" sigma^2.
-    "auto" is for a linear A "matched", or for draw "conditional" in place of r2 I the error by
-    frequency where the prior has measured it (see ``proximal``), and "white" otherwise: never more
-    than the spread of images, and at small sigma
-    as much as their edges and strokes may move, so that the measurement can be met.
-    draw: a rule of ``posteriori.methods.data_steps.gaussian_draws``, or "exact": from p(x0 | x, y)
-    itself. rate: of ``draws.annealed``, if it is used.
+        m   = D(x, sigma)                                            centre "tweedie"
+            = the end of the probability-flow ODE started at x       centre "ode"
+        x0  ~ N(x0; m, r2 I) p(y | x0)^(1 / temperature)
+        x'  = x0 + s z
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image
+    and z standard normal.
+
+    Because x' depends on x only through x0, errors of earlier levels are forgotten instead of
+    accumulated.
+
+    centre: m, as above; published "ode".
+    width: r2 of the Gaussian around the centre; published "sigma".
+        "matched"  error(sigma), the denoiser's mean squared error per number
+        "white"    c sigma^2 / (c + sigma^2) for the prior's variance c: never more than the spread
+                   of images, and at small sigma as much as their edges and strokes may move, so
+                   that the measurement can be met
+        "unit"     the same with c = 1
+        "widest"   the largest variance along any direction
+        "sigma"    sigma^2
+        "auto"     for a linear A "matched"; for draw "conditional", in place of r2 I, the error by
+                   frequency where the prior has measured it (see ``proximal``); otherwise "white"
+    draw: a rule of ``posteriori.methods.data_steps.gaussian_draws``; published "langevin".
+        "exact" draws from p(x0 | x, y) itself.
+    ode_steps: denoisers of the ODE centre, >= 1; published 5.
+    inner_steps: steps of a draw's chain or minimisation, >= 1; published 100.
+    temperature: > 0; the likelihood is raised to its inverse; published 1.
+    rate: > 0, of the published chain, ``gaussian_draws.annealed``; published 1e-4. None does not
+        use that chain.
+
+    Raises ``ValueError`` for a rate without draw "langevin", width "sigma" and temperature 1.
+
+    For a non-linear A spend the levels where shapes are decided. Of 20 MNIST digits (test, 2000 to
+    2019) all are found from Fourier magnitudes with
+    ``inner_steps=20, grid=grid.log(200, 5.0, 0.02)``, one run each (the problem of
+    ``benchmarks/phase_digits.py``).
+
+    Reference: Zhang, Chu, Berner, Meng, Anandkumar, Song, Improving diffusion inverse problem
+        solving with decoupled noise annealing, 2025, algorithm 1. Draws by "rto" as in Crafts and
+        Villa, Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025.
+    Cost per step: one denoiser (``ode_steps`` with the ODE centre) and one solve, or
+        ``inner_steps`` operator gradients (times 10 for "hmc"; an operator, a derivative along a
+        direction and an adjoint each for "rto"). No back-propagation through the denoiser.
+    Assumes: a differentiable A, noise with a density.
+    Exact when: draw = "exact" (a prior in closed form), for any number of steps; draw =
+        "conditional" for a white Gaussian prior, or for one whose measured error by frequency is
+        its own.
+        The published choices (ODE centre, r = sigma) with exact draws double the variance of a
+        Gaussian posterior: the end of the ODE already has the prior's full spread, and r2 is added
+        to it. The published chain, too short to mix, adds less.
     """
 
     centre: Literal["tweedie", "ode"] = "tweedie"
@@ -80,8 +98,8 @@ class DAPS(Method[Tensor]):
         "levels from 100 to 0.1 as Karras et al. space them",
     )
     def published(cls, rate: float = 1e-4) -> DAPS:
-        """The authors' blur; 5e-5 for motion, boxes and phases, 2e-5 for HDR. For images in [-1,
-        1]."""
+        """The authors' blur; 5e-5 for motion, boxes and phases, 2e-5 for HDR.
+        For images in [-1, 1]."""
         return cls(
             centre="ode", width="sigma", draw="langevin", ode_steps=5, inner_steps=100, rate=rate
         )

@@ -1,26 +1,4 @@
-"""DCDP: fit the image to y, then purify it by the prior: noise of level sigma on it, and the
-diffusion sampler back to 0.
-
-    u  = descent on ||y - A u||^2 from the image of the level before, to the residual m sigma_y^2
-    x  = u + sigma z
-    u' = the probability-flow ODE from (x, sigma) to 0 in ``purify`` Euler steps; one step is
-    D(x, sigma)
-
-The state is an image without noise, at first the prior's mean (0 for a network). Data and prior
-never meet in one gradient.
-
-Reference: Li, Kwon, Liang, Alkhouri, Ravishankar, Qu, Decoupled data consistency with diffusion
-purification for image restoration, 2024, algorithm 1 (``purify`` > 1) and its one-step variant.
-Cost per step: ``purify`` denoisers, ``inner`` operators and adjoints; no back-propagation through
-the denoiser.
-Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
-possible.
-Exact when: never. Without data steps it is SDEdit; without purification, plain least squares
-(both tested).
-Departs from the authors' code: the sampler starts at the very level of the noise; the descent ends
-at the noise level of y, where theirs goes on to its last step; rates are shares of 1 / ||A||^2
-(theirs multiply the gradient of a mean, so that they grow with the image).
-"""
+"""DCDP: fit the image to y, then purify it by the prior: noise on it, and the sampler back to 0."""
 
 from __future__ import annotations
 
@@ -45,10 +23,40 @@ from posteriori.settings import Natural
 
 @dataclass(frozen=True)
 class DCDP(Method[Tensor]):
-    """Decoupled data consistency by diffusion purification. ``stop``: end the descent at the noise
-    level; otherwise after ``inner`` steps.
+    """Decoupled data consistency by diffusion purification: the image is fitted to y, then noised
+    to level sigma and brought back to 0 by the diffusion sampler.
+
+        u  = descent on ||y - A u||^2 from the image of the level before,
+             to the residual m sigma_y^2
+        x  = u + sigma z
+        u' = the probability-flow ODE from (x, sigma) to 0 in ``purify`` Euler steps;
+             one step is D(x, sigma)
+
+    D(x, sigma) is the denoised image, z standard normal, m the count of numbers in y, sigma_y the
+    standard deviation of their noise.
+
+    The state is an image without noise, at first the prior's mean (0 for a network). Data and prior
+    never meet in one gradient.
+
+    inner: steps of the descent, >= 0; published 100.
+    purify: steps of the sampler, >= 0; published 20.
+    stop: end the descent at the noise level; otherwise after ``inner`` steps, as published.
+    descent: a rule of ``data_steps.descent``; published ``HeavyBall(1.02, 0.9)``.
 
     Raises ``ValueError`` for a negative number of steps.
+
+    Reference: Li, Kwon, Liang, Alkhouri, Ravishankar, Qu, Decoupled data consistency with diffusion
+        purification for image restoration, 2024, algorithm 1 (``purify`` > 1) and its one-step
+        variant.
+    Cost per step: ``purify`` denoisers, ``inner`` operators and adjoints. No back-propagation
+        through the denoiser.
+    Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
+        possible.
+    Exact when: never. Without data steps it is SDEdit; without purification, plain least squares
+        (both tested).
+    Departs from the authors' code: the sampler starts at the very level of the noise. The descent
+        ends at the noise level of y, where theirs goes on to its last step. Rates are shares of
+        1 / ||A||^2 (theirs multiply the gradient of a mean, so that they grow with the image).
     """
 
     inner: Natural = 10
@@ -69,9 +77,8 @@ class DCDP(Method[Tensor]):
     )
     def published(cls) -> DCDP:
         """The authors' deblurring: 100 steps of momentum 0.9 (their rate 1e5 of a mean is 1.02 of a
-        sum), 20 DDIM
-        steps. Theirs is a measurement without noise: with noise, which such steps fit, it is far
-        worse than the default."""
+        sum), 20 DDIM steps. Theirs is a measurement without noise: with noise, which such steps
+        fit, it is far worse than the default."""
         return cls(inner=100, purify=20, stop=False, descent=HeavyBall(1.02, 0.9))
 
     def init(self, post: Posterior, x: Tensor, rng: Rng) -> Tensor:

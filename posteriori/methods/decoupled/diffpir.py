@@ -1,32 +1,4 @@
-"""DiffPIR: denoise, move the estimate towards the data by a proximal step, put noise back.
-
-    D_y = argmin_u ||y - A u||^2 / sigma_y^2 + ||u - D||^2 / r2
-        = D + r2 A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)          "proximal", linear A
-    u  <- u + ( r2 A'^T (y - A(u)) + sigma_y^2 (D - u) ) / (r2 ||A'||^2 + sigma_y^2)
-    "gradient", any A: ``gradient_steps`` from u = D
-    r2  = error(sigma) / lam    "matched": the denoiser's own mean squared error at this level
-        = sigma^2 / lam         "sigma": the paper's
-        = C(sigma) / lam
-        "auto": its error by frequency where the prior has measured it (see ``proximal``); else
-            matched
-    x'  = D_y + s ( sqrt(1 - zeta) (x - D_y) / sigma + sqrt(zeta) z )
-
-Reference: Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool, Denoising diffusion models for
-plug-and-play image restoration, 2023, algorithm 1.
-Cost per step: one denoiser, one solve (or ``gradient_steps`` gradients of A, and 16 to measure
-||A'|| at D when A is not linear); no back-propagation through the denoiser.
-Assumes: Gaussian noise; A linear, or differentiable.
-Exact when: linear A, lam = 1, DDIM transitions and a white Gaussian prior with r2 "matched", or one
-of the measured C; "auto" is either. With r2 I it moves only in the range of A^T, with C in that of
-C A^T: what is measured then corrects what is not. One gradient step is the proximal step where A'
-A'^T = ||A'||^2 I, and does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does
-unless lam is large). The paper's r2 exceeds what is known of an image at large sigma and lets the
-data step amplify measurement noise; its constant share of fresh noise loses variance
-(see ConstantFraction).
-Departs from the authors' code: sigma_y and sigma are in the same unit (theirs differ by a factor 2,
-so that their lam = 1 is 1/4 here), and the run ends with D_y rather than with an image that still
-holds the last noise.
-"""
+"""DiffPIR: denoise, move the estimate towards the data by a proximal step, put noise back."""
 
 from __future__ import annotations
 
@@ -50,10 +22,50 @@ from posteriori.settings import Count, Positive
 
 @dataclass(frozen=True)
 class DiffPIR(Method[Tensor]):
-    """Plug-and-play restoration with weight ``lam`` on the prior; see the module for ``width`` and
-    ``data``.
+    """Plug-and-play restoration: the denoised image is moved towards the data by a proximal step,
+    and noise is put back.
 
-    data: "auto" is "proximal" for a linear operator, "gradient" otherwise.
+        D_y = argmin_u ||y - A u||^2 / sigma_y^2 + ||u - D||^2 / r2
+            = D + r2 A^T (r2 A A^T + sigma_y^2 I)^-1 (y - A D)         data "proximal", linear A
+
+        data "gradient", any A: ``gradient_steps`` from u = D, with A' = dA/dx
+        u  <- u + ( r2 A'^T (y - A(u)) + sigma_y^2 (D - u) ) / (r2 ||A'||^2 + sigma_y^2)
+
+        r2  = error(sigma) / lam    width "matched": the denoiser's own mean squared error at sigma
+            = sigma^2 / lam         width "sigma": the paper's
+            = C(sigma) / lam        width "auto": the error by frequency where the prior has
+                                    measured it (see ``proximal``), else "matched"
+
+        x'  = D_y + s ( sqrt(1 - zeta) (x - D_y) / sigma + sqrt(zeta) z )
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    z standard normal, sigma_y the standard deviation of the noise of y.
+
+    lam: > 0, the weight on the prior; published 1 in their unit, 1/4 in this one.
+    width: r2, as above; published "sigma".
+    transition: how noise is put back. The default is DDIM with eta = 1; x' above is the published
+        one, ``ConstantFraction`` with zeta = 0.1.
+    data: "proximal" or "gradient", as above. "auto" is "proximal" for a linear operator, "gradient"
+        otherwise.
+    gradient_steps: of data "gradient", >= 1.
+
+    With r2 I it moves only in the range of A^T, with C in that of C A^T: what is measured then
+    corrects what is not. One gradient step is the proximal step where A' A'^T = ||A'||^2 I, and
+    does not overshoot it elsewhere (theirs, r2 A'^T (y - A(D)) / sigma_y^2, does unless lam is
+    large).
+    The paper's r2 exceeds what is known of an image at large sigma and lets the data step amplify
+    measurement noise. Its constant share of fresh noise loses variance (see ConstantFraction).
+
+    Reference: Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool, Denoising diffusion models for
+        plug-and-play image restoration, 2023, algorithm 1.
+    Cost per step: one denoiser, one solve (or ``gradient_steps`` gradients of A, and 16 to measure
+        ||A'|| at D when A is not linear). No back-propagation through the denoiser.
+    Assumes: Gaussian noise; A linear, or differentiable.
+    Exact when: linear A, lam = 1, DDIM transitions and a white Gaussian prior with r2 "matched", or
+        one of the measured C; "auto" is either.
+    Departs from the authors' code: sigma_y and sigma are in the same unit (theirs differ by a
+        factor 2, so that their lam = 1 is 1/4 here). The run ends with D_y rather than with an
+        image that still holds the last noise.
     """
 
     lam: Positive = 1.0

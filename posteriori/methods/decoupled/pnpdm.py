@@ -1,31 +1,4 @@
-"""PnP-DM: two images held together by a spring, one drawn from the prior, the other from the
-likelihood, in turn.
-
-    z ~ p(z) N(z; x, rho^2 I)
-    the diffusion prior, run from noise level rho down to 0, started at x
-    x ~ N(x; z, rho'^2 I) p(y | x)  a Gaussian draw
-    rho = max(sigma, floor), rho' = max(s, floor); the last step returns z
-
-Gibbs sampling of p(z) N(x; z, rho^2 I) p(y | x), with the spring tightened along the grid. At a
-fixed rho its marginals are
-
-    z: p(z) N(y; A z, sigma_y^2 I + rho^2 A A^T)
-    x: (p * N(0, rho^2 I))(x) N(y; A x, sigma_y^2 I)
-
-Reference: Wu, Sun, Chen, Zhang, Yue, Bouman, Principled probabilistic imaging using diffusion
-models as plug-and-play priors, 2024, algorithm 1; the split is that of Vono, Dobigeon, Chainais,
-Split-and-augmented Gibbs sampler, 2019.
-Cost per step: as many denoisers as ``prior_steps`` levels lie below rho, and one solve, or
-``inner_steps`` operator gradients. Assumes: a differentiable A, noise with a density; steps enough
-to mix, about variance / rho^2 of them in directions that y does not see. For a curved A spend the
-levels where rho is as large as what is undecided, for digits in [-1, 1] between 0.25 and 1: with
-``prior_steps=4, inner_steps=20, grid=PnPDM.curved(0.45)`` all of the digits of ``DAPS`` are found,
-about half at a chi2 above the noise's. Exact when: rho tends to 0 slowly, with enough
-``prior_steps``; at a fixed rho the marginals are those above for any prior. Departs from the
-authors' code: rho itself is the first level of the prior's run (theirs starts at the first grid
-level below rho), the Langevin step comes from the measured curvature, and the draw for a non-linear
-A need not be Langevin.
-"""
+"""PnP-DM: split Gibbs sampling; two coupled images are drawn in turn from prior and likelihood."""
 
 from __future__ import annotations
 
@@ -48,13 +21,46 @@ from posteriori.settings import Count, NonNegative
 
 @dataclass(frozen=True)
 class PnPDM(Method[Tensor]):
-    """Split Gibbs sampling with a diffusion prior.
+    """Split Gibbs sampling with a diffusion prior: two images held together by a spring are drawn
+    in turn, one from the prior, the other from the likelihood.
 
-    prior: how z is drawn: "diffusion" by ancestral sampling on those levels of a Karras grid of
-    ``prior_steps`` that lie below rho, "exact" from a prior in closed form. A deterministic sampler
-    would be no Gibbs step, so none is offered.
-    draw: how x is drawn: a rule of ``posteriori.methods.data_steps.gaussian_draws``. floor: the
-    smallest rho, in the prior's units.
+        z ~ p(z) N(z; x, rho^2 I)         the diffusion prior, run from level rho to 0 from x
+        x ~ N(x; z, rho'^2 I) p(y | x)    a Gaussian draw
+        rho = max(sigma, floor),   rho' = max(s, floor);   the last step returns z
+
+    z and x are the two images, sigma the noise level and s the next one, sigma_y the standard
+    deviation of the noise of y.
+
+    This is Gibbs sampling of p(z) N(x; z, rho^2 I) p(y | x), with the spring tightened along the
+    grid. At a fixed rho its marginals are
+
+        z:  p(z) N(y; A z, sigma_y^2 I + rho^2 A A^T)
+        x:  (p * N(0, rho^2 I))(x) N(y; A x, sigma_y^2 I)
+
+    prior: how z is drawn. "diffusion": by ancestral sampling on those levels of a Karras grid of
+        ``prior_steps`` that lie below rho. "exact": from a prior in closed form. A deterministic
+        sampler would be no Gibbs step, so none is offered.
+    draw: how x is drawn, a rule of ``posteriori.methods.data_steps.gaussian_draws``.
+    prior_steps: levels of the prior's grid, >= 1; published 100.
+    inner_steps: steps of a draw's chain or minimisation, >= 1.
+    floor: the smallest rho, >= 0, in the prior's units; published 0.3.
+
+    For a curved A spend the levels where rho is as large as what is undecided, for digits in
+    [-1, 1] between 0.25 and 1. With ``prior_steps=4, inner_steps=20, grid=PnPDM.curved(0.45)`` all
+    of the digits of ``DAPS`` are found, about half at a chi2 above the noise's.
+
+    Reference: Wu, Sun, Chen, Zhang, Yue, Bouman, Principled probabilistic imaging using diffusion
+        models as plug-and-play priors, 2024, algorithm 1. The split is that of Vono, Dobigeon,
+        Chainais, Split-and-augmented Gibbs sampler, 2019.
+    Cost per step: as many denoisers as ``prior_steps`` levels lie below rho, and one solve, or
+        ``inner_steps`` operator gradients.
+    Assumes: a differentiable A, noise with a density; steps enough to mix, about variance / rho^2
+        of them in directions that y does not see.
+    Exact when: rho tends to 0 slowly, with enough ``prior_steps``. At a fixed rho the marginals are
+        those above for any prior.
+    Departs from the authors' code: rho itself is the first level of the prior's run (theirs starts
+        at the first grid level below rho). The Langevin step comes from the measured curvature. The
+        draw for a non-linear A need not be Langevin.
     """
 
     prior: Literal["diffusion", "exact"] = "diffusion"
@@ -86,9 +92,11 @@ class PnPDM(Method[Tensor]):
 
     @staticmethod
     def curved(spread: float, steps: int = 160) -> Tensor:
-        """A grid for curved operators, (steps + 1,) float64: seven levels of eight geometric from
-        2.2 to 0.55 times ``spread``, the standard deviation of one number of an image
-        (``prior.variance ** 0.5``), the rest from there to 0.044 times.
+        """A grid for curved operators, (steps + 1,) float64.
+
+        Seven levels of eight are geometric from 2.2 to 0.55 times ``spread``, the standard
+        deviation of one number of an image (``prior.variance ** 0.5``), the rest from there to
+        0.044 times.
 
         Raises ``ValueError`` for fewer than 16 steps or a spread of 0.
         """

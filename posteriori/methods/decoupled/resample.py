@@ -1,26 +1,4 @@
-"""ReSample: now and then make the denoised image consistent with y, and put it back among the noisy
-images by a product of Gaussians.
-
-    x0 = D(x, sigma),   x' = x0 + s (x - x0) / sigma                    DDIM, eta = 0
-    z  = descent on ||y - A u||^2 from x0, to ||y - A z||^2 = m sigma_y^2
-    x' ~ N(z, s^2 I) N(x', v I) = N((v z + s^2 x') / (v + s^2), v s^2 / (v + s^2) I),
-    v = gamma s^2 (1 - s^2 / sigma^2)
-
-The run ends with z. In the authors' coordinates v is gamma times the variance of ancestral
-sampling.
-
-Reference: Song, Kwon, Zhang, Hu, Qu, Shen, Solving inverse problems with latent diffusion models
-via hard data consistency, 2024, algorithm 1, on pixels.
-Cost per step: one denoiser, ``inner`` operators and adjoints; no back-propagation through the
-denoiser unless ``guide`` > 0. Assumes: A differentiable; other noise than Gaussian enters by its
-energy, where every A x is possible.
-Exact when: never. The product takes x' and z as independent, and both hold x0: of the variance s^2
-it keeps a share 1 - w + w^2, w = v / (v + s^2), so that the prior itself is sampled too narrowly
-(tested).
-Departs from the authors' code: x0 is Tweedie's (theirs multiplies by the noise variance in place of
-its root); the descent ends at the noise level (theirs at a squared error of 1e-6 whatever the
-noise); no weight decay, which pulls images to 0; pixels all the way.
-"""
+"""ReSample: now and then make the denoised image consistent with y, then noise it again."""
 
 from __future__ import annotations
 
@@ -54,14 +32,41 @@ def stochastic_resample(z: Tensor, x: Tensor, s: Tensor, v: float, rng: Rng) -> 
 
 @dataclass(frozen=True)
 class ReSample(Method[State]):
-    """Hard data consistency with stochastic resampling.
+    """Hard data consistency with stochastic resampling: now and then the denoised image is made
+    consistent with y and put back among the noisy images by a product of Gaussians.
 
-    every: data consistency at every so many steps, and at the last.
-    below: only from this noise level down; None: at all levels.
-    ahead: DDIM steps beyond x', each as long as the present one, that a denoised image is looked
-    for before the descent.
-    guide: times 1 / (1 + sigma^2), the scale of a published DPS step on x'.
-    gamma, inner, descent: see the module.
+        x0 = D(x, sigma),   x' = x0 + s (x - x0) / sigma                      DDIM, eta = 0
+        z  = descent on ||y - A u||^2 from x0, to ||y - A z||^2 = m sigma_y^2
+        x' ~ N(z, s^2 I) N(x', v I)
+           = N((v z + s^2 x') / (v + s^2), v s^2 / (v + s^2) I),   v = gamma s^2 (1 - s^2 / sigma^2)
+
+    x is the image at noise level sigma, x' at the next level s, D the denoised image, m the count
+    of numbers in y, sigma_y the standard deviation of their noise.
+
+    The run ends with z. In the authors' coordinates v is gamma times the variance of ancestral
+    sampling.
+
+    gamma: >= 0, of v above; published 40.
+    every: data consistency at every so many steps, >= 1, and at the last; published 10.
+    below: data consistency only from this noise level down, >= 0; published 9. None: at all levels.
+    ahead: DDIM steps beyond x', >= 0, each as long as the present one, that a denoised image is
+        looked for before the descent; published 5.
+    guide: >= 0; times 1 / (1 + sigma^2), the scale of a published DPS step on x'; published 0.5.
+    inner: steps of the descent, >= 0; published 2000.
+    descent: a rule of ``data_steps.descent``; published ``Adam(0.01)``.
+
+    Reference: Song, Kwon, Zhang, Hu, Qu, Shen, Solving inverse problems with latent diffusion
+        models via hard data consistency, 2024, algorithm 1, on pixels.
+    Cost per step: one denoiser, ``inner`` operators and adjoints. No back-propagation through the
+        denoiser unless ``guide`` > 0.
+    Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
+        possible.
+    Exact when: never. The product takes x' and z as independent, and both hold x0. Of the variance
+        s^2 it keeps a share 1 - w + w^2, w = v / (v + s^2), so that the prior itself is sampled too
+        narrowly (tested).
+    Departs from the authors' code: x0 is Tweedie's (theirs multiplies by the noise variance in
+        place of its root). The descent ends at the noise level (theirs at a squared error of 1e-6
+        whatever the noise). No weight decay, which pulls images to 0. Pixels all the way.
     """
 
     gamma: NonNegative = 40.0
@@ -80,8 +85,8 @@ class ReSample(Method[State]):
     @classmethod
     @course(500, "ddpm")
     def published(cls) -> ReSample:
-        """The authors' setting on pixels in [-1, 1]; the last two thirds of its levels begin at
-        9."""
+        """The authors' setting on pixels in [-1, 1].
+        The last two thirds of its levels begin at 9."""
         return cls(every=10, below=9.0, ahead=5, guide=0.5, inner=2000, descent=Adam(0.01))
 
     def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:

@@ -1,28 +1,4 @@
-"""SITCOM: move the noisy image until its own denoised image explains y, then put fresh noise on
-that.
-
-    v  = descent on ||y - A D(v, sigma)||^2 from v = x, to the residual m sigma_y^2
-    x0 = D(v, sigma)
-    x' = x0 + s z
-
-The image stays an output of the denoiser (backward consistency), agrees with y
-(measurement consistency), and is found near x (forward consistency): by the start and the early end
-of the descent, in place of a penalty on ||v - x||^2.
-
-Reference: Alkhouri, Liang, Huang, Dai, Qu, Ravishankar, Wang, SITCOM: step-wise triple-consistent
-diffusion sampling for inverse problems, 2025, algorithm 1.
-Cost per step: one denoiser, and for each of at most ``inner`` descent steps one denoiser and two
-vector-Jacobian products (one with Adam), until every row of the batch has come to the noise level.
-Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
-possible. ``Conjugate`` sizes its steps with J = J^T, which holds for the exact denoiser; on a
-network's J the misfit decides whether a step is taken.
-Exact when: never; a descent is no draw. Fresh noise of level s at every step keeps half of the
-variance of the prior as steps are added (see ConstantFraction with zeta = 1, which is the method
-without descent).
-Departs from the authors' code: no iterate is chosen by its distance to the true image; the early
-end is per row, at the noise's own energy (theirs adds 0.001 to sigma_y); D is not clamped, so no
-pixel loses its gradient.
-"""
+"""SITCOM: move the noisy image until its own denoised image explains y, then noise that afresh."""
 
 from __future__ import annotations
 
@@ -43,8 +19,39 @@ from posteriori.settings import Natural
 
 @dataclass(frozen=True)
 class SITCOM(Method[Tensor]):
-    """Step-wise triple-consistent sampling. ``stop``: end the descent at the noise level; otherwise
-    after ``inner`` steps."""
+    """Step-wise triple-consistent sampling: the noisy image is moved until its own denoised image
+    explains y, and fresh noise is put on that.
+
+        v  = descent on ||y - A D(v, sigma)||^2 from v = x, to the residual m sigma_y^2
+        x0 = D(v, sigma)
+        x' = x0 + s z
+
+    x is the image at noise level sigma, x' at the next level s, D the denoised image, z standard
+    normal, m the count of numbers in y, sigma_y the standard deviation of their noise.
+
+    The image stays an output of the denoiser (backward consistency), agrees with y (measurement
+    consistency), and is found near x (forward consistency): by the start and the early end of the
+    descent, in place of a penalty on ||v - x||^2.
+
+    inner: the most steps of the descent, >= 0; published 30.
+    stop: end the descent at the noise level, as published; otherwise after ``inner`` steps.
+    descent: a rule of ``data_steps.descent``; published ``Adam(0.02)``.
+
+    Reference: Alkhouri, Liang, Huang, Dai, Qu, Ravishankar, Wang, SITCOM: step-wise
+        triple-consistent diffusion sampling for inverse problems, 2025, algorithm 1.
+    Cost per step: one denoiser, and for each of at most ``inner`` descent steps one denoiser and
+        two vector-Jacobian products (one with Adam), until every row of the batch has come to the
+        noise level.
+    Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
+        possible. ``Conjugate`` sizes its steps with J = J^T, which holds for the exact denoiser; on
+        a network's J the misfit decides whether a step is taken.
+    Exact when: never; a descent is no draw. Fresh noise of level s at every step keeps half of the
+        variance of the prior as steps are added (see ConstantFraction with zeta = 1, which is the
+        method without descent).
+    Departs from the authors' code: no iterate is chosen by its distance to the true image. The
+        early end is per row, at the noise's own energy (theirs adds 0.001 to sigma_y). D is not
+        clamped, so no pixel loses its gradient.
+    """
 
     inner: Natural = 10
     stop: bool = True

@@ -1,26 +1,4 @@
-"""Bootstrap filter: particles follow the prior's own chain, unguided; the measurement only weighs
-them.
-
-    x'  ~ N(m, std^2 I),   m = D + s^2 / sigma^2 (x - D),  std^2 = s^2 (1 - s^2 / sigma^2)
-    w'  = w phi(x') / phi(x),   and at s = 0, where x' = D:  w' = w p(y | x') / phi(x)
-    look "denoised"  phi(x) = p(y | D), for a linear A and Gaussian noise widened by r2 A A^H, r2
-                     the prior's ``max_variance``: particles that will not meet y are given up on
-                     the way; for another A or law, N(y; mean, covariance of y given D) with those
-                     of A(x0) over ``draws`` points x0 around D (see ``curved``)
-         "end"       phi = 1: importance sampling from the prior, one weight at the end
-
-Reference: Gordon, Salmond, Smith, Novel approach to nonlinear/non-Gaussian Bayesian state
-estimation, 1993.
-Cost per step: one denoiser for each particle, ``draws`` operators where A is curved; no derivative
-of anything.
-Assumes: noise with a density; any A, differentiable or not.
-Exact when: particles go to infinity: the law is then p(x | y) under the chain of the ancestral
-sampler (which tends to the prior as steps are added), and the evidence is unbiased for any number
-of particles.
-The baseline that guidance must beat: it needs about exp(information in y) particles, which an
-image's y puts out of reach. A phi that is too narrow gives up particles too early; "end" gives up
-none.
-"""
+"""Bootstrap filter: particles follow the prior's own chain; the measurement only weighs them."""
 
 from __future__ import annotations
 
@@ -43,11 +21,49 @@ from posteriori.settings import Count, Fraction
 
 @dataclass(frozen=True)
 class Bootstrap(ParticleMethod[Particles]):
-    """The prior's chain in clouds of ``particles``, resampled when their ESS falls below ``share``;
-    see the module for ``look``, ``draws``.
+    """The bootstrap filter: particles follow the prior's own chain, unguided, and the measurement
+    only weighs them.
 
-    ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds
-    the rows denoised at a time.
+        x' ~ N(m, std^2 I),   m = D + s^2 / sigma^2 (x - D),   std^2 = s^2 (1 - s^2 / sigma^2)
+        w' = w phi(x') / phi(x)
+           = w p(y | x') / phi(x)                                    at s = 0, where x' = D
+
+        look "denoised" (default), linear A and Gaussian noise:
+            phi(x) = N(y; A D, sigma_y^2 I + r2 A A^H), r2 the prior's ``max_variance``
+        look "denoised", another A or law:
+            phi(x) = N(y; mean, covariance of y given D) with those of A(x0) over ``draws`` points
+            x0 around D (see ``statistical_linearisation``)
+        look "end":
+            phi = 1, importance sampling from the prior with one weight at the end
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    sigma_y the standard deviation of the noise of y, w the weight of a particle.
+
+    With "denoised" particles that will not meet y are given up on the way. A phi that is too narrow
+    gives them up too early; "end" gives up none.
+
+    particles: in a cloud, >= 1.
+    look: phi, as above.
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1.
+    scheme: of resampling, see ``smc.particles``.
+    single: return one sample of each cloud, so that samples are independent.
+    chunk: the most rows denoised at a time, >= 1; None takes as many as hold 2^18 numbers.
+    draws: points of a curved A, even and >= 2.
+
+    Raises ``ValueError`` for ``draws`` that are odd or fewer than 2.
+
+    The baseline that guidance must beat: it needs about exp(information in y) particles, which an
+    image's y puts out of reach.
+
+    Reference: Gordon, Salmond, Smith, Novel approach to nonlinear/non-Gaussian Bayesian state
+        estimation, 1993.
+    Cost per step: one denoiser for each particle, ``draws`` operators where A is curved; no
+        derivative of anything.
+    Assumes: noise with a density; any A, differentiable or not.
+    Exact when: particles go to infinity. The law is then p(x | y) under the chain of the ancestral
+        sampler (which tends to the prior as steps are added), and the evidence is unbiased for any
+        number of particles.
     """
 
     particles: Count = 64

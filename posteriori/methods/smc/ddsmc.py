@@ -1,28 +1,4 @@
-"""DDSMC: particles of a decoupled chain, proposed from the centre's posterior given y, weighed by
-what that changed.
-
-    chain      x' ~ N((1 - a) x + a m, a s^2),      a = (sigma^2 - s^2) / (sigma^2 - (1 - eta) s^2),
-    m = D, or the end of the flow from x
-    phi     N(y; A m, sigma_y^2 I + r2 A A^H), r2 the prior's ``max_variance``
-    move      q = N((1 - a) x + a mt, a s^2 - a^2 rho^2 + a^2 M),
-    mt and M: mean and variance of N(m, rho^2) p(y | x0), in the singular
-            coordinates of A;  1 / rho^2 = 1 / r2 + a / s^2: the chain's variance shared out between
-                x0 and z
-    weight  w' = w N(x'; chain) phi(x') / (q(x') phi(x)),
-    and at s = 0, where x' = m:  w' = w p(y | x') / phi(x)
-
-eta 1 is the ancestral sampler's chain, eta 0 that of DAPS, which forgets x.
-Reference: Ekstrom Kelvinius, Zhao, Lindsten, Solving linear-Gaussian Bayesian inverse problems with
-decoupled diffusion sequential Monte Carlo, 2025, algorithm 2.
-Cost per step: one denoiser for each particle (``ode_steps`` with the ODE centre).
-Assumes: linear A with a spectrum, Gaussian noise.
-Exact when: particles go to infinity: the law is then p(x | y) under its own chain, and the evidence
-is unbiased for any number of them. With eta = 1 that chain tends to the prior as steps are added;
-with eta < 1 only around the ODE centre.
-Departs from the authors' code: the last step has a weight; resampling only when the ESS falls;
-normalised densities. With ``rho`` set, rho^2 and r2 are (rho sigma)^2, where theirs rises to
-sigma^2 at the last level, kept below s^2 / a: weights then have heavy tails.
-"""
+"""DDSMC: particles of a decoupled chain, proposed by the centre's posterior and weighed for it."""
 
 from __future__ import annotations
 
@@ -48,8 +24,45 @@ from posteriori.settings import Count, Fraction, Positive
 
 @dataclass(frozen=True)
 class DDSMC(ParticleMethod[Particles]):
-    """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows
-    denoised at a time."""
+    """Decoupled diffusion sequential Monte Carlo: particles of a decoupled chain are proposed from
+    the centre's posterior given y, and weighed by what that changed.
+
+        chain   x' ~ N((1 - a) x + a m, a s^2),   a = (sigma^2 - s^2) / (sigma^2 - (1 - eta) s^2)
+                m = D, or the end of the flow from x
+        phi     N(y; A m, sigma_y^2 I + r2 A A^H),   r2 the prior's ``max_variance``
+        move    q = N((1 - a) x + a mt, a s^2 - a^2 rho^2 + a^2 M)
+                mt, M: mean and variance of N(m, rho^2) p(y | x0), in the singular coordinates of A
+                1 / rho^2 = 1 / r2 + a / s^2: the chain's variance shared out between x0 and z
+        weight  w' = w N(x'; chain) phi(x') / (q(x') phi(x))
+                   = w p(y | x') / phi(x)                            at s = 0, where x' = m
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    sigma_y the standard deviation of the noise of y, w the weight of a particle.
+
+    particles: in a cloud, >= 1; published 16.
+    eta: in [0, 1]. 1 is the ancestral sampler's chain, 0 that of DAPS, which forgets x; published
+        0.5.
+    centre: m, "tweedie" D or "ode" the end of the flow.
+    rho: > 0; r2 is then (rho sigma)^2, and rho^2 the same, but at most s^2 / a; published 0.47.
+        None: r2 and rho^2 as above.
+    ode_steps: denoisers of the ODE centre, >= 1.
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1; published 1.
+    scheme: of resampling, see ``smc.particles``; published "multinomial".
+    single: return one sample of each cloud.
+    chunk: the most rows denoised at a time, >= 1; None takes as many as hold 2^18 numbers.
+
+    Reference: Ekstrom Kelvinius, Zhao, Lindsten, Solving linear-Gaussian Bayesian inverse problems
+        with decoupled diffusion sequential Monte Carlo, 2025, algorithm 2.
+    Cost per step: one denoiser for each particle (``ode_steps`` with the ODE centre).
+    Assumes: linear A with a spectrum, Gaussian noise.
+    Exact when: particles go to infinity. The law is then p(x | y) under its own chain, and the
+        evidence is unbiased for any number of them. With eta = 1 that chain tends to the prior as
+        steps are added; with eta < 1 only around the ODE centre.
+    Departs from the authors' code: the last step has a weight. Resampling only when the ESS falls.
+        Normalised densities. With ``rho`` set, rho^2 and r2 are (rho sigma)^2, where theirs rises
+        to sigma^2 at the last level, kept below s^2 / a: weights then have heavy tails.
+    """
 
     particles: Count = 64
     eta: Fraction = 1.0

@@ -1,30 +1,4 @@
-"""FPS: the measurement gets a diffusion of its own, and particles filter it. One particle is FPS,
-more are FPS-SMC.
-
-In the singular coordinates of A, with u = U^H y / a, tau = sigma_y / a (see ``methods.singular``),
-z one normal number for each cloud:
-
-    o = u + l e',  e' = r e + sqrt(1 - r^2) z (at first x, or noise)
-    the path: what is seen of x' through noise of variance h
-    w <- w N(o; m, v + h),  x' ~ N(m, v) N(o; x', h) / N(o; m, v + h)
-    N(m, v) the chain's own kernel; a gain of v / (v + h)
-    form "consistent"  t = max(s, tau), while tau < sigma: l^2 = t^2 - tau^2, r = l / (l before),
-                       h = 0: o is the diffusion of x itself down to tau, where x = u; below, the
-                       chain runs freely (default)
-         "published"
-         l = s, r^2 = 1 - c, h = tau^2, m = D + r s / sigma (x - D), v = c s^2, down to the last
-             level; c = ``fresh``
-
-Reference: Dou, Song, Diffusion posterior sampling for linear inverse problem solving: a filtering
-perspective, 2024, algorithms 1 and 2. Cost per step: one denoiser for each particle.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
-of the largest count as 0. Exact when: "consistent": particles and steps go to infinity, for every
-path; the evidence is unbiased as MCGDiff's with "dropped". "published": only without noise. Its
-looks share the noise of y and are taken as independent: it collapses on the data as steps are added
-(prior N(0, 1), y = 1.2, sigma_y = 0.5, 100 steps: 1.19 +- 0.10, not 0.96 +- 0.45; tested), and
-makes no evidence. Departs from the authors' code: x' meets the o of its own level
-(theirs is one step off); the same A weighs and moves.
-"""
+"""FPS: the measurement gets a diffusion of its own, and particles filter it."""
 
 from __future__ import annotations
 
@@ -51,9 +25,52 @@ Filtered = tuple[Particles, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class FPS(ParticleMethod[Filtered]):
-    """See the module. ``fresh`` is c, for the published form alone; None is the ancestral 1 -
-    s^2 / sigma^2, which keeps the prior. ``single``: one sample of each cloud; ``chunk``: rows
-    denoised at a time. ``ValueError`` for a ``fresh`` outside (0, 1] or unused."""
+    """Filtering posterior sampling: the measurement gets a diffusion of its own, and particles
+    filter it (one particle is FPS, more are FPS-SMC).
+
+    In the singular coordinates of A, with u = U^H y / a, tau = sigma_y / a (see
+    ``data_steps.svd_coordinates``), z one normal number for each cloud:
+
+        path    o = u + l e',   e' = r e + sqrt(1 - r^2) z (at first x, or noise):
+                what is seen of x' through noise of variance h
+        weight  w <- w N(o; m, v + h),   N(m, v) the chain's own kernel
+        move    x' ~ N(m, v) N(o; x', h) / N(o; m, v + h), a gain of v / (v + h)
+
+        form "consistent" (default), t = max(s, tau), while tau < sigma:
+            l^2 = t^2 - tau^2,   r = l / (l before),   h = 0:
+            o is the diffusion of x itself down to tau, where x = u; below, the chain runs freely
+        form "published", down to the last level, c = ``fresh``:
+            l = s,   r^2 = 1 - c,   h = tau^2,   m = D + r s / sigma (x - D),   v = c s^2
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    a the singular values of A, sigma_y the standard deviation of the noise of y, w the weight of a
+    particle.
+
+    particles: in a cloud, >= 1; published 5.
+    form: of the path, as above.
+    fresh: c in (0, 1], for the published form alone; published 0.95. None is the ancestral
+        1 - s^2 / sigma^2, which keeps the prior.
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1; published 1.
+    scheme: of resampling, see ``smc.particles``; published "multinomial".
+    single: return one sample of each cloud.
+    chunk: the most rows denoised at a time, >= 1; None takes as many as hold 2^18 numbers.
+
+    Raises ``ValueError`` for a ``fresh`` outside (0, 1] or unused.
+
+    Reference: Dou, Song, Diffusion posterior sampling for linear inverse problem solving: a
+        filtering perspective, 2024, algorithms 1 and 2.
+    Cost per step: one denoiser for each particle.
+    Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below
+        1e-6 of the largest count as 0.
+    Exact when: "consistent": particles and steps go to infinity, for every path; the evidence is
+        unbiased as MCGDiff's with "dropped". "published": only without noise. Its looks share the
+        noise of y and are taken as independent. It collapses on the data as steps are added (prior
+        N(0, 1), y = 1.2, sigma_y = 0.5, 100 steps: 1.19 +- 0.10, not 0.96 +- 0.45; tested), and
+        makes no evidence.
+    Departs from the authors' code: x' meets the o of its own level (theirs is one step off). The
+        same A weighs and moves.
+    """
 
     particles: Count = 16
     form: Literal["consistent", "published"] = "consistent"

@@ -1,33 +1,4 @@
-"""MCGDiff: a cloud is led to y / a in the singular coordinates of A, each of which it meets at the
-noise level tau that y has there.
-
-With u = U^H y / a, tau = sigma_y / a (see ``methods.singular``), D the denoised image, for a step
-from sigma to s and t = max(s, tau), in coordinates with tau < sigma (and half of the first level;
-the others follow the chain freely):
-
-    g(x; t) = N(u; x, h),  h = t^2 - tau^2 + kappa + ratio tau^2      what x at level t says of u
-    m = D + (t / sigma)^2 (x - D),  v = t^2 (1 - t^2 / sigma^2)           the chain's own kernel
-    w <- w N(u; m, v + h) / g(x; sigma)      before resampling: x' does not enter
-    x' ~ N(m, v) g / N(u; m, v + h), of gain v / (v + h); from t on to s by the chain
-    last  "dropped"  g(x; tau) stays; with kappa = ratio = 0 it is x = u there, the posterior itself
-    (default)
-          "kept"
-          w <- w p(y | x0) / g(x(tau); tau): right for any width, but a narrow g gives weights of
-              enormous variance
-
-Reference: Cardoso, Janati El Idrissi, Le Corff, Moulines, Monte Carlo guided diffusion for Bayesian
-linear inverse problems, 2024. Cost per step: one denoiser for each particle.
-Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below 1e-6
-of the largest count as 0. Exact when: particles and steps go to infinity. Where every tau is above
-the last level the evidence is unbiased for any number of
-particles: "kept" for the ancestral sampler's chain, "dropped" (width 0) for that chain's density at
-x(tau) = u, times 1 / a. Where the evidence is of use: its mean over 600 clouds of 64, as a share of
-the truth (six numbers, N(0, 1), each measured to 0.3 as 1, 20 steps), is 0.93 +- 0.03 from a start
-at the prior's width and 0.89 +- 0.05 from 10 times it, where grids begin by default; a single cloud
-scatters by 0.8 and 1.2 times the truth.
-Departs from the paper: a tau that is no level cuts a step in two; resampling only when the ESS
-falls; kappa is a variance of the image.
-"""
+"""MCGDiff: a cloud is led to y / a in the singular coordinates of A, to each at y's noise level."""
 
 from __future__ import annotations
 
@@ -54,9 +25,54 @@ Guided = tuple[Particles, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class MCGDiff(ParticleMethod[Guided]):
-    """See the module. ``single``: one sample of each cloud; ``chunk``: rows denoised at a time.
+    """Monte Carlo guided diffusion: in the singular coordinates of A a cloud is led to y / a, and
+    meets each coordinate at the noise level that y has there.
 
-    Raises ``ValueError`` for a negative width, and for a width of 0 that is to be "kept"."""
+    With u = U^H y / a, tau = sigma_y / a (see ``data_steps.svd_coordinates``), D the denoised
+    image, for a step from sigma to s and t = max(s, tau), in coordinates with tau < sigma (and half
+    of the first level; the others follow the chain freely):
+
+        g(x; t) = N(u; x, h),   h = t^2 - tau^2 + kappa + ratio tau^2    what x at t says of u
+        m  = D + (t / sigma)^2 (x - D),   v = t^2 (1 - t^2 / sigma^2)    the chain's own kernel
+        w  <- w N(u; m, v + h) / g(x; sigma)        before resampling: x' does not enter
+        x' ~ N(m, v) g / N(u; m, v + h)             a gain of v / (v + h); from t to s by the chain
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    a the singular values of A, sigma_y the standard deviation of the noise of y, w the weight of a
+    particle.
+
+    particles: in a cloud, >= 1; published 64.
+    kappa: >= 0, a variance of the image, of h above; published 1e-4.
+    ratio: >= 0, of h above; published 0.
+    last: what becomes of g(x; tau); published "kept".
+        "dropped"  it stays (default); with kappa = ratio = 0 it is x = u there, the posterior
+                   itself
+        "kept"     w <- w p(y | x0) / g(x(tau); tau): right for any width, but a narrow g gives
+                   weights of enormous variance
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1; published 1.
+    scheme: of resampling, see ``smc.particles``; published "multinomial".
+    single: return one sample of each cloud, as published.
+    chunk: the most rows denoised at a time, >= 1; None takes as many as hold 2^18 numbers.
+
+    Raises ``ValueError`` for a negative width, and for a width of 0 that is to be "kept".
+
+    Where the evidence is of use: its mean over 600 clouds of 64, as a share of the truth (six
+    numbers, N(0, 1), each measured to 0.3 as 1, 20 steps), is 0.93 +- 0.03 from a start at the
+    prior's width and 0.89 +- 0.05 from 10 times it, where grids begin by default. A single cloud
+    scatters by 0.8 and 1.2 times the truth.
+
+    Reference: Cardoso, Janati El Idrissi, Le Corff, Moulines, Monte Carlo guided diffusion for
+        Bayesian linear inverse problems, 2024.
+    Cost per step: one denoiser for each particle.
+    Assumes: linear A with a spectrum, Gaussian noise, possibly of level 0. Singular values below
+        1e-6 of the largest count as 0.
+    Exact when: particles and steps go to infinity. Where every tau is above the last level the
+        evidence is unbiased for any number of particles: "kept" for the ancestral sampler's chain,
+        "dropped" (width 0) for that chain's density at x(tau) = u, times 1 / a.
+    Departs from the paper: a tau that is no level cuts a step in two. Resampling only when the ESS
+        falls. kappa is a variance of the image.
+    """
 
     particles: Count = 64
     kappa: NonNegative = 0.0

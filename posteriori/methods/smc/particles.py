@@ -1,15 +1,15 @@
 """Clouds of weighted particles: weighing, resampling, evidence. Rows of a batch are G clouds of N
 particles, cloud by cloud.
 
-    W_i += log increment,      ESS = (sum w)^2 / sum w^2,
-    when ESS < share N:  log Z += log mean w, resample, W = 0
-    log p(y) ~ log Z + log mean w at the end; its exponential is unbiased whatever N, as every
-    scheme here has E[count_i] = N w_i
+    W_i += log increment,      ESS = (sum w)^2 / sum w^2
+    when ESS < share N:        log Z += log mean w, resample, W = 0
+    at the end:                log p(y) ~ log Z + log mean w
 
+exp(log Z + log mean w) is unbiased whatever N, as every scheme here has E[count_i] = N w_i.
 Log-weights are float64: increments of images are large and their differences small.
 
 Reference: Chopin and Papaspiliopoulos, An introduction to sequential Monte Carlo, 2020, chapters 9
-and 10.
+    and 10.
 """
 
 from __future__ import annotations
@@ -39,8 +39,13 @@ NUMBERS_AT_ONCE = 2**18
 
 @dataclass(frozen=True)
 class Particles:
-    """x (B, *E); log_w (B,) since the last resampling; log_z (G,) up to it; first (B,), the index
-    of each one's ancestor: see ``near``."""
+    """Weighted images, cloud by cloud.
+
+    x: (B, *E).
+    log_w: (B,), since the last resampling.
+    log_z: (G,), up to it.
+    first: (B,), the index of each one's ancestor; see ``near``.
+    """
 
     x: Tensor
     log_w: Tensor
@@ -109,16 +114,17 @@ def resample_particles(
     near: bool = True,
     power: float = 1.0,
 ) -> tuple[Particles, Tensor, Info]:
-    """Resample the clouds whose ESS is below ``share`` N; share 1 resamples always. The cloud, the
-    row each one was copied from (B,), info.
+    """Resample the clouds whose ESS is below ``share`` N; share 1 resamples always.
 
     along: (B,), order the particles by it first: neighbours then share their counts, and a mode's
-    count hardly varies.
-    power: in (0, 1]; children are drawn in proportion to w^power and keep w^(1 - power): below 1 a
-    weight that is about to be taken back, as approximate twists do, costs less, and E of every
-    weighted sum stays.
-    near: whether copies share an ancestor; see ``near``. The info holds for each row its cloud's
-    ESS as a share of N before, and the number of distinct ancestors after it.
+        count hardly varies.
+    near: whether copies share an ancestor; see ``near``.
+    power: in (0, 1]; children are drawn in proportion to w^power and keep w^(1 - power). Below 1 a
+        weight that is about to be taken back, as approximate twists do, costs less, and E of every
+        weighted sum stays.
+
+    Returns the cloud, the row each one was copied from (B,), and info, which holds for each row its
+    cloud's ESS as a share of N before, and the number of distinct ancestors after it.
     A cloud without any weight has lost the posterior: it stays without, its images are NaN wherever
     it moves, and the driver says so.
     """
@@ -257,7 +263,7 @@ def in_chunks(
     """``look`` applied to at most ``rows`` rows at a time: the same numbers in less memory, up to
     the rounding of batched arithmetic.
 
-    None: as many rows as hold ``AT_ONCE`` numbers of the first part, at least one. Raises
+    None: as many rows as hold ``NUMBERS_AT_ONCE`` numbers of the first part, at least one. Raises
     ``ValueError`` for less than one row.
     """
     rows = max(1, NUMBERS_AT_ONCE // max(parts[0][0].numel(), 1)) if rows is None else rows
@@ -361,10 +367,11 @@ def spread_evenly(z: Tensor, axis: Tensor, along: Tensor, base: int, rng: Rng) -
     particles in the order ``along`` (B,).
 
     The k-th particle takes Phi^-1 of the k-th number of van der Corput's sequence in ``base``,
-    shifted by one uniform number for the
-    cloud: each particle's numbers are normal as before, so that means over the cloud stay unbiased,
-    but neighbours draw different ones. Source: L'Ecuyer, Lecot, Tuffin, A randomized quasi-Monte
-    Carlo simulation method for Markov chains, 2008.
+    shifted by one uniform number for the cloud. Each particle's numbers are normal as before, so
+    that means over the cloud stay unbiased, but neighbours draw different ones.
+
+    Source: L'Ecuyer, Lecot, Tuffin, A randomized quasi-Monte Carlo simulation method for Markov
+        chains, 2008.
     """
     order = along.view(len(axis), -1).argsort(dim=1, stable=True)
     points = _van_der_corput(order.shape[1], base).to(order.device).expand(order.shape)

@@ -1,34 +1,4 @@
-"""SMCDiff: the measured part of the image follows one noised path that ends at the measurement;
-particles filter the rest along it.
-
-In the singular coordinates of A, with u = U^H y / a (see ``methods.singular``), z one normal number
-for each cloud:
-
-    path      o = u + sigma e,  e ~ N(0, 1) at the start,
-    e' = s / sigma e + sqrt(1 - s^2 / sigma^2) z: the forward diffusion of u,
-            drawn backwards
-    weight  w <- w N(o'; m, v) over the measured coordinates,
-    m = D + s^2 / sigma^2 (x - D),  v = s^2 (1 - s^2 / sigma^2)
-    move
-    x' = o' there, x' ~ N(m, v) elsewhere; at s = 0: u, and D elsewhere, without a weight (v is 0)
-
-kernel "ancestral" (default) has D the denoised image; "exact" a draw of x0 given x, for priors in
-closed form: no error of the steps but that of the last level, where the draw is made before x0 is
-known to meet u.
-
-Reference: Trippe, Yim, Tischer, Baker, Broderick, Barzilay, Jaakkola, Diffusion probabilistic
-modeling of protein backbones in 3D for the motif-scaffolding problem, 2023, algorithm 1.
-Cost per step: one denoiser for each particle.
-Assumes: linear A with a spectrum; its values below 1e-6 of the largest count as 0. y is taken as
-noiseless and its noise is fitted, magnified where a is small: for a mask and little noise. A y
-whose noise, so magnified, exceeds the images is refused; FPS knows it. Exact when: particles go to
-infinity, without noise, for every single path; "ancestral" up to an error that falls as 1 / steps
-and differs from path to path. Without the weights (ScoreSDE, replacement) the error stays however
-many steps are made.
-The path is drawn before a particle is seen: in many dimensions weights degenerate. No evidence: the
-last step has no density. Departs from the authors' code: resampling before the move and only when
-the ESS falls; a mask may be any A.
-"""
+"""SMCDiff: the measured part follows one noised path of y; particles filter the rest along it."""
 
 from __future__ import annotations
 
@@ -60,8 +30,49 @@ class Followed:
 
 @dataclass(frozen=True)
 class SMCDiff(ParticleMethod[Followed]):
-    """See the module. ``single`` returns one sample of each cloud; ``chunk`` bounds the rows
-    denoised, or drawn, at a time."""
+    """Replacement with particles: the measured part of the image follows one noised path that ends
+    at the measurement, and particles filter the rest along it.
+
+    In the singular coordinates of A, with u = U^H y / a (see ``data_steps.svd_coordinates``), z one
+    normal number for each cloud:
+
+        path    o  = u + sigma e,   e ~ N(0, 1) at the start
+                e' = s / sigma e + sqrt(1 - s^2 / sigma^2) z:
+                the forward diffusion of u, drawn backwards
+        weight  w <- w N(o'; m, v) over the measured coordinates
+                m = D + s^2 / sigma^2 (x - D),   v = s^2 (1 - s^2 / sigma^2)
+        move    x' = o' there, x' ~ N(m, v) elsewhere
+                at s = 0: u there, D elsewhere, without a weight (v is 0)
+
+    x is the image at noise level sigma, x' at the next level s, D as ``kernel`` says, a the
+    singular values of A, w the weight of a particle.
+
+    particles: in a cloud, >= 1; published 4.
+    kernel: D above. "ancestral" (default) is the denoised image. "exact" is a draw of x0 given x,
+        for priors in closed form: no error of the steps but that of the last level, where the draw
+        is made before x0 is known to meet u.
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1; published 1.
+    scheme: of resampling, see ``smc.particles``.
+    single: return one sample of each cloud.
+    chunk: the most rows denoised, or drawn, at a time, >= 1; None takes as many as hold 2^18
+        numbers.
+
+    The path is drawn before a particle is seen: in many dimensions weights degenerate. There is no
+    evidence: the last step has no density.
+
+    Reference: Trippe, Yim, Tischer, Baker, Broderick, Barzilay, Jaakkola, Diffusion probabilistic
+        modeling of protein backbones in 3D for the motif-scaffolding problem, 2023, algorithm 1.
+    Cost per step: one denoiser for each particle.
+    Assumes: linear A with a spectrum; its values below 1e-6 of the largest count as 0. y is taken
+        as noiseless and its noise is fitted, magnified where a is small: for a mask and little
+        noise. A y whose noise, so magnified, exceeds the images is refused; FPS knows it.
+    Exact when: particles go to infinity, without noise, for every single path; "ancestral" up to an
+        error that falls as 1 / steps and differs from path to path. Without the weights (ScoreSDE,
+        replacement) the error stays however many steps are made.
+    Departs from the authors' code: resampling before the move and only when the ESS falls. A mask
+        may be any A.
+    """
 
     particles: Count = 64
     kernel: Literal["ancestral", "exact"] = "ancestral"

@@ -1,13 +1,14 @@
 """What y says of x0 ~ N(D, r2 I) when A is curved, as a Gaussian in y with the mean and the
-covariance that A x0 has:
+covariance that A x0 has.
 
-    log N(y; mean_k A(x_k), R + cov_k A(x_k)),      x_k = D +- sqrt(r2) z_k,
-    r2 = prior.know().max_variance(sigma),      R the noise's variance
+    log N(y; mean_k A(x_k), R + cov_k A(x_k)),   x_k = D +- sqrt(r2) z_k,
+    r2 = prior.know().max_variance(sigma),       R the noise's variance
 
 The z_k are the same normal numbers for every row and at every level, so that what is said varies
 smoothly with x: weights compare rows. Too wide costs particles, too narrow the finite variance of
 their weights. p(y | D) is far too sure of itself, and A linearised at D says nothing where A is
 even and D near its centre.
+
 Source: statistical linearisation, Gelb, Applied optimal estimation, 1974; by draws.
 """
 

@@ -1,22 +1,4 @@
-"""TDS: guided samples weighed by how far the guidance was wrong.
-
-    phi(x) = N(y; A D, V), a twist; g = grad log phi
-    x'  ~ q = N(m + (sigma^2 - s^2) g, std^2 I),
-    m = D + s^2 / sigma^2 (x - D),  std^2 = s^2 (1 - s^2 / sigma^2)
-    w' = w N(x'; m, std^2 I) phi'(x') / ( q(x') phi(x) ),
-    and at s = 0, where x' = D:  w' = w p(y | x') / phi(x)
-
-Reference: Wu, Trippe, Naesseth, Blei, Cunningham, Practical and asymptotically exact conditional
-sampling in diffusion models, 2023, algorithm 1.
-Cost per step: one denoiser and one vector-Jacobian product for each particle; the twist "moments"
-one more for each number of y. Assumes: linear A, Gaussian noise.
-Exact when: particles go to infinity, for any twist of finite weight variance: the law is then
-p(x | y) under the chain of the ancestral sampler (which tends to the prior as steps are added), and
-the evidence is unbiased for any number of particles.
-Departs from the authors' code: resampling only when the ESS falls, log Z kept when it does not; V
-knows the denoiser's Jacobian, where theirs is sigma_y^2 I + r2 A A^T and gives weights with heavy
-tails; nothing is clipped.
-"""
+"""TDS: guided samples weighed by how far the guidance was wrong."""
 
 from __future__ import annotations
 
@@ -38,12 +20,37 @@ from posteriori.settings import Count, Fraction
 
 @dataclass(frozen=True)
 class TDS(ParticleMethod[Particles]):
-    """Twisted diffusion sampler with ``particles`` in a cloud, resampled when their ESS falls below
-    ``share``.
+    """The twisted diffusion sampler: guided samples are weighed by how far the guidance was wrong.
 
-    ``single`` returns one sample of each cloud, so that samples are independent. ``chunk`` bounds
-    the rows worked on at a time. ``twist`` "auto" is "moments" where that can be held (real
-    numbers, at most 512 of them in y), else "pigdm".
+        phi(x) = N(y; A D, V), a twist (see ``smc.twists``);   g = grad log phi
+        x' ~ q = N(m + (sigma^2 - s^2) g, std^2 I),
+                 m = D + s^2 / sigma^2 (x - D),   std^2 = s^2 (1 - s^2 / sigma^2)
+        w'     = w N(x'; m, std^2 I) phi'(x') / ( q(x') phi(x) )
+               = w p(y | x') / phi(x)                                at s = 0, where x' = D
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    sigma_y the standard deviation of the noise of y, w the weight of a particle.
+
+    particles: in a cloud, >= 1; published 4.
+    twist: V, "moments", "row sums", "pigdm" or "narrow"; published "pigdm". "auto" is "moments"
+        where that can be held (real numbers, at most 512 of them in y), else "pigdm".
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1; published 1.
+    scheme: of resampling, see ``smc.particles``.
+    single: return one sample of each cloud, so that samples are independent.
+    chunk: the most rows worked on at a time, >= 1; None takes as many as hold 2^18 numbers.
+
+    Reference: Wu, Trippe, Naesseth, Blei, Cunningham, Practical and asymptotically exact
+        conditional sampling in diffusion models, 2023, algorithm 1.
+    Cost per step: one denoiser and one vector-Jacobian product for each particle; the twist
+        "moments" one more for each number of y.
+    Assumes: linear A, Gaussian noise.
+    Exact when: particles go to infinity, for any twist of finite weight variance. The law is then
+        p(x | y) under the chain of the ancestral sampler (which tends to the prior as steps are
+        added), and the evidence is unbiased for any number of particles.
+    Departs from the authors' code: resampling only when the ESS falls, log Z kept when it does not.
+        V knows the denoiser's Jacobian, where theirs is sigma_y^2 I + r2 A A^T and gives weights
+        with heavy tails. Nothing is clipped.
     """
 
     particles: Count = 64

@@ -3,10 +3,13 @@ weigh particles.
 
     p(y | x) ~ N(y; A D, V),   V = sigma_y^2 I + A S A^T
 
-S is sigma^2 J, the denoiser's own Jacobian ("moments", one vector-Jacobian product for each number
-of y), its row sums on the diagonal of V ("row sums", one product), r2 I with r2 the prior's
-``max_variance`` ("pigdm", none), or 0 ("narrow", none: heavy-tailed weights). Too wide a twist
-costs particles, too narrow a one the finite variance of the weights.
+    "moments"   S = sigma^2 J, the denoiser's own Jacobian: one vector-Jacobian product for each
+                number of y
+    "row sums"  the row sums of that, on the diagonal of V: one product
+    "pigdm"     S = r2 I with r2 the prior's ``max_variance``: none
+    "narrow"    S = 0: none, and weights with heavy tails
+
+Too wide a twist costs particles, too narrow a one the finite variance of the weights.
 """
 
 from __future__ import annotations

@@ -1,40 +1,4 @@
-"""MGPS: look ahead to a lower noise level tau, fit a Gaussian to what x_tau can be given x and y,
-and bridge back to s.
-
-    x_tau | x, y  ~  N(x_tau; m, p) p(y | D(x_tau, tau)),
-    m = D(x, sigma) + tau^2 / sigma^2 (x - D)
-    q = N(mu, diag(std^2)) fitted by ``inner`` steps on KL(q || x_tau | x, y), started at N(m, p);
-    x_tau ~ q
-    x' = x_tau + k (x - x_tau) + sqrt(k (sigma^2 - s^2)) z,
-    k = (s^2 - tau^2) / (sigma^2 - tau^2);      at s = 0: x' = D(x, sigma)
-
-    width
-    "matched": p = tau^2 k' + k'^2 e with k' = 1 - tau^2 / sigma^2 and e the denoiser's mean squared
-        error (default), and the
-            likelihood widened by r2, its widest error at tau; "ddpm": p = tau^2 k', not widened:
-                the paper's
-    fit
-    "curvature": per step two gradients, at mu +- std r with random signs r; their mean moves mu by
-        a step from ||A|| and p, their
-            difference estimates the diagonal of the Hessian, which added to 1 / p is 1 / std^2
-                (default)
-            "adam": one reparametrised gradient in (mu, log std) per step, learning rate ``lr`` in
-            VP units: the paper's
-    tau
-    "level": midpoint s; "time": at the share ``midpoint`` of a linear-beta VP process's time: the
-        paper's; never below sigma_min
-
-Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion posterior
-sampling with midpoint guidance, 2025. Cost per step: one denoiser, and ``inner``
-(twice that for "curvature") denoisers with a vector-Jacobian product, operator and adjoint.
-Assumes: A differentiable; other noise than Gaussian enters by its variance at A D, and ||A|| of a
-curved A costs 16 A and A^T a step. Exact when: y is flat and the steps many
-("ddpm": the ancestral step); each step of "matched" with "curvature", a white Gaussian prior and A
-selecting pixels.
-Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then); no second
-fit of x_0 at the start. On images an isotropic p understates what smooth directions can still do,
-and y is fitted late (masked: chi-square 4 to 9 in 30 steps).
-"""
+"""MGPS: fit a Gaussian to x at a lower noise level tau given x and y, then bridge back to s."""
 
 from __future__ import annotations
 
@@ -58,8 +22,49 @@ from posteriori.settings import Count, Positive, Share
 
 @dataclass(frozen=True)
 class MGPS(Method[Tensor]):
-    """Midpoint guidance; see the module for the settings. ``midpoint`` lies in (0, 1]; ``lr`` is
-    for "adam"."""
+    """Midpoint guidance: a Gaussian is fitted to what the image at a lower noise level tau can be,
+    given x and y, and a draw of it is bridged back to s.
+
+        x_tau | x, y  ~  N(x_tau; m, p) p(y | D(x_tau, tau)),
+                         m = D(x, sigma) + tau^2 / sigma^2 (x - D)
+        q  = N(mu, diag(std^2)), fitted by ``inner`` steps on KL(q || x_tau | x, y),
+             started at N(m, p);   x_tau ~ q
+        x' = x_tau + k (x - x_tau) + sqrt(k (sigma^2 - s^2)) z,
+             k = (s^2 - tau^2) / (sigma^2 - tau^2);   at s = 0: x' = D(x, sigma)
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image
+    and z standard normal.
+
+    inner: steps of the fit, >= 1; published 2.
+    midpoint: the share in (0, 1] that places tau; published 0.5.
+    spacing: of tau, which is never below sigma_min.
+        "level"      tau = ``midpoint`` s (default)
+        "time"       at the share ``midpoint`` of a linear-beta VP process's time: the paper's
+    width: p, and the variance by which the likelihood is widened; k' = 1 - tau^2 / sigma^2.
+        "matched"    p = tau^2 k' + k'^2 e, e the denoiser's mean squared error; widened by r2, the
+                     denoiser's widest error at tau (default)
+        "ddpm"       p = tau^2 k', not widened: the paper's
+    fit: how q is fitted.
+        "curvature"  per step two gradients, at mu +- std r with random signs r. Their mean moves mu
+                     by a step from ||A|| and p. Their difference estimates the diagonal of the
+                     Hessian, which added to 1 / p is 1 / std^2 (default)
+        "adam"       one reparametrised gradient in (mu, log std) per step: the paper's
+    lr: > 0, learning rate of "adam" in VP units; published 0.03.
+
+    On images an isotropic p understates what smooth directions can still do, and y is fitted late
+    (masked: chi-square 4 to 9 in 30 steps).
+
+    Reference: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson, Variational diffusion
+        posterior sampling with midpoint guidance, 2025.
+    Cost per step: one denoiser, and ``inner`` (twice that for "curvature") denoisers with a
+        vector-Jacobian product, operator and adjoint.
+    Assumes: A differentiable; other noise than Gaussian enters by its variance at A D, and ||A|| of
+        a curved A costs 16 A and A^T a step.
+    Exact when: y is flat and the steps many ("ddpm": the ancestral step); each step of "matched"
+        with "curvature", a white Gaussian prior and A selecting pixels.
+    Departs from the authors' code: ``inner`` is one number (theirs rises to 20 now and then). No
+        second fit of x_0 at the start.
+    """
 
     inner: Count = 2
     midpoint: Share = 0.5

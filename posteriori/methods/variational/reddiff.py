@@ -1,31 +1,4 @@
-"""RED-diff: stochastic gradient descent on one image per row, with the denoiser as regulariser,
-while the noise level falls.
-
-    x = mu + sigma z,   g = lam w(sigma) (mu - D(x, sigma)) / sigma - v A^T (y - A mu)
-    newton      mu <- mu - rate H^-1 g,  H = lam w / sigma + v A^T A
-    (v ||A||^2 where A is not linear or v not one number)      (default)
-    adam
-    mu <- mu - rate m1 / (sqrt(m2) + 1e-8), betas 0.9 and 0.99, bias corrected; rate in the prior's
-        units
-
-    w: linear sigma, sqrt, square, power2over3, log ln(1 + sigma), trunc_linear min(sigma, 1), const
-       1: the published ones, and kl 1 / sigma (default), with which the first term is the gradient
-       of KL(N(mu, sigma^2 I) || p_sigma) itself
-    v: precision 1 / sigma_y^2 (default), one 1 (published)
-
-Reference: Mardani, Song, Kautz, Vahdat, A variational perspective on solving inverse problems with
-diffusion models, 2024, algorithm 1. Cost per step: one denoiser, one operator, one adjoint, one
-solve ("newton", linear A); nothing is differentiated through D. Assumes: A differentiable; Gaussian
-noise for v "precision"; "one" does not look at the noise.
-Exact when: never as a sampler: a row seeks the mode, most of the posterior's spread is lost. For a
-Gaussian prior N(m, C) its mean solves (v A^T A + R)(mu - m) = v A^T (y - A m), R = mean over levels
-of lam w sigma (C + sigma^2 I)^-1; with "kl" and sigma -> 0 that is the posterior's mean. About rate
-/ 2 of the prior's variance is left where y is silent. A blurred photograph: 22.1 dB in 30 steps,
-25.3 in 100. Departs from the authors' code: both terms are sums, as in the paper (theirs are
-averages: their lam is lam n / m here, for n numbers of x and m of y); the start A^+ y is damped at
-0.03 ||A||, theirs is cut there; an A that is not linear starts at
-the prior's mean (0 for a network), as start="centre" does.
-"""
+"""RED-diff: stochastic gradient descent on one image per row, with the denoiser as regulariser."""
 
 from __future__ import annotations
 
@@ -60,8 +33,56 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class REDDiff(Method[Fit]):
-    """Regularisation by denoising diffusion; see the module for ``weighting`` (w), ``data`` (v) and
-    ``optimiser``."""
+    """Regularisation by denoising diffusion: stochastic gradient descent on one image per row, with
+    the denoiser as regulariser, while the noise level falls.
+
+        x  = mu + sigma z
+        g  = lam w(sigma) (mu - D(x, sigma)) / sigma - v A^T (y - A mu)
+        mu <- mu - rate H^-1 g                     optimiser "newton" (default),
+              H = lam w / sigma + v A^T A
+                = lam w / sigma + v ||A||^2        where A is not linear or v not one number
+        mu <- mu - rate m1 / (sqrt(m2) + 1e-8)     optimiser "adam",
+              betas 0.9 and 0.99, bias corrected
+
+    D(x, sigma) is the denoised image, z standard normal.
+
+    weighting: w, by name; published "linear". All but "kl" are the paper's.
+        "kl"            1 / sigma (default), with which the first term is the gradient of
+                        KL(N(mu, sigma^2 I) || p_sigma) itself
+        "linear"        sigma
+        "sqrt"          sqrt(sigma)
+        "square"        sigma^2
+        "power2over3"   sigma^(2/3)
+        "log"           ln(1 + sigma)
+        "trunc_linear"  min(sigma, 1)
+        "const"         1
+    data: v, "precision" 1 / sigma_y^2 (default) or "one" 1; published "one".
+    optimiser: "newton" or "adam", as above; published "adam".
+    lam: > 0, the weight of the regulariser; published 0.25.
+    rate: > 0, and below 2 for "newton"; of "adam" in the prior's units; published 0.1.
+    start: "centre" is the prior's mean (0 for a network). "pseudo-inverse" is A^+ y, damped at
+        0.03 ||A||, and the centre where A is not linear; published.
+
+    Raises ``ValueError`` for "newton" with a rate of 2 or more, where the descent is unstable.
+
+    A blurred photograph: 22.1 dB in 30 steps, 25.3 in 100.
+
+    Reference: Mardani, Song, Kautz, Vahdat, A variational perspective on solving inverse problems
+        with diffusion models, 2024, algorithm 1.
+    Cost per step: one denoiser, one operator, one adjoint, one solve ("newton", linear A). Nothing
+        is differentiated through D.
+    Assumes: A differentiable; Gaussian noise for v "precision". "one" does not look at the noise.
+    Exact when: never as a sampler: a row seeks the mode, most of the posterior's spread is lost.
+        For a Gaussian prior N(m, C) its mean solves
+            (v A^T A + R)(mu - m) = v A^T (y - A m),
+            R = mean over levels of lam w sigma (C + sigma^2 I)^-1;
+        with "kl" and sigma -> 0 that is the posterior's mean. About rate / 2 of the prior's
+        variance is left where y is silent.
+    Departs from the authors' code: both terms are sums, as in the paper (theirs are averages: their
+        lam is lam n / m here, for n numbers of x and m of y). The start A^+ y is damped at
+        0.03 ||A||; theirs is cut there. An A that is not linear starts at the prior's mean (0 for a
+        network), as start="centre" does.
+    """
 
     weighting: Literal[
         "kl", "linear", "sqrt", "square", "power2over3", "log", "trunc_linear", "const"
@@ -86,8 +107,8 @@ class REDDiff(Method[Fit]):
     @classmethod
     @course(1000, "ddpm")
     def published(cls, lam: float = 0.25, rate: float = 0.1) -> REDDiff:
-        """The paper's linear weight and Adam, which do not look at the noise of y, for images in
-        [-1, 1]."""
+        """The paper's linear weight and Adam, which do not look at the noise of y.
+        For images in [-1, 1]."""
         return cls("linear", "one", "adam", lam, rate, "pseudo-inverse")
 
     @property

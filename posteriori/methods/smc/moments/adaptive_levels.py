@@ -1,14 +1,16 @@
-"""Where a sampler with Gaussian kernels must go slowly: a small run that measures how far x0 given
-x is from Gaussian.
+"""Where a sampler with Gaussian kernels must go slowly: a small run that measures how far x0
+given x is from Gaussian.
 
 Were p(x0 | x) Gaussian, its covariance S = sigma^2 J at a level would tell that at the next one, s:
 
     S' = tau^2 S (S + tau^2 I)^-1,   tau^2 = s^2 / (1 - s^2 / sigma^2)
 
-so along random directions z the two sides of z^T S(x') z and z^T S' z agree for every prior that is
+So along random directions z the two sides of z^T S(x') z and z^T S' z agree for every prior that is
 Gaussian around x, whatever its covariance. The relative gap, b, is large exactly where modes part
-from each other. Levels are then spaced evenly in the integral of sqrt(b) + 0.02 over log sigma: the
-error of a step grows faster than its length, and a little everywhere bridges what the pilot missed.
+from each other.
+
+Levels are then spaced evenly in the integral of sqrt(b) + 0.02 over log sigma: the error of a step
+grows faster than its length, and a little everywhere bridges what the pilot missed.
 """
 
 from __future__ import annotations

@@ -1,35 +1,4 @@
-"""MomentSMC: the reverse kernel, its conditioning on y and its weights all know the first two
-moments of x0 given x.
-
-With S = sigma^2 J, a = 1 - s^2 / sigma^2, tau^2 = s^2 / a, K = S A^T, V = sigma_y^2 I + A K:
-
-    chain      x0 | x ~ N(D, S),  x' | x0, x = a x0 + (1 - a) x + sqrt(a) s z
-    its reverse kernel, of covariance a^2 S + a s^2 I
-    move      x0 = u + K V^-1 (y + sigma_y z - A u),  u = D + S^(1/2) z
-    a draw of x0 given x and y; then x' as above
-    weight  w' = w N(y; A D', V') / N(y; m, V2)
-    what x' says of y, over what (x, x') said of it:
-            m = A D + R^T ((x' - (1 - a) x) / a - D),  V2 = sigma_y^2 I + tau^2 A R,
-            R = (S + tau^2 I)^-1 K
-
-All densities live among the numbers of y. The last step, to s = 0, is the draw of x0 itself and
-needs no weight. Children are drawn by w^``power`` and keep the rest: what N(y; A D, V) says of a
-particle that is changing modes is too much or too little for a few steps only.
-
-Reference: this library's own; twisted diffusion sampling (Wu et al. 2023) with second-order
-kernels, and the moments of Rozet et al. 2024. Cost per step: one denoiser, two when it resamples or
-works in chunks; at most m (1 + ``solves``) + ``roots`` vector-Jacobian products for m numbers of y
-(m more in chunks), fewer where the solves converge. First a pilot of 64 particles and 64 levels,
-which is counted. Assumes: linear A, Gaussian noise, few numbers of y; J symmetric, as it is for an
-exact denoiser.
-Exact when: the prior is Gaussian, for any number of steps and particles, where the solves converge
-(the fewer the steps, the more iterations they take: at 2 steps, 40 numbers and 10 of y, 8 of them
-left log Z wrong by 63); it warns where ``solves`` stops them. Else for many particles, up to the
-chain's own kernels, which err only by the third moments of x0 given x. ``levels`` puts the steps
-where these matter (see ``adaptive_levels``) and ends above the rest. Modes can still be lost: in
-cells 8,1 and 8,2 of gmm25, 20 steps, 3 of 20 seeds lie beyond twice the floor, the worst at 6.3
-times it.
-"""
+"""MomentSMC: particles moved and weighed by the first two moments of x0 given x."""
 
 from __future__ import annotations
 
@@ -56,8 +25,55 @@ from posteriori.settings import Count, Fraction, Share
 
 @dataclass(frozen=True)
 class MomentSMC(ParticleMethod[Particles]):
-    """See the module. ``single`` returns one sample of each cloud, independent ones; ``chunk``
-    bounds the rows worked on at a time."""
+    """Twisted particles of second order: the reverse kernel, its conditioning on y and its weights
+    all know the first two moments of x0 given x.
+
+    With S = sigma^2 J, a = 1 - s^2 / sigma^2, tau^2 = s^2 / a, K = S A^T, V = sigma_y^2 I + A K:
+
+        chain   x0 | x ~ N(D, S),   x' | x0, x = a x0 + (1 - a) x + sqrt(a) s z:
+                its reverse kernel, of covariance a^2 S + a s^2 I
+        move    x0 = u + K V^-1 (y + sigma_y z - A u),   u = D + S^(1/2) z:
+                a draw of x0 given x and y; then x' as above
+        weight  w' = w N(y; A D', V') / N(y; m, V2):
+                what x' says of y, over what (x, x') said of it
+                m  = A D + R^T ((x' - (1 - a) x) / a - D)
+                V2 = sigma_y^2 I + tau^2 A R,   R = (S + tau^2 I)^-1 K
+
+    x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image,
+    J = dD/dx, z standard normal, sigma_y the noise level of y, w the weight of a particle.
+
+    All densities live among the numbers of y. The last step, to s = 0, is the draw of x0 itself and
+    needs no weight. Children are drawn by w^``power`` and keep the rest: what N(y; A D, V) says of
+    a particle that is changing modes is too much or too little for a few steps only.
+
+    particles: in a cloud, >= 1.
+    share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
+        at every step with 1. Every cloud is resampled before the last step.
+    power: in (0, 1], of the weight by which children are drawn.
+    scheme: of resampling, see ``smc.particles``.
+    solves: the most iterations of a solve for R for each number of y, >= 1.
+    roots: iterations of S^(1/2) z, >= 1.
+    pilot: particles of the pilot that places the levels, >= 1.
+    single: return one sample of each cloud, independent ones.
+    chunk: the most rows worked on at a time, >= 1; None: see ``second_moments.rows``.
+
+    ``levels`` puts the steps where the third moments of x0 given x matter (see ``adaptive_levels``)
+    and ends above the rest. Modes can still be lost: in cells 8,1 and 8,2 of gmm25, 20 steps, 3 of
+    20 seeds lie beyond twice the floor, the worst at 6.3 times it.
+
+    Reference: this library's own; twisted diffusion sampling (Wu et al. 2023) with second-order
+        kernels, and the moments of Rozet et al. 2024.
+    Cost per step: one denoiser, two when it resamples or works in chunks; at most
+        m (1 + ``solves``) + ``roots`` vector-Jacobian products for m numbers of y (m more in
+        chunks), fewer where the solves converge. First a pilot of 64 particles and 64 levels, which
+        is counted.
+    Assumes: linear A, Gaussian noise, few numbers of y; J symmetric, as it is for an exact
+        denoiser.
+    Exact when: the prior is Gaussian, for any number of steps and particles, where the solves
+        converge (the fewer the steps, the more iterations they take: at 2 steps, 40 numbers and 10
+        of y, 8 of them left log Z wrong by 63). It warns where ``solves`` stops them. Else for many
+        particles, up to the chain's own kernels, which err only by the third moments of x0 given x.
+    """
 
     particles: Count = 256
     share: Fraction = 0.5

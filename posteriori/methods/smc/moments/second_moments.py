@@ -1,7 +1,8 @@
 """What a noisy image says of x0 and of y up to second moments, kept so that it need not be computed
-again:
+again.
 
-    x0 | x ~ N(D, S),  S = sigma^2 J;   y | x ~ N(A D, V),  V = sigma_y^2 I + A K,  K = S A^T
+    x0 | x ~ N(D, S),     S = sigma^2 J
+    y  | x ~ N(A D, V),   V = sigma_y^2 I + A K,   K = S A^T
 
 For a linear A and Gaussian noise. K holds as many images as y has numbers, and ``pull`` the
 denoiser's graph: a cloud of images is looked at in pieces of ``rows`` rows, and looked at again
@@ -31,8 +32,15 @@ LOOSE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
-    """x (B, *E) at sigma; x0 = D and K (m, B, *E); clean = A D (B, *O); V (B, m, m) float64;
-    ``pull`` is u -> J u."""
+    """Images with the moments of x0 and y given each.
+
+    x: (B, *E), at sigma.
+    x0: D, (B, *E).
+    clean: A D, (B, *O).
+    K: (m, B, *E).
+    V: (B, m, m), float64.
+    pull: u -> J u.
+    """
 
     post: Posterior
     sigma: Tensor
@@ -51,10 +59,14 @@ class SecondMoments:
         )[1]
 
     def step_says(self, seen: Tensor, tau2: float, solves: int) -> Tensor:
-        """log N(y; A D + R^T (v - D), sigma_y^2 I + tau^2 A R), R = (S + tau^2 I)^-1 K: of y given
-        x and ``seen`` = v (B, *E), a look at x0 through noise of variance tau^2; (B,) float64. At
-        most ``solves`` iterations for each number of y; warns where they leave more than ``LOOSE``
-        of a right side."""
+        """The log density of y given x and ``seen`` = v (B, *E), a look at x0 through noise of
+        variance tau^2: (B,) float64.
+
+            log N(y; A D + R^T (v - D), sigma_y^2 I + tau^2 A R),   R = (S + tau^2 I)^-1 K
+
+        At most ``solves`` iterations for each number of y; warns where they leave more than
+        ``LOOSE`` of a right side.
+        """
         like, s2 = self.post.likelihood, float(self.sigma) ** 2
         solved = [
             cg(lambda v: s2 * self.pull(v) + tau2 * v, k, max_iter=solves, rtol=1e-6)
@@ -74,7 +86,7 @@ class SecondMoments:
         )[1]
 
     def at(self, source: Tensor) -> SecondMoments:
-        """The looks at the rows ``source`` (B,); the graph belongs to its rows, so that one more
+        """The moments at the rows ``source`` (B,); the graph belongs to its rows, so that one more
         denoiser is called where they change."""
         if bool((source == torch.arange(len(source), device=source.device)).all()):
             return self

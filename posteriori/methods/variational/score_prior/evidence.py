@@ -1,14 +1,14 @@
 """What the draws of a fitted q say of log p(y), and whether q has lost a part of the posterior.
 
-    bound:     E log p(x) p(y | x) / q(x) <= log p(y)
-    evidence:  log mean p(x) p(y | x) / q(x), x ~ q, which does not know of a mode that q has lost
-    defensive: the same with draws of q and of the prior, weighed by their mixture (q + p) / 2: it
-    sees such a mode when the prior finds it
-    gap:
-    the larger of the two, less the bound; -log(1 - w) when modes of mass w are lost and the rest is
-        fitted. ``defensive`` counts
-               only where its effective sample size is 10 or more: one lucky draw of the prior says
-                   nothing
+    bound       E log p(x) p(y | x) / q(x) <= log p(y)
+    evidence    log mean p(x) p(y | x) / q(x), x ~ q, which does not know of a mode that q has lost
+    defensive   the same with draws of q and of the prior, weighed by their mixture (q + p) / 2: it
+                sees such a mode when the prior finds it
+    gap         the larger of the two, less the bound: -log(1 - w) when modes of mass w are lost and
+                the rest is fitted
+
+``defensive`` counts only where its effective sample size is 10 or more: one lucky draw of the prior
+says nothing.
 
 Source: Hesterberg, Weighted average importance sampling and defensive mixture distributions, 1995.
 """

@@ -1,12 +1,12 @@
-"""Fitting an invertible family q to a posterior: one member per group of rows, by path gradients
-and Adam.
+"""Fitting an invertible family q to a posterior by path gradients and Adam, a member per group.
 
-    x = m + scale T(z),
+    x = m + scale T(z)
     gradient of KL(q || p) over the parameters = -E (grad_x log p - grad_x log q) dT/dparams
 
-The part that goes through the parameters of log q alone has mean zero and is left out: what remains
-vanishes row by row when q = p. Source: Roeder, Wu, Duvenaud, Sticking the landing, 2017
-(path gradients).
+One member of the family is fitted for each group of rows. The part that goes through the parameters
+of log q alone has mean zero and is left out: what remains vanishes row by row when q = p.
+
+Source: Roeder, Wu, Duvenaud, Sticking the landing, 2017 (path gradients).
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ from posteriori.rng import Rng
 
 
 class VariationalFit(NamedTuple):
-    """params and Adam's moments (G, P); their number (); the last draws x (B, *E) with their
-    log-weights (B,) and bound (G,) float64."""
+    """The fits of all groups.
+
+    params, first, second: (G, P), and Adam's moments.
+    updates: (), how many they have seen.
+    x: (B, *E), the last draws.
+    log_w, bound: their log-weights (B,) and bound (G,), float64.
+    """
 
     params: Tensor
     first: Tensor
@@ -100,8 +105,12 @@ class Target:
     gradient: str
 
     def slope(self, x: Tensor, m: Tensor, turn: int, plain: bool, rows: int, rng: Rng) -> Tensor:
-        """grad_x log p_level(x): (B, *E). turn: which update this is; plain: the likelihood at x
-        itself, not widened; rows: of a group."""
+        """grad_x log p_level(x): (B, *E).
+
+        turn: which update this is.
+        plain: the likelihood at x itself, not widened.
+        rows: of a group.
+        """
         prior, A, like, level = (
             self.post.prior,
             self.post.likelihood.A,

@@ -63,8 +63,8 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class LowRank:
-    """u = m + exp(l) (I + V V^T) z: covariance S^2 + S W W^T S, every diagonal plus a matrix of
-    rank ``rank``; V is (d, rank)."""
+    """u = m + exp(l) (I + V V^T) z, V (d, rank): covariance S^2 + S W W^T S, every diagonal plus a
+    matrix of rank ``rank``."""
 
     rank: int = 8
 
@@ -109,10 +109,11 @@ class RealNVP:
     """Affine couplings: half of the numbers, b, is scaled and moved by a network of the other half,
     a; halves change places in turn.
 
-        b' = b exp(s(a)) + t(a),      s = bound tanh(. / bound),
-        (s, t) two hidden layers of width ``hidden``
+        b' = b exp(s(a)) + t(a),   s = bound tanh(. / bound),
+        (s, t) by two hidden layers of width ``hidden``
 
     Every second coupling is preceded by a fixed permutation. Needs d >= 2.
+
     Source: Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2017.
     """
 

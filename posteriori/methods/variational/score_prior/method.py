@@ -1,33 +1,4 @@
-"""Score-prior variational inference: fit a distribution q to p(x | y) by stochastic gradients, then
-draw from it.
-
-    x = m + sqrt(c + sigma^2) T(z),  z ~ N(0, I);
-    minimise KL(q || p_sigma) over the parameters of T, at falling sigma
-    log p_sigma(x) = log prior(x; sigma) - |y - A D(x, sigma)|^2 / (2 (sigma_y^2 + r2 ||A||^2)),
-    r2 = E_q sigma^2 tr J / d
-    at the last step  log p(x) + log p(y | x);   x ~ q,  log_w = log p(x) p(y | x) - log q(x)
-
-c is the prior's variance. ``gradient`` of the prior: "score" is (D - x) / sigma^2; "bound" that of
-the evidence bound, at one level above sigma per update, which also a network that is no gradient
-field has; the data are then annealed at x itself and with the widest r2. q cannot move mass between
-modes once they are apart. Blurring leaves the masses of modes as they are, while p^(1/T) would even
-them out.
-
-Reference: Feng, Smith, Rubinstein, Chang, Bouman, Freeman, Score-based diffusion models as
-principled priors for inverse imaging, 2023; Feng, Bouman, Variational Bayesian imaging with an
-efficient surrogate score-based prior, 2024 ("bound").
-Cost per step: ``updates`` (the last: ``polish``) times one denoiser, two vector-Jacobian products
-(the last: none).
-Assumes: A differentiable, Gaussian noise of a level > 0.
-Exact when: p(x | y) is of the family. Otherwise log_w corrects q, but for modes of mass w that q
-has lost: the bound of log p(y) then falls short by -log(1 - w). ``gap`` in the trace compares it
-with importance sampling from q and the prior together; a large one is warned of. Meant for up to
-some hundred numbers. An update moves q by ``rate`` of the prior's spread at most, and images need 3
-of it: 250 updates of "diagonal" on a blurred 3x32x32 photograph give 10 dB at rate 3e-3, 22 dB at
-3e-2, still 4 below y itself.
-Departs from the authors' code: annealing; path gradients; no batch norm (q would have no density);
-starts as the prior's Gaussian.
-"""
+"""Score-prior variational inference: fit a distribution q to p(x | y), then draw from it."""
 
 from __future__ import annotations
 
@@ -52,14 +23,56 @@ from posteriori.settings import Count, Natural, Positive
 
 @dataclass(frozen=True)
 class ScorePriorVI(Method[VariationalFit]):
-    """Variational inference with a diffusion prior; see the module for ``gradient``.
+    """Variational inference with a diffusion prior: a distribution q is fitted to the posterior by
+    stochastic gradients, then drawn from.
 
-    draws: rows that share one fit, and the batch of an update. rank: of "low-rank". couplings,
-    hidden: of "realnvp".
-    updates: per step; polish: at the last step, their rate falling to 0. anneal: False has the
-    final target from the start. rate, clip,
-    warmup: Adam's step, the longest gradient, the updates over which it rises. weigh_up_to: larger
-    images get no log_w (it would collapse).
+        x = m + sqrt(c + sigma^2) T(z),   z ~ N(0, I),   c the prior's variance
+        minimise KL(q || p_sigma) over the parameters of T, at falling sigma
+        log p_sigma(x) = log prior(x; sigma)
+                         - |y - A D(x, sigma)|^2 / (2 (sigma_y^2 + r2 ||A||^2)),
+                         r2 = E_q sigma^2 tr J / d
+        at the last step:  log p(x) + log p(y | x)
+        x ~ q,   log_w = log p(x) p(y | x) - log q(x)
+
+    D(x, sigma) is the denoised image, J = dD/dx, d the count of numbers in x, sigma_y the standard
+    deviation of the noise of y.
+
+    q cannot move mass between modes once they are apart. Blurring leaves the masses of modes as
+    they are, while p^(1/T) would even them out.
+
+    form: the family of T, "realnvp", "diagonal" or "low-rank" (see ``flows``); published "realnvp".
+    gradient: of the prior; published "bound".
+        "score"  (D - x) / sigma^2
+        "bound"  that of the evidence bound, at one level above sigma per update, which also a
+                 network that is no gradient field has; the data are then annealed at x itself and
+                 with the widest r2
+    draws: rows that share one fit, and the batch of an update, >= 1; published 64.
+    updates: per step, >= 1; published 1.
+    polish: updates at the last step, >= 0, their rate falling to 0; published 0.
+    anneal: False has the final target from the start, as published.
+    rate: Adam's step, > 0; published 1e-5.
+    clip: the longest gradient, > 0; published 1.
+    warmup: the updates over which the rate rises, >= 0; published 5000.
+    rank: of "low-rank", >= 1.
+    couplings, hidden: of "realnvp", >= 1; published 32 couplings.
+    weigh_up_to: >= 0; images of more numbers get no log_w (it would collapse).
+
+    Meant for up to some hundred numbers. An update moves q by ``rate`` of the prior's spread at
+    most, and images need 3 of it: 250 updates of "diagonal" on a blurred 3x32x32 photograph give
+    10 dB at rate 3e-3, 22 dB at 3e-2, still 4 below y itself.
+
+    Reference: Feng, Smith, Rubinstein, Chang, Bouman, Freeman, Score-based diffusion models as
+        principled priors for inverse imaging, 2023; Feng, Bouman, Variational Bayesian imaging with
+        an efficient surrogate score-based prior, 2024 ("bound").
+    Cost per step: ``updates`` (the last: ``polish``) times one denoiser, two vector-Jacobian
+        products (the last: none).
+    Assumes: A differentiable, Gaussian noise of a level > 0.
+    Exact when: p(x | y) is of the family. Otherwise log_w corrects q, but for modes of mass w that
+        q has lost: the bound of log p(y) then falls short by -log(1 - w). ``gap`` in the trace
+        compares it with importance sampling from q and the prior together; a large one is warned
+        of.
+    Departs from the authors' code: annealing; path gradients; no batch norm (q would have no
+        density); starts as the prior's Gaussian.
     """
 
     form: Literal["realnvp", "diagonal", "low-rank"] = "realnvp"
