@@ -19,14 +19,20 @@ from posteriori.tasks.photographs import photograph
 
 METHODS = "DAPS,DCDP,DPS,MMPS,FreeDoM,PnPDM(prior_steps=4)"
 PROBLEMS = {
-    "counts": "operator: {name: blur, std: 2, boundary: circular}\nnoise: {law: poisson, peak: "
-    "200, range: [0, 1]}\n",
-    "clip": "operator: {name: clip, gain: 1.5}\nnoise: {law: gaussian, sigma: 0.02, range: [0, "
-    "1]}\n",
-    "jpeg": "operator: {name: jpeg, quality: 10}\nnoise: {law: gaussian, sigma: 0.29, range: [0, "
-    "1]}\n",
-    "transmission": "operator: {name: transmission, angles: 60, pixel_mm: 1}\nnoise: {law: "
-    "poisson, peak: 2e4, range: [0, 0.02]}\n",
+    "counts": (
+        "operator: {name: blur, std: 2, boundary: circular}\n"
+        "noise: {law: poisson, peak: 200, range: [0, 1]}\n"
+    ),
+    "clip": (
+        "operator: {name: clip, gain: 1.5}\nnoise: {law: gaussian, sigma: 0.02, range: [0, 1]}\n"
+    ),
+    "jpeg": (
+        "operator: {name: jpeg, quality: 10}\nnoise: {law: gaussian, sigma: 0.29, range: [0, 1]}\n"
+    ),
+    "transmission": (
+        "operator: {name: transmission, angles: 60, pixel_mm: 1}\n"
+        "noise: {law: poisson, peak: 2e4, range: [0, 0.02]}\n"
+    ),
 }
 
 

@@ -66,8 +66,8 @@ def main() -> None:
     before, after = (float(psnr(x[None], truth, 1.0)[0]) for x in (y, run.mean))
     kind = getattr(task.posterior.given.A, "boundary", "")
     print(
-        f"{asked.method}, {kind}: {before:.2f} dB before, {after:.2f} dB after "
-        f"({after - before:+.2f}); {spent:.0f} s; {run.counts}"
+        f"{asked.method}, {kind}: {before:.2f} dB before, "
+        f"{after:.2f} dB after ({after - before:+.2f}); {spent:.0f} s; {run.counts}"
     )
 
 

@@ -1,8 +1,8 @@
 """Whether many calls of the denoiser buy anything: DAPS and PnP-DM with about 100 and with about
 1000 of them on photographs.
 
-    python benchmarks/calls.py [--methods DAPS "DAPS ode" PnPDM] [--problems blur downsample box
-        random] [--n 16] [--autocast bfloat16]
+    python benchmarks/calls.py [--methods DAPS "DAPS ode" PnPDM]
+        [--problems blur downsample box random] [--n 16] [--autocast bfloat16]
 
 The two photographs and the problems are those of ``posteriori bench images``; PnP-DM has four
 levels for its prior's run, so that a hundred calls are 33 rounds. Printed are, for each, the PSNR
@@ -57,31 +57,17 @@ def main() -> None:
         for steps in lengths:
             run = po.sample(po.Posterior(prior, about.given), method, n=args.n, steps=steps, seed=0)
             x, truth = run.samples, about.truth[None]
-            each, whole = (
-                psnr(x, truth.expand_as(x), 1.0),
-                float(psnr(x.mean(0, keepdim=True), truth, 1.0)),
-            )
+            each = psnr(x, truth.expand_as(x), 1.0)
+            whole = float(psnr(x.mean(0, keepdim=True), truth, 1.0))
             numbers = (
                 f"{each.mean():.2f}",
                 f"{each.std() / args.n**0.5:.2f}",
                 f"{whole:.2f}",
                 f"{about.given.chi2(x).mean():.3f}",
             )
-            print(
-                "| "
-                + " | ".join(
-                    (
-                        name,
-                        problem,
-                        image,
-                        f"{run.counts['denoiser']:g}",
-                        *numbers,
-                        f"{run.seconds:.0f}",
-                    )
-                )
-                + " |",
-                flush=True,
-            )
+            calls = f"{run.counts['denoiser']:g}"
+            cells = (name, problem, image, calls, *numbers, f"{run.seconds:.0f}")
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

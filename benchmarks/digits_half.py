@@ -88,14 +88,13 @@ def told(found: dict[tuple[str, int], dict], unrelated: float) -> str:
         sizes = sorted(n for method, n in found if method == name)
         few, many = found[name, sizes[0]], found[name, sizes[-1]]
         lines.append(
-            f"{name}: from {sizes[0]} to {sizes[-1]} particles the ancestors of a cloud go from "
-            f"{few['ancestors']:.3g} to "
-            f"{many['ancestors']:.3g} and the diversity of its completions from "
-            f"{few['diversity']:.3f} to {many['diversity']:.3f}, "
-            f"{100 * many['diversity'] / unrelated:.0f} % of the {unrelated:.3f} between upper "
-            f"halves of unrelated digits; "
-            f"{100 * many['ancestors'] / sizes[-1]:.0f} % of the {sizes[-1]} samples count. chi2 "
-            f"is {many['chi2']:.2f}."
+            f"{name}: from {sizes[0]} to {sizes[-1]} particles the ancestors of a cloud go "
+            f"from {few['ancestors']:.3g} to {many['ancestors']:.3g} and the diversity "
+            f"of its completions from {few['diversity']:.3f} to {many['diversity']:.3f}, "
+            f"{100 * many['diversity'] / unrelated:.0f} % "
+            f"of the {unrelated:.3f} between upper halves of unrelated digits; "
+            f"{100 * many['ancestors'] / sizes[-1]:.0f} % of the {sizes[-1]} samples count. "
+            f"chi2 is {many['chi2']:.2f}."
         )
     degenerate = sum(row["flagged"] > 0 for row in found.values())
     lines.append(f"The report calls clouds degenerate in {degenerate} of {len(found)} rows.")
@@ -117,9 +116,8 @@ def picture(
     heads = ["truth", "measured", *(f"sample {k}" for k in range(SHOWN))]
     rows = []
     for (name, n), x in samples.items():
-        shown = [(tile(row), "") for row in x[:SHOWN]] + [(None, "no more particles")] * max(
-            0, SHOWN - len(x)
-        )
+        shown = [(tile(row), "") for row in x[:SHOWN]]
+        shown += [(None, "no more particles")] * max(0, SHOWN - len(x))
         rows.append((f"{name}, {n} particles", [(tile(truth), ""), (tile(seen), ""), *shown]))
     contact_sheet(path, heads, rows, SIDE)
 
@@ -157,8 +155,8 @@ def main() -> None:
             print(lines[-1], flush=True)
     unrelated = diversity(truths[args.digits :])
     command = (
-        f"python benchmarks/digits_half.py --digits {args.digits} --steps {args.steps} "
-        f"--seed {args.seed}"
+        f"python benchmarks/digits_half.py --digits {args.digits} "
+        f"--steps {args.steps} --seed {args.seed}"
     )
     text = "\n".join(
         [

@@ -1,8 +1,7 @@
 """How often each flag is raised on what is sound, and on a stated fault: docs/results/flags.md.
 
     python benchmarks/flags.py                        (packaged photographs, closed forms)
-    python benchmarks/flags.py --photos FOLDER
-    (and every photograph in a folder, for a check of one's own)
+    python benchmarks/flags.py --photos FOLDER        (and every photograph in a folder)
     python benchmarks/flags.py --write                (and write the page)
 
 Where the law is known the rates are its own; elsewhere they are counts over runs that are drawn
@@ -193,10 +192,8 @@ def degenerate(runs: int) -> list[Row]:
     """Clouds of 64 particles on four numbers of correlation 0.8 of which one is measured, drawn by
     the model or far off it."""
     C = 0.8 * torch.ones(4, 4, dtype=F64) + 0.2 * torch.eye(4, dtype=F64)
-    prior, A = (
-        po.priors.Gaussian(torch.zeros(4, dtype=F64), C),
-        po.operators.Dense(torch.eye(1, 4, dtype=F64)),
-    )
+    prior = po.priors.Gaussian(torch.zeros(4, dtype=F64), C)
+    A = po.operators.Dense(torch.eye(1, 4, dtype=F64))
     out = []
     for name, methods in (
         ("TDS, DDSMC, MCGDiff", (TDS(64), DDSMC(64), MCGDiff(64))),
@@ -233,10 +230,8 @@ def evidence(runs: int) -> list[Row]:
     """A fit of two Gaussian numbers, and of two modes of which a Gaussian family keeps one."""
     alarms, seen = [], []
     means = torch.tensor([[-4.0, 0.0], [4.0, 0.0]], dtype=F64)
-    one, two = (
-        po.priors.Gaussian(torch.zeros(2, dtype=F64), 1.0),
-        po.priors.GaussianMixture(torch.ones(2, dtype=F64) / 2, means, 0.5),
-    )
+    one = po.priors.Gaussian(torch.zeros(2, dtype=F64), 1.0)
+    two = po.priors.GaussianMixture(torch.ones(2, dtype=F64) / 2, means, 0.5)
     A = po.operators.Dense(torch.tensor([[0.0, 1.0]], dtype=F64))
     for k in range(runs):
         for prior, found in ((one, alarms), (two, seen)):
@@ -429,8 +424,8 @@ def main() -> None:
             for p in files
         ]
         bsds = (
-            f"Of the photographs in {chosen.photos.parent.name}/{chosen.photos.name}, each "
-            f"whole, speckle is found on {share(mine)}."
+            f"Of the photographs in {chosen.photos.parent.name}/{chosen.photos.name}, each whole, "
+            f"speckle is found on {share(mine)}."
         )
     text = TEXT.format(table=table(rows), bsds=bsds)
     print(text)

@@ -1,8 +1,8 @@
 """What a cloud of images costs in memory: 256 particles of 3x64x64, two levels, all at once and by
 the default ``chunk``.
 
-    python benchmarks/memory.py [--prior conv | photos] [--particles 256] [--methods Bootstrap TDS
-        ...]
+    python benchmarks/memory.py [--prior conv | photos] [--particles 256]
+        [--methods Bootstrap TDS ...]
 
 Each run has a process of its own; printed is by how much its peak resident memory grew during the
 run, in MiB, beside that of one batch of the cloud's images. "conv" is a network of two convolutions
@@ -96,8 +96,8 @@ def main() -> None:
         )
         return
     print(
-        f"images of the cloud: {args.particles * 3 * 64 * 64 * 4 / 2**20:.0f} MiB\n{'method':12} "
-        f"{'at once':>9} {'chunks':>9}"
+        f"images of the cloud: {args.particles * 3 * 64 * 64 * 4 / 2**20:.0f} MiB\n"
+        f"{'method':12} {'at once':>9} {'chunks':>9}"
     )
     for name in args.methods:
         command = [

@@ -79,10 +79,8 @@ def retrieve(
     prior: po.Prior, truth: torch.Tensor, method: Method, levels: torch.Tensor, seed: int
 ) -> tuple[float, float, po.Run]:
     """PSNR and chi-square of one run on one digit (1, 1, 32, 32), and the run."""
-    A, law = (
-        po.operators.PhaseRetrieval((1, SIDE, SIDE), oversampling=2.0),
-        po.noise.Gaussian(SIGMA),
-    )
+    A = po.operators.PhaseRetrieval((1, SIDE, SIDE), oversampling=2.0)
+    law = po.noise.Gaussian(SIGMA)
     y = law.sample(A(truth), Streams(seed + 2**20, [0]))[0]
     post = po.Posterior(prior, po.Likelihood(y, A, law, range=(0, 1)))
     run = po.sample(post, method, n=1, grid=levels, seed=seed)
@@ -127,19 +125,11 @@ def main() -> None:
             *(f"{v}" for v in whole),
             f"{float(psnr.quantile(0.5)):.1f}",
             f"{float(chi2.quantile(0.5)):.2f}",
+            f"{calls['denoiser']:g}",
+            f"{calls['vjp']:g}",
+            f"{seconds:.1f}",
         )
-        print(
-            f"{name:8}"
-            + "".join(
-                f"{part:>15}"
-                for part in (
-                    *parts,
-                    f"{calls['denoiser']:g}",
-                    f"{calls['vjp']:g}",
-                    f"{seconds:.1f}",
-                )
-            )
-        )
+        print(f"{name:8}" + "".join(f"{part:>15}" for part in parts))
         print(
             "  PSNR "
             + " ".join(f"{v:.1f}" for v in psnr.tolist())

@@ -4,9 +4,9 @@ tests of their room are run.
     python benchmarks/planted.py [--only PATTERN ...] [--list] [--jobs N] [--store FILE]
 
 ``planted.toml`` holds the faults: file, a text that occurs in it exactly once, the text put in its
-place, and why that is wrong; and the
-rooms: which tests belong to which files. A fault is caught when a test fails. Every selection of
-tests must pass without a fault, or nothing would follow from its failure.
+place, and why that is wrong; and the rooms: which tests belong to which files. A fault is caught
+when a test fails. Every selection of tests must pass without a fault, or nothing would follow from
+its failure.
 
 Nothing is planted here: the copy lies in a temporary folder. Exit code 1 below 95 % caught, 2 when
 a fault cannot be planted any more.
@@ -70,8 +70,8 @@ class Fault:
         count = text.count(self.old)
         if count != 1:
             raise ValueError(
-                f"{self.name}: the text occurs {count} times in {self.file}, exactly once is "
-                f"needed: {self.old[:80]!r}"
+                f"{self.name}: the text occurs {count} times in {self.file}, "
+                f"exactly once is needed: {self.old[:80]!r}"
             )
         changed = text.replace(self.old, self.new)
         try:
@@ -164,13 +164,13 @@ def page(faults: list[Fault], by: dict[str, str]) -> str:
         "",
     ]
     lines += [
-        f"{seen} of {len(run)} single faults ({100 * seen / len(run):.1f} %) make a test of their "
-        f"room fail.",
+        f"{seen} of {len(run)} single faults ({100 * seen / len(run):.1f} %) "
+        "make a test of their room fail.",
         "",
     ]
     lines += [
-        "A row is the result of the last time that its fault was planted; tests are those nearest "
-        "to the file that saw it.",
+        "A row is the result of the last time that its fault was planted; "
+        "tests are those nearest to the file that saw it.",
         "",
     ]
     if lost:
@@ -193,18 +193,9 @@ def page(faults: list[Fault], by: dict[str, str]) -> str:
         )
         for f in run
     ]
-    return (
-        "\n".join(
-            [
-                *lines,
-                *(
-                    "| " + " | ".join(part.replace("|", "\\|") for part in cell) + " |"
-                    for cell in cells
-                ),
-            ]
-        )
-        + "\n"
-    )
+    for cell in cells:
+        lines.append("| " + " | ".join(part.replace("|", "\\|") for part in cell) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def chosen(faults: Iterable[dict[str, Any]], patterns: list[str]) -> list[Fault]:

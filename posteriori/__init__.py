@@ -68,8 +68,10 @@ _ELSEWHERE = {
     "Operator": "posteriori.operators.Operator",
     "Method": "posteriori.methods.Method",
     "load": "posteriori.Run.load(folder)",
-    "solve": "posteriori.sample(posterior, method), or `posteriori solve problem.yaml` on the "
-    "command line",
+    "solve": (
+        "posteriori.sample(posterior, method), "
+        "or `posteriori solve problem.yaml` on the command line"
+    ),
 }
 
 __all__ = [

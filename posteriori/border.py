@@ -44,13 +44,8 @@ def excess(run: Run, post: Posterior) -> tuple[float, float] | None:
         return None  # all of it is border
     band[top : len(band) - top, left : band.shape[1] - left] = False
     with torch.no_grad():
-        squares = (
-            (given.residual(run.samples[:SAMPLES].to(y.device)) / std)
-            .square()
-            .mean(0)
-            .double()
-            .cpu()
-        )
+        residual = given.residual(run.samples[:SAMPLES].to(y.device)) / std
+    squares = residual.square().mean(0).double().cpu()
     inside, outside = squares[..., ~band], squares[..., band]
     chance = DEVIATIONS * math.sqrt(2 / outside.numel() + 2 / inside.numel())
     return float(outside.mean() / inside.mean().clamp(min=1e-12)), 1 + SHARE + chance
@@ -61,8 +56,7 @@ def remark(found: tuple[float, float] | None) -> str | None:
     if found is None or found[0] <= found[1]:
         return None
     return (
-        f"At the border of the measurement the squared residual is {found[0]:.1f} times that "
-        f"inside: what the operator assumes beyond the "
-        "border of the image is likely wrong. With boundary 'valid' nothing is assumed, on an "
-        "image larger by the kernel."
+        f"At the border of the measurement the squared residual is {found[0]:.1f} times "
+        "that inside: what the operator assumes beyond the border of the image is likely wrong. "
+        "With boundary 'valid' nothing is assumed, on an image larger by the kernel."
     )

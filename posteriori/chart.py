@@ -127,8 +127,7 @@ class Pair:
     user's. units: of each, > 0; a noise level sigma of u is one of units_i sigma in part i.
 
     A takes x packed, (B, d). An A that says of what its images consist (``in_parts``) must have
-    these,
-    by name, shape and order. Raises ``ValueError`` otherwise.
+    these, by name, shape and order. Raises ``ValueError`` otherwise.
     """
 
     names: tuple[str, ...]

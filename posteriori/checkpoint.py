@@ -2,8 +2,8 @@
 interrupted.
 
 rows/00000000.safetensors   the samples of a finished batch, named by its first group; written once
-checkpoint.safetensors
-the state of the batch under way, the position of its random streams, the counts so far
+checkpoint.safetensors      the state of the batch under way, the position of its random
+                            streams, the counts so far
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def leaves(state: Any) -> list[Tensor]:
     if is_dataclass(state) and not isinstance(state, type):
         return [leaf for f in fields(state) for leaf in leaves(getattr(state, f.name))]
     raise TypeError(
-        f"a method's state may hold tensors, tuples and dataclasses of them, found "
-        f"{type(state).__name__}"
+        "a method's state may hold tensors, tuples and dataclasses of them, "
+        f"found {type(state).__name__}"
     )
 
 

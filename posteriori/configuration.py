@@ -94,8 +94,8 @@ def check_same(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     if found:
         plain = [line.removeprefix("identity.") for line in found]
         raise ValueError(
-            f"the run in {folder} was started with other settings, so it cannot be resumed "
-            f"({'; '.join(plain)[:600]})"
+            f"the run in {folder} was started with other settings, "
+            f"so it cannot be resumed ({'; '.join(plain)[:600]})"
         )
 
 

@@ -67,12 +67,11 @@ def tell(run: Run, post: Posterior, folder: str | Path | None = None) -> Run:
         found = flags(record | {"diverged": 0, "evidence_gap": None})
         if folder is not None:
             _note(run, record | {"flags": flags(record)}, Path(folder) / "summary.json")
-    except (
-        Exception
-    ) as error:  # a run that is finished must not be lost to an operator that fails on its samples
+    except Exception as error:
+        # A run that is finished must not be lost to an operator that fails on its samples
         found = [
-            f"The samples could not be compared with the measurement ({type(error).__name__}: "
-            f"{error})."
+            "The samples could not be compared with the measurement "
+            f"({type(error).__name__}: {error})."
         ]
     for sentence in found:
         warnings.warn(sentence, RunWarning, stacklevel=3)
@@ -98,11 +97,9 @@ def chi_squares(run: Run, post: Posterior) -> Tensor | None:
     """chi2 of each sample, (n,) float64 on the CPU; None for a noise level of 0."""
     if post.given.noise.std == 0:
         return None
-    return (
-        torch.cat([post.given.chi2(part.to(post.given.y.device)) for part in run.samples.split(32)])
-        .double()
-        .cpu()
-    )
+    device = post.given.y.device
+    found = torch.cat([post.given.chi2(part.to(device)) for part in run.samples.split(32)])
+    return found.double().cpu()
 
 
 def expected_chi2(run: Run, post: Posterior) -> float:
@@ -208,9 +205,8 @@ def _ended(record: dict[str, Any]) -> list[str]:
         )
     if record["finished"] > 1 and record["effective_samples"] < few_draws(record["finished"]):
         out.append(
-            f"The weights have collapsed: {record['finished']} samples count as "
-            f"{record['effective_samples']:.1f}; "
-            "use more particles, or a larger noise level."
+            f"The weights have collapsed: {record['finished']} samples count "
+            f"as {record['effective_samples']:.1f}; use more particles, or a larger noise level."
         )
     return out
 
@@ -226,10 +222,9 @@ def _lost(record: dict[str, Any]) -> list[str]:
     if gap is None or gap <= GAP:
         return []
     return [
-        f"The evidence bound of the fit lies {gap:.2f} below the evidence, as if modes of "
-        f"{100 * (1 - math.exp(-gap)):.0f} % of "
-        "the posterior were lost: use more updates, annealing or a wider family; weights do not "
-        "bring back what the fit has lost."
+        f"The evidence bound of the fit lies {gap:.2f} below the evidence, as if modes "
+        f"of {100 * (1 - math.exp(-gap)):.0f} % of the posterior were lost: use more updates, "
+        "annealing or a wider family; weights do not bring back what the fit has lost."
     ]
 
 
@@ -255,27 +250,22 @@ def _fit(record: dict[str, Any]) -> list[str]:
     if chi2 is None:
         return []
     if chi2 < EXACT:
-        return (
-            []
-            if record["blank"]
-            else [
-                "The samples meet y exactly: they reproduce its noise, and have no spread in what "
-                "is measured."
-            ]
+        found = (
+            "The samples meet y exactly: "
+            "they reproduce its noise, and have no spread in what is measured."
         )
+        return [] if record["blank"] else [found]
     chi2 /= record["chi2_expected"] or 1.0
     lowest, highest = chi2_limits(record["measured"])
     if chi2 > highest:
         return [
-            f"The residual is {math.sqrt(chi2):.1f} times the stated noise: is the noise level in "
-            f"the right unit, and is A the operator "
-            "that made this measurement?"
+            f"The residual is {math.sqrt(chi2):.1f} times the stated noise: is the noise level "
+            "in the right unit, and is A the operator that made this measurement?"
         ]
     if chi2 < lowest:
         return [
-            f"The residual is only {math.sqrt(chi2):.2f} times the stated noise: the samples "
-            f"reproduce the noise, or the noise level is "
-            "stated too high."
+            f"The residual is only {math.sqrt(chi2):.2f} times the stated noise: "
+            "the samples reproduce the noise, or the noise level is stated too high."
         ]
     return []
 
@@ -284,16 +274,15 @@ def _looks(record: dict[str, Any]) -> list[str]:
     out = []
     if record["constant"]:
         out.append(
-            f"{100 * record['constant']:.0f} % of the samples have the same value everywhere: the "
-            f"prior or the method has lost the image."
+            f"{100 * record['constant']:.0f} % of the samples have the same value everywhere: "
+            "the prior or the method has lost the image."
         )
     out += speckled(record)
     if record["outside_range"] is not None and record["outside_range"] > 0.05:
         low, high = record["range"]
         out.append(
-            f"{100 * record['outside_range']:.0f} % of the values lie over a tenth of the range "
-            f"outside the stated [{low:g}, {high:g}]: "
-            "is the range right?"
+            f"{100 * record['outside_range']:.0f} % of the values lie over a tenth "
+            f"of the range outside the stated [{low:g}, {high:g}]: is the range right?"
         )
     return out
 
@@ -303,8 +292,7 @@ def speckled(record: dict[str, Any]) -> list[str]:
         return []
     return [
         f"{100 * record['speckle']:.2g} % of the pixels stick out of all their neighbours "
-        f"(salt-and-pepper speckle): look at a sample at "
-        "full size, whatever its PSNR."
+        "(salt-and-pepper speckle): look at a sample at full size, whatever its PSNR."
     ]
 
 
@@ -313,8 +301,8 @@ def _kept(record: dict[str, Any]) -> list[str]:
     if kept is None or abs(kept - 1) <= KEPT:
         return []
     return [
-        f"These noise levels and this transition give {100 * kept:.0f} % of the standard deviation "
-        f"of a Gaussian as wide as the samples: "
+        f"These noise levels and this transition give {100 * kept:.0f} % "
+        "of the standard deviation of a Gaussian as wide as the samples: "
         "use more levels or a smaller last one, or the transition Midpoint."
     ]
 
@@ -322,8 +310,8 @@ def _kept(record: dict[str, Any]) -> list[str]:
 def _spread(record: dict[str, Any]) -> list[str]:
     if record["spread"] is not None and record["spread"] <= 1e-6 * record["scale"]:
         return [
-            "All samples are the same: this run is a point estimate, its spread says nothing about "
-            "uncertainty."
+            "All samples are the same: this run is a point estimate, "
+            "its spread says nothing about uncertainty."
         ]
     return []
 

@@ -44,15 +44,17 @@ Watch = Callable[[int, Tensor, Tensor, Info], None]
 # update that has exploded.
 BEYOND = 1e6
 ADVICE = {
-    "denoiser": "the denoiser's output was not finite; check the network's precision and its "
-    "trained noise range",
+    "denoiser": (
+        "the denoiser's output was not finite; "
+        "check the network's precision and its trained noise range"
+    ),
     "method": (
-        f"the update was not finite, or beyond {BEYOND:g} times the largest noise level; use more "
-        "steps, a smaller guidance scale or a larger noise level"
+        f"the update was not finite, or beyond {BEYOND:g} times the largest noise level; "
+        "use more steps, a smaller guidance scale or a larger noise level"
     ),
     "cloud": (
-        "the cloud has lost all its weight, no particle agrees with y; use more particles, more "
-        "noise levels, a method that y guides, or a larger noise level"
+        "the cloud has lost all its weight, no particle agrees with y; "
+        "use more particles, more noise levels, a method that y guides, or a larger noise level"
     ),
 }
 
@@ -184,36 +186,27 @@ class Job:
         )
         if self.grid is not None and not torch.equal(self.all_levels()[0], levels):
             raise ValueError(
-                f"the run in {folder} was started with the levels {config['levels']}, so it cannot "
-                f"be resumed with others"
+                f"the run in {folder} was started with the levels {config['levels']}, "
+                "so it cannot be resumed with others"
             )
         if (
             self.kept[1] is not None
             or (folder / "checkpoint.safetensors").exists()
             or not config["pilot"]
         ):
-            self.levels, self.config = (
-                levels,
-                self.config | {key: config[key] for key in ("levels", "grid", "pilot")},
-            )
+            self.levels = levels
+            self.config = self.config | {key: config[key] for key in ("levels", "grid", "pilot")}
 
     def prepare(self) -> None:
         """The levels, unless a folder had them."""
         if not len(self.levels):
             self.levels, spacing = self.all_levels()
-            name = (
-                spacing
-                if isinstance(spacing, str)
-                else "explicit"
-                if spacing is not None
-                else "the method's own"
-            )
+            name = "the method's own" if spacing is None else "explicit"
+            if isinstance(spacing, str):
+                name = spacing
             pilot = any(self.counter.calls.values())
-            self.config = self.config | {
-                "grid": name,
-                "levels": self.levels.tolist(),
-                "pilot": pilot,
-            }
+            found = {"grid": name, "levels": self.levels.tolist(), "pilot": pilot}
+            self.config = self.config | found
         centre = self.post.prior.start(self.blank(1)[:1], self.levels[0])
         self.limit = BEYOND * float(self.levels[0] + centre.abs().max())
 
@@ -255,8 +248,8 @@ class Job:
                 counter.calls.update(kept)
                 self.batch = before * group // 2
                 warnings.warn(
-                    f"out of memory with {before * group} rows: going on with {self.batch} at a "
-                    f"time, same samples",
+                    f"out of memory with {before * group} rows: "
+                    f"going on with {self.batch} at a time, same samples",
                     stacklevel=3,
                 )
             else:
@@ -363,8 +356,8 @@ class Job:
         if not bool(ok.all()):
             k = int((~ok).nonzero()[0])
             warnings.warn(
-                f"{int((~ok).sum())} of {self.n} rows are left out of the samples; row {k} "
-                f"{status[k]}",
+                f"{int((~ok).sum())} of {self.n} rows are left out of the samples; "
+                f"row {k} {status[k]}",
                 stacklevel=4,
             )
         trace = {name: torch.cat(parts, dim=1)[:, : self.n] for name, parts in done.trace.items()}
@@ -425,8 +418,8 @@ def draw_prior(
     known = tuple(side for side in prior.shape if side is not None)
     if shape is None and len(known) != len(prior.shape):
         raise ValueError(
-            f"this prior models images of shape {prior.shape}, None being any length: say which, "
-            f"for example shape=(3, 64, 64)"
+            f"this prior models images of shape {prior.shape}, None being any length: "
+            "say which, for example shape=(3, 64, 64)"
         )
     flat = Null(known if shape is None else shape, complex=prior.complex)
     held = {

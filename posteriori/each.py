@@ -222,8 +222,8 @@ def _told(run: Run, post: Posterior) -> Run:
     if len(run.samples):
         return tell(run, post)
     warnings.warn(
-        f"every row of the measurement with seed {run.config['seed']} diverged; row 0 "
-        f"{run.status[0]}",
+        f"every row of the measurement with seed {run.config['seed']} diverged; "
+        f"row 0 {run.status[0]}",
         stacklevel=4,
     )
     return run

@@ -2,9 +2,9 @@
 descend, and how few particles have carried it.
 
     ancestors  distinct particles at the first level that matters (``particles.near``) from which
-        the samples descend
-    carried
-    sum(w)^2 / sum(w^2) of a cloud at its worst step from that level on; the median over clouds
+               the samples descend
+    carried    sum(w)^2 / sum(w^2) of a cloud at its worst step from that level on; the median over
+               clouds
 
 A cloud has degenerated when its samples descend from at most a quarter as many ancestors; when an
 eighth of its particles, or 1.25, have carried it, what is left of it is biased however many samples
@@ -51,22 +51,20 @@ def genealogy_of(run: Run, post: Posterior) -> dict[str, Any] | None:
         (k for k, level in enumerate(levels[:-1]) if particles.near(post, level)), len(levels) - 2
     )
     lowest, at = ess[step:, heads].min(0)
+    # What a power of the weights left to be taken back soon costs nothing: see
+    # ``particles.resample``.
+    carried = float(lowest.median()) if settings.get("power", 1.0) == 1.0 else 1.0
+    resampled = (ess < settings["share"]) | (settings["share"] >= 1)
     return {
         "samples": len(samples),
         "ancestors": min(int(lines.sum()), len(samples.flatten(1).unique(dim=0))),
         "step": step,
         "level": float(levels[step]),
         "particles": size,
-        # What a power of the weights left to be taken back soon costs nothing: see
-        # ``particles.resample``.
-        "carried": size * float(lowest.median())
-        if settings.get("power", 1.0) == 1.0
-        else float(size),
+        "carried": size * carried,
         "worst": step + int(at[lowest.argmin()]),
         "lowest_ess": float(ess.min()),
-        "resamplings": float(
-            ((ess < settings["share"]) | (settings["share"] >= 1))[:, heads].sum(0).double().mean()
-        ),
+        "resamplings": float(resampled[:, heads].sum(0).double().mean()),
     }
 
 
@@ -78,18 +76,16 @@ def remarks(cloud: dict[str, Any] | None) -> list[str]:
     out, n, k = [], cloud["samples"], cloud["ancestors"]
     if n > 1 and k <= LINES * n:
         out.append(
-            f"{n} samples descend from {k} distinct ancestor{'s' if k > 1 else ''} at step "
-            f"{cloud['step']} (noise level "
-            f"{cloud['level']:.3g}): treat them as {k} sample{'s' if k > 1 else ''}; their spread "
-            f"is too small. Use more particles, or "
-            "several clouds (single=True)."
+            f"{n} samples descend from {k} distinct ancestor{'s' if k > 1 else ''} "
+            f"at step {cloud['step']} (noise level {cloud['level']:.3g}): "
+            f"treat them as {k} sample{'s' if k > 1 else ''}; their spread is too small. "
+            "Use more particles, or several clouds (single=True)."
         )
     if cloud["carried"] <= max(SHARE * cloud["particles"], LEAST):
         out.append(
             f"The {cloud['particles']} particles of a cloud have counted as {cloud['carried']:.1f} "
-            f"at their worst step "
-            f"({cloud['worst']}): the samples are biased towards the prior. Either y surprises it, "
-            f"or particles or steps are too few; use "
-            "more, or a method that y guides better."
+            f"at their worst step ({cloud['worst']}): the samples are biased towards the prior. "
+            "Either y surprises it, or particles or steps are too few; "
+            "use more, or a method that y guides better."
         )
     return out

@@ -97,8 +97,8 @@ def make(
             or not bool((levels[1:] < levels[:-1]).all())
         ):
             raise ValueError(
-                f"a grid is a strictly decreasing list of noise levels that ends at 0, got "
-                f"{levels.tolist()[:8]}"
+                "a grid is a strictly decreasing list of noise levels that ends at 0, "
+                f"got {levels.tolist()[:8]}"
             )
         return levels
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:

@@ -76,7 +76,7 @@ class Likelihood:
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(
                 f"y must be a floating point or complex tensor in physical units, got {kind}; "
-                f"convert it, e.g. y.float() / 255"
+                "convert it, e.g. y.float() / 255"
             )
         y = y.resolve_conj().resolve_neg()
         object.__setattr__(self, "y", y)
@@ -84,8 +84,8 @@ class Likelihood:
             object.__setattr__(self, "y", y[0])
         elif tuple(y.shape) != wanted:
             raise ValueError(
-                f"y has shape {tuple(y.shape)}, but {type(self.A).__name__} makes measurements of "
-                f"shape {wanted}"
+                f"y has shape {tuple(y.shape)}, "
+                f"but {type(self.A).__name__} makes measurements of shape {wanted}"
             )
         if y.is_complex() != self.A.complex_out:
             want, got = ("complex", "real") if self.A.complex_out else ("real", "complex")
@@ -96,8 +96,8 @@ class Likelihood:
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
             raise ValueError(
-                f"y has {int(bad.sum())} values that are not finite, the first at {first}; mask "
-                f"them out with an operator"
+                f"y has {int(bad.sum())} values that are not finite, the first at {first}; "
+                "mask them out with an operator"
             )
         self.noise.check_kind(y)
         _check_frame(self.frame, self.A.in_shape)
@@ -149,9 +149,8 @@ class Likelihood:
         residual = self.residual(x0)
         quadratic = dot(residual, solve(self.linear, residual, self.r2, self.std**2))
         channels = 2 if residual.is_complex() else 1
-        logs = log_det(self.linear, self.r2, self.std**2).to(quadratic) + residual[
-            0
-        ].numel() * math.log(2 * math.pi)
+        determinant = log_det(self.linear, self.r2, self.std**2).to(quadratic)
+        logs = determinant + residual[0].numel() * math.log(2 * math.pi)
         return -0.5 * (quadratic + channels * logs)
 
     def score(self, x0: Tensor) -> Tensor:
@@ -171,14 +170,9 @@ class Likelihood:
         residual = self.residual(x0)
         real = real_view(residual)
         variance = self.noise.variance(self.y)
-        return (
-            (
-                real.square()
-                / (variance[..., None] if residual.is_complex() and variance.ndim else variance)
-            )
-            .flatten(1)
-            .mean(1)
-        )
+        if residual.is_complex() and variance.ndim:
+            variance = variance[..., None]
+        return (real.square() / variance).flatten(1).mean(1)
 
 
 def _unchecked(likelihood: Likelihood, **changes: Any) -> Likelihood:
@@ -203,8 +197,8 @@ def _check_frame(frame: Frame | None, shape: tuple[int, ...]) -> None:
         or any(not 0 <= a < b <= n for (a, b), n in zip(frame, shape[-2:], strict=True))
     ):
         raise ValueError(
-            f"frame {frame} must be the (first, end) of some rows and of some columns of images of "
-            f"shape {shape}"
+            f"frame {frame} must be the (first, end) "
+            f"of some rows and of some columns of images of shape {shape}"
         )
 
 
@@ -219,21 +213,16 @@ def _check_images(prior: Prior, A: Operator) -> None:
     if prior.complex == A.complex_in:
         return
     models, takes = ("complex", "real") if prior.complex else ("real", "complex")
-    raise TypeError(
-        f"the prior models {models} images, {A.label} takes {takes} ones; "
-        + (
-            (
-                f"give an operator on complex images, or the prior of two real channels with "
-                f"{A.label} "
-                f"on them"
-            )
-            if prior.complex
-            else (
-                f"for a prior of two real channels use {A.label}(...) @ ComplexChannels((2, H, "
-                f"W)), or priors.ComplexImages(prior)"
-            )
-        )
+    cure = (
+        f"for a prior of two real channels use {A.label}(...) @ ComplexChannels((2, H, W)), "
+        "or priors.ComplexImages(prior)"
     )
+    if prior.complex:
+        cure = (
+            "give an operator on complex images, "
+            f"or the prior of two real channels with {A.label} on them"
+        )
+    raise TypeError(f"the prior models {models} images, {A.label} takes {takes} ones; {cure}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -241,9 +230,10 @@ class Posterior:
     """p(x | y) of a prior and a likelihood, in the prior's coordinates u.
 
     ``chart`` maps u to the user's x; ``given`` is the likelihood that the user stated,
-    ``likelihood`` the same as a function of u. Raises ``ValueError`` when a prior with a range
-    meets a likelihood that states none, and when shapes do not fit; ``TypeError`` when one of prior
-    and operator has real images and the other complex ones.
+    ``likelihood`` the same as a function of u.
+    Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when
+    shapes do not fit; ``TypeError`` when one of prior and operator has real images and the other
+    complex ones.
     """
 
     prior: Prior
@@ -291,17 +281,15 @@ class Posterior:
         precision of its own. Raises ``ValueError`` for another dtype, and naming a device that is
         not there.
         """
-        y, held = (
-            self.given.y,
-            next((t for t in [*self.prior.parameters(), *self.prior.buffers()]), None),
-        )
+        y = self.given.y
+        held = next((t for t in [*self.prior.parameters(), *self.prior.buffers()]), None)
         place = (y.device if held is None else held.device) if device is None else _device(device)
         real = y.real.dtype if dtype is None else dtype
         real = torch.float32 if dtype is None and real in (torch.float16, torch.bfloat16) else real
         if real not in (torch.float32, torch.float64):
             raise ValueError(
-                f"images are worked on in float32 or float64, got dtype={dtype}; a network may "
-                f"have a precision of its own"
+                f"images are worked on in float32 or float64, got dtype={dtype}; "
+                "a network may have a precision of its own"
             )
         prior, A = placed(self.prior, place, real), self.given.A
         if any(t.device != place for t in [*A.parameters(), *A.buffers()]):

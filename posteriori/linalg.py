@@ -53,8 +53,7 @@ def real_view(x: Tensor) -> Tensor:
     """The real numbers of x: a complex tensor (*E) as (*E, 2), a real one as it is.
 
     What ``x.conj()`` and ``x.conj().imag`` return is conjugated or negated only when it is read.
-    torch views, numpy and files read past
-    that: it is done here.
+    torch views, numpy and files read past that: it is done here.
     """
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
 
@@ -237,8 +236,9 @@ def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:
     with V orthonormal, T = V^T M V.
 
     Exact once the Krylov space of b is exhausted; eigenvalues of T below 0, as the Jacobian of a
-    trained network has, count as 0. Memory: ``iterations`` tensors of the size of b. Source:
-    Higham, Functions of matrices, 2008, section 13.2.1.
+    trained network has, count as 0.
+    Memory: ``iterations`` tensors of the size of b.
+    Source: Higham, Functions of matrices, 2008, section 13.2.1.
     """
     size = dot(b, b).sqrt()
     basis = [b / per_row(torch.where(size > 0, size, 1.0), b).to(b.dtype)]

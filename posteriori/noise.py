@@ -152,8 +152,8 @@ class ComplexGaussian(NoiseLaw):
     def __post_init__(self) -> None:
         if (self.sigma_per_channel is None) == (self.sigma_complex is None):
             raise ValueError(
-                "ComplexGaussian: give exactly one of sigma_per_channel and sigma_complex (= "
-                "sqrt(2) sigma_per_channel)"
+                "ComplexGaussian: give exactly one of sigma_per_channel and sigma_complex "
+                "(= sqrt(2) sigma_per_channel)"
             )
         if self.sigma_complex is not None:
             object.__setattr__(self, "sigma_per_channel", self.sigma_complex / math.sqrt(2))
@@ -200,8 +200,8 @@ class Poisson(NoiseLaw):
     def __post_init__(self) -> None:
         if self.peak < 10:
             warnings.warn(
-                f"Poisson noise with a peak of {self.peak:g} photons leaves a nearly binary "
-                f"picture",
+                f"Poisson noise with a peak of {self.peak:g} photons leaves "
+                "a nearly binary picture",
                 stacklevel=4,
             )
 
@@ -214,7 +214,7 @@ class Poisson(NoiseLaw):
         if lowest < -1e-6 * max(highest, 0.0):
             raise ValueError(
                 f"Poisson noise needs a clean measurement >= 0, got a minimum of {lowest:.3g}; "
-                f"state the range of the image"
+                "state the range of the image"
             )
         return rng.poisson(self.peak * clean.clamp(min=0)) / self.peak
 
@@ -261,6 +261,6 @@ class Counts(Poisson):
     def __post_init__(self) -> None:
         if self.peak != 1:
             raise ValueError(
-                f"Counts are whole photons, y ~ Poisson(A x), and have no peak; got {self.peak:g}: "
-                f"use Poisson(peak)"
+                "Counts are whole photons, y ~ Poisson(A x), and have no peak; "
+                f"got {self.peak:g}: use Poisson(peak)"
             )

@@ -36,15 +36,15 @@ def occupied(folder: Path) -> str | None:
 def _folder(path: Path) -> str:
     if (path / "run.json").is_file():
         return (
-            f"the folder of a run: `posteriori report {path}` writes its page, and "
-            f"posteriori.Run.load reads its samples"
+            f"the folder of a run: `posteriori report {path}` writes its page, "
+            "and posteriori.Run.load reads its samples"
         )
     if (path / "card.json").is_file():
         return f"the folder of a prior: a problem file uses it by prior: {{path: {path}}}"
     if (path / "checkpoint.pt").is_file():
         return (
-            f"a training folder: `posteriori train CONFIG --out {path} --export PRIOR` makes a "
-            f"prior of it"
+            "a training folder: "
+            f"`posteriori train CONFIG --out {path} --export PRIOR` makes a prior of it"
         )
     if (
         (path / "unet").is_dir()
@@ -52,8 +52,8 @@ def _folder(path: Path) -> str:
         or (path / "model_index.json").is_file()
     ):
         return (
-            f"a folder of the diffusers library: load it by from_diffusers, or in a problem "
-            f"file by prior: {{diffusers: {path}}}"
+            "a folder of the diffusers library: "
+            f"load it by from_diffusers, or in a problem file by prior: {{diffusers: {path}}}"
         )
     runs, priors = (
         sorted(p.parent.name for p in path.glob(f"*/{name}")) for name in ("run.json", "card.json")
@@ -80,7 +80,7 @@ def _file(path: Path) -> str:
         return "a file of arrays or weights"
     if suffix in (".yaml", ".yml"):
         return (
-            f"a YAML file: `posteriori solve {path}` for a problem, `posteriori train {path}` "
-            f"for a training"
+            f"a YAML file: `posteriori solve {path}` for a problem, "
+            f"`posteriori train {path}` for a training"
         )
     return "a Python file: its classes are named FILE.py:CLASS" if suffix == ".py" else ""

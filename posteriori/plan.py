@@ -34,9 +34,9 @@ class Plan:
     solves: the linear solves of a step, in words; empty for a method that makes none. calls: per
     sample, by kind, an estimate.
     rows: images worked on together. batches: how many times so many. seconds: of the run, an
-    estimate. memory: bytes that this process holds at most so far, two steps included
-    (on a GPU, of its memory). pilot: whether the method chooses its levels by a pilot run, which is
-    in neither calls nor seconds. notes: sentences about ranges and precision.
+    estimate. memory: bytes that this process holds at most so far, two steps included (on a GPU, of
+    its memory). pilot: whether the method chooses its levels by a pilot run, which is in neither
+    calls nor seconds. notes: sentences about ranges and precision.
     """
 
     method: str
@@ -55,13 +55,13 @@ class Plan:
         calls = ", ".join(f"{count:.3g} {kind}" for kind, count in self.calls.items() if count)
         together = f"{self.rows} at a time" if self.batches > 1 else "together"
         lines = [
-            f"plan: {self.method}, {self.n} sample{'s' if self.n > 1 else ''} in {self.steps} "
-            f"steps, {together}",
+            f"plan: {self.method}, {self.n} sample{'s' if self.n > 1 else ''} "
+            f"in {self.steps} steps, {together}",
             f"linear solves: {' and '.join(self.solves) if self.solves else 'none'}",
-            f"calls a sample: about "
-            f"{calls or 'none'}{', and a pilot run before' if self.pilot else ''}",
-            f"time: about {said(self.seconds)}{' and the pilot' if self.pilot else ''}; memory: "
-            f"about {self.memory / 2**30:.2g} GiB",
+            "calls a sample: "
+            f"about {calls or 'none'}{', and a pilot run before' if self.pilot else ''}",
+            f"time: about {said(self.seconds)}{' and the pilot' if self.pilot else ''}; "
+            f"memory: about {self.memory / 2**30:.2g} GiB",
         ]
         return "\n".join([*lines, *self.notes])
 
@@ -180,8 +180,8 @@ def _notes(post: Posterior) -> tuple[str, ...]:
             else ""
         )
         notes.append(
-            f"range: the prior works in {_shown(inner)}, the measurement is expressed in "
-            f"{_shown(outer)}{converted}"
+            f"range: the prior works in {_shown(inner)}, "
+            f"the measurement is expressed in {_shown(outer)}{converted}"
         )
     y = post.likelihood.y
     notes.append(f"precision: {str(y.real.dtype).removeprefix('torch.')} on {y.device}")

@@ -35,16 +35,8 @@ class Progress:
     ) -> None:
         self.name, self.total, self.clock = name, total, clock
         bar = shown and (_live() if terminal is None else terminal)
-        self.bar = (
-            tqdm(
-                total=total,
-                desc=name,
-                file=sys.stderr if sys.stderr.isatty() else None,
-                unit="step",
-            )
-            if bar
-            else None
-        )
+        file = sys.stderr if sys.stderr.isatty() else None
+        self.bar = tqdm(total=total, desc=name, file=file, unit="step") if bar else None
         self.lines = shown and not bar
         self.began = self.last = clock()
         self.first: int | None = None

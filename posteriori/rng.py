@@ -58,8 +58,8 @@ class Streams:
     def normal(self, like: Tensor) -> Tensor:
         if like.shape[0] != len(self.streams) * self.rows:
             raise ValueError(
-                f"{len(self.streams)} streams of {self.rows} rows cannot fill a batch of "
-                f"{like.shape[0]} rows"
+                f"{len(self.streams)} streams of {self.rows} rows cannot fill a batch "
+                f"of {like.shape[0]} rows"
             )
         shape = (*like.shape, 2) if like.is_complex() else like.shape
         z = torch.empty(

@@ -1,9 +1,8 @@
 """A run: samples, what they cost, how each of them ended; and the folder that holds it.
 
-    run.json
-    state (and the reason of a failure), configuration, seed, versions, units, counts, status of
-        every row
-    samples.safetensors   the arrays
+    run.json                 state (and the reason of a failure), configuration, seed, versions,
+                             units, counts, status of every row
+    samples.safetensors      the arrays
     checkpoint.safetensors   only while a run is under way
 
 Every file is written beside its place and renamed, so that a kill leaves the old one or the new
@@ -89,9 +88,8 @@ class Run:
         calls = ", ".join(f"{count:g} {name}" for name, count in self.counts.items() if count)
         return (
             f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape "
-            f"{list(self.samples.shape[1:])} {kind}"
-            f"{f', {lost} diverged' if lost else ''}; {calls or 'no'} calls a sample; "
-            f"{self.seconds:.1f} s)"
+            f"{list(self.samples.shape[1:])} {kind}{f', {lost} diverged' if lost else ''}; "
+            f"{calls or 'no'} calls a sample; {self.seconds:.1f} s)"
         )
 
     def _repr_html_(self) -> str:
@@ -109,9 +107,8 @@ class Run:
         """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and
         intervals then belong; itself without."""
         frame, sides = self.config.get("frame"), list(self.samples.shape[-2:])
-        if frame is None or sides != list(
-            self.config["image_shape"][-2:]
-        ):  # there is none, or it has been cut
+        # There is no frame, or it has been cut.
+        if frame is None or sides != list(self.config["image_shape"][-2:]):
             return self
         (top, bottom), (left, right) = frame
         return replace(self, samples=self.samples[..., top:bottom, left:right])
@@ -119,16 +116,14 @@ class Run:
     @property
     def parts(self) -> dict[str, Run]:
         """Of samples that are several tensors packed into one vector: a run of each by its name,
-        with
-        samples (n_ok, *shape) in its range and the weights of this one. Empty for one tensor."""
+        with samples (n_ok, *shape) in its range and the weights of this one. Empty for one
+        tensor."""
         told = self.config.get("parts")
         if told is None:
             return {}
         shapes = {name: tuple(part["shape"]) for name, part in told.items()}
-        samples, plain = (
-            unpack(self.samples, shapes),
-            {k: v for k, v in self.config.items() if k != "parts"},
-        )
+        samples = unpack(self.samples, shapes)
+        plain = {k: v for k, v in self.config.items() if k != "parts"}
         extras = {
             k: unpack(v[None], shapes)
             for k, v in self.extras.items()
@@ -165,11 +160,8 @@ class Run:
         """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one
         sample."""
         w = self.weights.to(self.samples.real.dtype)
-        return (
-            torch.tensordot(w, (self.samples - self.mean).abs().square(), 1)
-            .div((1 - w.square().sum()).clamp(min=1e-12))
-            .sqrt()
-        )
+        squares = torch.tensordot(w, (self.samples - self.mean).abs().square(), 1)
+        return squares.div((1 - w.square().sum()).clamp(min=1e-12)).sqrt()
 
     @property
     def ess(self) -> float:
@@ -199,8 +191,8 @@ class Run:
         q = Setting(Fraction).valid(q, "q")
         if self.samples.is_complex():
             raise ValueError(
-                "complex numbers have no quantiles; take those of the magnitude, real or imaginary "
-                "part of run.samples"
+                "complex numbers have no quantiles; "
+                "take those of the magnitude, real or imaginary part of run.samples"
             )
         x, order = self.samples.double().sort(0)
         w = self.weights.to(x)[order]
@@ -225,9 +217,8 @@ class Run:
         most = (self.ess - 1) / (self.ess + 1)
         if level > most + 1e-9:
             warnings.warn(
-                f"{self.ess:.3g} samples can state intervals of up to {100 * most:.0f} %, not of "
-                f"{100 * level:g} %: these ends are the "
-                f"smallest and the largest sample; "
+                f"{self.ess:.3g} samples can state intervals of up to {100 * most:.0f} %, "
+                f"not of {100 * level:g} %: these ends are the smallest and the largest sample; "
                 f"{math.ceil((1 + level) / (1 - level) - 1e-6) if level < 1 else 'no'} samples can",
                 stacklevel=2,
             )
@@ -273,13 +264,14 @@ class Run:
             for run in runs
             if run.log_evidence is not None and run.clouds
         ]
+        evidence = None
+        if parts:
+            together = torch.tensor(parts, dtype=torch.float64).logsumexp(0)
+            evidence = float(together) - math.log(clouds)
         return cls(
             samples=torch.cat([run.samples for run in runs]),
             log_w=torch.cat([run.log_w for run in runs]),
-            log_evidence=float(torch.tensor(parts, dtype=torch.float64).logsumexp(0))
-            - math.log(clouds)
-            if parts
-            else None,
+            log_evidence=evidence,
             status=tuple(status for run in runs for status in run.status),
             counts={
                 kind: int(count) if count == int(count) else count for kind, count in counts.items()
@@ -322,8 +314,8 @@ class Run:
         if record.get("state") != "complete":
             why = f" ({record['reason']})" if "reason" in record else ""
             raise RuntimeError(
-                f"the run in {folder} is {record.get('state')}{why}, not complete; finish it with "
-                f"--resume"
+                f"the run in {folder} is {record.get('state')}{why}, not complete; "
+                "finish it with --resume"
             )
         arrays, _ = read_arrays(folder / "samples.safetensors")
         return cls(
@@ -398,7 +390,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             handle.seek(0)
             raise RuntimeError(
                 f"another process ({handle.read().strip() or 'unknown'}) is writing to {folder}; "
-                f"use another folder"
+                "use another folder"
             ) from None
         handle.truncate(0)
         handle.write(f"pid {os.getpid()}")

@@ -42,8 +42,8 @@ def keep(work: Resumable, folder: Path, resume: bool, every: float) -> Run:
         held = holds(folder)
         if held is not None and not resume:
             raise ValueError(
-                f"{folder} already holds a run{held}; choose another folder, or go on with it by "
-                f"resume"
+                f"{folder} already holds a run{held}; "
+                "choose another folder, or go on with it by resume"
             )
         record = read_json(folder / "run.json") if resume and (folder / "run.json").exists() else {}
         if record.get("config"):

@@ -51,12 +51,13 @@ def whole_number(value: Any) -> int:
     raise ValueError(f"expected a whole number, got {value!r}")
 
 
+# pydantic's names
 BOUNDS = {
     "greater_than": ">",
     "greater_than_equal": ">=",
     "less_than": "<",
     "less_than_equal": "<=",
-}  # pydantic's names
+}
 
 Number = Annotated[float, BeforeValidator(number)]
 Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]

@@ -93,8 +93,8 @@ def plan(
     with locked(home, ".plan.lock"):
         if (home / PLAN).exists() and (found := list(changes(read_json(home / PLAN), record))):
             raise ValueError(
-                f"{folder} holds the plan of another run ({'; '.join(found)}); choose another "
-                f"folder"
+                f"{folder} holds the plan of another run ({'; '.join(found)}); "
+                "choose another folder"
             )
         write_json(home / PLAN, record)
     return planned(home)
@@ -106,8 +106,8 @@ def planned(folder: str | Path) -> list[Work]:
     home = Path(folder)
     if not (home / PLAN).exists():
         raise FileNotFoundError(
-            f"{folder} holds no plan of a run in pieces; make one by posteriori.plan(problem, "
-            f"folder, shards=...)"
+            f"{folder} holds no plan of a run in pieces; "
+            "make one by posteriori.plan(problem, folder, shards=...)"
         )
     record = read_json(home / PLAN)
     total, size, problem = record["n"], record["size"], os.path.normpath(home / record["problem"])

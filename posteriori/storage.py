@@ -37,9 +37,9 @@ def written_whole(place: Path, size: int) -> Iterator[Path]:
         free = shutil.disk_usage(place.parent).free
         if full(error) or (isinstance(error, Exception) and free < size):
             raise FullDiskError(
-                f"no room on the disk for {place}: it takes {_amount(size)}, {_amount(free)} are "
-                f"free there. Nothing of it was written, "
-                "and what stood there before is as it was"
+                f"no room on the disk for {place}: "
+                f"it takes {_amount(size)}, {_amount(free)} are free there. "
+                "Nothing of it was written, and what stood there before is as it was"
             ) from error
         raise
 

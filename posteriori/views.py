@@ -2,9 +2,8 @@
 arrays beside the samples of a run.
 
 measurement      y as it lies before the instrument, real, (C, h, w); NaN where nothing was measured
-kspace
-|y| of complex measurements, root of the sum of squares over coils, (h, w); NaN where nothing was
-    measured
+kspace           |y| of complex measurements, root of the sum of squares over coils, (h, w); NaN
+                 where nothing was measured
 backprojection   A^H y, (C, H, W), where y is no picture itself
 residual         |y - A x| of sample 0 over its noise level, as y lies
 """

@@ -222,10 +222,8 @@ def _between(sigmas):
 def wrapped(gaussian):
     """The same Gaussian prior as every kind of pretrained network."""
     linear, continuous = pri.DiscreteVP.linear(), pri.ContinuousVP(label_scale=999)
-    flow, flipped = (
-        pri.RectifiedFlow(label_scale=1000),
-        pri.RectifiedFlow(flip=True, sigma_max=200.0),
-    )
+    flow = pri.RectifiedFlow(label_scale=1000)
+    flipped = pri.RectifiedFlow(flip=True, sigma_max=200.0)
     betas = np.linspace(1e-4, 0.02, 1000)
     discrete = _between(np.sqrt(1 / np.cumprod(1 - betas) - 1))
 

@@ -190,9 +190,8 @@ def test_solve_shows_and_scores_the_frame_and_keeps_the_whole(
     page = (out / "index.html").read_text()
     assert "samples of shape 3 x 21 x 13 (the part that was measured, of 3 x 29 x 21)" in page
     assert Run.load(out).extras["reference"].shape == (3, 21, 13)
-    assert (
-        solve(monkeypatch, file, out, "--resume") == 0
-    )  # the frame is part of what a run is known by
+    # The frame is part of what a run is known by
+    assert solve(monkeypatch, file, out, "--resume") == 0
 
 
 def test_a_frame_lies_within_the_image():

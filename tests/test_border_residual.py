@@ -71,10 +71,8 @@ def run_of(seed, assumed, made, noise=0.05):
     [("circular", "valid", True), ("zero", "valid", True), ("reflect", "reflect", False)],
 )
 def test_a_wrong_border_is_said_and_a_right_one_is_not(assumed, made, wrong):
-    for seed in (
-        2,
-        4,
-    ):  # excess 1.06 of the right one, 2.5 and more of the others, where 1.46 is the limit
+    # Excess 1.06 of the right one, 2.5 and more of the others, where 1.46 is the limit
+    for seed in (2, 4):
         run, post, said = run_of(seed, assumed, made)
         assert bool(said) == wrong
         assert any("boundary 'valid'" in flag for flag in summary(run, post)["flags"]) == wrong

@@ -49,8 +49,8 @@ def test_sound_samples_pass_the_limits_of_chi2_with_less_than_one_per_cent(m):
     low, high = (m * limit for limit in diagnostics.chi2_limits(m))
     assert law.sf(high) <= diagnostics.ALPHA * (1 + 1e-6)
     assert law.cdf(low) <= diagnostics.ALPHA * (1 + 1e-6)
-    # A mean of samples that share one y is smaller in convex order: P(mean > q) <= E
-    # (X - t)+ / (q - t) for every t below q.
+    # A mean of samples that share one y is smaller in convex order:
+    # P(mean > q) <= E (X - t)+ / (q - t) for every t below q.
     above = min(
         (m * more.sf(t) - t * law.sf(t)) / (high - t) for t in high * np.linspace(0.3, 0.99, 200)
     )
@@ -78,10 +78,8 @@ def test_few_photons_are_no_misfit_and_a_wrong_peak_is_one(photons):
     """The variance is estimated from y: chi2 of the truth itself is 0.35 at half a photon, and 1.6
     at five."""
     x = torch.full((1, 40, 40), 0.5, dtype=F64)
-    A, law = (
-        po.operators.Identity((1, 40, 40)),
-        po.noise.Poisson(2 * photons) if photons >= 5 else None,
-    )
+    A = po.operators.Identity((1, 40, 40))
+    law = po.noise.Poisson(2 * photons) if photons >= 5 else None
     if law is None:
         with pytest.warns(UserWarning, match="nearly binary"):
             law = po.noise.Poisson(2 * photons)

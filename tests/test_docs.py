@@ -86,8 +86,8 @@ def test_every_key_of_a_problem_file_has_a_meaning_and_every_meaning_a_key():
     told = {part.name: {key.name: key.meaning for key in part.keys} for part in keys.parts()}
     for name, rows in told.items():
         assert all(rows.values()), (
-            f"say in posteriori.problem_file.keys what these mean: {name} "
-            f"{[k for k, text in rows.items() if not text]}"
+            "say in posteriori.problem_file.keys what these mean: "
+            f"{name} {[k for k, text in rows.items() if not text]}"
         )
     stale = {
         name: set(rows) - {"shipped"} - set(told.get(name, {}))

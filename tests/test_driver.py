@@ -160,14 +160,10 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         po.sample(post, po.methods.DPS(), n=2, steps=3, folder=tmp_path / "a")
     with pytest.raises(ValueError, match="seed: 0 then, 1 now"):
         po.sample(post, po.methods.DPS(), n=2, steps=3, seed=1, folder=tmp_path / "a", resume=True)
-    assert (
-        len(
-            po.sample(
-                post, po.methods.DPS(), n=2, steps=3, folder=tmp_path / "a", resume=True
-            ).samples
-        )
-        == 2
+    value = len(
+        po.sample(post, po.methods.DPS(), n=2, steps=3, folder=tmp_path / "a", resume=True).samples
     )
+    assert value == 2
 
 
 def test_a_second_process_is_kept_out_of_a_run_folder(tmp_path):

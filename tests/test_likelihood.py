@@ -58,11 +58,8 @@ def test_a_noise_level_given_for_0_1_meets_a_prior_in_minus_1_1():
 )
 def test_both_ranges_give_the_same_posterior(method):
     A = pooling()
-    y = A(
-        0.5
-        + 0.1
-        * torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    )[0]
+    g = torch.Generator().manual_seed(0)
+    y = A(0.5 + 0.1 * torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=g))[0]
     like = po.Likelihood(y, A, Gaussian(0.05), range=(0, 1))
     unit = po.priors.Gaussian(torch.full((1, 8, 8), 0.5, dtype=torch.float64), 0.01, range=(0, 1))
     sym = po.priors.Gaussian(torch.zeros(1, 8, 8, dtype=torch.float64), 0.04, range=(-1, 1))

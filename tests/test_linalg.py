@@ -152,10 +152,8 @@ def test_gmres_with_a_preconditioner_has_the_same_answer_sooner():
 
 
 def test_gmres_rows_stop_alone_and_do_not_know_each_other():
-    M, b = (
-        crooked(4, 6),
-        torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
-    )
+    M = crooked(4, 6)
+    b = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     M[1], b[2], b[3] = torch.eye(6, dtype=torch.float64), 0.0, torch.linalg.eig(M[3])[1].real[:, 0]
     together = gmres(product(M), b, max_iter=5, rtol=1e-10)
     assert together.iterations[1:3].tolist() == [1, 0]

@@ -109,10 +109,8 @@ def test_the_posterior_of_parts_that_are_read_apart_is_that_of_each():
     """Independent parts and a block operator: means and covariances are the parts' own, log p(y)
     their sum."""
     joint, alone = separate()
-    exact, own = (
-        exact_posterior(joint),
-        {name: exact_posterior(post) for name, post in alone.items()},
-    )
+    exact = exact_posterior(joint)
+    own = {name: exact_posterior(post) for name, post in alone.items()}
     mean = unpack(exact.mean[None], joint.chart.shapes)
     for name, part in own.items():
         torch.testing.assert_close(mean[name][0], part.mean, rtol=1e-9, atol=1e-10)
@@ -153,10 +151,8 @@ def test_a_method_that_is_exact_in_many_levels_is_so_on_each_part():
 
 def test_the_oracle_of_a_pair_draws_in_the_users_coordinates():
     joint, _ = separate()
-    run, exact = (
-        po.sample(oracle(joint), methods.Unconditional(), n=400, steps=60, seed=2),
-        exact_posterior(joint),
-    )
+    run = po.sample(oracle(joint), methods.Unconditional(), n=400, steps=60, seed=2)
+    exact = exact_posterior(joint)
     z = (run.mean - exact.mean) / exact.std * math.sqrt(400)
     assert float(z.abs().max()) < 4.5
     assert list(run.parts) == ["image", "kernel"]
@@ -169,11 +165,9 @@ def test_a_kernel_that_is_a_point_leaves_the_samples_of_a_known_blur():
     image, kernel = post.prior.priors
     known = post.given.A.at(kernel.mean)
     alone = po.Posterior(image, po.Likelihood(post.given.y, known, post.given.noise, range=(0, 1)))
-    method, levels, c = (
-        methods.MMPS(iterations=32, rtol=1e-13),
-        po.grid.log(4, 3.0, 0.05),
-        post.prior.units[0],
-    )
+    method = methods.MMPS(iterations=32, rtol=1e-13)
+    levels = po.grid.log(4, 3.0, 0.05)
+    c = post.prior.units[0]
     mean, covariance = affine_probe(post, method, 4, levels, rtol=1e-3)
     wanted, spread = affine_probe(alone, method, 4, c * levels)
     scale = spread.diagonal().sqrt()

@@ -117,10 +117,8 @@ def test_few_samples_cannot_state_a_wide_interval():
 def test_weighted_quantiles_are_those_of_copies():
     """In the limit of many samples: a sample of twice the weight counts twice."""
     g = torch.Generator().manual_seed(1)
-    x, w = (
-        torch.randn(4000, 1, generator=g, dtype=torch.float64),
-        torch.rand(4000, generator=g, dtype=torch.float64),
-    )
+    x = torch.randn(4000, 1, generator=g, dtype=torch.float64)
+    w = torch.rand(4000, generator=g, dtype=torch.float64)
     order = x[:, 0].argsort()
     share = (w[order] / w.sum()).cumsum(0)
     for q in (0.1, 0.5, 0.9):
@@ -253,8 +251,8 @@ def test_a_plan_names_ranges_pilots_and_refusals():
     )
     said = str(post.plan(po.methods.DDRM(), n=1, steps=1))
     assert (
-        "the prior works in [-1, 1], the measurement is expressed in [0, 1]; the noise level 0.1 "
-        "is 0.2 there"
+        "the prior works in [-1, 1], the measurement is expressed in [0, 1]; "
+        "the noise level 0.1 is 0.2 there"
     ) in said
     assert problem().plan(po.methods.MomentSMC(particles=4, pilot=4), n=4, steps=3).pilot
     with pytest.raises(ValueError, match="MMPS: the noise level is 0"):

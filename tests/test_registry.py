@@ -58,11 +58,8 @@ def test_every_prior_has_a_case():
     used = set()
     for case in PRIORS.values():
         make = case[0] if isinstance(case, tuple) else case
-        used |= (
-            {type(m).__name__ for m in make(torch.float64).modules()}
-            if callable(make)
-            else {type(m).__name__ for m in make.modules()}
-        )
+        made = make(torch.float64) if callable(make) else make
+        used |= {type(m).__name__ for m in made.modules()}
     assert {c.__name__ for c in classes("priors", Prior)} <= used
 
 

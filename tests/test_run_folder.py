@@ -133,8 +133,8 @@ def test_a_plan_that_fails_leaves_a_failed_folder_too(monkeypatch, tmp_path, cap
     file = tmp_path / "problem.yaml"
     file.write_text(
         "prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 8, 8]}}\noperator: identity\n"
-        "noise: {law: gaussian, sigma: 0.1, range: [0, 1]}\nmeasurement: {file: y.npy}\nmethod: "
-        "DiffPIR\nn: 2\nsteps: 3\n"
+        "noise: {law: gaussian, sigma: 0.1, range: [0, 1]}\nmeasurement: {file: y.npy}\n"
+        "method: DiffPIR\nn: 2\nsteps: 3\n"
     )
 
     def call(*more):

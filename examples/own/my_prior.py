@@ -13,9 +13,8 @@ from torch import nn
 
 from posteriori import priors
 
-SCHEDULE = (
-    priors.DiscreteVP.linear()
-)  # the noise that it was trained with: 1000 betas from 1e-4 to 0.02
+# The noise that it was trained with: 1000 betas from 1e-4 to 0.02
+SCHEDULE = priors.DiscreteVP.linear()
 HERE = Path(__file__).parent
 
 
@@ -42,9 +41,8 @@ def load(weights: Path) -> priors.Prior:
     it."""
     net = MyNetwork()
     priors.load_weights(net, priors.load_state_dict_file(weights), weights)
-    schedule = priors.DiscreteVP(
-        SCHEDULE.alphas_cumprod, integer=True
-    )  # this network takes whole numbers t
+    # This network takes whole numbers t
+    schedule = priors.DiscreteVP(SCHEDULE.alphas_cumprod, integer=True)
     variance = float(net.log_var.detach().exp())
     return priors.Network(
         net,

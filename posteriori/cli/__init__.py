@@ -16,8 +16,8 @@ from posteriori.cli.lists import Entries, StudyName
 
 DEBUG = "--debug"
 HELP = (
-    f"Posterior samples for inverse problems with diffusion models. {DEBUG} anywhere shows "
-    f"where an error came from."
+    "Posterior samples for inverse problems with diffusion models. "
+    f"{DEBUG} anywhere shows where an error came from."
 )
 app = App(
     name="posteriori",

@@ -132,8 +132,8 @@ def bench_exact(selection: BoardSelection, file: Path | None, progress: bool) ->
     )
     for bed, method in sorted(board.refused):
         print(
-            f"{method}: no row on {bed}; it refuses the problem, or is no affine map of its random "
-            f"numbers",
+            f"{method}: no row on {bed}; it refuses the problem, "
+            "or is no affine map of its random numbers",
             file=sys.stderr,
         )
     if file:

@@ -40,10 +40,8 @@ class PhotographSelection:
         """Every row in order. Raises ``ValueError`` as ``photographs.plan_photographs`` does."""
         if self.limit is not None and not self.limit > 0:
             raise ValueError(f"the limit is a number of seconds > 0, got {self.limit}")
-        images, problems = (
-            list(self.images or photographs.PHOTOGRAPHS),
-            list(self.problems or photographs.PROBLEMS),
-        )
+        images = list(self.images or photographs.PHOTOGRAPHS)
+        problems = list(self.problems or photographs.PROBLEMS)
         return list(
             photographs.plan_photographs(
                 images, problems, list(self.methods or methods.ALL), self.side, self.steps

@@ -53,8 +53,8 @@ def exact_command(
         d,d_y for gmm25 (such as 8,1); white, diagonal, general for gaussian; inpainting-low,
         inpainting-high, ct, phase for bipsda; the noise level 0.2, 0.5 for ksd; all by default.
     steps:
-        numbers of noise levels; by default those in which a bed is reported
-        (20 and 100; 200 for bipsda).
+        numbers of noise levels; by default those in which a bed is reported (20 and 100; 200 for
+        bipsda).
     schedule:
         original, extended (ten times further); both by default.
     seeds:

@@ -77,9 +77,8 @@ def attempt(
     except ITS_OWN as error:
         kind = "" if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: "
         return ComparedRow(entry.label, reason=f"{kind}{error}".removesuffix(": "))
-    return ComparedRow.of(
-        entry.label, Run.load(folder).in_frame(), record
-    )  # with the pictures that were kept beside the samples
+    # The run comes with the pictures that were kept beside the samples.
+    return ComparedRow.of(entry.label, Run.load(folder).in_frame(), record)
 
 
 def check_comparison(given: problem_file.Problem, out: Path) -> None:
@@ -98,8 +97,8 @@ def check_comparison(given: problem_file.Problem, out: Path) -> None:
             f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed
         )
         raise ValueError(
-            f"the runs in {out} belong to another problem, so they cannot be resumed "
-            f"({changes[:600]})"
+            f"the runs in {out} belong to another problem, "
+            f"so they cannot be resumed ({changes[:600]})"
         )
 
 

@@ -56,8 +56,8 @@ def run_demo(out: Path, quick: bool) -> None:
         f"{precision} network arithmetic."
     )
     print(
-        f"PSNR of the measurement {float(psnr(y[None], x[None], 1.0)):.2f} dB, of the best Wiener "
-        f"filter {base:.2f} dB.\n"
+        f"PSNR of the measurement {float(psnr(y[None], x[None], 1.0)):.2f} dB, "
+        f"of the best Wiener filter {base:.2f} dB.\n"
     )
     records = []
     for method, steps in DEMO_PLAN:

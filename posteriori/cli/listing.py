@@ -76,12 +76,12 @@ def method_table(rows: list[dict[str, Any]]) -> str:
             f"{name}: " + ", ".join(_scores(rows, c, name) for c in shown) for name in names
         )
         out += [
-            "Distances are the median over problems and, in brackets, the mean; smaller is better. "
-            "A mean far above its median comes",
-            "from few problems that went wrong. Columns name the schedule: the extended one begins "
-            "at ten times the noise level of the",
+            "Distances are the median over problems and, in brackets, the mean; "
+            "smaller is better. A mean far above its median comes",
+            "from few problems that went wrong. Columns name the schedule: "
+            "the extended one begins at ten times the noise level of the",
             f'original. "{SHARED_OUT}": the particles were shared among eight independent clouds, '
-            f"where one was not run. A dash is a",
+            "where one was not run. A dash is a",
             "method that was not run there or refuses the problem.",
             f"For comparison, {said}.",
             "",

@@ -34,8 +34,8 @@ def whole_numbers(given: Iterable[str]) -> tuple[int, ...]:
         span = range(int(first), int(last or first) + 1)
         if not 0 < len(span) <= LONGEST_RANGE:
             raise ValueError(
-                f"the range {word!r} holds {len(span)} numbers; it runs from its smallest to its "
-                f"largest, at most {LONGEST_RANGE} of them"
+                f"the range {word!r} holds {len(span)} numbers; "
+                f"it runs from its smallest to its largest, at most {LONGEST_RANGE} of them"
             )
         out += span
     return tuple(out)

@@ -78,17 +78,15 @@ def run_kept(folder: Path) -> str:
         json.loads(read_arrays(file)[1]["notes"])
         for file in sorted((folder / "rows").glob("*.safetensors"))
     ]
-    samples, groups = (
-        sum(len(notes["status"]) for notes in rows),
-        sum(notes["groups"] for notes in rows),
-    )
+    samples = sum(len(notes["status"]) for notes in rows)
+    groups = sum(notes["groups"] for notes in rows)
     said = [f"{samples} of {config['n']} samples"] if samples else []
     if (place := folder / "checkpoint.safetensors").exists():
         notes = json.loads(read_arrays(place)[1]["notes"])
         if notes["done"] == groups:
             said.append(
-                f"{notes['step']} of {len(config['levels']) - 1} steps of the "
-                f"{'next' if said else 'first'} batch"
+                f"{notes['step']} of {len(config['levels']) - 1} steps "
+                f"of the {'next' if said else 'first'} batch"
             )
     return (
         f"{' and '.join(said)} are kept in {folder}" if said else f"nothing is kept in {folder} yet"

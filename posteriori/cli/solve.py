@@ -86,8 +86,8 @@ def check_folder(given: problem_file.Problem, out: Path, resume: bool) -> None:
                 f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed
             )
             raise ValueError(
-                f"the run in {out} belongs to another problem, so it cannot be resumed "
-                f"({changes[:600]})"
+                f"the run in {out} belongs to another problem, "
+                f"so it cannot be resumed ({changes[:600]})"
             )
 
 
@@ -110,8 +110,8 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
         )
     if record["psnr_mean"] is not None:
         out.append(
-            f"PSNR: {record['psnr_sample']:.2f} dB (one sample), {record['psnr_mean']:.2f} dB "
-            f"(mean)"
+            f"PSNR: {record['psnr_sample']:.2f} dB (one sample), "
+            f"{record['psnr_mean']:.2f} dB (mean)"
         )
     if record["baseline"] is not None and record["baseline"]["psnr"] is not None:
         out.append(f"{record['baseline']['name']}: {record['baseline']['psnr']:.2f} dB")
@@ -121,8 +121,8 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
         )
     if record["kept"] is not None:
         out.append(
-            f"spread: {record['spread']:.3g}; steps keep {100 * record['kept']:.0f} % of that of a "
-            f"Gaussian as wide"
+            f"spread: {record['spread']:.3g}; "
+            f"steps keep {100 * record['kept']:.0f} % of that of a Gaussian as wide"
         )
     if record["inside_80"] is not None:
         out.append(f"80 % intervals hold {100 * record['inside_80']:.1f} % of the reference")

@@ -21,8 +21,8 @@ def wiener(y: Tensor, kernel: Tensor, sigma: float, strength: float = 1e-3) -> T
         X(f) = conj(K) S Y / (|K|^2 S + sigma^2),   S(f) = strength / |f|^2,   f in cycles per pixel
 
     kernel: (kh, kw), its centre at (kh // 2, kw // 2). sigma in the units of y. At f = 0 S is
-    infinite: the mean of y is kept. Raises ``ValueError`` when shapes, sigma or strength make no
-    sense, or the kernel has no mean.
+    infinite: the mean of y is kept.
+    Raises ``ValueError`` when shapes, sigma or strength make no sense, or the kernel has no mean.
     """
     if (
         y.ndim != 3
@@ -30,8 +30,8 @@ def wiener(y: Tensor, kernel: Tensor, sigma: float, strength: float = 1e-3) -> T
         or any(k > n for k, n in zip(kernel.shape, y.shape[1:], strict=True))
     ):
         raise ValueError(
-            f"wiener needs y (C, H, W) and a kernel (kh, kw) that fits in it, got {tuple(y.shape)} "
-            f"and {tuple(kernel.shape)}"
+            "wiener needs y (C, H, W) and a kernel (kh, kw) that fits in it, "
+            f"got {tuple(y.shape)} and {tuple(kernel.shape)}"
         )
     if not 0 < sigma < math.inf or not 0 < strength < math.inf:
         raise ValueError(f"wiener needs sigma > 0 and strength > 0, got {sigma} and {strength}")
@@ -84,19 +84,19 @@ def best_linear(
     """As ``best_wiener``, for any linear A and y = A x + sigma z: the estimate (C, H, W), its
     strength, its PSNR.
 
-        (A^T A + (sigma^2 / strength) F^H |f|^2 F) x = A^T y,
-        F the Fourier transform, f in cycles per pixel
+        (A^T A + (sigma^2 / strength) F^H |f|^2 F) x = A^T y
 
-    is what ``wiener`` solves in closed form for a circular blur; here by conjugate gradients, all
-    strengths side by side. Raises ``ValueError`` for sigma <= 0 and for an A that does not see the
-    mean, ``ArithmeticError`` when the equations are not solved.
+    with the Fourier transform F and f in cycles per pixel is what ``wiener`` solves in closed form
+    for a circular blur; here by conjugate gradients, all strengths side by side.
+    Raises ``ValueError`` for sigma <= 0 and for an A that does not see the mean,
+    ``ArithmeticError`` when the equations are not solved.
     """
     if not 0 < sigma < math.inf:
         raise ValueError(f"best_linear needs sigma > 0, got {sigma}")
     if float(A(A.probe(torch.ones, dtype=torch.float64)).abs().max()) < 1e-8:
         raise ValueError(
-            f"{type(A).__name__} removes the mean of the image, which no linear estimate brings "
-            f"back"
+            f"{type(A).__name__} removes the mean of the image, "
+            "which no linear estimate brings back"
         )
     strengths = strengths or [10 ** (k / 2) for k in range(-10, 0)]
     H, W = A.in_shape[-2:]
@@ -120,7 +120,7 @@ def best_linear(
     if not bool((solved.residual < 1e-7).all()):
         raise ArithmeticError(
             f"best_linear: the equations were solved to {float(solved.residual.max()):.1e} only; "
-            f"choose smaller strengths"
+            "choose smaller strengths"
         )
     scores = psnr(solved.x, reference, data_range)
     k = int(scores.argmax())

@@ -43,8 +43,8 @@ def coverage(
     by number, by their ``ranks``.
 
     samples: (n, *E) equally weighted, n >= 2 (``resample`` weighted ones first). reference: E, or
-    several (R, *E). seed: as in ``ranks``. Raises ``ValueError`` for one sample, levels outside
-    (0, 1) or shapes that do not fit.
+    several (R, *E). seed: as in ``ranks``.
+    Raises ``ValueError`` for one sample, levels outside (0, 1) or shapes that do not fit.
     """
     x, truth = _aligned(samples, reference)
     n = len(x)

@@ -22,8 +22,8 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     x, y = flat(a).cpu(), flat(b).cpu()
     if x.shape[1] != y.shape[1]:
         raise ValueError(
-            f"two sets in different spaces: samples of shape {tuple(a.shape[1:])} and "
-            f"{tuple(b.shape[1:])}"
+            "two sets in different spaces: "
+            f"samples of shape {tuple(a.shape[1:])} and {tuple(b.shape[1:])}"
         )
     return x, y
 
@@ -34,8 +34,8 @@ def mean_distance(b: Tensor, *, squared: bool = False, first: int = 1000) -> flo
     x = flat(b)[:first].cpu()
     if len(x) < 2 or bool((x == x[0]).all()):
         raise ValueError(
-            f"a bandwidth needs at least two different samples, got {len(x)} of shape "
-            f"{tuple(b.shape[1:])}"
+            "a bandwidth needs at least two different samples, "
+            f"got {len(x)} of shape {tuple(b.shape[1:])}"
         )
     d = torch.cdist(x, x)
     return float((d.square() if squared else d).sum() / (len(x) * (len(x) - 1)))
@@ -50,8 +50,8 @@ def mmd(a: Tensor, b: Tensor, *, bandwidth: float | None = None, kernels: int = 
 
     a: (n, *E), b: (k, *E), the reference. bandwidth: in squared units of x; by default the mean
     squared distance between the first 1000 samples of b, so that the kernel does not depend on the
-    set that is scored. Of n exact samples and as many reference samples the mean is 2
-    (kernels - E k) / n, not 0. Raises ``ValueError`` for bandwidth <= 0 or kernels < 1.
+    set that is scored. Of n exact samples and as many reference samples the mean is
+    2 (kernels - E k) / n, not 0. Raises ``ValueError`` for bandwidth <= 0 or kernels < 1.
     """
     x, y = _pair(a, b)
     h = mean_distance(b, squared=True) if bandwidth is None else bandwidth
@@ -86,8 +86,8 @@ def central_moment_discrepancy(
     central moment of each coordinate.
 
     span: by default 4 times the largest standard deviation of a coordinate of b, the reference.
-    Raises ``ValueError`` for span <= 0. Source: Zellinger et al. 2017, with the span of Crafts and
-    Villa 2025.
+    Raises ``ValueError`` for span <= 0.
+    Source: Zellinger et al. 2017, with the span of Crafts and Villa 2025.
     """
     x, y = _pair(a, b)
     width = 4 * float(y.std(0).max()) if span is None else span
@@ -110,9 +110,9 @@ def ksd(
 
     samples: (N, *E); score: (N, *E) -> (N, *E), finite. Exact samples give sqrt((E||s||^2
     c^(2 beta) - 2 beta d c^(2 beta - 2)) / (N d)) in root mean square. It sees neither a mode that
-    is missing nor wrong weights of modes far apart: print it beside a distance. Raises
-    ``ValueError`` for beta outside (-1, 0) or c <= 0. Source: Qiu et al. 2026, equation 1 and
-    algorithm 1.
+    is missing nor wrong weights of modes far apart: print it beside a distance.
+    Raises ``ValueError`` for beta outside (-1, 0) or c <= 0.
+    Source: Qiu et al. 2026, equation 1 and algorithm 1.
     """
     if not -1 < beta < 0 or not c > 0:
         raise ValueError(f"ksd needs -1 < beta < 0 and c > 0, got beta={beta}, c={c}")

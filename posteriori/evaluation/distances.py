@@ -38,8 +38,8 @@ def flat(x: Tensor) -> Tensor:
     bad = ~rows.isfinite().all(1)
     if bool(bad.any()):
         raise ValueError(
-            f"{int(bad.sum())} of {len(rows)} samples are not finite, the first is sample "
-            f"{int(bad.nonzero()[0])}"
+            f"{int(bad.sum())} of {len(rows)} samples are not finite, "
+            f"the first is sample {int(bad.nonzero()[0])}"
         )
     return rows
 
@@ -51,8 +51,8 @@ def normalised(log_w: Tensor | None, n: int) -> Tensor:
         return torch.full((n,), 1 / n, dtype=torch.float64)
     if log_w.shape != (n,) or bool(log_w.isnan().any()) or not bool(log_w.max() > -math.inf):
         raise ValueError(
-            f"{n} samples need {n} log-weights, at least one of them above -inf; got shape "
-            f"{tuple(log_w.shape)}: {log_w[:5].tolist()}"
+            f"{n} samples need {n} log-weights, at least one of them above -inf; "
+            f"got shape {tuple(log_w.shape)}: {log_w[:5].tolist()}"
         )
     return log_w.detach().double().cpu().softmax(0)
 
@@ -91,8 +91,8 @@ def sliced_wasserstein(
     a, b = flat(x).cpu(), flat(y).cpu()
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"two sets in different spaces: samples of shape {tuple(x.shape[1:])} and "
-            f"{tuple(y.shape[1:])}"
+            "two sets in different spaces: "
+            f"samples of shape {tuple(x.shape[1:])} and {tuple(y.shape[1:])}"
         )
     if p < 1 or slices < 1:
         raise ValueError(
@@ -180,11 +180,8 @@ def gaussian_kl(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: 
     covariance is not positive definite."""
     L0, L1 = _cholesky(covariance0, "first"), _cholesky(covariance1, "second")
     white = torch.linalg.solve_triangular(L1, L0, upper=False).square().sum()
-    shift = (
-        torch.linalg.solve_triangular(L1, (mean1 - mean0).double().flatten()[:, None], upper=False)
-        .square()
-        .sum()
-    )
+    apart = (mean1 - mean0).double().flatten()[:, None]
+    shift = torch.linalg.solve_triangular(L1, apart, upper=False).square().sum()
     logs = 2 * (L1.diagonal().log().sum() - L0.diagonal().log().sum())
     return float(0.5 * (white + shift - len(L0) + logs))
 
@@ -194,7 +191,7 @@ def _cholesky(covariance: Tensor, which: str) -> Tensor:
     if int(info):
         lowest = float(torch.linalg.eigvalsh(covariance.double()).min())
         raise ValueError(
-            f"gaussian_kl: the {which} covariance is not positive definite, its smallest "
-            f"eigenvalue is {lowest:.3g}"
+            f"gaussian_kl: the {which} covariance is not positive definite, "
+            f"its smallest eigenvalue is {lowest:.3g}"
         )
     return L

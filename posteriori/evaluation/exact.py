@@ -3,9 +3,9 @@ can beat on a given grid.
 
 For a Gaussian or a mixture prior, a linear operator and Gaussian noise, component by component,
 
-    S_k = A C_k A^T + sigma^2 I,      m_k' = m_k + C_k A^T S_k^-1 (y - A m_k),
-    C_k' = C_k - C_k A^T S_k^-1 A C_k
-    w_k' ~ w_k N(y; A m_k, S_k),   p(y) = sum_k w_k N(y; A m_k, S_k)
+    S_k  = A C_k A^T + sigma^2 I
+    m_k' = m_k + C_k A^T S_k^-1 (y - A m_k),   C_k' = C_k - C_k A^T S_k^-1 A C_k
+    w_k' ~ w_k N(y; A m_k, S_k),               p(y) = sum_k w_k N(y; A m_k, S_k)
 
 It is worked out in the prior's coordinates u and handed back in the user's x = a u + b, see
 ``Posterior.chart``.
@@ -94,13 +94,13 @@ def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
         raise TypeError(f"exact_posterior needs real images, {type(A).__name__} takes complex ones")
     if std == 0:
         raise ValueError(
-            "exact_posterior needs a noise level > 0, got 0; use the smallest level you trust, for "
-            "example 1e-6 of the range"
+            "exact_posterior needs a noise level > 0, got 0; "
+            "use the smallest level you trust, for example 1e-6 of the range"
         )
     if isinstance(given.r2, Tensor) or given.r2 != 0:
         raise ValueError(
-            f"exact_posterior takes a likelihood as measured, got one widened by r2 = "
-            f"{float(given.r2):g}"
+            "exact_posterior takes a likelihood as measured, "
+            f"got one widened by r2 = {float(given.r2):g}"
         )
     rows, y = _real_rows(A, given.y)
     mixture, evidence = (
@@ -108,8 +108,8 @@ def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
     )
     if not isinstance(mixture, GaussianMixture):
         raise TypeError(
-            f"exact_posterior knows Gaussian and GaussianMixture priors, got "
-            f"{type(post.prior).__name__}"
+            "exact_posterior knows Gaussian and GaussianMixture priors, "
+            f"got {type(post.prior).__name__}"
         )
     return mixture, evidence
 

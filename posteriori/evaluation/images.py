@@ -19,13 +19,13 @@ def _pair(x: Tensor, reference: Tensor, data_range: float) -> tuple[Tensor, Tens
         reference = reference[None]
     if reference.shape[1:] != x.shape[1:] or len(reference) not in (1, len(x)):
         raise ValueError(
-            f"images of shape {tuple(x.shape)} cannot be compared with a reference of shape "
-            f"{tuple(reference.shape)}"
+            f"images of shape {tuple(x.shape)} cannot be compared with a reference "
+            f"of shape {tuple(reference.shape)}"
         )
     if not data_range > 0:
         raise ValueError(
-            f"data_range is the highest minus the lowest possible value (1 for [0, 1], 2 for [-1, "
-            f"1]), got {data_range}"
+            "data_range is the highest minus the lowest possible value "
+            f"(1 for [0, 1], 2 for [-1, 1]), got {data_range}"
         )
     kind = torch.complex128 if x.is_complex() or reference.is_complex() else torch.float64
     return x.detach().to(kind).cpu(), reference.detach().to(kind).cpu().expand(x.shape)
@@ -55,13 +55,14 @@ def ssim(x: Tensor, reference: Tensor, range: tuple[float, float]) -> Tensor:
     Gaussian window of standard deviation 1.5 (11 x 11) wherever it lies inside the image,
     population covariance.
     Raises ``ValueError`` for images under 11 pixels, ``TypeError`` for complex ones and for a range
-    that is no pair. Reference: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from
-    error visibility to structural similarity, 2004.
+    that is no pair.
+    Reference: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to
+    structural similarity, 2004.
     """
     if not isinstance(range, tuple | list) or len(range) != 2:
         raise TypeError(
-            f"ssim needs the lowest and the highest possible value, (0, 1) or (-1, 1), got "
-            f"{range!r}: black is not always 0"
+            "ssim needs the lowest and the highest possible value, (0, 1) or (-1, 1), "
+            f"got {range!r}: black is not always 0"
         )
     lowest, data_range = range[0], range[1] - range[0]
     a, b = _pair(x, reference, data_range)
@@ -111,9 +112,8 @@ def lpips(x: Tensor, reference: Tensor, range: tuple[float, float], *, net: str 
         ) from None
     try:
         model = package.LPIPS(net=net, verbose=False).eval()
-    except (
-        Exception
-    ) as error:  # whatever the package raises: no weights on disk and no way to fetch them
+    except Exception as error:
+        # Whatever the package raises: no weights on disk and no way to fetch them
         raise MetricUnavailable(
             f"LPIPS is not computed: the weights of {net!r} cannot be loaded "
             f"({type(error).__name__}: {error})"
@@ -144,10 +144,8 @@ def speckle(x: Tensor) -> Tensor:
         for j in range(3)
         if (i, j) != (1, 1)
     ]
-    highest, lowest = (
-        functools.reduce(torch.maximum, around),
-        functools.reduce(torch.minimum, around),
-    )
+    highest = functools.reduce(torch.maximum, around)
+    lowest = functools.reduce(torch.minimum, around)
     inner = planes[..., 1:-1, 1:-1]
     alone = torch.maximum(inner - highest, lowest - inner)
     spread = planes.flatten(2).std(2)[..., None, None]

@@ -4,7 +4,7 @@ With m measured numbers, samples x_k of p(x | y) drawn for the stated level s0, 
 measurement a = mean A x_k and v = sum of the variances of A x_k over the samples
 (unbiased, all numbers together):
 
-    dof = v / s0^2      of the m numbers of y, so many are taken up by the image
+    dof = v / s0^2                             the numbers of y that the image takes up
     s^2 = (||y - a||^2 - v / n) / (m - dof)
 
 For a Gaussian posterior with a linear A the numerator is ||y - A E[x | y]||^2, whose mean is s0^2
@@ -54,8 +54,8 @@ class NoiseLevel:
     def __str__(self) -> str:
         return (
             f"noise level: the residual tells about {self.estimate:.3g}, an estimate; "
-            f"{self.stated:.3g} is stated. If the operator is "
-            f"right and the method fits what it is told, run again with {self.estimate:.3g}"
+            f"{self.stated:.3g} is stated. If the operator is right "
+            f"and the method fits what it is told, run again with {self.estimate:.3g}"
         )
 
 

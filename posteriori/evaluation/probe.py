@@ -70,13 +70,13 @@ def affine_probe(
         raise ValueError(refusal)
     if method.group != 1:
         raise ValueError(
-            f"affine_probe needs rows that do not interact, {type(method).__name__} works on "
-            f"groups of {method.group}"
+            "affine_probe needs rows that do not interact, "
+            f"{type(method).__name__} works on groups of {method.group}"
         )
     if post.likelihood.y.real.dtype != torch.float64:
         raise ValueError(
-            f"affine_probe works in float64, y is {post.likelihood.y.dtype}; build prior, operator "
-            f"and y in float64"
+            f"affine_probe works in float64, y is {post.likelihood.y.dtype}; "
+            "build prior, operator and y in float64"
         )
     levels = grids.make(
         grid, steps, post.prior.sigma_max, post.prior.sigma_min, post.prior.know().ladder
@@ -86,21 +86,11 @@ def affine_probe(
     trials = torch.randn(
         4, dry.used, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    covariance, predicted = (
-        torch.zeros(len(centre), len(centre), dtype=torch.float64),
-        centre.expand(4, -1).clone(),
-    )
+    covariance = torch.zeros(len(centre), len(centre), dtype=torch.float64)
+    predicted = centre.expand(4, -1).clone()
     for first in range(0, dry.used, chunk := max(1, 2**20 // len(centre))):
-        M = (
-            _drive(
-                post,
-                method,
-                levels,
-                min(chunk, dry.used - first),
-                Injected(_unit_rows(first, min(chunk, dry.used - first)), 0.5),
-            )
-            - centre
-        )
+        rows = min(chunk, dry.used - first)
+        M = _drive(post, method, levels, rows, Injected(_unit_rows(first, rows), 0.5)) - centre
         covariance += M.T @ M
         predicted += trials[:, first : first + chunk] @ M
     # Another level of the uniform numbers than in the probe: a map that depends on them fails the
@@ -113,9 +103,9 @@ def affine_probe(
     )
     if not gap <= rtol:
         raise NotAffineError(
-            f"{type(method).__name__} is not an affine map of its random numbers here: random rows "
-            f"differ by {gap:.2g} (relative) from "
-            "the prediction. Let inner solves converge, switch clamps off, use a Gaussian prior"
+            f"{type(method).__name__} is not an affine map of its random numbers here: "
+            f"random rows differ by {gap:.2g} (relative) from the prediction. "
+            "Let inner solves converge, switch clamps off, use a Gaussian prior"
         )
     return centre, covariance
 

@@ -58,8 +58,8 @@ def histogram(ranks: Tensor, n: int) -> Tensor:
     of ten: bins would differ in size."""
     if (n + 1) % BINS:
         raise ValueError(
-            f"ranks of n samples fall into ten equal bins when n + 1 is a multiple of ten, got n = "
-            f"{n}"
+            "ranks of n samples fall into ten equal bins "
+            f"when n + 1 is a multiple of ten, got n = {n}"
         )
     return torch.stack(
         [torch.bincount(column * BINS // (n + 1), minlength=BINS) for column in ranks.T]
@@ -133,11 +133,8 @@ def found_below(problems: int, level: int = 80, power: float = 0.9) -> float:
     low, high = 0.0, p
     for _ in range(50):
         c = (low + high) / 2
-        chance = (
-            (choices + count * math.log(c) + (problems - count) * math.log1p(-c))[called]
-            .exp()
-            .sum()
-        )
+        logs = choices + count * math.log(c) + (problems - count) * math.log1p(-c)
+        chance = logs[called].exp().sum()
         low, high = (c, high) if float(chance) >= power else (low, c)
     return low
 

@@ -62,16 +62,16 @@ def summary(
     PSNR and SSIM refer to.
     cloud: for methods with particles, how many of them the samples descend from, see ``genealogy``;
     else None.
-    evidence_gap: of a fitted distribution, what its bound of log p(y) lacks
-    (the worst of several fits), see ``methods.evidence``.
+    evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several
+    fits), see ``methods.evidence``.
     flags: sentences for a person.
 
     Raises ``ValueError`` when samples or reference do not belong to the posterior.
     """
     if tuple(run.samples.shape[1:]) != post.shape:
         raise ValueError(
-            f"the run has samples of shape {tuple(run.samples.shape[1:])}, the posterior images of "
-            f"shape {post.shape}"
+            f"the run has samples of shape {tuple(run.samples.shape[1:])}, "
+            f"the posterior images of shape {post.shape}"
         )
     shown = run.in_frame()
     if reference is not None:
@@ -154,8 +154,8 @@ def _check(reference: Tensor, shape: tuple[int, ...], range: Range | None) -> No
         (low, high), least, most = range, float(reference.min()), float(reference.max())
         if least < low - (high - low) or most > high + (high - low):
             raise ValueError(
-                f"the reference spans [{least:.4g}, {most:.4g}], but images are expressed in "
-                f"[{low:g}, {high:g}]; convert it first"
+                f"the reference spans [{least:.4g}, {most:.4g}], "
+                f"but images are expressed in [{low:g}, {high:g}]; convert it first"
             )
 
 
@@ -164,13 +164,9 @@ def _misfit(run: Run, post: Posterior) -> dict[str, Any]:
     with torch.no_grad():
         device = given.y.device
         mean = run.mean[None].to(device)
-        squares = (
-            torch.cat(
-                [_mean_square(given.residual(part.to(device))) for part in run.samples.split(32)]
-            )
-            .double()
-            .cpu()
-        )
+        parts = run.samples.split(32)
+        squares = torch.cat([_mean_square(given.residual(part.to(device))) for part in parts])
+        squares = squares.double().cpu()
         record: dict[str, Any] = {"residual_rms": float((w * squares).sum().sqrt())}
         keys = ("chi2_samples", "chi2_lowest", "chi2_highest", "chi2_mean", "chi2_expected")
         chi2 = chi_squares(run, post)

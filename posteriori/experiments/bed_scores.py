@@ -59,8 +59,8 @@ def ksd_toy_score(samples: Tensor, bed: Bed, reference: Tensor) -> dict[str, flo
 
     c = 1 / (1 + median singular value of A) as Qiu et al. set it. Of 500 exact samples "ksd" is
     0.15 at sigma = 0.2 and 0.10 at 0.5; their table prints 0.35 and 0.24, about what 100 exact
-    samples give (0.33 and 0.23): compare with ``bed_floor``, not with that table. Raises
-    ``ValueError`` for a bed without truth.
+    samples give (0.33 and 0.23): compare with ``bed_floor``, not with that table.
+    Raises ``ValueError`` for a bed without truth.
     """
     if bed.truth is None:
         raise ValueError(

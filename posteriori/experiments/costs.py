@@ -45,9 +45,9 @@ def cost_figure(rows: list[Row], families: dict[str, str], path: Path, schedule:
     """Write a picture (the suffix of ``path`` says of which kind) of the gmm25 rows of one
     schedule; returns ``path``.
 
-    families: the family of each method's name. x: calls per sample
-    (a vector-Jacobian product counts two); y: mean sliced Wasserstein distance over seeds. Dashed:
-    the floor, two exact sets. Raises ``ValueError`` when there is no such row.
+    families: the family of each method's name. x: calls per sample (a vector-Jacobian product
+    counts two); y: mean sliced Wasserstein distance over seeds. Dashed: the floor, two exact sets.
+    Raises ``ValueError`` when there is no such row.
     """
     from matplotlib.figure import Figure
 

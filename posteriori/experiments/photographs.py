@@ -125,8 +125,9 @@ def measure_photograph(
     if far > ASTRAY:
         row |= {
             "outcome": "diverged",
-            "reason": f"the sample is finite, but holds values {far:.2g} away from the middle of "
-            f"[0, 1]",
+            "reason": (
+                f"the sample is finite, but holds values {far:.2g} away from the middle of [0, 1]"
+            ),
         }
     return row, x
 
@@ -226,8 +227,8 @@ def photograph_tables(rows: list[Row]) -> str:
         ]
         out += [
             "",
-            f"**{problem}**, {side} x {side} pixels, {steps} steps, noise {SIGMA:g} of [0, 1], one "
-            f"sample",
+            f"**{problem}**, {side} x {side} pixels, {steps} steps, "
+            f"noise {SIGMA:g} of [0, 1], one sample",
             "",
         ]
         out += ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 2) + "|---|"]

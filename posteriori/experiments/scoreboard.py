@@ -1,7 +1,7 @@
 """The scoreboard: methods on posteriors known in closed form, one row per run.
 
-    gmm25, bipsda, ksd, mixture256
-    draw the bed's number of samples on its grid; distances to as many exact samples
+    gmm25, bipsda, ksd, mixture256   the bed's number of samples on its grid; distances to
+                                     as many exact samples
     gaussian                         the affine probe: KL(samples || posterior), no Monte Carlo
 
 Beside the methods: ``floor``, another exact set of the same size (what no sampler can be expected
@@ -166,10 +166,8 @@ def _target(cell: BoardCell, task: BenchmarkTask) -> Any:
 def _drawn(cell: BoardCell, s: int) -> Row | None:
     board = BOARDS[cell.bed]
     assert board.score is not None
-    (task, truth, floor), method = (
-        _problem(cell.bed, cell.cell, cell.seed, cell.schedule, s),
-        _method(cell),
-    )
+    task, truth, floor = _problem(cell.bed, cell.cell, cell.seed, cell.schedule, s)
+    method = _method(cell)
     row = {
         **cell._asdict(),
         "sample_seed": s,
@@ -253,9 +251,8 @@ def _probed(cell: BoardCell) -> Row | None:
         "denoiser": 0,
         "vjp": 0,
     }
-    singular = float(torch.linalg.eigvalsh(covariance)[0]) <= 1e-12 * float(
-        exact.covariance.trace()
-    )
+    least = float(torch.linalg.eigvalsh(covariance)[0])
+    singular = least <= 1e-12 * float(exact.covariance.trace())
     kl = None if singular else gaussian_kl(mean, covariance, exact.mean.flatten(), exact.covariance)
     return (
         row

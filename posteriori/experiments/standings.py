@@ -53,8 +53,8 @@ def tables(rows: list[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
         if max(r["seed"] for r in part) > 0:
             out.append(
                 (
-                    f"{title}, {metric}: paired difference to the best method, mean +- 95 % "
-                    f"interval",
+                    f"{title}, {metric}: paired difference to the best method, "
+                    "mean +- 95 % interval",
                     *_differences(part),
                 )
             )
@@ -75,7 +75,7 @@ def board_page(rows: list[Row], command: str, machine: str, pictures: list[Path]
     (PNG files, taken in), the tables."""
     parts = [
         "<h1>Scoreboard</h1>",
-        f'<p class="lead">Methods on posteriors known in closed form. '
+        '<p class="lead">Methods on posteriors known in closed form. '
         f"<code>{html.escape(command)}</code></p>",
     ]
     said = plateau(rows)
@@ -84,8 +84,8 @@ def board_page(rows: list[Row], command: str, machine: str, pictures: list[Path]
     for picture in pictures:
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(
-            f'<h2>Error against cost, {picture.stem}</h2><img style="width:100%" alt="" '
-            f'src="data:image/png;base64,{data}">'
+            f"<h2>Error against cost, {picture.stem}</h2>"
+            f'<img style="width:100%" alt="" src="data:image/png;base64,{data}">'
         )
     parts.append(
         f"<p>{html.escape(USES)}. Smaller is better; every table has its own floor and oracle.</p>"
@@ -104,8 +104,8 @@ def board_page(rows: list[Row], command: str, machine: str, pictures: list[Path]
         + f"<details><summary>Machine</summary><pre>{html.escape(machine)}</pre></details>"
     )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width,initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Scoreboard</title><style>{STYLE}</style></head>"
         f"<body><main>{body}</main></body></html>"
     )
@@ -135,19 +135,17 @@ def plateau(rows: list[Row]) -> str | None:
         return None
     low, high = counts[0], counts[-1]
     return (
-        f"On GMM-25 ({cell}) the best covariance that a Gaussian can have (MMPS, the exact "
-        f"Jacobian) scores {mean('MMPS', low):.2f} with "
+        f"On GMM-25 ({cell}) the best covariance that a Gaussian can have "
+        f"(MMPS, the exact Jacobian) scores {mean('MMPS', low):.2f} with "
         f"{low} steps and {mean('MMPS', high):.2f} with {high}, while the exact conditional score "
-        f"on the same grids goes from "
-        f"{mean('oracle', low):.2f} to {mean('oracle', high):.2f} with a floor of "
-        f"{mean('floor', high):.2f}: what is left is bias, not "
-        "discretisation. At noise levels where the modes still overlap, p(x0 | x) has several of "
-        "them, and an explicit method puts one "
-        "Gaussian in its place, so that the likelihood of x, and with it the weight each mode "
-        "receives, is wrong just where it is decided. "
-        "Below those levels no step carries mass from one mode to another, so neither more steps "
-        "nor a better local covariance repairs "
-        "it; weights do, which is what sequential Monte Carlo adds."
+        f"on the same grids goes from {mean('oracle', low):.2f} to {mean('oracle', high):.2f} "
+        f"with a floor of {mean('floor', high):.2f}: what is left is bias, not discretisation. "
+        "At noise levels where the modes still overlap, p(x0 | x) has several of them, "
+        "and an explicit method puts one Gaussian in its place, so that the likelihood of x, "
+        "and with it the weight each mode receives, is wrong just where it is decided. "
+        "Below those levels no step carries mass from one mode to another, "
+        "so neither more steps nor a better local covariance repairs it; "
+        "weights do, which is what sequential Monte Carlo adds."
     )
 
 

@@ -37,16 +37,16 @@ def read_array(path: str | Path, key: str | None = None) -> Tensor:
             return _pick(torch.load(path, map_location="cpu", weights_only=True), key, path)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds Python objects, which could run code; save a tensor alone with "
-            f"torch.save(tensor, ...)"
+            f"{path} holds Python objects, which could run code; "
+            "save a tensor alone with torch.save(tensor, ...)"
         ) from error
     except ValueError:
         raise
     except Exception as error:  # safetensors and torch have no common class for a damaged file
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     raise ValueError(
-        f"{path}: arrays are read from {', '.join(ARRAY_SUFFIXES)}, not from "
-        f"{path.suffix or 'a file without suffix'!r}"
+        f"{path}: arrays are read from {', '.join(ARRAY_SUFFIXES)}, "
+        f"not from {path.suffix or 'a file without suffix'!r}"
     )
 
 

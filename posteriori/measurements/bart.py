@@ -32,14 +32,14 @@ def read_cfl(path: str | Path) -> Tensor:
         sides = [int(word) for word in lines[lines.index("# Dimensions") + 1].split()]
     except (ValueError, IndexError):
         raise ValueError(
-            f"{header} has no line of whole numbers after '# Dimensions', so that it is no header "
-            f"of BART"
+            f"{header} has no line of whole numbers after '# Dimensions', "
+            "so that it is no header of BART"
         ) from None
     wanted, held = 8 * math.prod(sides), path.stat().st_size
     if not sides or min(sides) < 1 or held != wanted:
         raise ValueError(
-            f"{path} has {held} bytes, an array of the sides {' x '.join(map(str, sides))} in "
-            f"{header.name} has {wanted}"
+            f"{path} has {held} bytes, an array of the sides {' x '.join(map(str, sides))} "
+            f"in {header.name} has {wanted}"
         )
     while len(sides) > 1 and sides[-1] == 1:
         sides.pop()
@@ -55,9 +55,8 @@ def coils_first(array: Tensor, path: str | Path) -> Tensor:
     if len(image) != 2 or any(n > 1 for n in sides[COILS + 1 :]):
         raise ValueError(
             f"{path} has the sides {' x '.join(map(str, array.shape))}: a k-space here has two "
-            f"image sides among the first three, and no "
-            "other long side than the fourth, the coils. Cut one slice out, for example with bart "
-            "slice"
+            "image sides among the first three, and no other long side than the fourth, the coils. "
+            "Cut one slice out, for example with bart slice"
         )
     whole = array.reshape(sides[: COILS + 1])
     return (

@@ -69,13 +69,8 @@ def depth(path: str | Path, *, white: float | None = None, unit: float | None = 
         found = np.dtype("uint16" if head.startswith(SIGNATURE) and head[24] == 16 else "uint8")
     else:
         with Image.open(path) as picture:
-            found = np.dtype(
-                "uint16"
-                if picture.mode.startswith("I")
-                else "float32"
-                if picture.mode == "F"
-                else "uint8"
-            )
+            deep = "uint16" if picture.mode.startswith("I") else "uint8"
+            found = np.dtype("float32" if picture.mode == "F" else deep)
     whole = found.kind in "ub"
     bits: Literal[8, 16] = 8 if whole and found.itemsize == 1 else 16
     return Depth(bits, (white or own) if whole else None, unit if whole else None)

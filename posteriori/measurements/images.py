@@ -1,13 +1,14 @@
 """Pictures in, pictures out: PNG, JPEG, TIFF and .npy, 8 bits, 16 bits or floating point.
 
-    stored integer v  ->  v / white, so that black is 0 and white is 1; white is stated, or 2^bits -
-        1
-    stored float
-    ->  itself; its minimum and maximum are reported, for only the user knows the unit
+    stored integer v  ->  v / white, so that black is 0 and white is 1; white is stated,
+                          or 2^bits - 1
+    stored float      ->  itself; its minimum and maximum are reported, for only the user knows
+                          the unit
 
 Nothing is resized, turned grey or stretched, and no white is guessed: a picture much darker than
-its type allows is said to be. Pillow alone is not trusted with 16 bits: its conversion of a 16-bit
-grey picture to 8 bits clips everything above 255, and it drops the low byte of 16-bit colour.
+its type allows is said to be.
+Pillow alone is not trusted with 16 bits: its conversion of a 16-bit grey picture to 8 bits clips
+everything above 255, and it drops the low byte of 16-bit colour.
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ def read_image(
     white: the stored number that stands for white, black being 0, such as 4095 for 12 bits in a
         file of 16; None for 2^bits - 1, and for floating point numbers as they are.
     scale: the value of one stored unit, in place of white, for numbers that are no picture:
-    ``scale`` times the stored ones are returned.
+        ``scale`` times the stored ones are returned.
     nodata: the stored number of pixels without data; None for what the file states (GDAL's tag),
-    "none" for no such number.
+        "none" for no such number.
     keep_missing: return NaN where there is no data or no finite number, instead of refusing the
-    picture.
+        picture.
 
     The orientation that a camera recorded is applied, and an alpha channel that hides nothing is
     left out; both are said in ``notes``, and so is a brightest value below a quarter of white.
@@ -100,9 +101,8 @@ def read_image(
     if missing.any() and not keep_missing:
         raise ValueError(
             f"{path}: {int(missing.sum())} of {missing.size} values are {planes[missing][0]:g}, "
-            f"which means no data there. Fill them and "
-            'hide them from the operator by a mask, or state nodata "none" if the number means '
-            "itself"
+            "which means no data there. Fill them and hide them from the operator by a mask, "
+            'or state nodata "none" if the number means itself'
         )
     level = 1 / scale if scale else _white(planes[~missing], white, found.white, path, notes)
     image = np.ascontiguousarray(planes.astype(np.float64) / (level or 1), dtype=np.float32)
@@ -110,13 +110,13 @@ def read_image(
     lost = ~np.isfinite(image)
     if lost.any() and not keep_missing:
         raise ValueError(
-            f"{path} holds {int(lost.sum())} values that are not finite; mask them out with an "
-            f"operator"
+            f"{path} holds {int(lost.sum())} values that are not finite; "
+            "mask them out with an operator"
         )
     if lost.any():
         notes.append(
-            f"{path.name}: {int(lost.sum())} of {lost.size} values hold no data; the operator has "
-            f"to hide them"
+            f"{path.name}: {int(lost.sum())} of {lost.size} values hold no data; "
+            "the operator has to hide them"
         )
         image[lost] = np.nan
     seen = image[~lost] if not lost.all() else image
@@ -136,8 +136,8 @@ def _stored(path: Path, channels: int | None, notes: list[str]) -> Stored:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(
-            f"{path}: pictures are read from {', '.join(SUFFIXES)}, not from "
-            f"{suffix or 'a file without suffix'!r}"
+            f"{path}: pictures are read from {', '.join(SUFFIXES)}, "
+            f"not from {suffix or 'a file without suffix'!r}"
         )
     if suffix == ".npy":
         return Stored(_planes(read_array(path).numpy(), path, channels, notes), None)
@@ -153,9 +153,9 @@ def _channels(found: Stored, channels: int | None, path: Path, notes: list[str])
     if mode is None and channels is None:
         clear = f", channels: {count - 1} if the last is transparency" if count in (2, 4) else ""
         raise ValueError(
-            f"{path} holds {found.doubt}, and does not say what they are. State channels: {count} "
-            f"if they are the channels of one "
-            f"picture{clear}; a slice of a stack belongs into a file of its own"
+            f"{path} holds {found.doubt}, and does not say what they are. "
+            f"State channels: {count} if they are the channels of one picture{clear}; "
+            "a slice of a stack belongs into a file of its own"
         )
     alpha = mode in ("LA", "RGBA") or (mode is None and channels == count - 1)
     kept = count - 1 if alpha else count
@@ -170,8 +170,8 @@ def _opaque(planes: np.ndarray, path: Path, notes: list[str]) -> np.ndarray:
     clear = planes[-1] != WHITE_LEVELS.get(planes.dtype.name, 1)
     if clear.any():
         raise ValueError(
-            f"{path} has transparent pixels ({float(clear.mean()):.1%}); flatten it on a "
-            f"background first"
+            f"{path} has transparent pixels ({float(clear.mean()):.1%}); "
+            "flatten it on a background first"
         )
     notes.append(f"{path.name} has an alpha channel that is opaque everywhere; it was left out")
     return planes[:-1]
@@ -196,8 +196,8 @@ def _white(
     white = own if own is not None else WHITE_LEVELS.get(name)
     if white is None and not floating:
         raise ValueError(
-            f"{path} holds {name} values, whose white is unknown; state white, or convert to "
-            f"uint8, uint16 or float"
+            f"{path} holds {name} values, whose white is unknown; "
+            "state white, or convert to uint8, uint16 or float"
         )
     if white is not None and name != "bool" and 4 * (top + 1) <= white + 1:
         depths = [f"{2**bits - 1} for {bits} bits" for bits in DEPTHS if top < 2**bits < white]
@@ -205,8 +205,7 @@ def _white(
         choice = f", for example {', '.join(depths)}" if depths else ""
         notes.append(
             f"{path.name}: its brightest value is {top:g} of {white:g}, so that it reads as dark, "
-            f"at most {top / white:.3g}. If another "
-            f"number stands for white, state white{choice}"
+            f"at most {top / white:.3g}. If another number stands for white, state white{choice}"
         )
     return white
 
@@ -236,19 +235,19 @@ def write_image(
     path, (low, high) = Path(path), range
     if bits not in (8, 16) or not math.isfinite(high - low) or not high > low:
         raise ValueError(
-            f"an image has 8 or 16 bits and a range (black, white) with black < white, got "
-            f"bits={bits} and range={range}"
+            "an image has 8 or 16 bits and a range (black, white) with black < white, "
+            f"got bits={bits} and range={range}"
         )
     planes = image[None] if image.ndim == 2 else image
     if planes.ndim != 3 or len(planes) not in (1, 3) or planes.is_complex():
         raise ValueError(
-            f"an image is real, (H, W), (1, H, W) or (3, H, W), got {image.dtype} "
-            f"{tuple(image.shape)}; take .abs() of a complex one"
+            "an image is real, (H, W), (1, H, W) or (3, H, W), "
+            f"got {image.dtype} {tuple(image.shape)}; take .abs() of a complex one"
         )
     if not bool(planes.isfinite().all()):
         raise ValueError(
-            f"{path}: {int((~planes.isfinite()).sum())} values are not finite, so there is no "
-            f"picture to write"
+            f"{path}: {int((~planes.isfinite()).sum())} values are not finite, "
+            "so there is no picture to write"
         )
     white = 2**bits - 1
     levels = (planes.detach().cpu().double() - low) / (high - low) * white
@@ -262,8 +261,8 @@ def write_image(
         write_bytes(path, content.getvalue())
     else:
         raise ValueError(
-            f"{path}: pictures are written as .png or .tif, not as "
-            f"{path.suffix or 'a file without suffix'!r}"
+            f"{path}: pictures are written as .png or .tif, "
+            f"not as {path.suffix or 'a file without suffix'!r}"
         )
     return outside
 
@@ -276,12 +275,11 @@ def _pillow(path: Path, notes: list[str]) -> Stored:
             if deep is not None:
                 return Stored(deep, "RGB" if len(deep) == 3 else "RGBA")
             pages = getattr(picture, "n_frames", 1)
-            if (
-                pages > 1 and picture.format == "PNG"
-            ):  # a camera's JPEG may carry depth or a preview behind its photograph
+            # A camera's JPEG may carry depth or a preview behind its photograph
+            if pages > 1 and picture.format == "PNG":
                 raise ValueError(
-                    f"{path} holds {pages} pages (an animation); save the one you mean in a file "
-                    f"of its own"
+                    f"{path} holds {pages} pages (an animation); "
+                    "save the one you mean in a file of its own"
                 )
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
             upright = ImageOps.exif_transpose(picture)
@@ -300,9 +298,8 @@ def _pillow(path: Path, notes: list[str]) -> Stored:
     if upright.mode == "1":
         upright = upright.convert("L")
     if upright.mode.startswith("I"):
-        return Stored(
-            np.asarray(upright)[None].astype(np.uint16), "L"
-        )  # Pillow's modes for 16-bit grey
+        # Pillow's modes for 16-bit grey
+        return Stored(np.asarray(upright)[None].astype(np.uint16), "L")
     mode = next((mode for mode in tiff.MODES if mode == upright.mode), None)
     if mode is None:
         raise ValueError(f"{path} is a {upright.mode} picture; save it as grey or RGB")
@@ -315,10 +312,8 @@ def _planes(array: np.ndarray, path: Path, channels: int | None, notes: list[str
     wanted = (1, 3) if channels is None else (channels,)
     if array.ndim == 2 and 1 in wanted:
         return array[None]
-    first, last = (
-        array.ndim == 3 and array.shape[0] in wanted,
-        array.ndim == 3 and array.shape[-1] in wanted,
-    )
+    first = array.ndim == 3 and array.shape[0] in wanted
+    last = array.ndim == 3 and array.shape[-1] in wanted
     if first:
         if channels is None and array.shape[0] == 3:
             notes.append(f"{path.name} of shape {array.shape} was read as 3 colours of one picture")
@@ -331,6 +326,6 @@ def _planes(array: np.ndarray, path: Path, channels: int | None, notes: list[str
             f"{path} has shape {array.shape}, a picture of {channels} channels expected"
         )
     raise ValueError(
-        f"{path} has shape {array.shape}; a picture is (H, W), (C, H, W) or (H, W, C) with C = 1 "
-        f"or 3, or as stated by channels"
+        f"{path} has shape {array.shape}; "
+        "a picture is (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, or as stated by channels"
     )

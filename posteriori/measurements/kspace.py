@@ -40,15 +40,15 @@ def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
             k = k[0]
         if k.ndim != 3:
             raise ValueError(
-                f"{found}, a k-space is (coils, rows, columns) of one slice, or (rows, columns) of "
-                f"one coil"
+                f"{found}, a k-space is (coils, rows, columns) of one slice, "
+                "or (rows, columns) of one coil"
             )
         k = k.movedim(-1, 0).contiguous() if axis == "last" else k
         if len(k) > min(k.shape[1:]):
             other = "first" if axis == "last" else "last"
             raise ValueError(
-                f"{found}: {len(k)} coils for {k.shape[1]} x {k.shape[2]} points. Is the coil axis "
-                f"the {other} one?"
+                f"{found}: {len(k)} coils for {k.shape[1]} x {k.shape[2]} points. "
+                f"Is the coil axis the {other} one?"
             )
     if not bool(real_view(k).isfinite().all()):
         raise ValueError(
@@ -56,8 +56,8 @@ def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
         )
     if not bool(k.any()):
         raise ValueError(
-            f"{path} is 0 everywhere: nothing was measured, or it was read as the wrong kind of "
-            f"number"
+            f"{path} is 0 everywhere: nothing was measured, "
+            "or it was read as the wrong kind of number"
         )
     return k
 
@@ -78,8 +78,8 @@ def check_centre(kspace: Tensor, centred: bool) -> None:
         corner = "at the corner: state centred: false"
         middle = "in the middle: leave centred: false out"
         raise ValueError(
-            f"the strongest point of the k-space lies at ({row}, {column}) of {H} x {W}, so that "
-            f"its zero frequency is {corner if centred else middle}"
+            f"the strongest point of the k-space lies at ({row}, {column}) of {H} x {W}, "
+            f"so that its zero frequency is {corner if centred else middle}"
         )
 
 
@@ -133,8 +133,9 @@ def sensitivities(low: Tensor) -> Tensor:
     sum_c |S_c|^2 = 1.
 
     They carry the phase of the object as well, so that behind them it is real: its magnitude is the
-    root of the sum of squares. Source: McKenzie, Yeh, Ohliger, Price, Sodickson, Self-calibrating
-    parallel imaging with automatic coil sensitivity extraction, 2002.
+    root of the sum of squares.
+    Source: McKenzie, Yeh, Ohliger, Price, Sodickson, Self-calibrating parallel imaging with
+    automatic coil sensitivity extraction, 2002.
     """
     total = low.abs().square().sum(0).sqrt()
     return low / total.clamp(min=1e-6 * float(total.max()))
@@ -159,8 +160,8 @@ def kspace_noise_level(kspace: Tensor, mask: Tensor, centred: bool = True) -> Te
     count = max(FEWEST, round(OUTERMOST * len(far)))
     if len(far) < 4 * FEWEST:
         raise ValueError(
-            f"{len(far)} sampled points are too few to tell the noise from the signal: state the "
-            f"noise level"
+            f"{len(far)} sampled points are too few to tell the noise from the signal: "
+            "state the noise level"
         )
     outside = far.argsort(descending=True, stable=True)[:count]
     return k[:, seen][:, outside].abs().median(1).values / math.sqrt(2 * math.log(2))

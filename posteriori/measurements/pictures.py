@@ -45,16 +45,8 @@ def image(x: Tensor, low: float, high: float) -> Image.Image:
     """An image (C, H, W), C of 1 or 3, or (H, W); values outside [low, high] are cut off for
     display, NaN is shown in a light blue."""
     planes = (x if x.ndim == 3 else x[None]).detach().cpu().float()
-    pixels = (
-        ((planes - low) / ((high - low) or 1.0))
-        .nan_to_num(0)
-        .clamp(0, 1)
-        .mul(255)
-        .round()
-        .to(torch.uint8)
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    shares = ((planes - low) / ((high - low) or 1.0)).nan_to_num(0).clamp(0, 1)
+    pixels = shares.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     nothing = planes.isnan().any(0).numpy()
     if not nothing.any():
         return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
@@ -153,8 +145,8 @@ def strip(entries: Sequence[tuple[str, Tensor, tuple[float, float], bool]], side
             )[0]
         source = uri(heat(planes[0], low, high) if coloured else image(planes, low, high))
         cells.append(
-            f'<div style="display:inline-block;margin:0 6px 6px '
-            f'0;font-size:12px;vertical-align:top"><img src="{source}" '
+            '<div style="display:inline-block;margin:0 6px 6px 0;font-size:12px;'
+            f'vertical-align:top"><img src="{source}" '
             f'style="width:{side}px;image-rendering:pixelated;display:block" '
             f'alt="{html.escape(caption)}">{html.escape(caption)}</div>'
         )

@@ -18,8 +18,8 @@ def deep_colour(path: Path, picture: Image.Image) -> np.ndarray | None:
     """(C, H, W) uint16 of a 16-bit PNG with colour or alpha; None for every other picture.
 
     Pillow unpacks such a file to its high bytes. Told that the samples are little-endian, it
-    unpacks the low bytes: two passes give both. Raises ``ValueError`` for 16-bit grey with alpha,
-    which has no little-endian unpacker.
+    unpacks the low bytes: two passes give both.
+    Raises ``ValueError`` for 16-bit grey with alpha, which has no little-endian unpacker.
     """
     with path.open("rb") as handle:
         head = handle.read(26)

@@ -42,18 +42,15 @@ def read(path: Path, notes: list[str]) -> Stored:
             _check_size(path, series.shape)
             array = series.asarray().reshape(shape)
             found = _meaning(path, page, names, shape)
-            bits, nodata, turned = (
-                page.bitspersample,
-                page.tags.valueof(NODATA),
-                page.tags.valueof("Orientation", 1),
-            )
+            bits = page.bitspersample
+            nodata = page.tags.valueof(NODATA)
+            turned = page.tags.valueof("Orientation", 1)
     except Image.DecompressionBombError:
         raise
     except RefusedError as error:
         raise ValueError(str(error)) from None
-    except (
-        Exception
-    ) as error:  # a damaged TIFF meets errors of every class on its way through the decoder
+    except Exception as error:
+        # A damaged TIFF meets errors of every class on its way through the decoder
         packed = (
             "; install it, or save the picture without compression"
             if "imagecodecs" in str(error)
@@ -62,8 +59,8 @@ def read(path: Path, notes: list[str]) -> Stored:
         raise ValueError(f"{path} cannot be read as one TIFF picture: {error}{packed}") from error
     if turned not in (1, None):
         notes.append(
-            f"{path.name} asks to be turned (orientation {int(turned)}), which is not done: its "
-            f"rows are taken as stored"
+            f"{path.name} asks to be turned (orientation {int(turned)}), which is not done: "
+            "its rows are taken as stored"
         )
     planes = array[None] if len(names) == 2 else np.moveaxis(array, _plane_axis(names), 0)
     narrow = array.dtype.kind == "u" and isinstance(bits, int) and bits < 8 * array.dtype.itemsize
@@ -88,14 +85,14 @@ def _axes(path: Path, file: tifffile.TiffFile) -> tuple[list[str], list[int]]:
     pages = math.prod(n for name, n in kept if name not in "YXSC")
     if len(file.series) != 1 or len(others) > 1 or (others and others[0] not in PLANES):
         raise RefusedError(
-            f"{path} cannot be read as one TIFF picture: it holds {max(pages, len(file.series))} "
-            f"pages (axes {series.axes} of lengths "
-            f"{series.shape}); save the one you mean in a file of its own"
+            f"{path} cannot be read as one TIFF picture: it holds "
+            f"{max(pages, len(file.series))} pages (axes {series.axes} of lengths {series.shape}); "
+            "save the one you mean in a file of its own"
         )
     if [name for name in names if name in "YX"] != ["Y", "X"]:
         raise RefusedError(
-            f"{path} has axes {series.axes} of lengths {series.shape}; a picture has (Y, X) and "
-            f"colour"
+            f"{path} has axes {series.axes} of lengths {series.shape}; "
+            "a picture has (Y, X) and colour"
         )
     return names, shape
 
@@ -122,8 +119,8 @@ def _meaning(path: Path, page: Any, names: list[str], shape: list[int]) -> tuple
         photometric == kinds.YCBCR and page.compression == 7
     ):
         raise RefusedError(
-            f"{path} stores colours as {getattr(photometric, 'name', photometric)}; save it as "
-            f"grey or RGB"
+            f"{path} stores colours as {getattr(photometric, 'name', photometric)}; "
+            "save it as grey or RGB"
         )
     if len(names) == 2:
         return "L", ""
@@ -142,8 +139,8 @@ def _meaning(path: Path, page: Any, names: list[str], shape: list[int]) -> tuple
         return ("LA" if colours == 1 else "RGBA"), ""
     return (
         None,
-        f"{found} for {'grey' if colours == 1 else 'RGB'}, {count - colours} of unspecified "
-        f"meaning",
+        f"{found} for {'grey' if colours == 1 else 'RGB'}, "
+        f"{count - colours} of unspecified meaning",
     )
 
 

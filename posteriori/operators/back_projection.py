@@ -13,8 +13,8 @@ from posteriori.operators.radon import Radon
 def back_projection(A: Radon, y: Tensor) -> Tensor:
     """Images (B, *E) from sinograms y (B, *O) of ``A``, in the units of x.
 
-        x(p) = sum_a w_a (h * y_a)(t_a(p)),      h(0) = 1 / 4 d^2,
-        h(n d) = -1 / (pi n d)^2 for odd n, 0 for even,      * times d
+        x(p) = sum_a w_a (h * y_a)(t_a(p)),   the sum of * times d
+        h(0) = 1 / 4 d^2,   h(n d) = -1 / (pi n d)^2 for odd n, 0 for even
 
     h is the ramp filter of a detector of spacing d, (h * y_a) is interpolated linearly at
     t_a(p) = X cos a + Y sin a, 0 outside the detector, and w_a is half the angle between the

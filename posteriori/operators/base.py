@@ -128,9 +128,10 @@ class Operator(nn.Module, metaclass=Checked):
             y = self(leaf)
 
         def pull(u: Tensor) -> Tensor:
-            return torch.autograd.grad(y, leaf, u, retain_graph=True, create_graph=u.requires_grad)[
-                0
-            ]
+            (pulled,) = torch.autograd.grad(
+                y, leaf, u, retain_graph=True, create_graph=u.requires_grad
+            )
+            return pulled
 
         return y.detach(), pull
 
@@ -214,8 +215,8 @@ class Operator(nn.Module, metaclass=Checked):
     ) -> None:
         if tuple(t.shape[1:]) != shape:
             raise ValueError(
-                f"{self.label} {what} of shape {shape} in a batch (B, ...), got {tuple(t.shape)}; "
-                f"{cure}"
+                f"{self.label} {what} of shape {shape} in a batch (B, ...), "
+                f"got {tuple(t.shape)}; {cure}"
             )
         if t.is_complex() != complex:
             want, got = ("complex", "real") if complex else ("real", "complex")
@@ -335,10 +336,8 @@ def solve(
     if not bool(s > 0):
         # What is measured through a small s has a small width and counts all the same; only what is
         # not measured is left out.
-        width[
-            torch.nn.functional.pad(a, (0, width.numel() - a.numel()))
-            <= min(torch.finfo(real).eps ** 0.5, 1e-6) * a.max()
-        ] = math.inf
+        every = torch.nn.functional.pad(a, (0, width.numel() - a.numel()))
+        width[every <= min(torch.finfo(real).eps ** 0.5, 1e-6) * a.max()] = math.inf
     return spectrum.U(c / width)
 
 
@@ -360,13 +359,10 @@ def pinv(A: LinearOperator, y: Tensor, *, rtol: float = 1e-6) -> Tensor:
         # Left-multiplied by A^H, the right-hand side lies in the range, where conjugate gradients
         # behave well.
         c = A.adjoint(y)
-        return (
-            normal_solve(
-                A, A, A.adjoint, weights, c, 1e-8 if one.dtype == torch.float64 else 1e-5, 5000
-            )
-            if top > 0
-            else c
-        )
+        if not top > 0:
+            return c
+        tolerance = 1e-8 if one.dtype == torch.float64 else 1e-5
+        return normal_solve(A, A, A.adjoint, weights, c, tolerance, 5000)
     c = spectrum.Uh(y)
     s = spectrum.s.to(c.real)
     keep = s > rtol * s.max()
@@ -400,8 +396,8 @@ def closed_spectrum(A: LinearOperator) -> Spectrum:
     spectrum = A.spectrum()
     if spectrum is None:
         raise TypeError(
-            f"this needs an operator with a closed-form spectrum, {A.label} has none here; DDS or "
-            f"DiffPIR need none"
+            f"this needs an operator with a closed-form spectrum, {A.label} has none here; "
+            "DDS or DiffPIR need none"
         )
     return spectrum
 

@@ -25,9 +25,8 @@ class BlindConvolution(Parametric):
         boundary: Boundary = "circular",
     ) -> None:
         kh, kw = kernel_shape
-        Blur(
-            torch.full((kh, kw), 1 / (kh * kw)), shape, boundary
-        )  # which refuses what does not fit
+        # ``Blur`` refuses what does not fit.
+        Blur(torch.full((kh, kw), 1 / (kh * kw)), shape, boundary)
         super().__init__(shape, "kernel", (kh, kw))
         self.boundary = boundary
 

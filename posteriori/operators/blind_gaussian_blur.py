@@ -25,9 +25,8 @@ class BlindGaussianBlur(Parametric):
     def __init__(self, shape: tuple[int, ...], size: int, boundary: Boundary = "circular") -> None:
         if size < 1 or size % 2 == 0:
             raise ValueError(f"BlindGaussianBlur: size must be odd and positive, got {size}")
-        Blur(
-            torch.full((size, size), 1 / size**2), shape, boundary
-        )  # which refuses what does not fit
+        # ``Blur`` refuses what does not fit.
+        Blur(torch.full((size, size), 1 / size**2), shape, boundary)
         super().__init__(shape, "log_width", (1,))
         self.size, self.boundary = size, boundary
 

@@ -38,8 +38,8 @@ class Blur(LinearOperator):
         super().__init__(shape)
         if kernel.ndim != 2 or not kernel.is_floating_point() or not bool(kernel.isfinite().all()):
             raise ValueError(
-                f"Blur needs a finite real kernel (kh, kw), got {kernel.dtype} of shape "
-                f"{tuple(kernel.shape)}"
+                "Blur needs a finite real kernel (kh, kw), "
+                f"got {kernel.dtype} of shape {tuple(kernel.shape)}"
             )
         _check_sum(kernel)
         if len(self.in_shape) != 3:
@@ -48,8 +48,8 @@ class Blur(LinearOperator):
         limit = {"reflect": (2 * H - 1, 2 * W - 1), "valid": (H, W)}.get(boundary, (kh, kw))
         if kh > limit[0] or kw > limit[1]:
             raise ValueError(
-                f"Blur: a {kh}x{kw} kernel is too large for {H}x{W} images with the boundary "
-                f"{boundary!r} (at most {limit[0]}x{limit[1]}); "
+                f"Blur: a {kh}x{kw} kernel is too large for {H}x{W} images "
+                f"with the boundary {boundary!r} (at most {limit[0]}x{limit[1]}); "
                 "crop the kernel, or use 'circular' or 'zero', which take any size"
             )
         self.boundary = boundary
@@ -162,19 +162,12 @@ class Blur(LinearOperator):
 
         def near(v: Tensor) -> Tensor:
             for axis in (-2, -1):
-                v = torch.cat(
-                    [
-                        v,
-                        v.flip(axis).narrow(axis, 1, max(v.shape[axis] - 2, 0))
-                        if whole
-                        else v.flip(axis),
-                    ],
-                    axis,
-                )
-            v = torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=periods)[
-                ..., : sides[0], : sides[1]
-            ]
-            return v * weights.to(v.dtype)
+                mirror = v.flip(axis)
+                if whole:
+                    mirror = mirror.narrow(axis, 1, max(v.shape[axis] - 2, 0))
+                v = torch.cat([v, mirror], axis)
+            v = torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=periods)
+            return v[..., : sides[0], : sides[1]] * weights.to(v.dtype)
 
         return Preconditioner(near)
 
@@ -252,15 +245,14 @@ def _check_sum(kernel: Tensor) -> None:
     if abs(total) <= 1e-6 * size:
         raise ValueError(
             f"Blur: the kernel sums to {total:.3g}, so that it removes the brightness of an image "
-            f"and cannot be normalised; check the "
-            "file, or write a filter that takes differences as an operator of its own (a "
-            "LinearOperator, or Dense)"
+            "and cannot be normalised; check the file, or write a filter "
+            "that takes differences as an operator of its own (a LinearOperator, or Dense)"
         )
     if abs(total - 1) > 1e-3:
         warnings.warn(
             f"Blur: the kernel sums to {total:.4g}, so that y is {total:.4g} times as bright as x; "
-            f"give kernel / kernel.sum() to keep the "
-            "brightness, or ignore this if the instrument does that",
+            "give kernel / kernel.sum() to keep the brightness, "
+            "or ignore this if the instrument does that",
             stacklevel=4,  # past this, the constructor and its checks
         )
 
@@ -291,8 +283,8 @@ def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
     size = 2 * math.ceil(4 * std) + 1 if size is None else size
     if size < 1 or size % 2 == 0:
         raise ValueError(
-            f"gaussian_kernel: size {size} must be odd and positive, so that the kernel has a "
-            f"middle"
+            f"gaussian_kernel: size {size} must be odd and positive, "
+            "so that the kernel has a middle"
         )
     t = torch.arange(size, dtype=torch.float64) - size // 2
     g = torch.exp(-0.5 * (t / std) ** 2)

@@ -16,9 +16,9 @@ class Clip(Operator):
     gain: the exposure, > 0. low, high: the limits of the sensor, in the units of y; gain x beyond
     them is lost.
 
-    The derivative is gain where low <= gain x <= high, the limits themselves included
-    (so that a black image has a gradient), and 0 where the value is clipped: there a gradient says
-    nothing about how far x lies beyond the limit.
+    The derivative is gain where low <= gain x <= high, the limits themselves included (so that a
+    black image has a gradient), and 0 where the value is clipped: there a gradient says nothing
+    about how far x lies beyond the limit.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class Clip(Operator):
             raise ValueError(f"Clip: gain must be a finite number > 0, got {gain}")
         if not -math.inf < low < high < math.inf:
             raise ValueError(
-                f"Clip: the limits must be finite numbers with low < high, got low={low} and "
-                f"high={high}"
+                "Clip: the limits must be finite numbers with low < high, "
+                f"got low={low} and high={high}"
             )
         self.gain, self.low, self.high = float(gain), float(low), float(high)
 

@@ -23,8 +23,8 @@ class Compose(LinearOperator):
         for operator in (A, B):
             if not isinstance(operator, LinearOperator):
                 raise TypeError(
-                    f"Compose takes linear operators; {type(operator).__name__} is not linear, use "
-                    f"Chain(A, B) or A @ B"
+                    "Compose takes linear operators; "
+                    f"{type(operator).__name__} is not linear, use Chain(A, B) or A @ B"
                 )
         _fits(A, B)
         super().__init__(B.in_shape, complex_in=B.complex_in, complex_out=A.complex_out)
@@ -104,9 +104,9 @@ def _fits(A: Operator, B: Operator) -> None:
     if A.in_shape != B.out_shape or A.complex_in != B.complex_out:
         kinds = ["complex" if flag else "real" for flag in (A.complex_in, B.complex_out)]
         raise ValueError(
-            f"{type(A).__name__} after {type(B).__name__}: the first takes {kinds[0]} images of "
-            f"shape {A.in_shape}, the second makes "
-            f"{kinds[1]} measurements of shape {B.out_shape}"
+            f"{type(A).__name__} after {type(B).__name__}: "
+            f"the first takes {kinds[0]} images of shape {A.in_shape}, "
+            f"the second makes {kinds[1]} measurements of shape {B.out_shape}"
         )
 
 

@@ -21,8 +21,8 @@ class Dense(LinearOperator):
     def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> None:
         if matrix.ndim != 2 or not (matrix.is_floating_point() or matrix.is_complex()):
             raise ValueError(
-                f"Dense needs a real or complex matrix (m, d), got {matrix.dtype} "
-                f"{tuple(matrix.shape)}"
+                "Dense needs a real or complex matrix (m, d), "
+                f"got {matrix.dtype} {tuple(matrix.shape)}"
             )
         complex = matrix.is_complex()
         super().__init__(shape or (matrix.shape[1],), complex_in=complex, complex_out=complex)

@@ -23,13 +23,13 @@ def matrix(A: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
     n = math.prod(A.in_shape)
     if n > 20_000:
         raise ValueError(
-            f"matrix: an image of {n} numbers is too large to write {A.label} as a dense matrix "
-            f"(limit 20000)"
+            f"matrix: an image of {n} numbers is too large to write {A.label} "
+            "as a dense matrix (limit 20000)"
         )
     if A.complex_in and not A.complex_out:
         raise ValueError(
-            f"matrix: {A.label} makes real measurements of complex images; no complex matrix does "
-            f"that"
+            f"matrix: {A.label} makes real measurements of complex images; "
+            "no complex matrix does that"
         )
     real, device = dtype.to_real(), A.probe(torch.zeros).device
     basis = torch.eye(n, dtype=real.to_complex() if A.complex_in else real, device=device).view(
@@ -47,9 +47,8 @@ def log_det(A: LinearOperator, r2: Tensor | float, s2: Tensor | float) -> Tensor
     if spectrum is not None:
         s, copies = apart_from_rounding(spectrum.s).double(), 1
     else:
-        real = (
-            A.complex_in and not A.complex_out
-        )  # no matrix, but the adjoint's values are one, each number as two
+        # A has no matrix then, but the adjoint's values are one, each number as two.
+        real = A.complex_in and not A.complex_out
         rows = (
             real_view(A.adjoint(torch.eye(m, dtype=torch.float64).view(m, *A.out_shape))).flatten(1)
             if real

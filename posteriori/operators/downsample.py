@@ -42,8 +42,8 @@ class Downsample(LinearOperator):
         H, W = self.in_shape[1:]
         if factor < 1 or H % factor or W % factor:
             raise ValueError(
-                f"Downsample: the factor {factor} does not divide {H}x{W} images; crop them to a "
-                f"multiple of {factor}"
+                f"Downsample: the factor {factor} does not divide {H}x{W} images; "
+                f"crop them to a multiple of {factor}"
             )
         self.factor, self.kind = factor, kind
         self.register_buffer("rows", _WEIGHTS[kind](H, factor))

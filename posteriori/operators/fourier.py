@@ -60,8 +60,8 @@ class MaskedFourier(LinearOperator):
         """The sampled points of whole k-spaces: (..., *E) -> (..., m)."""
         if tuple(kspace.shape[-len(self.in_shape) :]) != self.in_shape:
             raise ValueError(
-                f"select takes k-spaces of shape (..., {', '.join(map(str, self.in_shape))}), got "
-                f"{tuple(kspace.shape)}"
+                f"select takes k-spaces of shape (..., {', '.join(map(str, self.in_shape))}), "
+                f"got {tuple(kspace.shape)}"
             )
         return kspace.flatten(-len(self.in_shape))[..., self.order[: self.sampled]]
 
@@ -69,8 +69,8 @@ class MaskedFourier(LinearOperator):
         """Whole k-spaces with 0 where nothing was sampled: (..., m) -> (..., *E)."""
         if y.shape[-1] != self.sampled:
             raise ValueError(
-                f"fill takes {self.sampled} sampled points (..., {self.sampled}), got "
-                f"{tuple(y.shape)}"
+                f"fill takes {self.sampled} sampled points (..., {self.sampled}), "
+                f"got {tuple(y.shape)}"
             )
         full = scatter(y.reshape(-1, self.sampled), self.order[: self.sampled], self.in_shape)
         return full.view(*y.shape[:-1], *self.in_shape)

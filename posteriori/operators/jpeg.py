@@ -57,9 +57,10 @@ class JPEG(Operator):
     ``surrogate()``, the same operator with rounding "none".
 
     Values outside [0, 1] are neither refused nor clipped: iterates of a sampler leave the range,
-    and a decoded picture does too. Raises ``ValueError`` when a side is no multiple of 8
-    (of 16 in colour with "4:2:0"). A JPEG file repeats the border of such an image; decoding would
-    cut the repeated part off, and coding again would give other integers.
+    and a decoded picture does too.
+    Raises ``ValueError`` when a side is no multiple of 8 (of 16 in colour with "4:2:0"). A JPEG
+    file repeats the border of such an image; decoding would cut the repeated part off, and coding
+    again would give other integers.
     """
 
     luminance: Tensor
@@ -88,8 +89,8 @@ class JPEG(Operator):
         if H % unit or W % unit:
             larger = f"{-(-H // unit) * unit}x{-(-W // unit) * unit}"
             raise ValueError(
-                f"JPEG: the sides of {H}x{W} images must be multiples of {unit}; crop them, or pad "
-                f"them to {larger}"
+                f"JPEG: the sides of {H}x{W} images must be multiples of {unit}; "
+                f"crop them, or pad them to {larger}"
             )
         self.register_buffer("luminance", _scaled(LUMINANCE, self.quality))
         self.register_buffer("chrominance", _scaled(CHROMINANCE, self.quality))

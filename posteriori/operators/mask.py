@@ -71,8 +71,8 @@ def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Ten
     """
     if mask.dtype != torch.bool:
         raise TypeError(
-            f"{name} needs a boolean mask, True where observed, got {mask.dtype}; write for "
-            f"example mask > 0.5"
+            f"{name} needs a boolean mask, True where observed, got {mask.dtype}; "
+            "write for example mask > 0.5"
         )
     try:
         full = mask.expand(shape).flatten()
@@ -83,8 +83,8 @@ def observed_first(name: str, mask: Tensor, shape: tuple[int, ...]) -> tuple[Ten
     observed = int(full.sum())
     if observed == 0:
         raise ValueError(
-            f"{name}: the mask of shape {tuple(mask.shape)} is False everywhere; use "
-            f"Null(shape) to measure nothing"
+            f"{name}: the mask of shape {tuple(mask.shape)} is False everywhere; "
+            "use Null(shape) to measure nothing"
         )
     return torch.argsort(~full, stable=True), observed
 
@@ -104,8 +104,8 @@ def random_mask(shape: tuple[int, ...], keep: float, seed: int) -> Tensor:
     count = math.prod(shape)
     if not 0 < keep <= 1 or round(keep * count) == 0:
         raise ValueError(
-            f"random_mask: keep={keep} must be a share in (0, 1] that leaves at least one of "
-            f"{count} pixels"
+            f"random_mask: keep={keep} must be a share in (0, 1] "
+            f"that leaves at least one of {count} pixels"
         )
     ranks = Streams(seed, [0]).uniform(count)[0].argsort().argsort()
     return (ranks < round(keep * count)).view(shape)
@@ -131,8 +131,8 @@ def box_mask(
         )
     if (where == "random") != (seed is not None):
         raise ValueError(
-            f"box_mask: where={where!r} with seed={seed}; a random place needs a seed, a given one "
-            f"takes none"
+            f"box_mask: where={where!r} with seed={seed}; "
+            "a random place needs a seed, a given one takes none"
         )
     if where == "centre":
         top, left = (H - side) // 2, (W - side) // 2
@@ -145,8 +145,8 @@ def box_mask(
         raise ValueError(f"box_mask: where={where!r} must be 'centre', 'random' or (row, column)")
     if not (0 <= top <= H - side and 0 <= left <= W - side):
         raise ValueError(
-            f"box_mask: a square of side {side} at row {top}, column {left} leaves the {H}x{W} "
-            f"pixels"
+            f"box_mask: a square of side {side} at row {top}, "
+            f"column {left} leaves the {H}x{W} pixels"
         )
     mask = torch.ones(shape, dtype=torch.bool)
     mask[..., top : top + side, left : left + side] = False

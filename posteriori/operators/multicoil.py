@@ -31,8 +31,8 @@ class MultiCoilFourier(LinearOperator):
             )
         if not bool(real_view(sensitivities).isfinite().all()):
             raise ValueError(
-                "MultiCoilFourier: the sensitivities hold values that are not finite; set them to "
-                "0 outside the object"
+                "MultiCoilFourier: the sensitivities hold values that are not finite; "
+                "set them to 0 outside the object"
             )
         super().__init__(tuple(sensitivities.shape[1:]), complex_in=True, complex_out=True)
         power = sensitivities.abs().square().sum(0)
@@ -40,10 +40,9 @@ class MultiCoilFourier(LinearOperator):
         low, high = (float(inside.min()), float(inside.max())) if inside.numel() else (1.0, 1.0)
         if low < 0.9 or high > 1.1:
             warnings.warn(
-                f"MultiCoilFourier: the sum over coils of |S_c|^2 lies between {low:.3g} and "
-                f"{high:.3g} where it is not 0, and is 1 for "
-                "normalised maps: divide them by its root, unless the image shall carry their "
-                "shading",
+                f"MultiCoilFourier: the sum over coils of |S_c|^2 lies between {low:.3g} "
+                f"and {high:.3g} where it is not 0, and is 1 for normalised maps: "
+                "divide them by its root, unless the image shall carry their shading",
                 stacklevel=3,  # past the constructor and its checks
             )
         self.register_buffer("sensitivities", sensitivities.resolve_conj())

@@ -35,8 +35,8 @@ def _measure(A: LinearOperator) -> float:
         square = largest_eigenvalue(lambda v: A.adjoint(A(v)), start)
     if not square >= 0:
         raise ArithmeticError(
-            f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; run "
-            f"check_operator on it"
+            f"norm2: ||A x||^2 / ||x||^2 of {A.label} is {square:.3g}, not a number >= 0; "
+            "run check_operator on it"
         )
     return math.sqrt(square)
 

@@ -97,10 +97,9 @@ def normal_solve(
         )
         raise SolveError(
             f"conjugate gradients on {problem} stopped in row {k} after "
-            f"{int(result.iterations[k])} iterations with relative "
-            f"residual {float(left[k]):.2e} (wanted {rtol:.0e}): {cause}. Run "
-            f"posteriori.testing.check_operator on it, or "
-            "raise the noise level"
+            f"{int(result.iterations[k])} iterations with relative residual {float(left[k]):.2e} "
+            f"(wanted {rtol:.0e}): {cause}. "
+            "Run posteriori.testing.check_operator on it, or raise the noise level"
         )
     return result.x / scale
 
@@ -118,8 +117,7 @@ def _check_energies(
     if bool((gap > 0).any()) and used:
         k = int(gap.nan_to_num(nan=-torch.inf).argmax())
         raise SolveError(
-            f"{problem}: the adjoint is not the transpose of the operator, <v, A A^H v> = "
-            f"{float(left[k]):.6g} but "
-            f"||A^H v||^2 = {float(right[k]):.6g} in row {k}. Run "
-            f"posteriori.testing.check_operator on it"
+            f"{problem}: the adjoint is not the transpose of the operator, "
+            f"<v, A A^H v> = {float(left[k]):.6g} but ||A^H v||^2 = {float(right[k]):.6g} "
+            f"in row {k}. Run posteriori.testing.check_operator on it"
         )

@@ -26,13 +26,8 @@ class Null(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
-        return (
-            y[:, :0]
-            .sum(1)
-            .reshape(-1, *[1] * len(self.in_shape))
-            .expand(-1, *self.in_shape)
-            .clone()
-        )
+        zeros = y[:, :0].sum(1).reshape(-1, *[1] * len(self.in_shape))
+        return zeros.expand(-1, *self.in_shape).clone()
 
     def spectrum(self) -> Spectrum:
         return Spectrum(

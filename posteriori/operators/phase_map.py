@@ -24,14 +24,14 @@ class PhaseMap(LinearOperator):
     def __init__(self, phase: Tensor) -> None:
         if phase.ndim != 2 or not phase.is_complex():
             raise ValueError(
-                f"PhaseMap takes complex numbers e^(i phase) of shape (H, W), got {phase.dtype} "
-                f"{tuple(phase.shape)}"
+                "PhaseMap takes complex numbers e^(i phase) of shape (H, W), "
+                f"got {phase.dtype} {tuple(phase.shape)}"
             )
         off = float((real_view(phase).square().sum(-1).sqrt() - 1).abs().max())
         if not off < 1e-3:
             raise ValueError(
-                f"PhaseMap takes numbers e^(i phase) of modulus 1, these are off by up to "
-                f"{off:.3g}: divide by the modulus"
+                "PhaseMap takes numbers e^(i phase) of modulus 1, "
+                f"these are off by up to {off:.3g}: divide by the modulus"
             )
         super().__init__((1, *phase.shape), complex_out=True)
         self.register_buffer("phase", phase.resolve_conj())

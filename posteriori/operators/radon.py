@@ -109,13 +109,8 @@ class Radon(LinearOperator):
             torch.fft.fftfreq(n, dtype=torch.float64, device=self.values.device) for n in (H, W)
         )
         k = torch.hypot(rows[:, None], columns[: W // 2 + 1].abs())
-        power = (
-            len(self.angles)
-            / math.pi
-            * self.pixel_mm**3
-            / self.detector_mm
-            / k.clamp(min=0.25 / max(H, W))
-        )
+        scale = len(self.angles) / math.pi * self.pixel_mm**3 / self.detector_mm
+        power = scale / k.clamp(min=0.25 / max(H, W))
         share = 1 / (r2 * power + s2)
         return Preconditioner(
             lambda v: torch.fft.irfft2(torch.fft.rfft2(v) * share.to(v.dtype), s=(H, W)),
@@ -127,10 +122,8 @@ class Radon(LinearOperator):
         rows, columns = (self.get_buffer(f"{name}_{part}") for part in ("rows", "columns"))
         values, order, size = self.values, self.back_order, sides
         if name == "back":
-            values, size = (
-                kept(self, "back", lambda: self.values[order], values, order),
-                sides[::-1],
-            )
+            values = kept(self, "back", lambda: self.values[order], values, order)
+            size = sides[::-1]
         return torch.sparse_csr_tensor(
             rows, columns, values.to(dtype), size=size, check_invariants=False
         )
@@ -140,14 +133,13 @@ def _check_angles(angles: Sequence[float] | Tensor) -> np.ndarray[Any, np.dtype[
     degrees = np.asarray(angles, dtype=np.float64)
     if degrees.ndim != 1 or degrees.size == 0 or not np.isfinite(degrees).all():
         raise ValueError(
-            f"Radon: angles must be a list of finite numbers in degrees, got {degrees.size} of "
-            f"them in {degrees.ndim} axes"
+            "Radon: angles must be a list of finite numbers in degrees, "
+            f"got {degrees.size} of them in {degrees.ndim} axes"
         )
     if degrees.size >= 8 and np.ptp(degrees) <= 2 * math.pi:
         warnings.warn(
-            f"Radon: {degrees.size} angles between {degrees.min():.3g} and {degrees.max():.3g} "
-            f"degrees look like radians; "
-            "convert them with numpy.rad2deg",
+            f"Radon: {degrees.size} angles between {degrees.min():.3g} "
+            f"and {degrees.max():.3g} degrees look like radians; convert them with numpy.rad2deg",
             stacklevel=4,  # past this, the constructor and its checks
         )
     return degrees
@@ -167,19 +159,15 @@ def _joseph(
     for c, s in zip(np.cos(angles), np.sin(angles), strict=True):
         if abs(c) >= abs(s):
             # One crossing per image row, between two columns.
-            across, length, start, stride = (
-                (t - Y * s) / (c * pixel) + (W - 1) / 2,
-                W,
-                np.arange(H) * W,
-                1,
-            )
+            across = (t - Y * s) / (c * pixel) + (W - 1) / 2
+            length = W
+            start = np.arange(H) * W
+            stride = 1
         else:
-            across, length, start, stride = (
-                (H - 1) / 2 - (t - X * c) / (s * pixel),
-                H,
-                np.arange(W),
-                W,
-            )
+            across = (H - 1) / 2 - (t - X * c) / (s * pixel)
+            length = H
+            start = np.arange(W)
+            stride = W
         low = np.floor(across).astype(np.int32)
         share = across - low
         pair = np.stack([low, low + 1], -1)

@@ -21,9 +21,9 @@ class RowWise(LinearOperator):
 
     Its spectrum is known where all A_k know theirs and have the same singular values, as masks with
     equally many places do; ``solve`` takes conjugate gradients otherwise, row by row. ``norm2`` is
-    the largest ||A_k||, which is that of the whole map. Raises ``TypeError`` for an operator that
-    is not linear, ``ValueError`` for none, for different shapes, and for a batch of another number
-    of rows.
+    the largest ||A_k||, which is that of the whole map.
+    Raises ``TypeError`` for an operator that is not linear, ``ValueError`` for none, for different
+    shapes, and for a batch of another number of rows.
     """
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
@@ -36,8 +36,8 @@ class RowWise(LinearOperator):
         for k, kind in enumerate(kinds):
             if kind != kinds[0]:
                 raise ValueError(
-                    f"RowWise: operator 0 is {operators[0]!r}, operator {k} is {operators[k]!r}; "
-                    f"rows have one shape"
+                    f"RowWise: operator 0 is {operators[0]!r}, "
+                    f"operator {k} is {operators[k]!r}; rows have one shape"
                 )
         first = operators[0]
         super().__init__(first.in_shape, complex_in=first.complex_in, complex_out=first.complex_out)

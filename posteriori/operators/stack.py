@@ -32,13 +32,13 @@ class Stack(LinearOperator):
             if operator.in_shape != first.in_shape or operator.complex_in != first.complex_in:
                 raise ValueError(
                     f"Stack: {type(first).__name__} takes images of shape {first.in_shape}, "
-                    f"{type(operator).__name__} of shape "
-                    f"{operator.in_shape}, or one takes real and the other complex images"
+                    f"{type(operator).__name__} of shape {operator.in_shape}, "
+                    "or one takes real and the other complex images"
                 )
             if operator.complex_out != first.complex_out:
                 raise ValueError(
-                    f"Stack: {type(first).__name__} and {type(operator).__name__} mix real and "
-                    f"complex measurements"
+                    f"Stack: {type(first).__name__} and {type(operator).__name__} mix real "
+                    "and complex measurements"
                 )
         super().__init__(first.in_shape, complex_in=first.complex_in, complex_out=first.complex_out)
         self.operators = nn.ModuleList(operators)

@@ -28,8 +28,8 @@ class Transmission(Operator):
     def __init__(self, A: LinearOperator, photons: Tensor | float = 1.0) -> None:
         if not isinstance(A, LinearOperator) or A.complex_in or A.complex_out:
             raise TypeError(
-                f"Transmission takes a linear operator on real images with real measurements, got "
-                f"{type(A).__name__}"
+                "Transmission takes a linear operator on real images with real measurements, "
+                f"got {type(A).__name__}"
             )
         super().__init__(A.in_shape)
         I0 = torch.as_tensor(
@@ -37,16 +37,16 @@ class Transmission(Operator):
         )
         if not I0.is_floating_point() or not bool((I0.isfinite() & (I0 > 0)).all()):
             raise ValueError(
-                f"Transmission: photons must be finite floating point numbers > 0, got {I0.dtype} "
-                f"from {float(I0.min()):.4g}; "
+                "Transmission: photons must be finite floating point numbers > 0, "
+                f"got {I0.dtype} from {float(I0.min()):.4g}; "
                 "hide a detector that counts nothing with a mask after this operator"
             )
         try:
             I0.expand(A.out_shape)
         except RuntimeError:
             raise ValueError(
-                f"Transmission: photons of shape {tuple(I0.shape)} do not fit measurements of "
-                f"shape {A.out_shape}"
+                f"Transmission: photons of shape {tuple(I0.shape)} do not fit measurements "
+                f"of shape {A.out_shape}"
             ) from None
         self.A = A
         self.register_buffer("photons", I0)

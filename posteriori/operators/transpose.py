@@ -50,9 +50,9 @@ def repeat_test(A: Operator, rtol: float, dtype: torch.dtype | None = None, seed
     size = float(real[real.isfinite()].norm())
     if gap > rtol * size:
         raise ValueError(
-            f"{A.label} is not an operator: A(x) differs between two calls, by "
-            f"{gap / max(size, 1e-30):.2g} of its size. Draw what is "
-            "random once, when it is made, and switch a network to eval()"
+            f"{A.label} is not an operator: "
+            f"A(x) differs between two calls, by {gap / max(size, 1e-30):.2g} of its size. "
+            "Draw what is random once, when it is made, and switch a network to eval()"
         )
 
 
@@ -91,22 +91,20 @@ def dot_test(
             wrong = wrong or not abs(left - right) <= rtol * size
             ratios.append(right / left if left else math.nan)
             found.append(
-                f"on {kind} probes <A x, u> = {left:.6g} but <x, A^H u> = {right:.6g} (ratio "
-                f"{ratios[-1]:.4g})"
+                f"on {kind} probes <A x, u> = {left:.6g} but <x, A^H u> = {right:.6g} "
+                f"(ratio {ratios[-1]:.4g})"
             )
     if wrong:
         constant = abs(ratios[0] - ratios[1]) <= 1e-3 * abs(ratios[0])
-        cure = (
-            (
-                f"The ratio is a constant {ratios[0]:.4g}: divide `adjoint` by it (it belongs to "
-                f"another inner product)"
+        cure = "Leave `adjoint` out to get the exact transpose by automatic differentiation"
+        if constant:
+            cure = (
+                f"The ratio is a constant {ratios[0]:.4g}: "
+                "divide `adjoint` by it (it belongs to another inner product)"
             )
-            if constant
-            else "Leave `adjoint` out to get the exact transpose by automatic differentiation"
-        )
         raise AdjointError(
-            f"{type(A).__name__} is not a linear operator with its adjoint: {'; '.join(found)}. "
-            f"{cure}"
+            f"{type(A).__name__} is not a linear operator with its adjoint: "
+            f"{'; '.join(found)}. {cure}"
         )
 
 

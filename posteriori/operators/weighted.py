@@ -22,16 +22,16 @@ class Weighted(LinearOperator):
     def __init__(self, A: LinearOperator, weights: Tensor) -> None:
         if not weights.is_floating_point() or not bool((weights.isfinite() & (weights > 0)).all()):
             raise ValueError(
-                f"Weighted takes finite real weights > 0, got {weights.dtype} from "
-                f"{float(weights.real.min()):.4g}"
+                "Weighted takes finite real weights > 0, "
+                f"got {weights.dtype} from {float(weights.real.min()):.4g}"
             )
         super().__init__(A.in_shape, complex_in=A.complex_in, complex_out=A.complex_out)
         try:
             weights.expand(A.out_shape)
         except RuntimeError:
             raise ValueError(
-                f"Weighted: weights of shape {tuple(weights.shape)} do not fit measurements of "
-                f"shape {A.out_shape}"
+                f"Weighted: weights of shape {tuple(weights.shape)} do not fit measurements "
+                f"of shape {A.out_shape}"
             ) from None
         self.A = A
         self.register_buffer("weights", weights)

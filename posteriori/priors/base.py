@@ -172,9 +172,8 @@ class Prior(nn.Module, metaclass=Checked):
         from posteriori.driver import draw_prior
 
         closed = self.know().closed
-        if (
-            closed is not None and closed is not self
-        ):  # a closed form that has no draws of its own inherits these
+        # A closed form that has no draws of its own inherits these
+        if closed is not None and closed is not self:
             return closed.sample(n, seed, steps=steps, shape=shape)
         return draw_prior(self, n, seed, steps, shape)
 
@@ -188,8 +187,8 @@ class Prior(nn.Module, metaclass=Checked):
         where = f", range [{self.range[0]:g}, {self.range[1]:g}]" if self.range is not None else ""
         kind = ", complex" if self.complex else ""
         return (
-            f"{type(self).__name__}([{sides}]{kind}{where}, sigma {self.sigma_min:.3g} to "
-            f"{self.sigma_max:.3g})"
+            f"{type(self).__name__}([{sides}]{kind}{where}, "
+            f"sigma {self.sigma_min:.3g} to {self.sigma_max:.3g})"
         )
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -202,8 +201,8 @@ class Prior(nn.Module, metaclass=Checked):
         ):
             wanted = tuple("any" if n is None else n for n in self.shape)
             raise ValueError(
-                f"the operator takes images of shape {shape}, the prior models images of shape "
-                f"{wanted}"
+                f"the operator takes images of shape {shape}, "
+                f"the prior models images of shape {wanted}"
             )
 
 

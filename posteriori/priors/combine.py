@@ -28,8 +28,8 @@ class ComplexImages(Prior):
         if pairs.complex or len(pairs.shape) < 2 or pairs.shape[0] != 2:
             kind = "complex" if pairs.complex else "real"
             raise ValueError(
-                f"ComplexImages needs a real prior of shape (2, ...), got a {kind} one of shape "
-                f"{pairs.shape}"
+                "ComplexImages needs a real prior of shape (2, ...), "
+                f"got a {kind} one of shape {pairs.shape}"
             )
         super().__init__(pairs.shape[1:], range=pairs.range, complex=True, **limits_of(pairs))
         self.pairs = pairs

@@ -42,19 +42,19 @@ def principal_axes(C: Tensor, K: int, d: int) -> tuple[Tensor, Tensor | None]:
         asymmetry = float((C - C.mT).abs().max())
         if asymmetry > 1e-4 * float(C.abs().max()):
             raise ValueError(
-                f"a covariance is not symmetric: the largest difference to its transpose is "
-                f"{asymmetry:.3g}"
+                "a covariance is not symmetric: "
+                f"the largest difference to its transpose is {asymmetry:.3g}"
             )
         values, axes = torch.linalg.eigh(C)
     else:
         raise ValueError(
-            f"covariances have shape {tuple(C.shape)}; with K={K}, d={d} expected (K, d, d), (K, "
-            f"d) or one variance"
+            f"covariances have shape {tuple(C.shape)}; "
+            f"with K={K}, d={d} expected (K, d, d), (K, d) or one variance"
         )
     lowest, highest = float(values.min()), float(values.max())
     if not lowest >= -1e-5 * highest or not highest > 0:
         raise ValueError(
-            f"covariances must be positive semi-definite, found eigenvalues from {lowest:.3g} to "
-            f"{highest:.3g}"
+            "covariances must be positive semi-definite, "
+            f"found eigenvalues from {lowest:.3g} to {highest:.3g}"
         )
     return values.clamp(min=0), axes

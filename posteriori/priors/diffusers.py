@@ -1,10 +1,11 @@
 """Unconditional image networks saved by the ``diffusers`` library, from a folder on this machine.
 
-    folder/unet/config.json, folder/unet/diffusion_pytorch_model.safetensors,
-        folder/scheduler/scheduler_config.json
-    a pipeline
-    folder/config.json, folder/diffusion_pytorch_model.safetensors, folder/scheduler_config.json
-    a plain folder
+    a pipeline       folder/unet/config.json
+                     folder/unet/diffusion_pytorch_model.safetensors
+                     folder/scheduler/scheduler_config.json
+    a plain folder   folder/config.json
+                     folder/diffusion_pytorch_model.safetensors
+                     folder/scheduler_config.json
 
 The scheduler file says what the network predicts and with which noise it was trained
 (``posteriori.priors.schedulers``); the sampler that it names is not used.
@@ -57,8 +58,8 @@ def from_diffusers(
         from diffusers import UNet2DModel
     except ImportError as error:
         raise ImportError(
-            f"from_diffusers needs the diffusers library: pip install posteriori[diffusers] "
-            f"({error})"
+            "from_diffusers needs the diffusers library: "
+            f"pip install posteriori[diffusers] ({error})"
         ) from None
     folder = Path(folder)
     _check_folder(folder)
@@ -71,6 +72,8 @@ def from_diffusers(
     weights = next((unet / name for name in WEIGHTS if (unet / name).is_file()), unet / WEIGHTS[0])
     load_weights(net, renamed(load_state_dict_file(weights), net), weights)
     side = config.get("sample_size")
+    if side is not None:
+        side = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     prior = Network(
         Negative(net.float()) if made.negative else net.float(),
         shape=(config.get("in_channels", 3), None, None),
@@ -83,9 +86,7 @@ def from_diffusers(
         sigma_max=made.sigma_max if sigma_max is None else sigma_max,
         multiple=2 ** (len(net.config.block_out_channels) - 1),
         autocast=autocast,
-        train_size=None
-        if side is None
-        else ((side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))),
+        train_size=side,
     )
     return prior.to(device) if device is not None else prior
 
@@ -116,8 +117,8 @@ def _check_folder(folder: Path) -> None:
     prior of this package."""
     if folder.is_file():
         raise ValueError(
-            f"{folder} is a file; name the folder that has unet/config.json and "
-            f"scheduler/scheduler_config.json"
+            f"{folder} is a file; name the folder that has unet/config.json "
+            "and scheduler/scheduler_config.json"
         )
     if not any(
         (folder / name).exists()
@@ -129,21 +130,21 @@ def _check_folder(folder: Path) -> None:
     latent = next((part for part in AUTOENCODERS if (folder / part).is_dir()), None)
     if latent is not None:
         raise ValueError(
-            f"the network in {folder} models the latents of an autoencoder ({latent}/), which are "
-            f"no images"
+            f"the network in {folder} models the latents of an autoencoder "
+            f"({latent}/), which are no images"
         )
     if (folder / "card.json").is_file():
         raise ValueError(
-            f"{folder} is a prior of this package (card.json): load it by from_pretrained, or "
-            f"prior: {{path: {folder}}}"
+            f"{folder} is a prior of this package (card.json): "
+            f"load it by from_pretrained, or prior: {{path: {folder}}}"
         )
 
 
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(
-            f"no {file.name} in {file.parent}; a diffusers folder has unet/config.json and "
-            f"scheduler/scheduler_config.json"
+            f"no {file.name} in {file.parent}; "
+            "a diffusers folder has unet/config.json and scheduler/scheduler_config.json"
         )
     try:
         return json.loads(file.read_text())
@@ -160,17 +161,17 @@ def _check_unet(config: dict[str, Any], folder: Path) -> None:
     kind = config.get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
         raise ValueError(
-            f"{folder} holds a {kind}; only the unconditional UNet2DModel is a prior of images by "
-            f"itself"
+            f"{folder} holds a {kind}; "
+            "only the unconditional UNet2DModel is a prior of images by itself"
         )
     for name in ("class_embed_type", "num_class_embeds"):
         if config.get(name) is not None:
             raise ValueError(
                 f"the network in {folder} is conditioned on a class ({name}={config[name]!r}); "
-                f"wrap it in Network with the class fixed"
+                "wrap it in Network with the class fixed"
             )
     if config.get("time_embedding_type") == "fourier":
         raise ValueError(
-            f"the network in {folder} is told sigma through Fourier features; wrap it in "
-            f"Network(parametrization='score', schedule=VE)"
+            f"the network in {folder} is told sigma through Fourier features; "
+            "wrap it in Network(parametrization='score', schedule=VE)"
         )

@@ -2,9 +2,8 @@
 denoiser D.
 
     D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma) / 4)
-    c_skip = d^2 / (sigma^2 + d^2),  c_out = sigma d / sqrt(sigma^2 + d^2),
-        c_in = 1 / sqrt(sigma^2 + d^2),
-    d = sigma_data
+    c_skip = d^2 / (sigma^2 + d^2),        c_out = sigma d / sqrt(sigma^2 + d^2),
+    c_in   = 1 / sqrt(sigma^2 + d^2),      d = sigma_data
 
 Reference: Karras, Aittala, Aila, Laine, Elucidating the design space of diffusion-based generative
 models, 2022, table 1.

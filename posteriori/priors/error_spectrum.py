@@ -121,8 +121,8 @@ class ErrorSpectrum:
         shape, wanted = np.shape(self.variances), (len(self.levels), len(self.frequencies), n)
         if shape != wanted or not bool((np.asarray(self.variances) > 0).all()):
             raise ValueError(
-                f"variances must be numbers > 0 of shape {wanted} (levels, frequencies, colours), "
-                f"got shape {shape}"
+                f"variances must be numbers > 0 of shape {wanted} "
+                f"(levels, frequencies, colours), got shape {shape}"
             )
 
     def at(self, sigma: Tensor | float, shape: tuple[int, ...]) -> Covariance:
@@ -163,7 +163,7 @@ def measure(prior: Prior, images: Tensor, *, levels: int = 13, seed: int = 0) ->
     """
     if images.ndim != 4 or min(images.shape[2:]) < 2 or levels < 2:
         raise ValueError(
-            f"errors are measured on images (B, C, H, W) of at least 2 x 2 at two levels or more, "
+            "errors are measured on images (B, C, H, W) of at least 2 x 2 at two levels or more, "
             f"got {tuple(images.shape)}"
         )
     radii = radius(*images.shape[2:])
@@ -197,8 +197,8 @@ def measure(prior: Prior, images: Tensor, *, levels: int = 13, seed: int = 0) ->
     v = torch.einsum("ci,lkij,cj->lkc", Q, M, Q)
     if not bool((v > 0).all()):
         raise ValueError(
-            "the denoiser makes no error at some frequency of some level: nothing can be measured "
-            "on these images"
+            "the denoiser makes no error at some frequency of some level: "
+            "nothing can be measured on these images"
         )
     variances = tuple(
         tuple(tuple(float(f"{n:.4g}") for n in row) for row in level) for level in v.tolist()

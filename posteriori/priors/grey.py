@@ -36,8 +36,8 @@ class GreyImages(Prior):
         if colours.complex or len(colours.shape) != 3 or colours.shape[0] != 3:
             kind = "complex" if colours.complex else "real"
             raise ValueError(
-                f"GreyImages needs a real prior of colour images (3, H, W), got a {kind} one of "
-                f"shape {colours.shape}"
+                "GreyImages needs a real prior of colour images (3, H, W), "
+                f"got a {kind} one of shape {colours.shape}"
             )
         super().__init__(
             (1, *colours.shape[1:]),

@@ -73,8 +73,8 @@ class Joint(Prior):
         for what, given in (("units", units), ("ranges", ranges), ("shapes", shapes)):
             if given and not set(given) <= set(parts):
                 raise ValueError(
-                    f"Joint: {what} name {sorted(set(given) - set(parts))}; the parts are "
-                    f"{list(parts)}"
+                    f"Joint: {what} name {sorted(set(given) - set(parts))}; "
+                    f"the parts are {list(parts)}"
                 )
         sized = {
             name: _shape_of(name, prior, (shapes or {}).get(name)) for name, prior in parts.items()
@@ -104,11 +104,9 @@ class Joint(Prior):
             max_std=max(prior.max_std / c for prior, c in within),
             complex=within[0][0].complex,
         )
-        self.names, self.units, self.charts = (
-            tuple(parts),
-            tuple(scales.values()),
-            tuple(charts.values()),
-        )
+        self.names = tuple(parts)
+        self.units = tuple(scales.values())
+        self.charts = tuple(charts.values())
         self.priors = nn.ModuleList(parts.values())
 
     @property
@@ -124,9 +122,8 @@ class Joint(Prior):
         if range is not None:
             raise ValueError(
                 f"a Joint prior has a range for each part, the likelihood states {range} for all: "
-                f"leave it out, and give "
-                "ranges={name: ...} to Joint where the operator expects another one than the "
-                "part's prior"
+                "leave it out, and give ranges={name: ...} to Joint "
+                "where the operator expects another one than the part's prior"
             )
         return Pair(self.names, self.charts, self.units)
 
@@ -288,11 +285,8 @@ def mixture_of(joint: Joint) -> GaussianMixture:
         joint.names, joint.members, joint.shapes.values(), strict=True
     ):
         # Given a measurement that says nothing, a posterior is the prior.
-        one, _ = (
-            prior.know()
-            .exact("posterior")
-            .condition(torch.zeros(1, math.prod(shape)), torch.zeros(1), 1.0)
-        )
+        known = prior.know().exact("posterior")
+        one, _ = known.condition(torch.zeros(1, math.prod(shape)), torch.zeros(1), 1.0)
         if not isinstance(one, GaussianMixture):
             raise TypeError(
                 f"the part {name} is a {type(prior).__name__}, not a mixture of real Gaussians"
@@ -312,8 +306,8 @@ def _shape_of(name: str, prior: Prior, given: tuple[int, ...] | None) -> tuple[i
     shape = tuple(n for n in prior.shape if n is not None) if given is None else tuple(given)
     if given is None and len(shape) != len(prior.shape):
         raise ValueError(
-            f"Joint: {name} has images of shape {prior.shape}, None being any length: say which by "
-            f"shapes={{{name!r}: (...)}}"
+            f"Joint: {name} has images of shape {prior.shape}, None being any length: "
+            f"say which by shapes={{{name!r}: (...)}}"
         )
     check_shape(prior, shape)
     return shape
@@ -327,7 +321,7 @@ def _chart(name: str, prior: Prior, range: Interval | None, shape: tuple[int, ..
     chart = prior.chart(prior.range if range is None else range, shape)
     if not isinstance(chart, AffineChart):
         raise ValueError(
-            f"Joint: {name} is a {type(prior).__name__}, which is packed itself; give its parts to "
-            f"this one"
+            f"Joint: {name} is a {type(prior).__name__}, which is packed itself; "
+            "give its parts to this one"
         )
     return chart

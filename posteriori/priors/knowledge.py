@@ -94,8 +94,8 @@ class Knowledge:
         """``spectrum`` at sigma. Raises ``TypeError`` where it is not known."""
         if self.spectrum is None:
             raise TypeError(
-                f"a {self.name} prior does not know its error at each frequency; closed-form "
-                f"priors do"
+                f"a {self.name} prior does not know its error at each frequency; "
+                "closed-form priors do"
             )
         return self.spectrum(sigma)
 
@@ -131,8 +131,8 @@ def levels_within(levels: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
     inside = levels[(levels >= sigma_min * (1 - 1e-6)) & (levels <= sigma_max * (1 + 1e-6))]
     if not len(inside):
         raise ValueError(
-            f"none of the levels {float(levels[0]):.3g} to {float(levels[-1]):.3g} of a ddpm grid "
-            f"lies between {sigma_min:.3g} "
-            f"and {sigma_max:.3g}, the limits of the prior; use grid='karras'"
+            f"none of the levels {float(levels[0]):.3g} to {float(levels[-1]):.3g} "
+            f"of a ddpm grid lies between {sigma_min:.3g} and {sigma_max:.3g}, "
+            "the limits of the prior; use grid='karras'"
         )
     return inside

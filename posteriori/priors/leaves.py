@@ -2,8 +2,8 @@
 for all rows or one per row.
 
     prior.at(mean=m).denoise(x, sigma)                     D of the prior whose leaf ``mean`` is m
-    x0, pull = linearize_at(prior, x, sigma, mean=m)
-    pull["mean"](u) = (dD/dm)^T u,  pull["x"](u) = (dD/dx)^T u
+    x0, pull = linearize_at(prior, x, sigma, mean=m)       pull["mean"](u) = (dD/dm)^T u,
+                                                           pull["x"](u) = (dD/dx)^T u
 
 What may be given, and its shape, is ``prior.know().leaves()``. A leaf of that shape is that of
 every row; one of shape (B, *shape) has a value for each row of a batch of B.
@@ -46,9 +46,8 @@ def rows_of_leaves(prior: Prior, leaves: dict[str, Tensor]) -> dict[str, bool]:
         else:
             sides = ", ".join("any" if n is None else str(n) for n in known[name])
             raise ValueError(
-                f"the leaf {name!r} of {type(prior).__name__} has the shape ({sides}), or that "
-                f"with rows before it, "
-                f"got {tuple(value.shape)}"
+                f"the leaf {name!r} of {type(prior).__name__} has the shape ({sides}), "
+                f"or that with rows before it, got {tuple(value.shape)}"
             )
     counts = {name: len(leaves[name]) for name, own in rows.items() if own}
     if len(set(counts.values())) > 1:

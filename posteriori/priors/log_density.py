@@ -8,16 +8,16 @@ prior:
 From below, by a bound that costs one denoiser per noise level and no divergence. With
 x_s = x + sigma z,
 
-    log p(x) >= E log N(x_T; m, (c + sigma_max^2) I)      the end, closed form
-                + int ( d - E |x - D(x_s)|^2 / sigma^2 ) dt      denoising
-                + d/2 (1 + ln(sigma_min^2 / v)) - E |x - D(x_s)|^2 / (2 v)  at sigma_min
-                the first step
+    log p(x) >= E log N(x_T; m, (c + sigma_max^2) I)                          the end, closed form
+                + int ( d - E |x - D(x_s)|^2 / sigma^2 ) dt                   denoising
+                + d/2 (1 + ln(sigma_min^2 / v))
+                - E |x - D(x_s)|^2 / (2 v)  at sigma_min                      the first step
 
-because d/dt E log p(x_s; sigma) = E |x - D|^2 / sigma^2 - d for the exact denoiser
-(heat equation and Stein's identity), and any other one adds the non-negative E |D - D_exact|^2 /
-sigma^2 to it, averaged over x ~ p. The first step is the bound of one Gaussian decoder N(x; D(x_s),
-v I), v = error(sigma_min). Drawing sigma uniformly in ln sigma is importance sampling in proportion
-to g^2 / sigma^2.
+because d/dt E log p(x_s; sigma) = E |x - D|^2 / sigma^2 - d for the exact denoiser (heat equation
+and Stein's identity), and any other one adds the non-negative E |D - D_exact|^2 / sigma^2 to it,
+averaged over x ~ p. The first step is the bound of one Gaussian decoder N(x; D(x_s), v I),
+v = error(sigma_min). Drawing sigma uniformly in ln sigma is importance sampling in proportion to
+g^2 / sigma^2.
 
 Source: Song et al., Score-based generative modeling through SDEs, 2021 (ODE); Song, Durkan, Murray,
 Ermon, Maximum likelihood training of score-based diffusion models, 2021, theorem 3; Feng and
@@ -150,8 +150,8 @@ def evidence_bound(
     low, high = sigma_min or prior.sigma_min, sigma_max or prior.sigma_max
     if not 0 < low < high or nodes < 1:
         raise ValueError(
-            f"the bound needs 0 < sigma_min < sigma_max and nodes >= 1, got {low}, {high} and "
-            f"{nodes}"
+            "the bound needs 0 < sigma_min < sigma_max and nodes >= 1, "
+            f"got {low}, {high} and {nodes}"
         )
     d, width = count_numbers(x), math.log(high / low)
     at, weight = np.polynomial.legendre.leggauss(nodes)

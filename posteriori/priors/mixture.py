@@ -63,8 +63,8 @@ class GaussianMixture(Prior):
     ) -> None:
         if means.ndim != 2 or weights.shape != means.shape[:1]:
             raise ValueError(
-                f"a mixture needs weights (K,) and means (K, d), got {tuple(weights.shape)} and "
-                f"{tuple(means.shape)}"
+                "a mixture needs weights (K,) and means (K, d), "
+                f"got {tuple(weights.shape)} and {tuple(means.shape)}"
             )
         if not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
             raise ValueError(
@@ -141,10 +141,8 @@ class GaussianMixture(Prior):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """r (B, K), mu (B, K, d), s_k (B, K, d) and log p(x; sigma) (B,) for flat x (B, d), also
         with other weights and means."""
-        log_weights, means = (
-            self.log_weights if log_weights is None else log_weights,
-            self.means if means is None else means,
-        )
+        log_weights = self.log_weights if log_weights is None else log_weights
+        means = self.means if means is None else means
         c = self._to_axes(x[:, None, :] - means)
         v = self.variances + sigma**2
         whitened = c / v
@@ -320,8 +318,8 @@ class GaussianMixture(Prior):
         """The posterior given y = matrix x0 + sigma z, and log p(y).
 
         matrix: (m, d), y: (m,), sigma > 0, of each real number: m complex ones are 2 m of them, and
-        log p(y) is a density over these. Source: the conditional of a joint Gaussian, component by
-        component.
+        log p(y) is a density over these.
+        Source: the conditional of a joint Gaussian, component by component.
         """
         if matrix.is_complex() or y.is_complex():
             matrix, y = (torch.cat([v.real, v.imag]) for v in (matrix + 0j, y + 0j))

@@ -5,12 +5,12 @@ sigma (see ``schedule``),
 
     D(x, sigma) = skip x + gain F(a x, label)
 
-    eps     noise z                          skip 1                    gain -sigma
-    x0      the image                        skip 0                    gain 1
-    v      a z - s x0      skip 1 / (1 + sigma^2)      gain -sigma / (a (1 + sigma^2))
-    score   d log p(x_net) / d x_net         skip 1                    gain a sigma^2
-    flow      velocity u = a' x0 + s' z      skip a s' / w      gain -s / w,      w = a s' - a' s
-    edm     see ``posteriori.priors.edm``    (no schedule: the label is ln(sigma) / 4)
+    eps     noise z                        skip 1                    gain -sigma
+    x0      the image                      skip 0                    gain 1
+    v       a z - s x0                     skip 1 / (1 + sigma^2)    gain -sigma / (a (1 + sigma^2))
+    score   d log p(x_net) / d x_net       skip 1                    gain a sigma^2
+    flow    velocity u = a' x0 + s' z      skip a s' / w             gain -s / w,  w = a s' - a' s
+    edm     see ``posteriori.priors.edm``  (no schedule: the label is ln(sigma) / 4)
 
 The v row holds for any a; with a^2 + s^2 = 1 it is the usual D = a x_net - s v.
 """
@@ -123,9 +123,9 @@ class Network(Prior):
         low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
         if sigma_data is None and schedule is None:
             raise ValueError(
-                "an 'edm' network needs sigma_data, the standard deviation of one number of the "
-                "images it was trained on: the constant of "
-                "its preconditioning (0.5 for photographs in [-1, 1] by Karras et al. 2022)"
+                "an 'edm' network needs sigma_data, the standard deviation of one number "
+                "of the images it was trained on: the constant of its preconditioning "
+                "(0.5 for photographs in [-1, 1] by Karras et al. 2022)"
             )
         if sigma_data is not None and not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data must be a finite number > 0, got {sigma_data}")
@@ -140,12 +140,10 @@ class Network(Prior):
         self.net = net
         self.parametrization, self.schedule = parametrization, schedule
         self.sigma_data = None if sigma_data is None else float(sigma_data)
-        self.multiple, self.pad, self.autocast, self.train_size = (
-            int(multiple),
-            pad,
-            autocast,
-            train_size,
-        )
+        self.multiple = int(multiple)
+        self.pad = pad
+        self.autocast = autocast
+        self.train_size = train_size
         self.errors = (
             None
             if errors is None
@@ -156,8 +154,8 @@ class Network(Prior):
             or any(a >= b or e <= 0 for (a, e), (b, _) in pairwise(self.errors))
         ):
             raise ValueError(
-                f"errors must be at least two pairs (sigma, error > 0) with increasing sigma, got "
-                f"{self.errors}"
+                "errors must be at least two pairs (sigma, error > 0) "
+                f"with increasing sigma, got {self.errors}"
             )
         self.spectrum = spectrum
         self.conditions = dict(conditions or {})
@@ -200,8 +198,8 @@ class Network(Prior):
         self._check_size(tuple(x.shape[1:]))
         if not isinstance(self.schedule, DiscreteVP):
             raise TypeError(
-                "a learned variance belongs to a network trained with a DiscreteVP schedule; this "
-                "one has another"
+                "a learned variance belongs to a network trained with a DiscreteVP schedule; "
+                "this one has another"
             )
         level = self.schedule.level(float(sigma))
         skip, gain = coefficients(self.parametrization, level)
@@ -214,8 +212,8 @@ class Network(Prior):
                 out = self._run(level.a * x, self._label(label, x), whole=True)
             if out.shape[1] != 2 * x.shape[1]:
                 raise TypeError(
-                    f"the network returns {out.shape[1]} channels for {x.shape[1]}: it predicts no "
-                    f"variance"
+                    f"the network returns {out.shape[1]} channels for {x.shape[1]}: "
+                    "it predicts no variance"
                 )
             mean, v = out.split(x.shape[1], dim=1)
             means.append(weight * mean)
@@ -253,15 +251,15 @@ class Network(Prior):
         if self.pad is None and any(n % self.multiple for n in size):
             nearest = tuple(max(1, round(n / self.multiple)) * self.multiple for n in size)
             raise ValueError(
-                f"the network takes sides that are multiples of {self.multiple}, got "
-                f"{size[0]}x{size[1]}; the nearest size is "
-                f"{nearest[0]}x{nearest[1]}, or set pad='reflect'"
+                f"the network takes sides that are multiples of {self.multiple}, "
+                f"got {size[0]}x{size[1]}; the nearest size is {nearest[0]}x{nearest[1]}, "
+                "or set pad='reflect'"
             )
         if self.train_size is not None and size != tuple(self.train_size):
             trained = f"{self.train_size[0]}x{self.train_size[1]}"
             self._say_once(
-                f"the network was trained on {trained} images and runs on {size[0]}x{size[1]}: its "
-                f"images may be poor at this size"
+                f"the network was trained on {trained} images and runs on {size[0]}x{size[1]}: "
+                "its images may be poor at this size"
             )
 
     def _label(self, label: float, x: Tensor) -> Tensor:
@@ -317,14 +315,13 @@ class Network(Prior):
         channels = x.shape[1]
         if out.shape == (len(x), 2 * channels, *x.shape[2:]):
             self._say_once(
-                f"the network returns {2 * channels} channels for {channels}: the second half (its "
-                f"learned variance) is left out"
+                f"the network returns {2 * channels} channels for {channels}: "
+                "the second half (its learned variance) is left out"
             )
             return out[:, :channels]
         raise ValueError(
-            f"the network returned {tuple(out.shape)} for images {tuple(x.shape)}; expected the "
-            f"same shape, or twice the channels "
-            f"({2 * channels}) for a learned variance"
+            f"the network returned {tuple(out.shape)} for images {tuple(x.shape)}; expected "
+            f"the same shape, or twice the channels ({2 * channels}) for a learned variance"
         )
 
     def _say_once(self, text: str) -> None:
@@ -363,16 +360,15 @@ def _limits(
         )
     if parametrization in ("eps", "score") and schedule.pure_noise:
         raise ValueError(
-            f"an {parametrization!r} network says nothing about the image at pure noise, where the "
-            f"{schedule.name} schedule ends: "
-            "the image would be 0/0. Use a 'v' or 'x0' network, or the schedule that this network "
-            "was really trained with"
+            f"an {parametrization!r} network says nothing about the image at pure noise, "
+            f"where the {schedule.name} schedule ends: the image would be 0/0. "
+            "Use a 'v' or 'x0' network, or the schedule that this network was really trained with"
         )
     low = schedule.sigma_min if sigma_min is None else schedule.inside(sigma_min)
     high = schedule.sigma_max if sigma_max is None else schedule.inside(sigma_max)
     if parametrization == "flow" and schedule.level(high).rates is None:
         raise ValueError(
-            f"a 'flow' network needs a schedule with a velocity (RectifiedFlow or ContinuousVP), "
+            "a 'flow' network needs a schedule with a velocity (RectifiedFlow or ContinuousVP), "
             f"not {schedule.name}"
         )
     return low, high

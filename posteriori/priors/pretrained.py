@@ -1,9 +1,8 @@
 """A network prior as a folder: its weights, and a card that says everything needed to use them
 rightly.
 
-    card.json
-    network and arguments, parametrisation, schedule, range, limits, origin, licence, sha256 of the
-        weights
+    card.json             network and arguments, parametrisation, schedule, range, limits, origin,
+                          licence, sha256 of the weights
     weights.safetensors   names and tensors, in single or half precision
 
 A card names a class of this package from a short list; nothing else is ever made from a name in a
@@ -104,8 +103,8 @@ def save_pretrained(
     net = prior.net
     if not isinstance(net, UNet) or NETWORKS.get(name) is not type(net):
         raise TypeError(
-            f"a {name} network cannot be rebuilt from a card; networks that can: "
-            f"{', '.join(sorted(NETWORKS))}"
+            f"a {name} network cannot be rebuilt from a card; "
+            f"networks that can: {', '.join(sorted(NETWORKS))}"
         )
     dtype = getattr(torch, storage)
     tensors = {
@@ -114,8 +113,8 @@ def save_pretrained(
     bad = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
     if bad:
         raise ValueError(
-            f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); store them in "
-            f"float32, or train anew"
+            f"{len(bad)} weights are not finite in {storage} (first: {bad[0]}); "
+            "store them in float32, or train anew"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,12 +156,11 @@ def from_pretrained(
             raise ValueError(f"{folder} is no prior{places.place_description(folder)}")
         load_state_dict_file(folder)  # first say what is wrong with the file itself
         raise ValueError(
-            f"{folder} holds weights without a card: nothing says which network, schedule and "
-            f"range they belong to. Build the network, "
-            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in "
-            "Network(net, parametrization=..., schedule=...)."
-            " A problem file takes a function that does so, prior: {name: my_prior.py:load, "
-            "weights: ...}"
+            f"{folder} holds weights without a card: "
+            "nothing says which network, schedule and range they belong to. Build the network, "
+            "fill it by load_weights(net, load_state_dict_file(file), file) and wrap it "
+            "in Network(net, parametrization=..., schedule=...). A problem file takes a function "
+            "that does so, prior: {name: my_prior.py:load, weights: ...}"
         )
     card = read_card(folder)
     weights = folder / "weights.safetensors"
@@ -170,7 +168,7 @@ def from_pretrained(
     if _digest(weights) != card.sha256:
         raise ValueError(
             f"{weights} ({weights.stat().st_size} bytes) is not the file that its card describes: "
-            f"the sha256 differs; fetch it again"
+            "the sha256 differs; fetch it again"
         )
     try:
         net = NETWORKS[card.network](**card.arguments)
@@ -203,8 +201,8 @@ def read_card(folder: str | Path) -> Card:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise ValueError(
-            f"{place} has format {found!r}, this version reads {FORMAT}; update posteriori, or "
-            f"export the prior again"
+            f"{place} has format {found!r}, this version reads {FORMAT}; "
+            "update posteriori, or export the prior again"
         )
     try:
         card = Card.model_validate(raw)
@@ -236,9 +234,9 @@ def _shipped(name: str, device: str | torch.device | None, autocast: Precision |
     folder = Path(__file__).parent / "weights" / name
     if not (folder / "card.json").is_file():
         raise FileNotFoundError(
-            f"the {name} prior is not part of this installation ({folder} is missing); reinstall "
-            f"posteriori, or train it from "
-            f"configs/{name}.yaml and export it there by posteriori.training.export"
+            f"the {name} prior is not part of this installation ({folder} is missing); "
+            f"reinstall posteriori, or train it from configs/{name}.yaml "
+            "and export it there by posteriori.training.export"
         )
     return from_pretrained(folder, device, autocast=autocast)
 

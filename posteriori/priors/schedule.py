@@ -3,12 +3,12 @@ noise label.
 
     x_net = a x = a x0 + a sigma z
 
-    DiscreteVP      a = 1 / sqrt(1 + sigma^2)
-    label: the timestep t of 0 .. T - 1 with sqrt((1 - abar_t) / abar_t) = sigma
-    ContinuousVP      a = 1 / sqrt(1 + sigma^2)
-    label: t with 1 + sigma^2 = exp(beta_min t + (beta_max - beta_min) t^2 / 2)
-    RectifiedFlow  a = 1 / (1 + sigma)
-    label: t = sigma / (1 + sigma), or 1 - t where t = 1 is data
+    DiscreteVP     a = 1 / sqrt(1 + sigma^2)   label: the timestep t of 0 .. T - 1 with
+                                               sqrt((1 - abar_t) / abar_t) = sigma
+    ContinuousVP   a = 1 / sqrt(1 + sigma^2)   label: t with 1 + sigma^2
+                                               = exp(beta_min t + (beta_max - beta_min) t^2 / 2)
+    RectifiedFlow  a = 1 / (1 + sigma)         label: t = sigma / (1 + sigma), or 1 - t where
+                                               t = 1 is data
     VE             a = 1                       label: sigma or ln(sigma)
 
 Coefficients are double precision numbers. A discrete timestep is never rounded: between two of them
@@ -87,8 +87,8 @@ class Schedule(metaclass=Checked):
         top = math.inf if self.pure_noise else self.sigma_max
         if not self.sigma_min * (1 - 1e-6) <= sigma <= top * (1 + 1e-6) or sigma == math.inf:
             raise ValueError(
-                f"the noise level {sigma:.6g} lies outside {self.sigma_min:.6g} to {top:.6g}, the "
-                f"range of the {self.name} schedule; "
+                f"the noise level {sigma:.6g} lies outside {self.sigma_min:.6g} to {top:.6g}, "
+                f"the range of the {self.name} schedule; "
                 "use a grid between the prior's sigma_min and sigma_max"
             )
         return min(max(sigma, self.sigma_min), top)
@@ -152,8 +152,8 @@ class DiscreteVP(Schedule):
                 else f"got {len(abar)} entries"
             )
             raise ValueError(
-                f"the {self.name} schedule needs at least 2 alphas_cumprod, strictly decreasing "
-                f"within (0, 1); {where}"
+                f"the {self.name} schedule needs at least 2 alphas_cumprod, "
+                f"strictly decreasing within (0, 1); {where}"
             )
         sigmas = np.sqrt((1 - inner) / inner)
         found = {
@@ -166,14 +166,14 @@ class DiscreteVP(Schedule):
         object.__setattr__(self, "sigma_max", float(sigmas[-1]))
         if abar[-1] > 0.01:
             warnings.warn(
-                f"the {self.name} schedule never reaches noise: its last alphas_cumprod is "
-                f"{abar[-1]:.3g}, above 0.01",
+                f"the {self.name} schedule never reaches noise: "
+                f"its last alphas_cumprod is {abar[-1]:.3g}, above 0.01",
                 stacklevel=3,
             )
         if not self.pure_noise and self.sigma_max > 1000:
             warnings.warn(
-                f"the {self.name} schedule ends at sigma {self.sigma_max:.0f}, above 1000; give "
-                f"the prior a smaller sigma_max",
+                f"the {self.name} schedule ends at sigma {self.sigma_max:.0f}, above 1000; "
+                "give the prior a smaller sigma_max",
                 stacklevel=3,
             )
 
@@ -191,8 +191,8 @@ class DiscreteVP(Schedule):
         bad = ~((values > 0) & (values <= 1))
         if bad.any():
             raise ValueError(
-                f"betas must lie in (0, 1], entry {int(bad.argmax())} of the {name} schedule is "
-                f"{values[int(bad.argmax())]!r}"
+                f"betas must lie in (0, 1], entry {int(bad.argmax())} "
+                f"of the {name} schedule is {values[int(bad.argmax())]!r}"
             )
         return cls(tuple(np.cumprod(1 - values).tolist()), integer, name)
 
@@ -276,19 +276,16 @@ class DiscreteVP(Schedule):
 
         v tells the variance of the step t -> t - 1, log var = f log beta + (1 - f) log beta~ with
         f = (v + 1) / 2, beta~ the part of it that a known x0 leaves. The rest is x0's:
-        (var - beta~) / c^2, c = sqrt(abar_(t-1)) beta / (1 - abar_t); at least 1e-6. Sources:
-        Nichol and Dhariwal 2021, equation 15; Peng et al. 2024.
+        (var - beta~) / c^2, c = sqrt(abar_(t-1)) beta / (1 - abar_t); at least 1e-6.
+        Sources: Nichol and Dhariwal 2021, equation 15; Peng et al. 2024.
         """
         below, share = math.floor(t), t - math.floor(t)
         if share > 0:
-            return self.learned_variance(v, below).pow(1 - share) * self.learned_variance(
-                v, below + 1
-            ).pow(share)
-        f, now, before = (
-            (v + 1) / 2,
-            self.alphas_cumprod[below],
-            self.alphas_cumprod[below - 1] if below else 1.0,
-        )
+            lower, upper = self.learned_variance(v, below), self.learned_variance(v, below + 1)
+            return lower.pow(1 - share) * upper.pow(share)
+        f = (v + 1) / 2
+        now = self.alphas_cumprod[below]
+        before = self.alphas_cumprod[below - 1] if below else 1.0
         beta = 1 - now / before
         if below == 0:  # beta~ is 0 there, and training puts that of timestep 1 in its place
             after = self.alphas_cumprod[1]
@@ -306,8 +303,9 @@ class ContinuousVP(Schedule):
     the label is ``label_scale`` t.
 
     Networks of Song et al. 2021 were trained with ``label_scale=999`` (then t_min = 1e-5), discrete
-    ones continued in time likewise. Source: Song et al., Score-based generative modeling through
-    stochastic differential equations, 2021, equation 33.
+    ones continued in time likewise.
+    Source: Song et al., Score-based generative modeling through stochastic differential equations,
+    2021, equation 33.
     """
 
     beta_min: float = 0.1
@@ -324,16 +322,16 @@ class ContinuousVP(Schedule):
             or not 0 < self.t_min < 1
             or not self.label_scale > 0
         ):
-            raise ValueError(f"ContinuousVP needs 0 < beta_min < beta_max, 0 < t_min < 1 and "
-                             f"label_scale > 0, got {self.beta_min=}, "
+            raise ValueError("ContinuousVP needs 0 < beta_min < beta_max, "
+                             f"0 < t_min < 1 and label_scale > 0, got {self.beta_min=}, "
                              f"{self.beta_max=}, {self.t_min=}, {self.label_scale=}")  # fmt: skip
         object.__setattr__(self, "sigma_min", self.sigma_at(self.t_min))
         object.__setattr__(self, "sigma_max", self.sigma_at(1.0))
         abar = 1 / (1 + self.sigma_max**2)
         if abar > 0.01:
             warnings.warn(
-                f"the {self.name} schedule never reaches noise: alphas_cumprod at t = 1 is "
-                f"{abar:.3g}, above 0.01",
+                f"the {self.name} schedule never reaches noise: "
+                f"alphas_cumprod at t = 1 is {abar:.3g}, above 0.01",
                 stacklevel=3,
             )
 
@@ -365,7 +363,7 @@ class RectifiedFlow(Schedule):
         velocity x0 - z. Without it t = 1 is noise (the Stable Diffusion 3 family, whose
         ``label_scale`` is 1000).
     sigma_min, sigma_max: t = 1 exactly is infinite noise; the default range is t from 0.001 to
-    0.999.
+        0.999.
     """
 
     flip: bool = False
@@ -377,8 +375,8 @@ class RectifiedFlow(Schedule):
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf or not self.label_scale > 0:
             raise ValueError(
-                f"RectifiedFlow needs 0 < sigma_min < sigma_max < inf and label_scale > 0, got "
-                f"{self}"
+                "RectifiedFlow needs 0 < sigma_min < sigma_max < inf "
+                f"and label_scale > 0, got {self}"
             )
 
     def level(self, sigma: float) -> Level:

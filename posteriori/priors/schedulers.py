@@ -4,14 +4,12 @@ closed list of schedulers.
 A scheduler is a sampler; what matters here is what it takes the network's output and time label to
 mean. Three kinds are known:
 
-    betas
-    x_net = sqrt(abar_t) x0 + sqrt(1 - abar_t) z, told t of 0 .. T - 1; CogVideoX's divide
-        abar / (1 - abar) by snr_shift_scale
-    EDM
-    told ln(sigma) / 4 (``posteriori.priors.edm``); with prediction_type v_prediction the network
-        has the other sign
-    flow
-    x_net = (1 - t) x0 + t z, told T t, velocity z - x0; their shifts move the sampler's grid only
+    betas   x_net = sqrt(abar_t) x0 + sqrt(1 - abar_t) z, told t of 0 .. T - 1; CogVideoX's
+            divide abar / (1 - abar) by snr_shift_scale
+    EDM     told ln(sigma) / 4 (``posteriori.priors.edm``); with prediction_type v_prediction the
+            network has the other sign
+    flow    x_net = (1 - t) x0 + t z, told T t, velocity z - x0; their shifts move the
+            sampler's grid only
 
 A key that a file leaves out has the default of its own class, which is not the same for all of
 them.
@@ -66,15 +64,18 @@ FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 # that fit.
 DISTILLED = ("LCMScheduler", "TCDScheduler")
 REASONS = {
-    "CMStochasticIterativeScheduler": "a consistency model jumps to one image, it does not average "
-    "over images",
-    "DDPMWuerstchenScheduler": "it tells the network a share of a cosine, and the images are "
-    "latents",
+    "CMStochasticIterativeScheduler": (
+        "a consistency model jumps to one image, it does not average over images"
+    ),
+    "DDPMWuerstchenScheduler": (
+        "it tells the network a share of a cosine, and the images are latents"
+    ),
     "IPNDMScheduler": "its levels come from no list of betas",
     "KarrasVeScheduler": "it tells the network sigma: schedule=VE(...)",
     "ScoreSdeVeScheduler": "it tells the network sigma: parametrization='score', schedule=VE(...)",
-    "ScoreSdeVpScheduler": "time is continuous: parametrization='score', "
-    "schedule=ContinuousVP(...)",
+    "ScoreSdeVpScheduler": (
+        "time is continuous: parametrization='score', schedule=ContinuousVP(...)"
+    ),
 }
 # Settings that change what label or output mean, and that no schedule here has.
 FOREIGN = {
@@ -106,8 +107,8 @@ def training(config: dict[str, Any], source: object, *, integer: bool) -> Traini
     if kind not in (*BETAS, *EDM, *FLOW):
         reason = f" ({REASONS[kind]})" if kind in REASONS else ""
         raise ValueError(
-            f"{source} names the scheduler {kind!r}{reason}; known are "
-            f"{', '.join(sorted((*BETAS, *EDM, *FLOW)))}. "
+            f"{source} names the scheduler {kind!r}{reason}; "
+            f"known are {', '.join(sorted((*BETAS, *EDM, *FLOW)))}. "
             f"If the network was trained otherwise, {BY_HAND}"
         )
     for key, usual in FOREIGN.items():
@@ -118,8 +119,8 @@ def training(config: dict[str, Any], source: object, *, integer: bool) -> Traini
             )
     if kind not in SHIFTS and config.get("snr_shift_scale") not in (None, 1, 1.0):
         raise ValueError(
-            f"{source}: a {kind} has no snr_shift_scale, got {config['snr_shift_scale']!r}; "
-            f"{BY_HAND}"
+            f"{source}: a {kind} has no snr_shift_scale, "
+            f"got {config['snr_shift_scale']!r}; {BY_HAND}"
         )
     if kind in FLOW:
         return Training("flow", RectifiedFlow(label_scale=config.get("num_train_timesteps", 1000)))
@@ -133,16 +134,15 @@ def training(config: dict[str, Any], source: object, *, integer: bool) -> Traini
         )
     if kind in DISTILLED:
         warnings.warn(
-            f"{source} names a {kind}: a network distilled for few steps returns one image, not "
-            f"the mean that a prior needs; use the "
-            "network that it was distilled from",
+            f"{source} names a {kind}: a network distilled for few steps returns one image, "
+            "not the mean that a prior needs; use the network that it was distilled from",
             stacklevel=4,
         )
     if kind in EDM:
         if integer:
             raise ValueError(
-                f"{source}: a {kind} tells ln(sigma) / 4 to a network that has an embedding of "
-                f"whole timesteps"
+                f"{source}: a {kind} tells ln(sigma) / 4 to a network "
+                "that has an embedding of whole timesteps"
             )
         constant, low, high = (float(config.get(key, usual)) for key, usual in EDM_DEFAULTS.items())
         return Training("edm", None, constant, low, high, negative=prediction == "v_prediction")
@@ -173,8 +173,8 @@ def _betas(config: dict[str, Any], kind: str, source: object, integer: bool) -> 
         )
     else:
         raise ValueError(
-            f"{source}: a {kind} has beta_schedule {name!r}; known are linear, scaled_linear, "
-            f"squaredcos_cap_v2, sigmoid and trained_betas"
+            f"{source}: a {kind} has beta_schedule {name!r}; "
+            "known are linear, scaled_linear, squaredcos_cap_v2, sigmoid and trained_betas"
         )
     shift = config.get("snr_shift_scale", SHIFTS.get(kind, 1.0)) or 1.0
     if shift != 1:

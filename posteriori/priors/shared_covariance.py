@@ -4,8 +4,8 @@ all is diagonal.
 With c = V^T (x - m), m the mean of the means, n_k = V^T (m_k - m), v the eigenvalues plus sigma^2
 and g = eigenvalues / v:
 
-    log r_k = log w_k + n_k^T c / v - n_k^T n_k / 2 v + const,
-    D = m + V (g c + (1 - g) sum_k r_k n_k)
+    log r_k = log w_k + n_k^T c / v - n_k^T n_k / 2 v + const
+    D       = m + V (g c + (1 - g) sum_k r_k n_k)
     J^T u   = V (g u' + 1/v sum_k r_k (n_k - n) <(1 - g) n_k, u'>),   u' = V^T u, n = sum_k r_k n_k
 
 The rows of a batch meet the components in matrix products alone: no tensor of rows times components

@@ -141,8 +141,8 @@ class _SlicesClosed:
         whole = self.volumes.shape if shape is None else shape
         if None in whole:
             raise ValueError(
-                f"these volumes have the shape {whole}, None being any length: say which, for "
-                f"example shape=(8, 64, 64)"
+                f"these volumes have the shape {whole}, None being any length: "
+                "say which, for example shape=(8, 64, 64)"
             )
         check_shape(self.volumes, sides := tuple(side for side in whole if side is not None))
         slices = self.slices.sample(n * sides[0], seed, steps=steps, shape=sides[1:])

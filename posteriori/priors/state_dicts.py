@@ -113,18 +113,8 @@ def _broken_safetensors(path: Path, size: int) -> str:
             return "is not a safetensors file, or was truncated within its header"
         try:
             header = json.loads(file.read(length))
-            end = (
-                8
-                + length
-                + max(
-                    (
-                        entry["data_offsets"][1]
-                        for name, entry in header.items()
-                        if name != "__metadata__"
-                    ),
-                    default=0,
-                )
-            )
+            entries = [entry for name, entry in header.items() if name != "__metadata__"]
+            end = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
         except (ValueError, TypeError, KeyError, AttributeError):
             return "is not a safetensors file"
     return f"is truncated: {end} bytes expected" if size < end else ""
@@ -133,22 +123,20 @@ def _broken_safetensors(path: Path, size: int) -> str:
 def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about the pickle protocol of a file that is judged below
+            # torch warns about the pickle protocol of a file that is judged below.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused because loading it would run code of the class "
-            f"{_wanted_class(str(error), path)}; "
-            "save a plain dictionary of tensors from where that class is known (best as "
-            ".safetensors)"
+            f"{_wanted_class(str(error), path)}; save a plain dictionary of tensors from where "
+            "that class is known (best as .safetensors)"
         ) from None
     except (RuntimeError, EOFError, KeyError, IndexError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) is truncated, damaged or no PyTorch file "
-            f"({reason})"
+            f"{path} ({path.stat().st_size} bytes) is truncated, "
+            f"damaged or no PyTorch file ({reason})"
         ) from None
 
 
@@ -174,8 +162,8 @@ def _choose(content: Any, path: Path) -> dict[str, Tensor]:
     """The named tensors of a file's content."""
     if isinstance(content, dict) and {"state", "param_groups"} <= set(content):
         raise ValueError(
-            f"{path}: this is an optimizer state, not a network's weights; look for the model or "
-            f"EMA file beside it"
+            f"{path}: this is an optimizer state, not a network's weights; "
+            "look for the model or EMA file beside it"
         )
     if _is_state(content):
         return content
@@ -192,15 +180,15 @@ def _choose(content: Any, path: Path) -> dict[str, Tensor]:
             if _is_state(inner):
                 if key in AVERAGES:
                     warnings.warn(
-                        f"{path}: the averaged weights '{key}' are taken, not those of the last "
-                        f"step",
+                        f"{path}: the averaged weights '{key}' are taken, "
+                        "not those of the last step",
                         stacklevel=3,
                     )
                 return inner
     keys = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
     raise ValueError(
-        f"{path} holds no named tensors: found {keys}, expected a dictionary of them, or one under "
-        f"{AVERAGES[:2]} or {CURRENT[:3]}"
+        f"{path} holds no named tensors: "
+        f"found {keys}, expected a dictionary of them, or one under {AVERAGES[:2]} or {CURRENT[:3]}"
     )
 
 

@@ -102,8 +102,8 @@ class UNet(nn.Module):
         super().__init__()
         if len(widths) != len(blocks) or not widths:
             raise ValueError(
-                f"UNet: widths {tuple(widths)} and blocks {tuple(blocks)} must have the same "
-                f"length, at least 1"
+                f"UNet: widths {tuple(widths)} "
+                f"and blocks {tuple(blocks)} must have the same length, at least 1"
             )
         self.arguments = {
             "channels": channels,

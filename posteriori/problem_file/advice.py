@@ -59,14 +59,12 @@ def choose(post: Posterior, steps: int | None = None) -> Choice:
             if kind != "magnitudes":
                 return Choice(solver, reason)
             unit = prior_scale(post.prior)
-            top, bottom = (
-                min(5.0 * unit, post.prior.sigma_max),
-                max(0.02 * unit, post.prior.sigma_min),
-            )
+            top = min(5.0 * unit, post.prior.sigma_max)
+            bottom = max(0.02 * unit, post.prior.sigma_min)
             return Choice(solver, reason, steps or LONG, grids.log(steps or LONG, top, bottom))
     raise ValueError(
-        f"no method of the library's choice takes this problem ({reason}); name one, see "
-        f"posteriori methods"
+        f"no method of the library's choice takes this problem ({reason}); "
+        "name one, see posteriori methods"
     )
 
 
@@ -101,7 +99,7 @@ def _kind(post: Posterior) -> tuple[str, str]:
     if numbers <= FEW and math.prod(post.shape) <= SMALL:
         return (
             "few",
-            f"a linear operator with {numbers} measured numbers and Gaussian noise, whose "
-            f"posterior may have several modes",
+            f"a linear operator with {numbers} measured numbers and Gaussian noise, "
+            "whose posterior may have several modes",
         )
     return "linear", "a linear operator with Gaussian noise"

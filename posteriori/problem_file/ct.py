@@ -4,8 +4,8 @@
     operator: {name: transmission, angles: 180, pixel_mm: 0.7, photons: blank.npy, unit: HU,
     mu_water: 0.019}
 
-Images are attenuations in 1 / mm, or Hounsfield units h with the attenuation mu_water
-(1 + h / 1000); so are the samples of a run. A sinogram in a file is (angles, detectors).
+Images are attenuations in 1 / mm, or Hounsfield units h with the attenuation
+mu_water (1 + h / 1000); so are the samples of a run. A sinogram in a file is (angles, detectors).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Geometry(Part):
     def water(self) -> Geometry:
         if (self.unit == "HU") != (self.mu_water is not None):
             raise ValueError(
-                "unit: HU needs mu_water, the attenuation of water in 1 / mm (about 0.0193 at 70 "
-                "keV), and nothing else takes one"
+                "unit: HU needs mu_water, the attenuation of water in 1 / mm "
+                "(about 0.0193 at 70 keV), and nothing else takes one"
             )
         return self
 
@@ -79,13 +79,13 @@ class Geometry(Part):
         wide = max(abs(low), abs(high)) > LARGEST
         if wide and self.unit != "HU":
             raise ValueError(
-                f"noise.range [{low:g}, {high:g}] is no attenuation in 1 / mm; Hounsfield units "
-                f"need unit: HU and mu_water"
+                f"noise.range [{low:g}, {high:g}] is no attenuation in 1 / mm; "
+                "Hounsfield units need unit: HU and mu_water"
             )
         if not wide and self.unit == "HU":
             raise ValueError(
-                f"noise.range [{low:g}, {high:g}] is in 1 / mm, the unit is HU: state for example "
-                f"range: [-1000, 1500]"
+                f"noise.range [{low:g}, {high:g}] is in 1 / mm, the unit is HU: "
+                "state for example range: [-1000, 1500]"
             )
 
     def ordered(self, y: Tensor, path: str) -> Tensor:
@@ -153,10 +153,10 @@ class TransmissionEntry(Geometry, Instrument):
     noise has no peak. Without photons the measurement is the share that passes, and the peak of
     poisson noise is the number of photons.
     linear: the counts are taken for line integrals log(photons / y) with Gaussian noise of variance
-    1 / y, each in units of its own noise
-    level: the Poisson law to second order, good for tens of photons or more, with which methods for
-    linear operators work. Source: Sauer and Bouman, A local update strategy for iterative
-    reconstruction from projections, 1993.
+    1 / y, each in units of its own noise level: the Poisson law to second order, good for tens of
+    photons or more, with which methods for linear operators work.
+    Source: Sauer and Bouman, A local update strategy for iterative reconstruction from projections,
+    1993.
     """
 
     positive = True
@@ -178,25 +178,22 @@ class TransmissionEntry(Geometry, Instrument):
             return super().ready(source, noise, prior)
         if not isinstance(noise, noises.PoissonEntry) or noise.peak is not None:
             raise ValueError(
-                "noise: with photons the counts themselves are measured: state {law: poisson, "
-                "range: ...}, and no peak"
+                "noise: with photons the counts themselves are measured: "
+                "state {law: poisson, range: ...}, and no peak"
             )
         if self.linear and source.file is None:
             raise ValueError(
-                "linear takes the noise level of each ray from measured counts: measurement: "
-                "{file: ...}"
+                "linear takes the noise level of each ray from measured counts: "
+                "measurement: {file: ...}"
             )
         law: NoiseLaw = Gaussian(1.0) if self.linear else Counts()
         said = f"{_span(self._photons())} photons at a detector without an object"
         how = (
-            (
-                "the counts are taken for line integrals with Gaussian noise, each in units of its "
-                "noise level",
-            )
-            if self.linear
-            else ()
+            "the counts are taken for line integrals with Gaussian noise, "
+            "each in units of its noise level"
         )
-        return Ready(self, law, (low, high), prior, (said, *how))
+        notes = (said, how) if self.linear else (said,)
+        return Ready(self, law, (low, high), prior, notes)
 
     def build(self, shape: Shape) -> Operator:
         photons, (a, b) = self._photons(), self.affine
@@ -219,7 +216,7 @@ class TransmissionEntry(Geometry, Instrument):
         if bool((y < 0).any()):
             raise ValueError(
                 f"{path} has values down to {float(y.min()):.4g}, photons are no fewer than 0. "
-                f"Line integrals: operator radon"
+                "Line integrals: operator radon"
             )
         return self.ordered(y, path)
 
@@ -277,8 +274,8 @@ class TransmissionEntry(Geometry, Instrument):
         )
         if numbers.is_complex() or numbers.ndim > 2:
             raise ValueError(
-                f"{path} has shape {tuple(numbers.shape)}, photons are (detectors,) or (angles, "
-                f"detectors) real numbers"
+                f"{path} has shape {tuple(numbers.shape)}, "
+                "photons are (detectors,) or (angles, detectors) real numbers"
             )
         return numbers.float()
 

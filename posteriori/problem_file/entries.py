@@ -1,7 +1,7 @@
 """Methods to be compared, as a list: of a problem file, or as one writes it on a command line.
 
     methods: [MMPS, {name: DPS, scale: 0.5}, {name: DPS, preset: published},
-        {name: DDRM, steps: 20}]
+              {name: DDRM, steps: 20}]
     MMPS,DPS(scale=0.5),DPS(published),DDRM(steps=20),DiffPIR(transition=DDIM(eta=0.5))
 
 Beside the settings of a method an entry may state its own ``steps`` and ``grid``. The same method
@@ -57,8 +57,8 @@ def entries(raws: Sequence[Any], context: Mapping[str, Any] | None = None) -> tu
     for item in found:
         if item.folder in places:
             raise ValueError(
-                f"methods: {item.label} and {places[item.folder]} are one; tell them apart by a "
-                f"setting, or leave one out"
+                f"methods: {item.label} and {places[item.folder]} are one; "
+                "tell them apart by a setting, or leave one out"
             )
         places[item.folder] = item.label
     return found
@@ -135,8 +135,8 @@ def _value(text: str, top: bool = False) -> Any:
         if not equals:
             if part != "published":
                 raise ValueError(
-                    f"{text}: {part!r} is no setting; write it as name=value, as in "
-                    f"DPS(scale=0.5), or the preset 'published'"
+                    f"{text}: {part!r} is no setting; "
+                    "write it as name=value, as in DPS(scale=0.5), or the preset 'published'"
                 )
             key, value = "preset", part
         out[key.strip()] = _value(value.strip())

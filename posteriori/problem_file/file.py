@@ -146,8 +146,8 @@ class Problem(Part):
             and self.noise.unknown
         ):
             raise ValueError(
-                "noise.sigma: a measurement that is simulated from an image has the noise that the "
-                "file states: give a number"
+                "noise.sigma: a measurement that is simulated from an image has the noise "
+                "that the file states: give a number"
             )
         return self
 
@@ -178,8 +178,8 @@ class Problem(Part):
             (A, y), frame = degrade(section, reference, law, self.measurement, wanted), None
             name = self.measurement.image.name
             notes += (
-                f"{name} is taken as the clean image: y was simulated from it. If it is the "
-                f"measurement, write `file: {name}`",
+                f"{name} is taken as the clean image: y was simulated from it. "
+                f"If it is the measurement, write `file: {name}`",
             )
         else:
             assert self.measurement.file is not None  # one of the two is given
@@ -199,17 +199,16 @@ class Problem(Part):
             and reference.ndim == len(A.in_shape) + 1
             and len(reference) == 1
         ):
-            reference = reference[0].to(
-                torch.complex64
-            )  # a magnitude in a file is a picture of one channel
+            # A magnitude in a file is a picture of one channel
+            reference = reference[0].to(torch.complex64)
         reference = None if reference is None else framed(reference, frame)
         if reference is not None and tuple(reference.shape) != tuple(
             framed(torch.empty(A.in_shape), frame).shape
         ):
             place = self.reference.file if self.reference else self.measurement.image
             raise ValueError(
-                f"the reference {place} has shape {tuple(reference.shape)}, images here have shape "
-                f"{A.in_shape}"
+                f"the reference {place} has shape {tuple(reference.shape)}, "
+                f"images here have shape {A.in_shape}"
             )
         notes = (*section.notes(), *learnt, *notes)
         with torch.no_grad():
@@ -250,8 +249,8 @@ def load(path: str | Path) -> Problem:
         ) from None
     if not isinstance(raw, dict):
         raise ValueError(
-            f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, got "
-            f"{type(raw).__name__}"
+            f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, "
+            f"got {type(raw).__name__}"
         )
     if "optimizer" in raw and "prior" not in raw:
         raise ValueError(

@@ -21,25 +21,31 @@ from posteriori.settings import first_paragraph, settings_of
 RAYS = {
     "angles": "how many, evenly over 180 degrees, or each of them in degrees",
     "pixel_mm": "side of a pixel of the image, in mm",
-    "detectors": "how many in a row; by default as many as the measured sinogram has, else enough "
-    "for the diagonal of the image",
+    "detectors": (
+        "how many in a row; by default as many as the measured sinogram has, "
+        "else enough for the diagonal of the image"
+    ),
     "detector_mm": "distance between detectors, in mm; by default pixel_mm",
     "unit": "of the image and of noise.range: attenuation in 1/mm, or Hounsfield units",
     "mu_water": "attenuation of water in 1/mm at the energy of the rays; needed for HU",
 }
 PATTERN = (
-    "share of the way from dark to bright above which a pixel of the file was observed; for "
-    "files of more than two values"
+    "share of the way from dark to bright above which a pixel of the file was observed; "
+    "for files of more than two values"
 )
 READ = {
     "key": "which tensor of a .safetensors or .pt file that holds several",
-    "white": "the stored number that is white, black being 0 (4095 for 12 bits in 16); by default "
-    "the largest that the file can hold",
+    "white": (
+        "the stored number that is white, black being 0 (4095 for 12 bits in 16); "
+        "by default the largest that the file can hold"
+    ),
     "channels": "how many a picture has; by default those of the file",
-    "nodata": "the stored number that means no data; none where the file's own such number means "
-    "itself",
-    "scale": "the value of one stored unit, y = scale x stored, for whole numbers that are no "
-    "picture",
+    "nodata": (
+        "the stored number that means no data; none where the file's own such number means itself"
+    ),
+    "scale": (
+        "the value of one stored unit, y = scale x stored, for whole numbers that are no picture"
+    ),
 }
 MEANING: dict[str, dict[str, str]] = {
     "": {
@@ -48,26 +54,40 @@ MEANING: dict[str, dict[str, str]] = {
         "noise": "the law and level of the noise",
         "measurement": "the file that was measured, or a clean image to simulate one from",
         "reference": "the true image, for comparison only; none by default",
-        "image_shape": "channels, height, width of the image; by default as large as the "
-        "measurement, with the channels of the prior",
-        "method": "a name, or a mapping with a name and settings; without one it is chosen by the "
-        "kind of problem",
-        "methods": "a list of such names and mappings, each also with its own steps and grid: "
-        "those that compare takes",
+        "image_shape": (
+            "channels, height, width of the image; "
+            "by default as large as the measurement, with the channels of the prior"
+        ),
+        "method": (
+            "a name, or a mapping with a name and settings; "
+            "without one it is chosen by the kind of problem"
+        ),
+        "methods": (
+            "a list of such names and mappings, each also with its own steps and grid: "
+            "those that compare takes"
+        ),
         "n": "samples to draw",
-        "steps": "noise levels that a run visits; by default 50, and those of its paper for the "
-        "preset published",
+        "steps": (
+            "noise levels that a run visits; "
+            "by default 50, and those of its paper for the preset published"
+        ),
         "seed": "of the samples: sample k depends on it and on k alone",
-        "grid": "where the noise levels lie; by default the method's own choice, karras where it "
-        "has none",
-        "batch": "samples worked on together, which changes memory and speed and no sample; by "
-        "default about a million numbers",
+        "grid": (
+            "where the noise levels lie; "
+            "by default the method's own choice, karras where it has none"
+        ),
+        "batch": (
+            "samples worked on together, which changes memory and speed and no sample; "
+            "by default about a million numbers"
+        ),
         "precision": "of a network's inner arithmetic",
         "device": "where images are worked on, such as cpu or cuda:0",
     },
     "prior": {
-        "shipped": "a prior of the package, written as a name alone: colour photographs of any "
-        "size, or grey digits of 32 x 32",
+        "shipped": (
+            "a prior of the package, written as a name alone: "
+            "colour photographs of any size, or grey digits of 32 x 32"
+        ),
         "path": "a folder written by `save_pretrained` or by `posteriori train --export`",
         "diffusers": "a folder of the diffusers library",
         "grey": "grey images by a prior of colour images, which is one of these kinds",
@@ -87,20 +107,27 @@ MEANING: dict[str, dict[str, str]] = {
     },
     "reference": READ | {"file": "the true image; a file alone may be written without this key"},
     "noise gaussian": {
-        "sigma": "standard deviation, in the unit of y when the image is in range; estimate takes "
-        "it from y",
+        "sigma": (
+            "standard deviation, in the unit of y when the image is in range; "
+            "estimate takes it from y"
+        ),
         "range": "black and white of the image",
     },
     "noise complex-gaussian": {
-        "sigma_per_channel": "standard deviation of the real part, and of the imaginary part; this "
-        "or sigma_complex",
+        "sigma_per_channel": (
+            "standard deviation of the real part, and of the imaginary part; this or sigma_complex"
+        ),
         "sigma_complex": "sqrt(2) times sigma_per_channel",
-        "range": "black and white of the image; may be left out for the operator mri, which takes "
-        "it from y",
+        "range": (
+            "black and white of the image; "
+            "may be left out for the operator mri, which takes it from y"
+        ),
     },
     "noise poisson": {
-        "peak": "photons where the clean measurement is 1; left out where the operator "
-        "transmission states them",
+        "peak": (
+            "photons where the clean measurement is 1; "
+            "left out where the operator transmission states them"
+        ),
         "range": "black and white of the image",
     },
     "operator blur": {
@@ -108,9 +135,11 @@ MEANING: dict[str, dict[str, str]] = {
         "size": "side of the Gaussian kernel, in pixels; by default large enough for std",
         "kernel": "a picture or array of (rows, columns) with sum 1; this or std",
         "normalize": "divide the kernel of a file by its sum",
-        "boundary": "what lies beyond the border of the image: valid assumes nothing. Left out: "
-        "valid for a measured file (reflect where "
-        "the image is no larger than it), circular for a simulated one",
+        "boundary": (
+            "what lies beyond the border of the image: valid assumes nothing. "
+            "Left out: valid for a measured file (reflect where the image is no larger than it), "
+            "circular for a simulated one"
+        ),
     },
     "operator mask": {
         "box": "side of the square that is hidden, in pixels; this, keep or file",
@@ -127,10 +156,14 @@ MEANING: dict[str, dict[str, str]] = {
     "operator radon": RAYS,
     "operator transmission": RAYS
     | {
-        "photons": "that each detector counts where nothing is in the way: a number, or a file of "
-        "(detectors,) or (angles, detectors)",
-        "linear": "take the counts for line integrals with Gaussian noise of variance 1 / y, for "
-        "methods of linear operators",
+        "photons": (
+            "that each detector counts where nothing is in the way: "
+            "a number, or a file of (detectors,) or (angles, detectors)"
+        ),
+        "linear": (
+            "take the counts for line integrals with Gaussian noise of variance 1 / y, "
+            "for methods of linear operators"
+        ),
     },
     "operator phase-retrieval": {
         "oversampling": "side of the Fourier grid over the side of the image"
@@ -147,24 +180,25 @@ MEANING: dict[str, dict[str, str]] = {
         "centred": "whether the zero frequency lies in the middle of the array",
     },
     "operator mri": {
-        "maps": "coil maps: from the middle of the k-space, or a file of complex (coils, rows, "
-        "columns)",
+        "maps": (
+            "coil maps: from the middle of the k-space, or a file of complex (coils, rows, columns)"
+        ),
         "mask": "a file, bright where sampled; by default the points that are not 0",
         "threshold": PATTERN,
-        "calibration": "side of the fully sampled middle, in points; by default what the mask "
-        "allows, at most 24",
-        "phase": "of the image, for a prior of one channel: that of the low-resolution image, or "
-        "none",
+        "calibration": (
+            "side of the fully sampled middle, in points; "
+            "by default what the mask allows, at most 24"
+        ),
+        "phase": (
+            "of the image, for a prior of one channel: that of the low-resolution image, or none"
+        ),
         "coil_axis": "where an array has its coils",
         "centred": "whether the zero frequency lies in the middle of the array",
     },
     "operator compose": {"parts": "two operators or more, in the order in which light meets them"},
 }
-HIDDEN = {
-    "name",
-    "law",
-    "maker",
-}  # the name of a section is its heading; the other is made of an import path
+# The name of a section is its heading; the other is made of an import path
+HIDDEN = {"name", "law", "maker"}
 
 
 class Key(NamedTuple):

@@ -3,10 +3,10 @@ by the names of its dataclass.
 
     method: MMPS
     method: {name: MMPS, iterations: 3, transition: {name: DDIM, eta: 0.5}}
-    method: {name: DPS, preset: published}
-    # along the paper's own noise levels where steps and grid are not given
-    method: {name: mypackage:MyMethod, scale: 2}
-    a class of the user's own, see ``posteriori.problem_file.own``
+    method: {name: DPS, preset: published}              along the paper's own noise levels where
+                                                        steps and grid are not given
+    method: {name: mypackage:MyMethod, scale: 2}        a class of the user's own, see
+                                                        ``posteriori.problem_file.own``
 
 A plain name is only ever one of a list of this package.
 """
@@ -65,10 +65,8 @@ def _chosen(raw: Any, table: Mapping[str, type], what: str, presets: bool = Fals
         raise ValueError(
             f"unknown {what} {name!r}; {suggestion(name, table)}{own.hint(name) if presets else ''}"
         )
-    cls, known = (
-        table[name],
-        [field.name for field in dataclasses.fields(table[name]) if field.init],
-    )
+    cls = table[name]
+    known = [field.name for field in dataclasses.fields(table[name]) if field.init]
     values = {}
     for key, value in given.items():
         if key == "name" or (presets and key == "preset"):

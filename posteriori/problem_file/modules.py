@@ -43,8 +43,8 @@ def from_name(name: str, folder: Path) -> ModuleType:
             loaded = module_place(sys.modules[top])
             if Path(loaded).resolve() != mine.resolve():
                 raise ValueError(
-                    f"{name} is the module {loaded}, which hides {mine} of the same name: rename "
-                    f"yours"
+                    f"{name} is the module {loaded}, "
+                    f"which hides {mine} of the same name: rename yours"
                 )
             break
     return module
@@ -66,8 +66,8 @@ def from_file(file: Path) -> ModuleType:
     if here is not None and not hasattr(here, BY_FILE):
         if Path(module_place(here)).resolve() != file:
             raise ValueError(
-                f"{file} has the name of the module {module_place(here)}, which is loaded already: "
-                f"rename the file"
+                f"{file} has the name of the module {module_place(here)}, "
+                "which is loaded already: rename the file"
             )
         return here
     return _executed(file, hashlib.sha256(file.read_bytes()).hexdigest())
@@ -122,9 +122,8 @@ def _explained(name: str, folders: list[Path]) -> Iterator[None]:
         raise ValueError(_absent(name, error, folders)) from error
     except SystemExit as error:
         raise ValueError(
-            f"importing {name} ended the program ({where_in_own_code(error)}): put what is to run "
-            f"as a script "
-            "under if __name__ == '__main__'"
+            f"importing {name} ended the program ({where_in_own_code(error)}): "
+            "put what is to run as a script under if __name__ == '__main__'"
         ) from error
     except Exception as error:
         relative = isinstance(error, ImportError) and "relative import" in str(error)
@@ -143,12 +142,12 @@ def _absent(name: str, error: ModuleNotFoundError, folders: list[Path]) -> str:
         near = difflib.get_close_matches(asked[0], _modules(folders), n=1, cutoff=0.5)
         meant = f"; did you mean {near[0]!r}?" if near and near[0] != asked[0] else ""
         return (
-            f"no module {wanted!r}: it is neither installed nor in "
-            f"{' or '.join(map(str, folders))}{meant}"
+            f"no module {wanted!r}: it is neither installed nor "
+            f"in {' or '.join(map(str, folders))}{meant}"
         )
     return (
-        f"importing {name} failed: {import_failure(error)}; install what is missing for this "
-        f"Python, {sys.executable}"
+        f"importing {name} failed: {import_failure(error)}; "
+        f"install what is missing for this Python, {sys.executable}"
     )
 
 

@@ -1,8 +1,9 @@
 """Magnetic resonance in a problem file: a measured k-space of one slice, with all that it says of
 itself.
 
-    operator: mri      coil maps, phase, sampling, scale and noise level from the k-space
-    operator: {name: mri, maps: maps.npy}       maps that were measured apart
+    operator: mri                           coil maps, phase, sampling, scale and noise level from
+                                            the k-space
+    operator: {name: mri, maps: maps.npy}   maps that were measured apart
 
 Images are in the unit of the k-space under the unitary transform, and so are the samples of a run.
 """
@@ -77,17 +78,16 @@ class MRI(Instrument):
         ``ValueError`` naming what lacks."""
         if source.file is None:
             raise ValueError(
-                "the operator mri takes a measured k-space, measurement: {file: kspace.npy}; it "
-                "degrades no clean image"
+                "the operator mri takes a measured k-space, measurement: {file: kspace.npy}; "
+                "it degrades no clean image"
             )
         if not isinstance(noise, noises.ComplexGaussianEntry):
             raise ValueError(
                 f"k-space is complex: the noise law is complex-gaussian, not {noise.law}"
             )
         kept = _complex_or_grey(prior)
-        k = (source.scale or 1.0) * self.arrange(
-            read_array(source.file, source.key), str(source.file)
-        ).to(torch.complex64)
+        stored = self.arrange(read_array(source.file, source.key), str(source.file))
+        k = (source.scale or 1.0) * stored.to(torch.complex64)
         centre.check_centre(k, self.centred)
         mask = self._mask(k)
         block = self._block(mask, tuple(k.shape[1:]))
@@ -105,19 +105,18 @@ class MRI(Instrument):
         law, said = _level(noise, k, mask, self.centred)
         range = noise.range or ((-white, white) if kept.complex else (0.0, white))
         share = (
-            f"{100 * float(mask.float().mean()):.1f} % of its points are "
-            f"sampled{'' if self.mask else ', those that are not 0'}"
+            f"{100 * float(mask.float().mean()):.1f} % "
+            f"of its points are sampled{'' if self.mask else ', those that are not 0'}"
         )
         given = self.maps != "calibration"
         of_file = " the phase, the maps are those of the file" if given else ""
         notes = (
-            f"{source.file.name}: k-space of {len(k)} coils, {k.shape[1]} x {k.shape[2]}; {share}; "
-            f"the central {block[0]} x {block[1]} "
-            f"calibrate{of_file}. Their image is taken for "
-            f"{'complex' if kept.complex else 'real behind its phase'}",
+            f"{source.file.name}: k-space of {len(k)} coils, {k.shape[1]} x {k.shape[2]}; "
+            f"{share}; the central {block[0]} x {block[1]} calibrate{of_file}. "
+            f"Their image is taken for {'complex' if kept.complex else 'real behind its phase'}",
             f"range: {'white is' if noise.range is None else 'as stated; white would be'} "
-            f"{white:.4g}, the {100 * _WHITE:g} % quantile "
-            "of the zero-filled magnitude; samples are in the unit of the k-space",
+            f"{white:.4g}, the {100 * _WHITE:g} % quantile of the zero-filled magnitude; "
+            "samples are in the unit of the k-space",
             *said,
         )
         return Ready(known, law, range, kept, notes)
@@ -127,8 +126,8 @@ class MRI(Instrument):
         assert scan is not None  # who calls has made it ready
         if tuple(sides) != tuple(scan.maps.shape[1:]):
             raise ValueError(
-                f"the k-space has {scan.maps.shape[1]} x {scan.maps.shape[2]} points, images here "
-                f"are {sides[0]} x {sides[1]}"
+                f"the k-space has {scan.maps.shape[1]} x {scan.maps.shape[2]} points, "
+                f"images here are {sides[0]} x {sides[1]}"
             )
         A = ops.MultiCoilFourier(scan.maps, scan.mask, self.centred)
         return A if scan.phase is None else A @ ops.PhaseMap(scan.phase)
@@ -163,8 +162,8 @@ class MRI(Instrument):
         found = patterns.mask(self.mask, self.threshold)[0]
         if any(n not in (1, side) for n, side in zip(found.shape, k.shape[1:], strict=True)):
             raise ValueError(
-                f"{self.mask} has shape {tuple(found.shape)}, the k-space has {k.shape[1]} x "
-                f"{k.shape[2]} points"
+                f"{self.mask} has shape {tuple(found.shape)}, "
+                f"the k-space has {k.shape[1]} x {k.shape[2]} points"
             )
         return found.expand(k.shape[1:])
 
@@ -174,16 +173,15 @@ class MRI(Instrument):
             block = centre.centre_block(mask, self.centred, side)
             if min(block) < min(side, *(n - n % 2 for n in sides)):
                 raise ValueError(
-                    f"calibration: {side} x {side} points are asked for, of the centre {block[0]} "
-                    f"x {block[1]} are sampled"
+                    f"calibration: {side} x {side} points are asked for, "
+                    f"of the centre {block[0]} x {block[1]} are sampled"
                 )
             return block
         block = centre.centre_block(mask, self.centred)
         if min(block) < 6:
             raise ValueError(
                 f"only {block[0]} x {block[1]} points around the zero frequency are fully sampled, "
-                f"too few to calibrate phase and scale. "
-                "Check centred and the mask"
+                "too few to calibrate phase and scale. Check centred and the mask"
             )
         return block
 
@@ -193,8 +191,8 @@ class MRI(Instrument):
         maps = self.arrange(read_array(self.maps), str(self.maps)).to(low.dtype)
         if maps.shape != low.shape:
             raise ValueError(
-                f"{self.maps} has maps of shape {tuple(maps.shape)}, the k-space has shape "
-                f"{tuple(low.shape)}"
+                f"{self.maps} has maps of shape {tuple(maps.shape)}, "
+                f"the k-space has shape {tuple(low.shape)}"
             )
         return maps
 
@@ -210,8 +208,8 @@ def _complex_or_grey(prior: Prior) -> Prior:
         "(real and imaginary part)"
     )
     raise ValueError(
-        f"the prior models images of shape {prior.shape}; {wanted}. Of a prior of colours: prior: "
-        f"{{grey: photos}}"
+        f"the prior models images of shape {prior.shape}; {wanted}. "
+        "Of a prior of colours: prior: {grey: photos}"
     )
 
 
@@ -225,8 +223,8 @@ def _level(
     level = float(levels.square().mean().sqrt())
     if not level > 0:
         raise ValueError(
-            "the outermost sampled points are 0, so that they do not tell the noise level: state "
-            "sigma_per_channel"
+            "the outermost sampled points are 0, so that they do not tell the noise level: "
+            "state sigma_per_channel"
         )
     between = (
         f"; of single coils {float(levels.min()):.4g} to {float(levels.max()):.4g}"
@@ -234,6 +232,6 @@ def _level(
         else ""
     )
     return ComplexGaussian(sigma_per_channel=level), (
-        f"noise: sigma_per_channel is {level:.4g}, estimated from the outermost sampled points "
-        f"(the border) of the k-space{between}",
+        f"noise: sigma_per_channel is {level:.4g}, "
+        f"estimated from the outermost sampled points (the border) of the k-space{between}",
     )

@@ -73,16 +73,16 @@ class ComplexGaussianEntry(Part):
         """The range that the file states. Raises ``ValueError`` without one."""
         if self.range is None:
             raise ValueError(
-                "noise.range: state the range of images that the level refers to; only the "
-                "operator mri takes it from y"
+                "noise.range: state the range of images that the level refers to; "
+                "only the operator mri takes it from y"
             )
         return self.range
 
     def build(self) -> laws.NoiseLaw:
         if not self.stated_level:
             raise ValueError(
-                "noise: give exactly one of sigma_per_channel and sigma_complex (sqrt(2) times "
-                "it); only the operator mri estimates it"
+                "noise: give exactly one of sigma_per_channel and sigma_complex "
+                "(sqrt(2) times it); only the operator mri estimates it"
             )
         return laws.ComplexGaussian(self.sigma_per_channel, self.sigma_complex)
 
@@ -125,6 +125,6 @@ def complete(noise: NoiseSection, positive: bool) -> None:
         noise.build()
     if isinstance(noise, PoissonEntry) and low < 0 and not positive:
         raise ValueError(
-            f"photons are counted from black = 0, so the range cannot start at {low:g}; use for "
-            f"example [0, 1]"
+            f"photons are counted from black = 0, so the range cannot start at {low:g}; "
+            "use for example [0, 1]"
         )

@@ -4,7 +4,7 @@ Where the operator has directions that no image reaches (singular values below 1
 at least 100 of them), y holds noise alone there, and sigma is their root mean square, with a
 relative standard error of 1 / sqrt(2 k) for k directions. Otherwise, of a picture:
 
-    D = (y[0, 0] - y[0, 1] - y[1, 0] + y[1, 1]) / 2      of each block of 2 x 2 pixels,
+    D     = (y[0, 0] - y[0, 1] - y[1, 0] + y[1, 1]) / 2   of each block of 2 x 2 pixels
     sigma = median |D| / 0.6745
 
 D has the variance of the noise, and none of an image that is a plane there; the median does not see
@@ -33,19 +33,17 @@ def estimated(A: Operator, y: Tensor) -> tuple[float, str]:
         where = f"{len(alone)} directions that no image reaches"
     elif not y.is_complex() and y.ndim in (2, 3) and min(y.shape[-2:]) >= 16:
         d = details(y)
-        level, where = (
-            (float(d.median()) / MEDIAN if len(d) else 0.0),
-            "the differences of neighbouring pixels, which texture makes larger",
-        )
+        level = float(d.median()) / MEDIAN if len(d) else 0.0
+        where = "the differences of neighbouring pixels, which texture makes larger"
     else:
         raise ValueError(
             f"noise.sigma: the level cannot be told from a measurement of shape {tuple(y.shape)}; "
-            f"state it, in the units of y"
+            "state it, in the units of y"
         )
     if not level > 0:
         raise ValueError(
-            "noise.sigma: the measurement shows no noise at all; state the level, for example 1e-3 "
-            "of the range"
+            "noise.sigma: the measurement shows no noise at all; "
+            "state the level, for example 1e-3 of the range"
         )
     return (
         level,

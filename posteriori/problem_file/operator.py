@@ -244,8 +244,8 @@ class ComposeEntry(Instrument):
                 and (part.unit == "HU" or part.calibrates)
             ):
                 raise ValueError(
-                    f"{part.name} takes units or settings from the measurement, so that it stands "
-                    f"alone, not within compose"
+                    f"{part.name} takes units or settings from the measurement, "
+                    "so that it stands alone, not within compose"
                 )
         return self
 

@@ -1,8 +1,8 @@
 """A method, operator or prior of the user's own, named by the place where Python finds it.
 
     method: mypackage.samplers:MyMethod                a class of a module that can be imported
-    method: {name: my_method.py:MyMethod, scale: 2}
-    a class in a file beside the problem file, with its settings
+    method: {name: my_method.py:MyMethod, scale: 2}    a class in a file beside the problem file,
+                                                       with its settings
     prior: {name: my_prior.py:load, weights: net.pt}   a function that makes one
 
 What it annotates as Path starts at the folder of the problem file.
@@ -46,8 +46,8 @@ PRIOR = OwnKind("prior", Prior, "denoise", "check_prior")
 Read = Callable[[Mapping[str, Setting], str, Any], Any]
 OWN_KINDS = (METHOD, OPERATOR, PRIOR)
 HOW = (
-    "a class of your own is named by its import path, mypackage:MyClass, or by its file, "
-    "my_file.py:MyClass"
+    "a class of your own is named by its import path, mypackage:MyClass, "
+    "or by its file, my_file.py:MyClass"
 )
 
 
@@ -90,8 +90,8 @@ class Own:
         ]
         if lacking:
             raise ValueError(
-                f"{self.path} needs {', '.join(lacking)}: state it beside its name, {{name: "
-                f"{self.path}, {lacking[0]}: ...}}"
+                f"{self.path} needs {', '.join(lacking)}: "
+                f"state it beside its name, {{name: {self.path}, {lacking[0]}: ...}}"
             )
         try:
             made = self.target(**values)
@@ -101,8 +101,8 @@ class Own:
             raise ValueError(f"{self.path} could not be made: {import_failure(error)}") from error
         if not isinstance(made, self.kind.base):
             raise ValueError(
-                f"{self.path} made {_described(made)}; expected {_a(self.kind.noun)}, "
-                f"{_base(self.kind)}"
+                f"{self.path} made {_described(made)}; "
+                f"expected {_a(self.kind.noun)}, {_base(self.kind)}"
             )
         return made
 
@@ -215,8 +215,8 @@ def _check_kind(path: str, found: Any, kind: OwnKind) -> None:
         other = next((k for k in OWN_KINDS if isinstance(found, k.base)), None)
         if other is not None or not inspect.isroutine(found):
             raise ValueError(
-                f"{path} is {_described(found)}; {expected}: name the class, its settings stand "
-                f"beside it"
+                f"{path} is {_described(found)}; "
+                f"{expected}: name the class, its settings stand beside it"
             )
         return
     if not issubclass(found, kind.base):
@@ -232,8 +232,8 @@ def _check_kind(path: str, found: Any, kind: OwnKind) -> None:
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
         raise ValueError(
-            f"{path} does not define {', '.join(missing)}, which {_a(kind.noun)} must: see "
-            f"posteriori.testing.{kind.check}"
+            f"{path} does not define {', '.join(missing)}, which {_a(kind.noun)} must: "
+            f"see posteriori.testing.{kind.check}"
         )
     bare = [
         n
@@ -242,15 +242,15 @@ def _check_kind(path: str, found: Any, kind: OwnKind) -> None:
     ]
     if kind is METHOD and bare and "__dataclass_fields__" not in vars(found):
         raise ValueError(
-            f"{path} has the settings {', '.join(bare)} but is no dataclass: write "
-            f"@dataclass(frozen=True) above the class"
+            f"{path} has the settings {', '.join(bare)} but is no dataclass: "
+            "write @dataclass(frozen=True) above the class"
         )
 
 
 def _base(kind: OwnKind) -> str:
     return (
-        f"a class that derives from posteriori.{kind.noun}s.{kind.base.__name__} and defines "
-        f"{kind.must}"
+        f"a class that derives from posteriori.{kind.noun}s.{kind.base.__name__} "
+        f"and defines {kind.must}"
     )
 
 
@@ -261,8 +261,8 @@ def _wrapping(found: type, kind: OwnKind) -> str:
     ):
         return ""
     return (
-        ". A network becomes one in a function of yours that returns "
-        "posteriori.priors.Network(net, ...): name that function"
+        ". A network becomes one in a function of yours "
+        "that returns posteriori.priors.Network(net, ...): name that function"
     )
 
 

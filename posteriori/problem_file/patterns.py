@@ -31,13 +31,13 @@ def kernel(path: Path, normalize: bool) -> tuple[Tensor, Notes]:
     total, size = float(k.sum()), float(k.abs().sum())
     if not normalize and abs(total - 1) > UNIT:
         raise ValueError(
-            f"{path} is a kernel of sum {total:.4g}, not 1: a grey of 0.5 would become "
-            f"{total / 2:.4g}. State normalize: true"
+            f"{path} is a kernel of sum {total:.4g}, not 1: "
+            f"a grey of 0.5 would become {total / 2:.4g}. State normalize: true"
         )
     if total <= _EMPTY * size:
         raise ValueError(
-            f"{path} is a kernel of sum {total:.4g}, its absolute values of {size:.4g}: no blur "
-            f"has that, check the file"
+            f"{path} is a kernel of sum {total:.4g}, its absolute values of {size:.4g}: "
+            "no blur has that, check the file"
         )
     rows, columns = (
         float((k.sum(1 - axis) * torch.arange(n)).sum()) / total - n // 2
@@ -60,8 +60,9 @@ def mask(path: Path, threshold: float | None) -> tuple[Tensor, Notes]:
     """True where a picture or array is bright, and a sentence with how many pixels are.
 
     threshold: bright is above this share of the way from the darkest to the brightest value.
-    Without it two values are expected. Raises ``ValueError`` for one value, for more than two
-    without a threshold, and for numbers that are not finite.
+    Without it two values are expected.
+    Raises ``ValueError`` for one value, for more than two without a threshold, and for numbers that
+    are not finite.
     """
     p = _values(path, "mask")
     low, high = float(p.min()), float(p.max())
@@ -75,9 +76,8 @@ def mask(path: Path, threshold: float | None) -> tuple[Tensor, Notes]:
     if between and threshold is None:
         raise ValueError(
             f"{path} is no mask of two values: {between} of {p.numel()} pixels lie between {low:g} "
-            f"and {high:g}. State threshold, the "
-            f"share of the way from dark to bright above which a pixel was observed (0.5 observes "
-            f"{shares})"
+            f"and {high:g}. State threshold, the share of the way from dark to bright above "
+            f"which a pixel was observed (0.5 observes {shares})"
         )
     cut = (
         f"; {between} between dark and bright were cut at {threshold:g} of the way"
@@ -94,7 +94,7 @@ def _values(path: Path, what: str) -> Tensor:
     if x.ndim != 2 or x.is_complex() or not bool(x.isfinite().all()):
         kind = str(x.dtype).removeprefix("torch.")
         raise ValueError(
-            f"{path} holds {kind} values of shape {tuple(x.shape)}, a {what} is (rows, columns) of "
-            f"finite real numbers"
+            f"{path} holds {kind} values of shape {tuple(x.shape)}, "
+            f"a {what} is (rows, columns) of finite real numbers"
         )
     return x.double()

@@ -1,13 +1,15 @@
 """The ``prior`` of a problem file.
 
-photos | digits                                   shipped with the package
-{path: FOLDER}      a folder written by ``save_pretrained`` or by ``posteriori train --export``
-{diffusers: FOLDER}                               a folder of the diffusers library on this machine
-{grey: photos}      grey images by a prior of colour images: one of the kinds above
-{gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}
-N(mean, std^2) in every pixel, known in closed form
-{name: my_prior.py:load, weights: net.pt}
-a class of the user's own, or a function that makes one: ``posteriori.problem_file.own``
+photos | digits                             shipped with the package
+{path: FOLDER}                              a folder written by ``save_pretrained`` or by
+                                            ``posteriori train --export``
+{diffusers: FOLDER}                         a folder of the diffusers library on this machine
+{grey: photos}                              grey images by a prior of colour images: one of the
+                                            kinds above
+{gaussian: {mean: 0.5, std: 0.2,            N(mean, std^2) in every pixel, known in closed form
+            shape: [1, 16, 16]}}
+{name: my_prior.py:load, weights: net.pt}   a class of the user's own, or a function that makes
+                                            one: ``posteriori.problem_file.own``
 """
 
 from __future__ import annotations
@@ -80,15 +82,14 @@ class PriorSection(Part):
         if self.maker is not None:
             if precision != "float32" and "autocast" not in self.maker.arguments:
                 raise ValueError(
-                    f"{self.maker.path} chooses its own precision; leave `precision` out, or let "
-                    f"it take `autocast`"
+                    f"{self.maker.path} chooses its own precision; "
+                    "leave `precision` out, or let it take `autocast`"
                 )
             return self.maker.make(**({} if precision == "float32" else {"autocast": precision}))
         autocast = None if precision == "float32" else precision
         if self.shipped is not None:
-            return {"photos": priors.photos, "digits": priors.digits}[self.shipped](
-                autocast=autocast
-            )
+            load = {"photos": priors.photos, "digits": priors.digits}[self.shipped]
+            return load(autocast=autocast)
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
         assert self.path is not None  # one of the six is given
@@ -103,15 +104,15 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
         name = raw["name"]
         if name not in SHIPPED:
             raise ValueError(
-                f"unknown prior {name!r}; {suggestion(name, SHIPPED)}; or a folder as {{path: "
-                f"{name}}}{own.hint(name)}"
+                f"unknown prior {name!r}; {suggestion(name, SHIPPED)}; "
+                f"or a folder as {{path: {name}}}{own.hint(name)}"
             )
         return {"shipped": name}
     for key in raw if isinstance(raw, dict) else ():
         if key not in _KINDS:
             raise ValueError(
-                f"unknown setting {key!r}; {suggestion(key, _KINDS)}, or the name photos or digits "
-                f"alone"
+                f"unknown setting {key!r}; {suggestion(key, _KINDS)}, "
+                "or the name photos or digits alone"
             )
     return raw
 

@@ -60,8 +60,8 @@ class Measurement(Reading):
     def one(self) -> Self:
         if (self.file is None) == (self.image is None):
             raise ValueError(
-                "give either `file` (a real measurement, used as it is) or `image` (a clean image, "
-                "to be degraded first)"
+                "give either `file` (a real measurement, used as it is) or `image` "
+                "(a clean image, to be degraded first)"
             )
         if self.file is not None and "seed" in self.model_fields_set:
             raise ValueError(
@@ -88,8 +88,8 @@ def as_numbers(
     """
     if not pictorial and how.white is not None:
         raise ValueError(
-            f"{path}: white belongs to a picture, and the operator makes none; state scale, the "
-            f"value of one stored unit"
+            f"{path}: white belongs to a picture, and the operator makes none; "
+            "state scale, the value of one stored unit"
         )
     if path.suffix in ARRAYS:
         x, whole, notes = _array(path, how)
@@ -107,19 +107,16 @@ def as_numbers(
             nodata=how.nodata,
             keep_missing=True,
         )
-        white, whole, notes = (
-            (None if how.scale else info.white),
-            not info.stored.startswith("float"),
-            info.notes,
-        )
+        white = None if how.scale else info.white
+        whole = not info.stored.startswith("float")
+        notes = info.notes
     if not pictorial and whole and how.scale is None:
         top = float(x.nan_to_num(0).max()) * (white or 1)
         raise ValueError(
             f"{path} stores whole numbers up to {top:.6g}, and the operator makes no picture: "
-            f"state scale, the value of one stored unit "
-            "(y = scale x stored), or store y as floating point numbers in its own unit; an "
-            "operator of your own "
-            "that makes pictures says pictures: true"
+            "state scale, the value of one stored unit "
+            "(y = scale x stored), or store y as floating point numbers in its own unit; "
+            "an operator of your own that makes pictures says pictures: true"
         )
     if white is not None:
         low, high = range
@@ -137,23 +134,20 @@ def _array(path: Path, how: Reading) -> tuple[Tensor, bool, Notes]:
     """The numbers of an array over white or times scale, and whether they are stored as whole
     numbers."""
     array = read_array(path, how.key)
-    whole, name = (
-        not (array.is_floating_point() or array.is_complex()),
-        str(array.dtype).removeprefix("torch."),
-    )
+    whole = not (array.is_floating_point() or array.is_complex())
+    name = str(array.dtype).removeprefix("torch.")
     if how.channels is not None:
         raise ValueError(
-            f"{path} is an array of shape {tuple(array.shape)}, whose axes are as they are: leave "
-            f"channels out"
+            f"{path} is an array of shape {tuple(array.shape)}, "
+            "whose axes are as they are: leave channels out"
         )
     if whole and how.white is None and how.scale is None:
         raise ValueError(
-            f"{path} holds {name} values; store physical units as float, or a picture as PNG, or "
-            f"state white or scale"
+            f"{path} holds {name} values; "
+            "store physical units as float, or a picture as PNG, or state white or scale"
         )
-    x = array.to(
-        torch.complex128 if array.is_complex() else torch.float64
-    )  # some whole numbers of torch know no arithmetic
+    # Some whole numbers of torch know no arithmetic
+    x = array.to(torch.complex128 if array.is_complex() else torch.float64)
     if isinstance(how.nodata, float):
         x = torch.where(x == how.nodata, torch.nan, x)
     if how.white is None:
@@ -164,8 +158,8 @@ def _array(path: Path, how: Reading) -> tuple[Tensor, bool, Notes]:
         )
     if x.is_complex() or bool((x > how.white).any()):
         raise ValueError(
-            f"{path}: its {name} values, {'complex' if x.is_complex() else _span(x)}, exceed the "
-            f"stated white of {how.white:g}"
+            f"{path}: its {name} values, {'complex' if x.is_complex() else _span(x)}, "
+            f"exceed the stated white of {how.white:g}"
         )
     return (
         (x / how.white).float(),
@@ -180,8 +174,8 @@ def as_image(path: Path, range: Range, how: Reading) -> tuple[Tensor, Notes]:
     lost = int((~image.isfinite()).sum())
     if lost:
         raise ValueError(
-            f"{path}: {lost} of {image.numel()} values hold no data, so that it is no clean image; "
-            f"crop it"
+            f"{path}: {lost} of {image.numel()} values hold no data, "
+            "so that it is no clean image; crop it"
         )
     return (image[None] if image.ndim == 2 else image), notes
 
@@ -199,15 +193,14 @@ def degrade(
         if fixed is not None and shape == section.build(fixed).out_shape:
             raise ValueError(
                 f"{source.image} has the shape {shape} of a measurement, not that of an image, "
-                f"{fixed}. "
-                f"If it was measured, write measurement: {{file: {source.image.name}}}"
+                f"{fixed}. If it was measured, write measurement: {{file: {source.image.name}}}"
             )
         asked = (
             tuple("any" if side is None else side for side in wanted) if fixed is None else fixed
         )
         raise ValueError(
-            f"{source.image} has shape {shape}, images here have shape "
-            f"{asked}{_colours(source.image, shape, wanted)}"
+            f"{source.image} has shape {shape}, "
+            f"images here have shape {asked}{_colours(source.image, shape, wanted)}"
         )
     A = section.build(shape)
     return A, simulate(A, x, law, source.seed)
@@ -245,9 +238,9 @@ def measured_file(
         lost = int((~fitted.isfinite()).sum())
         if lost:
             raise ValueError(
-                f"{path}: {lost} of {fitted.numel()} values hold no data or are not finite. Hide "
-                f"them with a mask as the operator's last "
-                "part, operator: {name: compose, parts: [..., {name: mask, file: ...}]}"
+                f"{path}: {lost} of {fitted.numel()} values hold no data or are not finite. "
+                "Hide them with a mask as the operator's last part, operator: "
+                "{name: compose, parts: [..., {name: mask, file: ...}]}"
             )
         fitted = section.linear_part(A, fitted)
         return Measured(A, fitted, frame, (*notes, *more, *_doubts(path, A, fitted, law, level)))
@@ -271,9 +264,9 @@ def _seen(
         C, H, W = like
         shape = (C, top + H + bottom, left + W + right)
         said = (
-            f"{name}: nothing is assumed of what lies beyond its border. Images are {shape[1]} x "
-            f"{shape[2]}, larger by what the blur "
-            f"reaches; results are shown cut to its {H} x {W}"
+            f"{name}: nothing is assumed of what lies beyond its border. "
+            f"Images are {shape[1]} x {shape[2]}, larger by what the blur reaches; "
+            f"results are shown cut to its {H} x {W}"
         )
         return open_border, open_border.build(shape), ((top, top + H), (left, left + W)), (said,)
     if open_border is not section:
@@ -284,9 +277,8 @@ def _seen(
         section = section.assuming("reflect")
         said = (
             f"{name}: images are no larger than it, so that what the blur brings in from beyond "
-            f"its border is taken for their mirror image "
-            "(boundary: reflect). With an image_shape larger by the kernel, or without one where "
-            "the prior takes any, nothing is assumed"
+            "its border is taken for their mirror image (boundary: reflect). With an image_shape "
+            "larger by the kernel, or without one where the prior takes any, nothing is assumed"
         )
         return section, section.build(fixed), None, (said,)
     return section, section.build(fixed), None, ()
@@ -323,8 +315,8 @@ def _fitted(section: Instrument, A: Operator, y: Tensor) -> Tensor | None:
 
 def _misplaced(path: Path, A: Operator, y: Tensor, wanted: Wanted) -> str:
     shapes = (
-        f"{path} has shape {tuple(y.shape)}, but {type(A).__name__} makes measurements of "
-        f"shape {A.out_shape} of images {A.in_shape}"
+        f"{path} has shape {tuple(y.shape)}, "
+        f"but {type(A).__name__} makes measurements of shape {A.out_shape} of images {A.in_shape}"
     )
     measured = (1, *y.shape) if y.ndim == 2 else tuple(y.shape)
     if len(measured) == len(A.out_shape) == 3 and measured[1:] == A.out_shape[1:]:
@@ -334,9 +326,8 @@ def _misplaced(path: Path, A: Operator, y: Tensor, wanted: Wanted) -> str:
     if _known(wanted) is None:
         return (
             f"{shapes}. If it is the measurement, state the shape of the image, image_shape: "
-            f"[channels, height, width]. "
-            f"If it is the clean image, to be degraded first, write measurement: {{image: "
-            f"{path.name}}}"
+            "[channels, height, width]. If it is the clean image, to be degraded first, "
+            f"write measurement: {{image: {path.name}}}"
         )
     if measured == A.in_shape:
         return (
@@ -353,14 +344,13 @@ def _colours(path: Path, shape: Shape, wanted: Wanted) -> str:
         return ""
     if shape[0] == 1:
         return (
-            f". {path.name} is grey, the prior models colours: if it is a grey picture of a "
-            f"coloured scene, measure in grey, "
-            "operator: {name: compose, parts: [..., grey]}; for grey scenes take a prior of grey "
-            "images, such as prior: {grey: photos}"
+            f". {path.name} is grey, the prior models colours: if it is a grey picture "
+            "of a coloured scene, measure in grey, operator: {name: compose, parts: [..., grey]}; "
+            "for grey scenes take a prior of grey images, such as prior: {grey: photos}"
         )
     return (
-        f". {path.name} has colours, the prior models grey images: store it as grey, or take a "
-        f"prior of colours such as photos"
+        f". {path.name} has colours, the prior models grey images: "
+        "store it as grey, or take a prior of colours such as photos"
     )
 
 
@@ -372,8 +362,8 @@ def _doubts(path: Path, A: Operator, y: Tensor, law: NoiseLaw, level: float) -> 
     rounding = level / 12**0.5
     if rounding > std:
         notes.append(
-            f"warning: {path.name} is stored in steps of {level:.3g}; their rounding alone has a "
-            f"standard deviation of {rounding:.3g}, "
+            f"warning: {path.name} is stored in steps of {level:.3g}; "
+            f"their rounding alone has a standard deviation of {rounding:.3g}, "
             f"more than the stated noise of {std:.3g}. Store y with 16 bits, or state more noise"
         )
     parts = _parts(A, y) if isinstance(A, LinearOperator) and std > 0 else None
@@ -384,9 +374,9 @@ def _doubts(path: Path, A: Operator, y: Tensor, law: NoiseLaw, level: float) -> 
         if len(alone) >= 30 and (ratio := float(alone.mean()) ** 0.5 / std) > 2:
             notes.append(
                 f"warning: {path.name} holds detail that {type(A).__name__} cannot make, "
-                f"{ratio:.1f} times the stated noise. Is it the "
-                f"clean image? Then write measurement: {{image: {path.name}}}. Otherwise check the "
-                f"operator and the noise level"
+                f"{ratio:.1f} times the stated noise. Is it the clean image? "
+                f"Then write measurement: {{image: {path.name}}}. "
+                "Otherwise check the operator and the noise level"
             )
     return tuple(notes)
 

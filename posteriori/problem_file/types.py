@@ -42,9 +42,8 @@ def _beside(path: Path, info: ValidationInfo) -> Path:
 
 
 Seed = Natural
-File = Annotated[
-    Path, AfterValidator(_beside)
-]  # relative paths start at the folder of the problem file
+# Relative paths start at the folder of the problem file
+File = Annotated[Path, AfterValidator(_beside)]
 
 __all__ = [
     "Count",

@@ -89,15 +89,11 @@ def comparison_table(rows: Sequence[ComparedRow]) -> str:
     lines = [["Method", *(head for head, *_ in columns)], *(_cells(row, columns) for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(columns) + 1)]
     ends = _outcomes(rows)
-    padded = [
-        "| "
-        + " | ".join(
-            cell.rjust(w) if k else cell.ljust(w)
-            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        + " |"
-        for line in lines
-    ]
+    padded = []
+    for line in lines:
+        (name, *numbers), (first, *others) = line, widths
+        right = [cell.rjust(w) for cell, w in zip(numbers, others, strict=True)]
+        padded.append(f"| {' | '.join([name.ljust(first), *right])} |")
     rule = (
         "|"
         + "|".join("-" * (w + 1) + ":" if k else "-" * (w + 2) for k, w in enumerate(widths))
@@ -124,8 +120,8 @@ def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> P
     )
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f"<div "
-        f'class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>",
     ]
     for row in rows:
         if row.flags:
@@ -135,12 +131,12 @@ def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> P
     if finished:
         parts += ["<h2>Side by side</h2>", '<div class="scroll">', _pictures(finished), "</div>"]
     style = STYLE + (
-        "td figure { width:210px } td.name { vertical-align:middle } td:last-child { "
-        "white-space:normal }"
+        "td figure { width:210px } td.name { vertical-align:middle } "
+        "td:last-child { white-space:normal }"
     )
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        'content="width=device-width,initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{style}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>"
     )
@@ -199,8 +195,8 @@ def _cell(image: Tensor | None, title: str, runs: Sequence[Run]) -> str:
 def _framed(uri: str, title: str) -> str:
     name = html.escape(title)
     box = (
-        f'<label class="zoom"><input type="checkbox" aria-label="enlarge: {name}"><img '
-        f'src="{uri}" alt="{name}"></label>'
+        f'<label class="zoom"><input type="checkbox" aria-label="enlarge: {name}">'
+        f'<img src="{uri}" alt="{name}"></label>'
     )
     return f"<td><figure>{box}<figcaption>{name}</figcaption></figure></td>"
 

@@ -63,8 +63,8 @@ def measured_figures(run: Run) -> list[str]:
     if "kspace" in extras:
         logs = (extras["kspace"] / top(extras["kspace"], 1.0)).log10().clamp(min=-DECADES)
         ends = (
-            f"{top(extras['kspace'], 1.0):.3g}, every step of the scale a factor of 10; light "
-            f"blue was not measured"
+            f"{top(extras['kspace'], 1.0):.3g}, every step of the scale a factor of 10; "
+            "light blue was not measured"
         )
         out.append(
             figure(
@@ -155,8 +155,8 @@ def drawn_figures(run: Run, name: str = "") -> list[str]:
         spread = channel_rms(run.std)
         end = top(spread)
         said = (
-            f"root mean square over channels; 0.5 % of the pixels lie above the scale, at most "
-            f"{float(spread.max()):.3g}"
+            "root mean square over channels; "
+            f"0.5 % of the pixels lie above the scale, at most {float(spread.max()):.3g}"
         )
         parts.append(
             figure(uri(heat(spread, 0.0, end)), f"{name}Standard deviation", said, (0.0, end))
@@ -193,10 +193,8 @@ def residual(run: Run) -> list[str]:
     r = run.extras.get("residual")
     if r is None or r.ndim not in (2, 3) or min(r.shape[-2:]) < 2:
         return []
-    picture, text = (
-        uri(heat(channel_rms(r), 0.0, 3.0)),
-        "|y - A x| of sample 0 over its noise level; of noise about 1",
-    )
+    picture = uri(heat(channel_rms(r), 0.0, 3.0))
+    text = "|y - A x| of sample 0 over its noise level; of noise about 1"
     return [figure(picture, "Residual", text, (0.0, 3.0))]
 
 
@@ -211,8 +209,8 @@ def figure(source: str, title: str, text: str, bar: Span | None = None) -> str:
         )
     name = html.escape(title)
     return (
-        f'<figure><label class="zoom"><input type="checkbox" aria-label="enlarge: {name}"><img '
-        f'src="{source}" alt="{name}"></label>'
+        f'<figure><label class="zoom"><input type="checkbox" aria-label="enlarge: {name}">'
+        f'<img src="{source}" alt="{name}"></label>'
         f"<figcaption><b>{name}</b> {html.escape(text)}{below}</figcaption></figure>"
     )
 
@@ -224,10 +222,8 @@ def span(x: Tensor) -> str:
 
 def curve(run: Run, name: str = "") -> str:
     """Mean and one standard deviation of a vector, as a drawing."""
-    mean, std = (
-        (run.mean.abs() if run.mean.is_complex() else run.mean).flatten().double(),
-        run.std.flatten().double(),
-    )
+    mean = (run.mean.abs() if run.mean.is_complex() else run.mean).flatten().double()
+    std = run.std.flatten().double()
     keep = torch.linspace(0, len(mean) - 1, min(len(mean), 600)).long()
     mean, std = mean[keep], std[keep]
     low, high = float((mean - std).min()), float((mean + std).max())
@@ -242,8 +238,8 @@ def curve(run: Run, name: str = "") -> str:
     band = " ".join(points(mean + std) + points(mean - std)[::-1])
     drawing = (
         f'<svg viewBox="0 0 600 200" style="width:100%"><polygon points="{band}" fill="#e7c6d6"/>'
-        f'<polyline points="{" ".join(points(mean))}" fill="none" stroke="#8a2a5b" '
-        f'stroke-width="1.5"/></svg>'
+        f'<polyline points="{" ".join(points(mean))}" fill="none" '
+        'stroke="#8a2a5b" stroke-width="1.5"/></svg>'
     )
     caption = f"<b>{html.escape(name)}Mean</b> with one standard deviation; {low:.3g} to {high:.3g}"
     return f'<figure style="grid-column:1/-1">{drawing}<figcaption>{caption}</figcaption></figure>'
@@ -255,14 +251,14 @@ def legend(run: Run) -> str:
         scales = [(name, *picture_scale(part)) for name, part in run.parts.items()]
         ends = [f"{name} black is {low:.3g}, white is {high:.3g}" for name, low, high in scales]
         return (
-            f"Each part has a scale of its own: {'; '.join(ends)}. A click enlarges a picture, "
-            f"another brings it back."
+            f"Each part has a scale of its own: {'; '.join(ends)}. "
+            "A click enlarges a picture, another brings it back."
         )
     if pictured(run.mean) is None:
         return ""
     low, high = picture_scale(run)
     what = "Magnitudes" if magnitudes(run) else "Pictures of the scene"
     return (
-        f"{what} share one scale: black is {low:.3g}, white is {high:.3g}. A click enlarges a "
-        f"picture, another brings it back."
+        f"{what} share one scale: black is {low:.3g}, white is {high:.3g}. "
+        "A click enlarges a picture, another brings it back."
     )

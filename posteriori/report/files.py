@@ -24,7 +24,7 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
     if mean is None:
         return [
             f"no pictures: samples of shape {tuple(run.samples.shape[1:])} are not grey or RGB; "
-            f"they are in samples.safetensors"
+            "they are in samples.safetensors"
         ]
     depth = depth or Depth()
     low, high = depth.ends(*picture_scale(run))
@@ -40,8 +40,8 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
     if "frame" in run.config:
         height, width = run.samples.shape[-2:]
         said.append(
-            f"frame: pictures, scores and page show the {height} x {width} pixels that were "
-            f"measured, of {whole[0]} x {whole[1]}; "
+            f"frame: pictures, scores and page show the {height} x {width} pixels "
+            f"that were measured, of {whole[0]} x {whole[1]}; "
             "samples.safetensors holds them all (Run.load(...).in_frame() is cut)"
         )
     if depth.bits == 16:
@@ -49,15 +49,15 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
     if clipped:
         total = sum(planes.numel() for planes in shown)
         said.append(
-            f"pictures: {clipped} of {total} values lie outside [{low:g}, {high:g}]; clipped in "
-            f"the files, not in the samples"
+            f"pictures: {clipped} of {total} values lie outside [{low:g}, {high:g}]; "
+            "clipped in the files, not in the samples"
         )
     if len(run.samples) > 1:
         spread = channel_rms(run.std)
         end = max(top(spread), 1e-12)
         write_bytes(out / "std.png", barred(spread, 0.0, end, ("0", f"{end:.3g}")))
         said.append(
-            f"std.png: the scale ends at {end:.3g}, above which 0.5 % of the pixels lie, at most "
-            f"{float(spread.max()):.3g}"
+            f"std.png: the scale ends at {end:.3g}, above which 0.5 % of the pixels lie, "
+            f"at most {float(spread.max()):.3g}"
         )
     return said

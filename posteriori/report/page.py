@@ -21,32 +21,40 @@ from posteriori.storage import write_text
 
 STYLE = """
 :root { --ink:#1b1f27; --soft:#5a6372; --line:#dfe3ea; --paper:#fff; --wash:#f5f6f9;
---accent:#8a2a5b; }
-* { box-sizing: border-box } body { margin:0; background:var(--wash); color:var(--ink);
-  font:16px/1.55 system-ui, sans-serif } main
-  { max-width:1180px; margin:0 auto; padding:32px 24px 64px } h1
-  { font-size:28px; margin:0 0 4px; letter-spacing:-.01em } h2 { font-size:20px; margin:40px 0 12px;
-  padding-top:20px; border-top:1px solid var(--line) } p.lead { color:var(--soft); margin:0 0 20px }
-  .grid { display:grid; grid-template-columns:repeat(auto-fill,minmax(176px,1fr)); gap:16px } figure
-  { margin:0; background:var(--paper); border:1px solid var(--line); border-radius:8px;
-  overflow:hidden } figure img { width:100%; display:block; image-rendering:pixelated } .zoom
-  { display:block; cursor:zoom-in } .zoom input
-  { position:absolute; opacity:0; width:1px; height:1px }
+  --accent:#8a2a5b; }
+* { box-sizing: border-box }
+body { margin:0; background:var(--wash); color:var(--ink); font:16px/1.55 system-ui, sans-serif }
+main { max-width:1180px; margin:0 auto; padding:32px 24px 64px }
+h1 { font-size:28px; margin:0 0 4px; letter-spacing:-.01em }
+h2 { font-size:20px; margin:40px 0 12px; padding-top:20px; border-top:1px solid var(--line) }
+p.lead { color:var(--soft); margin:0 0 20px }
+.grid { display:grid; grid-template-columns:repeat(auto-fill,minmax(176px,1fr)); gap:16px }
+figure { margin:0; background:var(--paper); border:1px solid var(--line); border-radius:8px;
+  overflow:hidden }
+figure img { width:100%; display:block; image-rendering:pixelated }
+.zoom { display:block; cursor:zoom-in }
+.zoom input { position:absolute; opacity:0; width:1px; height:1px }
 .zoom input:focus-visible + img { outline:3px solid var(--accent); outline-offset:-3px }
-.zoom input:checked + img { position:fixed; inset:0; width:100vw; height:100vh; object-fit:contain;
-background:rgba(20,22,28,.97); z-index:9; cursor:zoom-out }
-figcaption { padding:8px 12px 10px; font-size:13px; color:var(--soft) } figcaption b
-{ color:var(--ink); font-weight:600 } .bar { height:8px; border-radius:4px; margin:6px 0 2px } .ends
-{ display:flex; justify-content:space-between; font-size:12px } table { border-collapse:collapse;
-width:100%; background:var(--paper); border:1px solid var(--line); border-radius:8px; font-size:14px
-} th, td { padding:8px 12px; text-align:right; border-bottom:1px solid var(--line);
-font-variant-numeric:tabular-nums; white-space:nowrap } th { color:var(--soft); font-weight:600 }
-th:first-child, td:first-child { text-align:left } tr:last-child td { border-bottom:0 } ul.flags {
-background:#fff6ec; border:1px solid #f0d3ae; border-radius:8px; padding:10px 16px 10px 32px }
-.scroll { overflow-x:auto } details { margin-top:14px } summary
-{ cursor:pointer; color:var(--accent); font-size:14px } pre { background:var(--paper); border:1px
-solid var(--line); border-radius:8px; padding:12px; overflow:auto; font-size:12px; max-height:360px
-}
+.zoom input:checked + img { position:fixed; inset:0; width:100vw; height:100vh;
+  object-fit:contain; background:rgba(20,22,28,.97); z-index:9; cursor:zoom-out }
+figcaption { padding:8px 12px 10px; font-size:13px; color:var(--soft) }
+figcaption b { color:var(--ink); font-weight:600 }
+.bar { height:8px; border-radius:4px; margin:6px 0 2px }
+.ends { display:flex; justify-content:space-between; font-size:12px }
+table { border-collapse:collapse; width:100%; background:var(--paper);
+  border:1px solid var(--line); border-radius:8px; font-size:14px }
+th, td { padding:8px 12px; text-align:right; border-bottom:1px solid var(--line);
+  font-variant-numeric:tabular-nums; white-space:nowrap }
+th { color:var(--soft); font-weight:600 }
+th:first-child, td:first-child { text-align:left }
+tr:last-child td { border-bottom:0 }
+ul.flags { background:#fff6ec; border:1px solid #f0d3ae; border-radius:8px;
+  padding:10px 16px 10px 32px }
+.scroll { overflow-x:auto }
+details { margin-top:14px }
+summary { cursor:pointer; color:var(--accent); font-size:14px }
+pre { background:var(--paper); border:1px solid var(--line); border-radius:8px; padding:12px;
+  overflow:auto; font-size:12px; max-height:360px }
 """
 
 
@@ -70,8 +78,8 @@ def page(
     )
     if not places:
         raise FileNotFoundError(
-            f"no run in {folder}: neither run.json nor sub-folders that hold "
-            f"one{place_description(folder)}"
+            f"no run in {folder}: neither run.json nor sub-folders "
+            f"that hold one{place_description(folder)}"
         )
     runs = [_read(place, reference) for place in places]
     if len(runs) > 1:
@@ -81,8 +89,8 @@ def page(
     target = Path(out) if out else folder / "index.html"
     write_text(
         target,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width,initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
         f"<body><main>{chr(10).join(parts)}</main></body></html>",
     )
@@ -93,8 +101,8 @@ def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
     run = Run.load(place).in_frame()
     if isinstance(run.config.get("seed"), list):
         raise ValueError(
-            f"{place} holds samples of {len(run.config['seed'])} measurements together; a page is "
-            f"of one: save each run by itself"
+            f"{place} holds samples of {len(run.config['seed'])} measurements together; "
+            "a page is of one: save each run by itself"
         )
     record = read_json(place / "summary.json") if (place / "summary.json").exists() else {}
     if reference is not None:
@@ -160,8 +168,8 @@ def _table(records: list[dict[str, Any]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells(r)) + "</tr>" for r in records
     )
     return (
-        f"<div "
-        f'class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -179,6 +187,6 @@ def _about(run: Run) -> str:
         indent=1,
     )
     return (
-        f"<details><summary>Configuration, versions, references</summary>"
+        "<details><summary>Configuration, versions, references</summary>"
         f"<pre>{html.escape(text)}</pre><pre>{html.escape(run.bibtex())}</pre></details>"
     )

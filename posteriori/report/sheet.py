@@ -34,8 +34,8 @@ def contact_sheet(
     wrong = [name for name, entries in rows if len(entries) != len(heads)]
     if wrong:
         raise ValueError(
-            f"the row {wrong[0]!r} of the sheet has another number of pictures than the "
-            f"{len(heads)} columns"
+            f"the row {wrong[0]!r} of the sheet has another number of pictures "
+            f"than the {len(heads)} columns"
         )
     tile = side * max(1, -(-TILE // side))
     width, height = LABEL + len(heads) * (tile + GAP), HEAD + len(rows) * (tile + FOOT + GAP)
@@ -64,16 +64,6 @@ def contact_sheet(
 
 def _tile(image: Tensor, tile: int) -> Image.Image:
     # A sample that went astray may hold what no byte can: it is shown as black.
-    pixels = (
-        image.detach()
-        .cpu()
-        .float()
-        .nan_to_num()
-        .clamp(0, 1)
-        .mul(255)
-        .round()
-        .to(torch.uint8)
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    planes = image.detach().cpu().float().nan_to_num().clamp(0, 1)
+    pixels = planes.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)

@@ -45,15 +45,11 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     """A Markdown table, its columns padded so that it reads as plain text too."""
     rows = [list(HEADINGS), *[cells(r) for r in records]]
     widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
-    lines = [
-        "| "
-        + " | ".join(
-            c.ljust(w) if k == 0 else c.rjust(w)
-            for k, (c, w) in enumerate(zip(r, widths, strict=True))
-        )
-        + " |"
-        for r in rows
-    ]
+    lines = []
+    for row in rows:
+        (name, *numbers), (first, *others) = row, widths
+        right = [cell.rjust(w) for cell, w in zip(numbers, others, strict=True)]
+        lines.append(f"| {' | '.join([name.ljust(first), *right])} |")
     rule = (
         "|"
         + "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths))

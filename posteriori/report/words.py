@@ -37,8 +37,8 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
         if "frame" in c:
             shape += f" (the part that was measured, of {_times(c['image_shape'])})"
         drew = (
-            f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} that could "
-            f"have made {what}"
+            f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} "
+            f"that could have made {what}"
         )
         unseen = n > 1 and record.get("inside_80") is None and not run.samples.is_complex()
         known = (
@@ -130,10 +130,10 @@ def known(run: Run) -> str:
         else ""
     )
     return (
-        f"If the samples are right, half of the pixels are known to within ±{half:.2g}{share}, and "
-        f"95 % to within ±{most:.2g} "
-        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). The least sure 5 % lie "
-        f"{where_it_misses(run, wide, planes)}."
+        f"If the samples are right, half of the pixels are known to within ±{half:.2g}{share}, "
+        f"and 95 % to within ±{most:.2g} "
+        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). "
+        f"The least sure 5 % lie {where_it_misses(run, wide, planes)}."
     )
 
 
@@ -186,15 +186,14 @@ def spread_in_words(run: Run, record: Record) -> str:
     said, kept, inside = [], record.get("kept"), record.get("inside_80")
     if kept is not None:
         said.append(
-            f"Mean standard deviation {record['spread']:.3g}; in these "
-            f"{len(run.config['levels']) - 1} steps a Gaussian as wide keeps "
+            f"Mean standard deviation {record['spread']:.3g}; "
+            f"in these {len(run.config['levels']) - 1} steps a Gaussian as wide keeps "
             f"{100 * kept:.0f} % of its own."
         )
     if inside is not None:
         said.append(
-            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % of the "
-            f"reference's numbers"
-            f"{_miss(inside, kept, record.get('inside_80_room') or 0.0)}."
+            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % "
+            f"of the reference's numbers{_miss(inside, kept, record.get('inside_80_room') or 0.0)}."
         )
     return " ".join(said)
 

@@ -42,14 +42,15 @@ def gmm25(d: int, measured: int, seed: int, schedule: str = "original") -> Bed:
     draw of the prior. All of them depend on (d, measured, seed) alone.
 
     d: even; measured: rows of A, <= d; schedule: "original" (sigma from 156) or "extended"
-    (from 1562), both down to 0.02. Raises ``ValueError`` for another d, measured or schedule.
+    (from 1562), both down to 0.02.
+    Raises ``ValueError`` for another d, measured or schedule.
     Source: Cardoso, Janati El Idrissi, Moulines, Le Corff, Monte Carlo guided diffusion for
     Bayesian linear inverse problems, 2024, section 5; random numbers are this library's own.
     """
     if d < 2 or d % 2 or not 1 <= measured <= d or schedule not in SCHEDULES:
         raise ValueError(
-            f"gmm25 needs an even d, 1 <= measured <= d and a schedule of {list(SCHEDULES)}, got "
-            f"d={d}, measured={measured}, {schedule!r}"
+            f"gmm25 needs an even d, 1 <= measured <= d and a schedule of {list(SCHEDULES)}, "
+            f"got d={d}, measured={measured}, {schedule!r}"
         )
     g = torch.Generator().manual_seed((seed * 1009 + d) * 101 + measured)
     means = torch.tensor(
@@ -105,10 +106,8 @@ def ksd_toy(sigma: float, seed: int = 0) -> Bed:
     """
     if not sigma > 0:
         raise ValueError(f"ksd_toy needs a noise level > 0, got {sigma}")
-    means, variances = (
-        torch.zeros(2, 16, dtype=torch.float64),
-        torch.ones(2, 16, dtype=torch.float64),
-    )
+    means = torch.zeros(2, 16, dtype=torch.float64)
+    variances = torch.ones(2, 16, dtype=torch.float64)
     means[1, :2], variances[1, :2] = 3.0, 2.0
     A = torch.zeros(14, 16, dtype=torch.float64)
     A[:, 2:] = torch.linspace(0.1, 0.75, 14, dtype=torch.float64).diag()

@@ -76,9 +76,11 @@ def bipsda(problem: str, seed: int, schedule: str = "original") -> Bed:
 
     schedule: "original" (sigma from 10, which does not drown means that are 16 from the origin) or
     "extended" (from 100), both down to 0.01. The paper draws 10 000 samples for each of 100
-    measurements. Raises ``ValueError`` for another problem or schedule. Source: Crafts and Villa,
-    Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025, and its published
-    configuration; random numbers, and with them Q and M, are this library's own.
+    measurements.
+    Raises ``ValueError`` for another problem or schedule.
+    Source: Crafts and Villa, Benchmarking diffusion annealing-based Bayesian inverse problem
+    solvers, 2025, and its published configuration; random numbers, and with them Q and M, are this
+    library's own.
     """
     if problem not in PROBLEMS or schedule not in BIPSDA_SCHEDULES:
         known = f"the problems {list(PROBLEMS)} and schedules {list(BIPSDA_SCHEDULES)}"

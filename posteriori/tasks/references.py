@@ -67,8 +67,8 @@ def envelope(post: Posterior) -> Envelope:
     if isinstance(given.A, Squares) and given.noise.std:
         return _lobes(prior, given.A.matrix, given.y, given.noise.std)
     raise TypeError(
-        f"no exact reference is known for {type(given.A).__name__} with "
-        f"{type(given.noise).__name__} noise"
+        f"no exact reference is known for {type(given.A).__name__} "
+        f"with {type(given.noise).__name__} noise"
     )
 
 
@@ -83,15 +83,15 @@ def reject(bound: Envelope, n: int, seed: int) -> tuple[Tensor, float]:
         logs = bound.log_accept(x)
         if float(logs.max()) > 1e-9:
             raise ArithmeticError(
-                f"the envelope lies below the posterior by a factor of "
-                f"{math.exp(float(logs.max())):.6g}"
+                "the envelope lies below the posterior by a factor "
+                f"of {math.exp(float(logs.max())):.6g}"
             )
         kept.append(x[torch.rand(len(x), generator=g, dtype=torch.float64).log() < logs])
         accepted, tried = accepted + len(kept[-1]), tried + len(x)
         if tried >= 10**8 and accepted < n:
             raise ArithmeticError(
-                f"rejection accepted {accepted} of {tried} proposals; the measurement is too sharp "
-                f"for this envelope"
+                f"rejection accepted {accepted} of {tried} proposals; "
+                "the measurement is too sharp for this envelope"
             )
     return torch.cat(kept)[:n], accepted / tried
 

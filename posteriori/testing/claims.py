@@ -48,8 +48,8 @@ def check_claims(method: Method[Any]) -> None:
     a claim that is unknown or fails."""
     for claim in sorted(method.claims):
         assert claim in CLAIMS, (
-            f"{type(method).__name__} claims {claim!r}, which no check proves; known: "
-            f"{'; '.join(CLAIMS)}"
+            f"{type(method).__name__} claims {claim!r}, which no check proves; "
+            f"known: {'; '.join(CLAIMS)}"
         )
         CLAIMS[claim].check(method)
 
@@ -127,8 +127,8 @@ def _samples_follow(
         assert refusal is None, f"a claim about {what} cannot be checked: {refusal}"
         found = divergence(method, post, steps=STEPS if inner is None else STEPS // 3)
         assert found <= LIMIT, (
-            f"{type(method).__name__}: samples lie at KL {found:.3g} from {what}, allowed are "
-            f"{LIMIT}"
+            f"{type(method).__name__}: samples lie at KL {found:.3g} from {what}, "
+            f"allowed are {LIMIT}"
         )
 
     return check
@@ -166,8 +166,8 @@ def _moves_in_range(learned: bool) -> Callable[[Method[Any]], None]:
             outside = float((moved - moved @ Q @ Q.T).norm() / moved.norm().clamp(min=1e-30))
             where = "A^T" if C is None else "C A^T"
             assert outside < 1e-5, (
-                f"{type(method).__name__}: of what another y moves {100 * outside:.2g} % lie "
-                f"outside the range of {where}"
+                f"{type(method).__name__}: "
+                f"of what another y moves {100 * outside:.2g} % lie outside the range of {where}"
             )
 
     return check
@@ -179,18 +179,18 @@ CLAIMS = {
         _samples_follow("the prior under a flat likelihood", white=False, flat=True),
     ),
     "with more prior_steps a flat likelihood gives the prior": Claim(
-        "Under a measurement that says nothing samples follow the prior as the prior's own run at "
-        "each level gets more steps.",
+        "Under a measurement that says nothing samples follow the prior "
+        "as the prior's own run at each level gets more steps.",
         _samples_follow("the prior under a flat likelihood", inner=80, white=False, flat=True),
     ),
     "exact for a white Gaussian prior": Claim(
-        "For a prior N(m, c I), linear A and Gaussian noise samples follow the posterior as steps "
-        "are added.",
+        "For a prior N(m, c I), linear A and Gaussian noise samples follow "
+        "the posterior as steps are added.",
         _samples_follow("the posterior of a white Gaussian prior", white=True),
     ),
     "exact for a Gaussian prior": Claim(
-        "For a prior N(m, C) with any C, linear A and Gaussian noise samples follow the posterior "
-        "as steps are added.",
+        "For a prior N(m, C) with any C, "
+        "linear A and Gaussian noise samples follow the posterior as steps are added.",
         _samples_follow("the posterior of a Gaussian prior", white=False),
     ),
     "moves only in the range of A^T": Claim(
@@ -198,8 +198,8 @@ CLAIMS = {
         _moves_in_range(learned=False),
     ),
     "of C A^T where C is measured, else of A^T: moves only in that range": Claim(
-        "What y changes in a step lies in the range of C A^T where the prior has measured its "
-        "error's covariance C, else of A^T.",
+        "What y changes in a step lies in the range of C A^T "
+        "where the prior has measured its error's covariance C, else of A^T.",
         _moves_in_range(learned=True),
     ),
 }

@@ -77,8 +77,8 @@ def check_method(
     tolerance = 1e-9 if run.samples.real.dtype == torch.float64 else 2e-4
     gap = float((alone.samples - run.samples).abs().max() / run.samples.abs().max())
     assert gap < tolerance, (
-        f"{name}: sample values change by {gap:.2g} (relative) when they are drawn alone: rows "
-        f"influence each other"
+        f"{name}: sample values change by {gap:.2g} (relative) when they are drawn alone: "
+        "rows influence each other"
     )
     _check_pure(method, post)
     unknown = sorted(method.claims - CLAIMS.keys())
@@ -122,6 +122,6 @@ def _check_pure(method: Method[Any], post: Posterior) -> None:
         assert not a.requires_grad, f"{name}: the state carries an autograd graph from step to step"
     for key, value in info.items():
         assert value.shape == (rows,), (
-            f"{name}: info[{key!r}] has shape {tuple(value.shape)}, expected one number per row "
-            f"({rows},)"
+            f"{name}: info[{key!r}] has shape {tuple(value.shape)}, "
+            f"expected one number per row ({rows},)"
         )

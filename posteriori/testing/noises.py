@@ -23,9 +23,9 @@ def check_noise(
 
     level: a clean value typical for the law (positive for a counting law).
 
-    The theorems: the mean of y is the clean value; its variance is ``variance``
-    (given the clean value); rows are independent of the batch; ``log_prob`` is per row; ``score``
-    is its derivative; E[score] = 0 under the law (it is a density in y).
+    The theorems: the mean of y is the clean value; its variance is ``variance`` (given the clean
+    value); rows are independent of the batch; ``log_prob`` is per row; ``score`` is its derivative;
+    E[score] = 0 under the law (it is a density in y).
     """
     kind = dtype.to_complex() if complex else dtype
     clean = torch.full((3, 20_000), level, dtype=kind)

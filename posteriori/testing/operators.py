@@ -202,14 +202,12 @@ def _check_adjoint(A: LinearOperator, probes: _Probes, seed: int) -> None:
         1j * Ax,
         "A(i x) and i A x (use ComplexChannels for what is linear over the reals only)",
     )
-    left, right = (
-        torch.linalg.vecdot(Ax.flatten(1), u.flatten(1)),
-        torch.linalg.vecdot(x.flatten(1), Au.flatten(1)),
-    )
+    left = torch.linalg.vecdot(Ax.flatten(1), u.flatten(1))
+    right = torch.linalg.vecdot(x.flatten(1), Au.flatten(1))
     if float((left - right).norm()) > 10 * rtol * float(Ax.norm() * u.norm()):
         raise AdjointError(
-            f"{probes.name}: <A x, u> = {left[0]:.6g} but <x, A^H u> = {right[0]:.6g}: is a "
-            f"conjugate missing in the adjoint?"
+            f"{probes.name}: <A x, u> = {left[0]:.6g} but <x, A^H u> = {right[0]:.6g}: "
+            "is a conjugate missing in the adjoint?"
         )
 
 

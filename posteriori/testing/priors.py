@@ -60,8 +60,8 @@ def check_prior(
     x = _typical(prior, prior.start(rng.normal(blank), high))
     moved = float((prior.denoise(x, low) - x).abs().square().mean().sqrt())
     assert moved <= 5 * float(low), (
-        f"{name}: at sigma_min = {float(low):.3g} the denoiser moves an image by {moved:.3g} per "
-        f"number"
+        f"{name}: at sigma_min = {float(low):.3g} the denoiser moves an image "
+        f"by {moved:.3g} per number"
     )
 
 
@@ -99,9 +99,8 @@ def check_denoising(
     low, high = float(images.real.min()), float(images.real.max())
     assert all(error <= slack * bounds[sigma] for sigma, error in errors.items()), (
         f"{type(prior).__name__} leaves or adds too much error (relative to the noise: {listed}); "
-        f"check its parametrization, its schedule, "
-        f"the scale of its label, and that images from {low:.3g} to {high:.3g} fit its range "
-        f"{prior.range} and variance {c:.3g}"
+        "check its parametrization, its schedule, the scale of its label, and that images "
+        f"from {low:.3g} to {high:.3g} fit its range {prior.range} and variance {c:.3g}"
     )
     return errors
 
@@ -160,10 +159,10 @@ def _check_derivative(
         f"{what}: the product gives another result when it is called again"
     )
     product = _jacobian_product(prior, x, sigma, v)
-    left, right = (
-        dot(u, product) if x.real.dtype == torch.float64 else dot(v, _autodiff(prior, x, sigma, u)),
-        dot(pulled, v),
+    left = (
+        dot(u, product) if x.real.dtype == torch.float64 else dot(v, _autodiff(prior, x, sigma, u))
     )
+    right = dot(pulled, v)
     size = (dot(u, u) * dot(product, product)).sqrt().clamp(min=1e-30)
     gap = float(((left - right).abs() / size).max())
     assert gap <= rtol, (
@@ -177,8 +176,8 @@ def _check_derivative(
         left, right = dot(pulled, v), dot(u, pull(v))
         gap = float(((left - right).abs() / size).max())
         assert gap <= rtol, (
-            f"{what}: the Jacobian is not symmetric, <J^T u, v> and <u, J^T v> differ by {gap:.2g} "
-            f"of |u| |J v|"
+            f"{what}: the Jacobian is not symmetric, "
+            f"<J^T u, v> and <u, J^T v> differ by {gap:.2g} of |u| |J v|"
         )
 
 

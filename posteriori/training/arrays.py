@@ -44,8 +44,8 @@ def read_windowed(
             if outside > 0 and not clip:
                 raise ValueError(
                     f"{path} has values from {float(image.min()):.6g} to {float(image.max()):.6g}, "
-                    f"of which {100 * outside:.2g} % lie "
-                    f"outside the window [{low:g}, {high:g}]: state a wider window, or clip: true"
+                    f"of which {100 * outside:.2g} % lie outside the window [{low:g}, {high:g}]: "
+                    "state a wider window, or clip: true"
                 )
             inside = np.clip(image, low, high) if clip else image
             images.append(
@@ -97,13 +97,13 @@ def _images(array: np.ndarray, channels: int, path: Path) -> list[np.ndarray]:
     if not np.isfinite(array).all():
         raise ValueError(
             f"{path}: {int((~np.isfinite(array)).sum())} of {array.size} values are not finite; "
-            f"leave the image out, or fill them"
+            "leave the image out, or fill them"
         )
     if array.dtype.kind == "c":
         if channels != 2 or array.ndim not in (2, 3):
             raise ValueError(
-                f"{path} holds complex values of shape {array.shape}: (H, W) or (N, H, W) for "
-                f"network.channels: 2 are expected"
+                f"{path} holds complex values of shape {array.shape}: "
+                "(H, W) or (N, H, W) for network.channels: 2 are expected"
             )
         array = np.stack([array.real, array.imag], -3)
     if array.ndim == 2 or (array.ndim == 3 and channels == 1 and len(array) > 1):
@@ -111,7 +111,7 @@ def _images(array: np.ndarray, channels: int, path: Path) -> list[np.ndarray]:
     stack = array if array.ndim == 4 else array[None]
     if stack.ndim != 4 or stack.shape[1] != channels:
         raise ValueError(
-            f"{path} has shape {array.shape}, the network has {channels} channels: (H, W), "
-            f"(channels, H, W) or a stack of them is expected"
+            f"{path} has shape {array.shape}, the network has {channels} channels: "
+            "(H, W), (channels, H, W) or a stack of them is expected"
         )
     return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in stack]

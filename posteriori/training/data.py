@@ -43,8 +43,8 @@ class Crops:
         small = [im.shape for im in images if min(im.shape[:2]) < crop]
         if small or not images:
             raise ValueError(
-                f"Crops: {len(images)} images, {len(small)} of them smaller than the crop {crop} "
-                f"(first: {small[:1]})"
+                f"Crops: {len(images)} images, "
+                f"{len(small)} of them smaller than the crop {crop} (first: {small[:1]})"
             )
         p = np.asarray(
             weights if weights is not None else [im.shape[0] * im.shape[1] for im in images],
@@ -99,8 +99,8 @@ def read_folders(
     """
     if channels not in (1, 3):
         raise ValueError(
-            f"photographs have 1 or 3 channels, network.channels is {channels}; other images are "
-            f"data of kind: arrays"
+            f"photographs have 1 or 3 channels, network.channels is {channels}; "
+            "other images are data of kind: arrays"
         )
     images, weights = [], []
     for folder in map(Path, folders):
@@ -115,7 +115,7 @@ def read_folders(
                     found = f"{getattr(picture, 'n_frames', 1)} page(s) of mode {picture.mode}"
                     raise ValueError(
                         f"{file} holds {found}; training reads one picture of 8 bits from a file: "
-                        f"convert it first"
+                        "convert it first"
                     )
                 full = picture.convert("RGB" if channels == 3 else "L")
             for scale in scales:
@@ -144,8 +144,8 @@ def read_npz(file: str | Path, key: str, side: int) -> list[np.ndarray]:
     before = [(side - n) // 2 for n in stack.shape[1:3]]
     if stack.dtype != np.uint8 or stack.ndim != 3 or min(before) < 0:
         raise ValueError(
-            f"{file}[{key}]: expected uint8 (N, h <= {side}, w <= {side}), got {stack.dtype} "
-            f"{stack.shape}"
+            f"{file}[{key}]: expected uint8 (N, h <= {side}, w <= {side}), "
+            f"got {stack.dtype} {stack.shape}"
         )
     padded = np.zeros((len(stack), side, side, 1), dtype=np.uint8)
     padded[:, before[0] : before[0] + stack.shape[1], before[1] : before[1] + stack.shape[2], 0] = (

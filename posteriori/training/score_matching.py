@@ -1,7 +1,7 @@
 """Denoising score matching: train a network to be E[x0 | x0 + sigma z].
 
-    minimise  E_{x0, ln sigma ~ N, z}  w(sigma) ||D(x0 + sigma z, sigma) - x0||^2,
-    w = (sigma^2 + d^2) / (sigma d)^2
+    minimise  E_{x0, ln sigma ~ N, z}  w(sigma) ||D(x0 + sigma z, sigma) - x0||^2
+    w(sigma) = (sigma^2 + d^2) / (sigma d)^2
 
 w makes every noise level's target a unit-variance regression for the raw network. Step k draws its
 crops and its noise from (seed, k) alone, so a run that was killed and resumed passes through the
@@ -44,8 +44,8 @@ class Rates:
         if config.name == "muon":
             if not hasattr(torch.optim, "Muon"):
                 raise RuntimeError(
-                    f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}; use "
-                    f"'adamw' or upgrade"
+                    f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}; "
+                    "use 'adamw' or upgrade"
                 )
             inner = [
                 p
@@ -114,13 +114,8 @@ def crops(config: TrainingConfig) -> Crops:
 def loss(network: nn.Module, x0: Tensor, config: TrainingConfig, step: int) -> Tensor:
     """The weighted loss of one batch (0-d), with noise drawn from (seed, step)."""
     rng = np.random.default_rng([config.seed, step, 1])
-    level = (
-        torch.from_numpy(
-            np.exp(config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0)))
-        )
-        .float()
-        .to(x0.device)
-    )
+    logs = config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0))
+    level = torch.from_numpy(np.exp(logs)).float().to(x0.device)
     z = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0.device)
     autocast = torch.bfloat16 if config.autocast == "bfloat16" else None
     rows = level.view(-1, 1, 1, 1)
@@ -152,11 +147,8 @@ def device_named(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # torch without CUDA raises the second
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch without CUDA raises the second
         raise ValueError(
             f"device {name!r} is not available here: {str(error).splitlines()[0]}"
         ) from None
@@ -172,8 +164,8 @@ class Trainer:
         self.network = UNet(**config.network.model_dump()).to(device)
         if config.data.crop % self.network.multiple:
             raise ValueError(
-                f"data.crop is {config.data.crop}, this network takes sides that are multiples of "
-                f"{self.network.multiple}"
+                f"data.crop is {config.data.crop}, "
+                f"this network takes sides that are multiples of {self.network.multiple}"
             )
         self.average = copy.deepcopy(self.network)
         self.rates = Rates(self.network, config.optimizer)
@@ -214,8 +206,8 @@ class Trainer:
         value = loss(self.network, x0.to(self.device), config, step)
         if not bool(value.isfinite()):
             raise FloatingPointError(
-                f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from "
-                f"the last checkpoint"
+                f"the loss is {value.item()} at step {step}; "
+                "lower optimizer.rate and go on from the last checkpoint"
             )
         value.backward()
         self.rates.step(
@@ -298,7 +290,7 @@ def train(
                 run.save(checkpoint)
                 raise KeyboardInterrupt(
                     f"stopped after step {run.reached} of {config.steps}, kept in {checkpoint}; "
-                    f"train goes on from there"
+                    "train goes on from there"
                 )
     return run.average.eval()
 
@@ -313,6 +305,6 @@ def _split(source: Crops, held: Crops | None, config: TrainingConfig) -> str:
         else ""
     )
     return (
-        f"{len(source.images)} images to train on, {len(held.images)} of {total} held out by "
-        f"seed {config.seed}{scales}"
+        f"{len(source.images)} images to train on, "
+        f"{len(held.images)} of {total} held out by seed {config.seed}{scales}"
     )

@@ -73,8 +73,8 @@ def load_session(file: Path, device: torch.device, record: dict[str, Any]) -> di
         ) from None
     if "record" not in state:
         raise ValueError(
-            f"{file} does not say with which configuration it was trained: choose another folder, "
-            f"or export it as it is"
+            f"{file} does not say with which configuration it was trained: "
+            "choose another folder, or export it as it is"
         )
     then, now = (
         {name: value for name, value in r.items() if name != "steps"}
@@ -103,8 +103,8 @@ def session_kept(folder: Path) -> str:
     if not file.exists():
         return f"nothing is kept in {folder} yet"
     return (
-        f"{torch.load(file, map_location='cpu', weights_only=True)['step']} steps are kept in "
-        f"{file}"
+        f"{torch.load(file, map_location='cpu', weights_only=True)['step']} steps are kept "
+        f"in {file}"
     )
 
 

@@ -28,17 +28,15 @@ def test_a_measured_file_is_solved_without_a_reference(tmp_path, monkeypatch, ca
         np.save(tmp_path / name, y.numpy())
     else:
         write_image(tmp_path / name, y, range=(0, 1), bits=16 if "16" in name else 8)
-    assert (
-        call(
-            monkeypatch,
-            "solve",
-            problem(tmp_path, f"{{file: {name}}}"),
-            "--out",
-            tmp_path / "run",
-            "--quiet",
-        )
-        == 0
+    status = call(
+        monkeypatch,
+        "solve",
+        problem(tmp_path, f"{{file: {name}}}"),
+        "--out",
+        tmp_path / "run",
+        "--quiet",
     )
+    assert status == 0
     out = capsys.readouterr().out
     assert "chi-square" in out
     assert "PSNR" not in out
@@ -53,17 +51,15 @@ def test_a_measured_file_is_solved_without_a_reference(tmp_path, monkeypatch, ca
 
 def test_a_clean_image_is_degraded_and_compared(tmp_path, monkeypatch, capsys):
     write_image(tmp_path / "clean.png", torch.rand(1, 16, 16), range=(0, 1))
-    assert (
-        call(
-            monkeypatch,
-            "solve",
-            problem(tmp_path, "{image: clean.png}"),
-            "--out",
-            tmp_path / "run",
-            "--quiet",
-        )
-        == 0
+    status = call(
+        monkeypatch,
+        "solve",
+        problem(tmp_path, "{image: clean.png}"),
+        "--out",
+        tmp_path / "run",
+        "--quiet",
     )
+    assert status == 0
     said = capsys.readouterr()
     assert "PSNR" in said.out
     assert "If it is the measurement, write `file: clean.png`" in said.err
@@ -206,17 +202,15 @@ def test_a_problem_that_changed_is_not_resumed(tmp_path, monkeypatch, capsys):
 
 def test_clipped_values_and_the_scale_of_the_spread_are_said(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "y.npy", np.full((1, 16, 16), 1.5, dtype=np.float32))
-    assert (
-        call(
-            monkeypatch,
-            "solve",
-            problem(tmp_path, "{file: y.npy}"),
-            "--out",
-            tmp_path / "run",
-            "--quiet",
-        )
-        == 0
+    status = call(
+        monkeypatch,
+        "solve",
+        problem(tmp_path, "{file: y.npy}"),
+        "--out",
+        tmp_path / "run",
+        "--quiet",
     )
+    assert status == 0
     out = capsys.readouterr().out
     outside = int(
         (load_file(tmp_path / "run" / "samples.safetensors")["samples"] > 1 + 0.5 / 255).sum()
@@ -280,8 +274,8 @@ def test_warnings_are_sentences(tmp_path, monkeypatch, capsys):
 
 def test_help_does_not_wait_for_torch():
     code = (
-        "import sys; from posteriori.cli import app; app(['--help'], "
-        "result_action='return_value'); assert 'torch' not in sys.modules"
+        "import sys; from posteriori.cli import app; "
+        "app(['--help'], result_action='return_value'); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for command in ("demo", "solve", "methods", "train", "report", "env"):

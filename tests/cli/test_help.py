@@ -189,8 +189,8 @@ def test_bash_completes(monkeypatch, capsys, tmp_path):
     ):
         line = " ".join(f"'{word}'" for word in ["posteriori", *typed])
         tail = (
-            f"COMP_WORDS=({line}); COMP_CWORD={len(typed)}; _posteriori posteriori "
-            f"'{typed[-1]}' x; echo ${{COMPREPLY[@]}}"
+            f"COMP_WORDS=({line}); COMP_CWORD={len(typed)}; "
+            f"_posteriori posteriori '{typed[-1]}' x; echo ${{COMPREPLY[@]}}"
         )
         done = subprocess.run(
             ["bash", "-c", f"source {script}; {tail}"],

@@ -65,23 +65,17 @@ def test_a_folder_of_another_kind_is_named(places, monkeypatch, capsys, where, k
         pytest.importorskip("diffusers")
     place = places / kind
     if where in ("report", "solve", "train"):
-        assert (
-            call(
-                monkeypatch, where, place, *([] if where == "report" else ["--out", places / "out"])
-            )
-            == 2
+        code = call(
+            monkeypatch, where, place, *([] if where == "report" else ["--out", places / "out"])
         )
+        assert code == 2
     else:
-        assert (
-            solved(
-                monkeypatch,
-                places,
-                **(
-                    {"measurement": {"file": kind}} if where == "file" else {"prior": {where: kind}}
-                ),
-            )
-            == 2
+        code = solved(
+            monkeypatch,
+            places,
+            **({"measurement": {"file": kind}} if where == "file" else {"prior": {where: kind}}),
         )
+        assert code == 2
     said = capsys.readouterr().err
     if kind == "nothing" and where in ("solve", "train", "file"):
         assert "no such file" in said

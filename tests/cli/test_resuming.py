@@ -138,19 +138,17 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(
         saved.append((folder / "checkpoint.safetensors").read_bytes())
 
     monkeypatch.setattr(checkpoint, "save_checkpoint", save)
-    assert (
-        call(
-            monkeypatch,
-            "solve",
-            measured,
-            "--out",
-            tmp_path / "run",
-            "--quiet",
-            "--checkpoint-seconds",
-            "0",
-        )
-        == 2
+    code = call(
+        monkeypatch,
+        "solve",
+        measured,
+        "--out",
+        tmp_path / "run",
+        "--quiet",
+        "--checkpoint-seconds",
+        "0",
     )
+    assert code == 2
     said = capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == saved[1]
     assert "checkpoint.safetensors: it takes" in said
@@ -218,8 +216,8 @@ def test_a_key_pressed_in_a_real_process(tmp_path, measured):
     _, said = victim.communicate(timeout=60)
     assert victim.returncode == 130, said
     assert re.search(
-        r"interrupted; \d+ of 3000 steps of the first batch are kept in .*; go on by: posteriori "
-        r"solve .* --resume",
+        r"interrupted; \d+ of 3000 steps of the first batch are kept in .*; "
+        r"go on by: posteriori solve .* --resume",
         said,
     )
     assert "Traceback" not in said

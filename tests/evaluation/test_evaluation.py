@@ -68,12 +68,10 @@ class RealFourier(LinearOperator):
 class TestExact:
     def test_it_is_the_kalman_formula(self):
         post = gaussian()
-        A, C, mu, y = (
-            post.likelihood.A.matrix,
-            post.prior.covariance,
-            post.prior.mean,
-            post.likelihood.y,
-        )
+        A = post.likelihood.A.matrix
+        C = post.prior.covariance
+        mu = post.prior.mean
+        y = post.likelihood.y
         precision = torch.linalg.inv(C) + A.T @ A / 0.09
         covariance = torch.linalg.inv(precision)
         exact = ev.exact_posterior(post)
@@ -334,9 +332,8 @@ class TestCalibration:
             [ev.rank_counts(draw(9, 50, seed=k), draw(50, seed=1000 + k)) for k in range(60)]
         ).sum(0)
         expected = 60 * 50 / 10
-        assert (
-            float(((counts - expected) ** 2 / expected).sum()) < 28
-        )  # 99.9 % of chi-square with 9 degrees of freedom
+        # 99.9 % of chi-square with 9 degrees of freedom
+        assert float(((counts - expected) ** 2 / expected).sum()) < 28
 
     @pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
     def test_equal_numbers_bias_neither_ranks_nor_coverage(self, known):
@@ -372,10 +369,8 @@ class TestCalibration:
         assert torch.equal(places, ev.ranks(x, truth))
         assert not torch.equal(places[:2], ev.ranks(x, truth, seed=1)[:2])
         assert torch.equal(places[1:2], ev.ranks(x, truth[1]))
-        assert (int(places[0].min()), int(places[0].max())) == (
-            0,
-            18,
-        )  # 18 equal, none below: 0 to 18
+        # 18 equal, none below: 0 to 18
+        assert (int(places[0].min()), int(places[0].max())) == (0, 18)
         assert set(places[1].tolist()) == {18, 19}
         assert set(places[2].tolist()) == {0}
 

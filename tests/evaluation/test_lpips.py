@@ -27,7 +27,7 @@ def test_the_authors_example(name, distance):
     if FOLDER not in os.environ:
         pytest.skip(
             f"set {FOLDER} to the folder imgs of the LPIPS repository, which holds ex_ref.png, "
-            f"ex_p0.png and ex_p1.png"
+            "ex_p0.png and ex_p1.png"
         )
     try:
         found = float(lpips(picture(name), picture("ex_ref.png"), (0.0, 1.0)))

@@ -140,10 +140,10 @@ def test_what_tells_nothing_is_refused():
 def file(folder, sigma, measurement="{file: y.npy}"):
     place = folder / "problem.yaml"
     place.write_text(
-        "prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 32, 32], range: [0, 1]}}\noperator: "
-        "{name: blur, std: 2, boundary: circular}\n"
-        f"noise: {{law: gaussian, {sigma}range: [0, 1]}}\nmeasurement: {measurement}\nmethod: "
-        f"MMPS\nsteps: 5\n"
+        "prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 32, 32], range: [0, 1]}}\n"
+        "operator: {name: blur, std: 2, boundary: circular}\n"
+        f"noise: {{law: gaussian, {sigma}range: [0, 1]}}\nmeasurement: {measurement}\n"
+        "method: MMPS\nsteps: 5\n"
     )
     return place
 

@@ -51,10 +51,8 @@ def test_pigdm_is_exact_for_a_white_prior_and_only_there():
     white = posterior(covariance=torch.tensor(0.7, dtype=F64))
     coloured = posterior()
     for post, same in ((white, True), (coloured, False)):
-        pigdm, exact = (
-            ev.affine_probe(post, PiGDM(), 15),
-            ev.affine_probe(ev.oracle(post), Unconditional(), 15),
-        )
+        pigdm = ev.affine_probe(post, PiGDM(), 15)
+        exact = ev.affine_probe(ev.oracle(post), Unconditional(), 15)
         assert torch.allclose(pigdm[1], exact[1], atol=1e-9) == same
         assert torch.allclose(pigdm[0], exact[0], atol=1e-9) == same
 

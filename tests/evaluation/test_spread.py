@@ -125,8 +125,8 @@ def test_units_and_parts_of_complex_numbers_do_not_matter():
         (
             0.66,
             0.98,
-            "14 points too few, not for want of steps: the method's approximation, or the prior, "
-            "is off there.",
+            "14 points too few, not for want of steps: "
+            "the method's approximation, or the prior, is off there.",
         ),
         (0.66, None, "14 points too few."),
         (0.91, 0.7, "11 points too many, not for want of steps"),

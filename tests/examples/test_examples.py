@@ -57,10 +57,8 @@ def test_a_complex_prior_shows_magnitudes(tmp_path):
     assert run.samples.is_complex()
     assert record["numbers"] == "magnitude"
     assert record["baseline"]["psnr"] > 10
-    shown, white = (
-        np.asarray(Image.open(tmp_path / "run" / "sample-000.png")),
-        run.config["range"][1],
-    )
+    shown = np.asarray(Image.open(tmp_path / "run" / "sample-000.png"))
+    white = run.config["range"][1]
     assert np.abs(shown / 255 - (run.samples[0].abs() / white).clamp(max=1).numpy()).max() < 0.01
 
 

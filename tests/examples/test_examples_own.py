@@ -93,10 +93,8 @@ def test_the_own_checkpoint_is_the_prior_it_was_trained_to_be(own, monkeypatch, 
     exact = po.priors.Gaussian(
         state["mean"].expand(1, 32, 32), float(state["log_var"].exp()), range=(-1.0, 1.0)
     )
-    x, levels = (
-        torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)),
-        prior.schedule.ladder(),
-    )
+    x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    levels = prior.schedule.ladder()
     for sigma in levels[[50, 300, 700]]:
         assert torch.allclose(
             prior.denoise(x * sigma, sigma),
@@ -131,8 +129,8 @@ def test_ctrl_c_in_compare_says_what_is_kept_and_how_to_go_on(own, monkeypatch, 
     assert call(monkeypatch, *words) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     kept = (
-        "1 complete runs are kept in runs/compared; nothing is kept in "
-        "runs/compared/MMPS_iterations=2"
+        "1 complete runs are kept in runs/compared; "
+        "nothing is kept in runs/compared/MMPS_iterations=2"
     )
     assert said.startswith(f"posteriori: interrupted; {kept}")
     assert call(monkeypatch, *words) == 0

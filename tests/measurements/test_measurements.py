@@ -294,9 +294,8 @@ def test_a_picture_of_fewer_bits_than_its_file_is_said_and_read_by_its_stated_wh
     Image.fromarray(stored).save(tmp_path / "x.png")
     for name in ("x.tif", "x.png"):
         dark, info = read_image(tmp_path / name)
-        np.testing.assert_allclose(
-            dark[0].numpy(), stored / 65_535, rtol=1e-6
-        )  # never rescaled by guess
+        # Never rescaled by guess
+        np.testing.assert_allclose(dark[0].numpy(), stored / 65_535, rtol=1e-6)
         (note,) = info.notes
         assert "3987 of 65535" in note
         assert "4095 for 12 bits, 16383 for 14 bits" in note
@@ -378,8 +377,8 @@ LAYOUTS = [
         planes(4, 5, 6),
         {},
         None,
-        "holds 4 samples one after another.* channels: 4 .* channels: 3 if the last is "
-        "transparency",
+        "holds 4 samples one after another.* channels: 4 .* channels: "
+        "3 if the last is transparency",
         4,
     ),
     (

@@ -215,8 +215,8 @@ def test_methods_that_choose_their_levels_still_do():
 
 def test_a_problem_file_takes_the_papers_steps(tmp_path):
     text = (
-        "prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 8, 8]}}\noperator: {name: blur, std: "
-        "1, boundary: circular}\n"
+        "prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 8, 8]}}\n"
+        "operator: {name: blur, std: 1, boundary: circular}\n"
         "noise: {law: gaussian, sigma: 0.05, range: [0, 1]}\nmeasurement: {file: y.npy}\n"
     )
     import numpy as np
@@ -250,10 +250,8 @@ def test_the_chain_of_daps_is_the_papers(edges):
     to a hundredth at 0.1."""
     half = (edges[1] - edges[0]) / 2
     A = torch.tensor([[0.5, 0.2], [0.0, 0.3], [0.1, 0.4]], dtype=F64)
-    y, m = (
-        torch.tensor([0.3, -0.2, 0.5], dtype=F64),
-        torch.tensor([[0.2, -0.4], [1.0, 0.3]], dtype=F64),
-    )
+    y = torch.tensor([0.3, -0.2, 0.5], dtype=F64)
+    m = torch.tensor([[0.2, -0.4], [1.0, 0.3]], dtype=F64)
     prior = GaussianPrior(torch.zeros(2, dtype=F64), 0.5, range=edges)
     post = Posterior(prior, Likelihood(half * y, Dense(A), Gaussian(0.7), range=edges))
     for sigma, h in (

@@ -109,9 +109,8 @@ def test_moment_matching_is_the_exact_conditional_denoiser(transition):
     theirs = affine_probe(
         oracle_posterior(post), methods.Unconditional(transition=transition), 12, grid_of(post, 12)
     )
-    assert (
-        float((ours[1] - theirs[1]).abs().max()) < 0.2
-    )  # different starts; the steps themselves are compared above
+    # Different starts; the steps themselves are compared above
+    assert float((ours[1] - theirs[1]).abs().max()) < 0.2
 
 
 def oracle_posterior(post):
@@ -189,14 +188,10 @@ def test_samplers_have_their_stated_order(transition, order):
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_daps_with_exact_draws_is_exact_for_any_number_of_steps(steps):
     for post in (bed("general"), bed("white")):
-        levels = torch.cat(
-            [
-                torch.tensor([1e5], dtype=F64),
-                po.grid.karras(steps - 1, 3.0, 0.05)
-                if steps > 2
-                else torch.tensor([1.0, 0.0], dtype=F64),
-            ]
-        )
+        rest = torch.tensor([1.0, 0.0], dtype=F64)
+        if steps > 2:
+            rest = po.grid.karras(steps - 1, 3.0, 0.05)
+        levels = torch.cat([torch.tensor([1e5], dtype=F64), rest])
         mean, covariance = affine_probe(post, methods.DAPS(draw="exact"), steps, levels)
         exact = exact_posterior(post)
         torch.testing.assert_close(mean, exact.mean, rtol=1e-7, atol=1e-7)
@@ -333,11 +328,9 @@ def test_langevin_draws_reach_the_conditional():
 
 def test_the_example_of_the_front_page_runs():
     g = torch.Generator().manual_seed(0)
-    weights, means, covariances = (
-        torch.ones(3),
-        3 * torch.randn(3, 4, generator=g),
-        torch.eye(4).expand(3, 4, 4),
-    )
+    weights = torch.ones(3)
+    means = 3 * torch.randn(3, 4, generator=g)
+    covariances = torch.eye(4).expand(3, 4, 4)
     matrix, y = torch.randn(2, 4, generator=g), torch.randn(2, generator=g)
     prior = po.priors.GaussianMixture(weights, means, covariances)
     A = po.operators.Dense(matrix)

@@ -87,8 +87,8 @@ def test_an_operator_that_draws_at_each_call_is_none(A):
     y = torch.zeros(A.in_shape)
     with pytest.raises(
         ValueError,
-        match=rf"{type(A).__name__} is not an operator: A\(x\) differs between two calls, by .* "
-        rf"eval",
+        match=rf"{type(A).__name__} is not an operator: "
+        r"A\(x\) differs between two calls, by .* eval",
     ):
         po.Likelihood(y, A, po.noise.Gaussian(0.1))
     with pytest.raises(AssertionError, match="differs between two calls"):
@@ -118,8 +118,8 @@ def test_a_kernel_that_changes_the_brightness_is_said(total, boundary):
     kernel = total * ops.gaussian_kernel(0.8, 3)
     with pytest.warns(
         UserWarning,
-        match=rf"sums to {total:g}, so that y is {total:g} times as bright as x; give kernel / "
-        rf"kernel.sum",
+        match=rf"sums to {total:g}, so that y is {total:g} times as bright as x; "
+        "give kernel / kernel.sum",
     ):
         ops.Blur(kernel, (1, 6, 6), boundary)
     with warnings.catch_warnings():

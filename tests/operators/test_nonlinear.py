@@ -105,10 +105,8 @@ def test_the_planes_of_a_file_are_brightness_then_blue_then_red(rgb, subsampling
     # Pillow gives whole numbers, and cannot show 128 + 127.5.
     assert [v + 128 for v in shown] == pytest.approx(pillow, abs=1.01)
     red, green, blue = rgb
-    cb, cr = (
-        -0.168736 * red - 0.331264 * green + 0.5 * blue,
-        0.5 * red - 0.418688 * green - 0.081312 * blue,
-    )
+    cb = -0.168736 * red - 0.331264 * green + 0.5 * blue
+    cr = 0.5 * red - 0.418688 * green - 0.081312 * blue
     assert shown[1:] == pytest.approx([cb, cr], abs=1e-3)
 
 

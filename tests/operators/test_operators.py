@@ -129,13 +129,10 @@ def test_the_questions_against_dense_linear_algebra(name):
             real(ops.pinv(A, b)).T, damped, rtol=1e-4, atol=1e-4 * float(damped.abs().max())
         )
     if not A.complex_in:
-        complex_matrix = ops.matrix(A)
-        torch.testing.assert_close(
-            complex_matrix
-            if not A.complex_out
-            else torch.view_as_real(complex_matrix).transpose(1, 2).reshape(M.shape),
-            M,
-        )
+        whole = ops.matrix(A)
+        if A.complex_out:
+            whole = torch.view_as_real(whole).transpose(1, 2).reshape(M.shape)
+        torch.testing.assert_close(whole, M)
     else:
         x = draw(1, *A.in_shape, dtype=torch.complex128)
         torch.testing.assert_close((ops.matrix(A) @ x.flatten())[None], A(x).flatten(1))
@@ -298,10 +295,8 @@ def test_a_solve_that_cannot_finish_says_so():
 def test_errors_in_a_run_name_the_operator_that_the_user_gave():
     """A run counts calls through a wrapper; neither refusals nor solves speak of it."""
     M = torch.diag(torch.logspace(0, -8, 60, dtype=torch.float64))
-    A, prior = (
-        Wrapped((60,), lambda x: x @ M.T.to(x)),
-        po.priors.Gaussian(torch.zeros(60, dtype=torch.float64), 1.0),
-    )
+    A = Wrapped((60,), lambda x: x @ M.T.to(x))
+    prior = po.priors.Gaussian(torch.zeros(60, dtype=torch.float64), 1.0)
     post = po.Posterior(
         prior, po.Likelihood(torch.ones(60, dtype=torch.float64), A, Gaussian(1e-9))
     )
@@ -483,10 +478,8 @@ def test_the_adjoint_of_a_chain_is_that_of_its_parts_in_the_other_order():
     """Two filters of one shape that do not commute: at the border one sees the other side, the
     other nothing."""
     kernel = torch.tensor([[0.1, 0.5, 0.2], [0.0, 0.3, -0.4]], dtype=torch.float64)
-    around, within = (
-        ops.Blur(kernel, (1, 5, 6)),
-        ops.Blur(kernel.T.contiguous(), (1, 5, 6), boundary="zero"),
-    )
+    around = ops.Blur(kernel, (1, 5, 6))
+    within = ops.Blur(kernel.T.contiguous(), (1, 5, 6), boundary="zero")
     for A in (around @ within, within @ around):
         ops.dot_test(A, rtol=1e-10, dtype=torch.float64)
     assert not torch.allclose(ops.matrix(around @ within), ops.matrix(within @ around))
@@ -505,8 +498,8 @@ def test_a_kernel_larger_than_the_image(sides):
     for boundary in ("reflect", "valid"):
         with pytest.raises(
             ValueError,
-            match=rf"9x9 kernel is too large for {sides[0]}x{sides[1]} images with the boundary "
-            rf"'{boundary}'",
+            match=f"9x9 kernel is too large for {sides[0]}x{sides[1]} images "
+            f"with the boundary '{boundary}'",
         ):
             ops.Blur(kernel, shape, boundary)
 
@@ -664,10 +657,8 @@ def test_unit_sensitivities_make_one_coil():
 
 
 def test_closed_forms_survive_a_unitary_neighbour():
-    fourier, channels = (
-        ops.MaskedFourier(ops.random_mask((8, 8), 0.5, 0), (8, 8)),
-        ops.ComplexChannels((2, 8, 8)),
-    )
+    fourier = ops.MaskedFourier(ops.random_mask((8, 8), 0.5, 0), (8, 8))
+    channels = ops.ComplexChannels((2, 8, 8))
     assert (fourier @ channels).spectrum() is not None
     assert (ops.Identity((1, 4, 4)) @ ops.Downsample((1, 8, 8), 2)).spectrum() is not None
     assert (

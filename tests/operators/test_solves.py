@@ -153,18 +153,13 @@ def picture(A, sigma=0.02, dtype=F32):
 @pytest.mark.parametrize("name", ["reflect", "valid", "zero", "motion", "Radon"])
 def test_methods_end_at_their_defaults_in_single_precision(method, name):
     sides = (12, 12)
-    A = (
-        radon(F32, sides)
-        if name == "Radon"
-        else blur(
-            "reflect" if name == "motion" else name,
-            F32,
-            motion(F32) if name == "motion" else None,
-            sides,
-        )
-    )
     if name == "Radon":
+        A = radon(F32, sides)
         A = ops.Compose(A, ops.Identity(sides)) if isinstance(method, methods.DMPS) else A
+    elif name == "motion":
+        A = blur("reflect", F32, motion(F32), sides)
+    else:
+        A = blur(name, F32, None, sides)
     post = picture(A)
     run = po.sample(post, method, n=2, steps=6)
     assert run.status == (po.run.Status(),) * 2

@@ -61,8 +61,7 @@ def test_no_solve_fails(name, boundary):
             warnings.simplefilter("ignore")
             try:
                 run = po.sample(post, method, n=1, steps=3)
-            except (
-                FloatingPointError
-            ):  # every row diverged, which is no solve's fault and said as such
+            except FloatingPointError:
+                # Every row diverged, which is no solve's fault and said as such
                 continue
         assert bool(run.samples.isfinite().all())

@@ -20,10 +20,8 @@ def grey_mixture(variance=1e-9):
     g = torch.Generator().manual_seed(0)
     means = torch.randn(3, 16, generator=g, dtype=F64)
     root = torch.randn(16, 16, generator=g, dtype=F64) / 4
-    C, weights = (
-        root @ root.T + 0.1 * torch.eye(16, dtype=F64),
-        torch.tensor([0.2, 0.3, 0.5], dtype=F64),
-    )
+    C = root @ root.T + 0.1 * torch.eye(16, dtype=F64)
+    weights = torch.tensor([0.2, 0.3, 0.5], dtype=F64)
     colours = torch.kron(torch.ones(3, 3, dtype=F64), C) + variance * torch.eye(48, dtype=F64)
     grey = po.priors.GaussianMixture(weights, means, C[None], shape=(1, 4, 4))
     return grey, po.priors.GaussianMixture(

@@ -388,12 +388,10 @@ def test_limits_come_from_the_schedule_or_the_user():
     prior = Network(zeros, shape=(2,), parametrization="eps", schedule=LINEAR)
     assert (prior.sigma_min, prior.sigma_max) == (LINEAR.sigma_min, LINEAR.sigma_max)
     assert prior.variance == 0.25
-    assert (
-        Network(
-            zeros, shape=(2,), parametrization="eps", schedule=LINEAR, sigma_max=20.0, variance=2.0
-        ).sigma_max
-        == 20.0
-    )
+    found = Network(
+        zeros, shape=(2,), parametrization="eps", schedule=LINEAR, sigma_max=20.0, variance=2.0
+    ).sigma_max
+    assert found == 20.0
 
 
 def test_measured_errors_are_read_in_logarithms_and_never_exceed_that_of_the_noisy_image_itself():
@@ -502,10 +500,8 @@ def test_the_network_hears_its_label_as_it_is_and_by_cosine_and_sine():
 def test_fine_detail_reaches_the_output_past_the_coarse_scales():
     """With the way up from the coarse scale cut, only the skip is left: the output still follows
     the image."""
-    net, x = (
-        toy_unet(F64),
-        torch.randn(1, 1, 8, 8, dtype=F64, generator=torch.Generator().manual_seed(0)),
-    )
+    net = toy_unet(F64)
+    x = torch.randn(1, 1, 8, 8, dtype=F64, generator=torch.Generator().manual_seed(0))
     for p in net.grow.parameters():
         p.data.zero_()
     label = torch.zeros(1, dtype=F64)

@@ -552,10 +552,8 @@ def test_the_denoised_image_is_that_of_the_library_s_step(tmp_path, monkeypatch,
     schedule_file(tmp_path, _class_name=f"{kind}Scheduler", prediction_type=prediction)
     theirs = library(f"{kind}Scheduler", monkeypatch)(prediction_type=prediction, clip_sample=False)
     theirs.set_timesteps(1000)
-    prior, x = (
-        from_diffusers(tmp_path),
-        torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)),
-    )
+    prior = from_diffusers(tmp_path)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     for t in (20, 400):
         a = float(theirs.alphas_cumprod.double()[t].sqrt())
         with torch.no_grad():

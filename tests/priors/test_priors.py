@@ -70,11 +70,9 @@ def test_the_contract_finds_faults(fault, message):
 
 def test_gaussian_denoiser_is_the_regression_of_x0_on_x():
     prior, sigma = full_gaussian(), torch.tensor(0.7, dtype=F64)
-    C, m, x = (
-        prior.covariance,
-        prior.mean,
-        torch.randn(5, 6, dtype=F64, generator=torch.Generator().manual_seed(1)),
-    )
+    C = prior.covariance
+    m = prior.mean
+    x = torch.randn(5, 6, dtype=F64, generator=torch.Generator().manual_seed(1))
     want = m + (x - m) @ torch.linalg.solve(C + sigma**2 * torch.eye(6, dtype=F64), C)
     torch.testing.assert_close(prior.denoise(x, sigma), want, rtol=1e-12, atol=1e-12)
 
@@ -144,10 +142,8 @@ def test_conditioning_is_bayes_rule(make):
 
 def test_evidence_of_a_gaussian_is_the_density_of_y():
     prior = full_gaussian()
-    A, y = (
-        torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(6)),
-        torch.ones(3, dtype=F64),
-    )
+    A = torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(6))
+    y = torch.ones(3, dtype=F64)
     S = A @ prior.covariance @ A.T + 0.3**2 * torch.eye(3, dtype=F64)
     want = torch.distributions.MultivariateNormal(A @ prior.mean, S).log_prob(y)
     assert prior.know().closed.condition(A, y, 0.3)[1] == pytest.approx(float(want), abs=1e-11)
@@ -267,10 +263,8 @@ def test_complex_images_are_pairs():
 def test_complex_conditioning_is_bayes_rule():
     pairs, prior = complex_parts()
     g = torch.Generator().manual_seed(9)
-    A, y = (
-        torch.randn(3, 4, dtype=torch.complex128, generator=g),
-        torch.randn(3, dtype=torch.complex128, generator=g),
-    )
+    A = torch.randn(3, 4, dtype=torch.complex128, generator=g)
+    y = torch.randn(3, dtype=torch.complex128, generator=g)
     post, evidence = prior.know().closed.condition(A, y, 0.5)
     x = torch.randn(6, 2, 2, dtype=torch.complex128, generator=g)
     likelihood = po.noise.ComplexGaussian(sigma_per_channel=0.5).log_prob(y, x.flatten(1) @ A.T)
@@ -316,14 +310,10 @@ def test_a_shared_covariance_gives_the_numbers_of_as_many_equal_ones(covariance,
         "diagonal": values.diag(),
         "full": (axes * values) @ axes.T,
     }[covariance]
-    weights, means = (
-        torch.rand(4, generator=g, dtype=torch.float64),
-        3 * torch.randn(4, 6, generator=g, dtype=torch.float64),
-    )
-    fast, slow = (
-        po.priors.GaussianMixture(weights, means, C[None]),
-        po.priors.GaussianMixture(weights, means, C.expand(4, 6, 6)),
-    )
+    weights = torch.rand(4, generator=g, dtype=torch.float64)
+    means = 3 * torch.randn(4, 6, generator=g, dtype=torch.float64)
+    fast = po.priors.GaussianMixture(weights, means, C[None])
+    slow = po.priors.GaussianMixture(weights, means, C.expand(4, 6, 6))
     x, u = (3 * torch.randn(20, 6, generator=g, dtype=torch.float64) for _ in range(2))
     level = torch.tensor(sigma, dtype=torch.float64)
     (x0, pull), (slow_x0, slow_pull) = fast.linearize(x, level), slow.linearize(x, level)
@@ -337,11 +327,8 @@ def test_a_shared_covariance_gives_the_numbers_of_as_many_equal_ones(covariance,
         prior.know().exact("p(x0 | x)").draw_given(x, level, Streams(0, range(20))).flatten(1)
         for prior in (fast, slow)
     )
-    if (
-        covariance != "full"
-        # The axes of equal covariances may be turned by another sign, and the drawn numbers with
-        # them
-    ):
+    # The axes of equal covariances may be turned by another sign, and the drawn numbers with them.
+    if covariance != "full":
         torch.testing.assert_close(drawn, same, rtol=1e-9, atol=1e-9)
 
 

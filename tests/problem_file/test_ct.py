@@ -208,10 +208,8 @@ def test_counts_taken_for_line_integrals_are_the_poisson_law_to_second_order(bui
 
 def test_the_size_of_detector_and_image_come_from_the_sinogram(build, tmp_path):
     np.save(tmp_path / "y.npy", np.ones((9, 25), dtype=np.float32))
-    noise, radon = (
-        {"law": "gaussian", "sigma": 0.01, "range": [0, 0.03]},
-        {"name": "radon", "angles": 9, "pixel_mm": 2.0},
-    )
+    noise = {"law": "gaussian", "sigma": 0.01, "range": [0, 0.03]}
+    radon = {"name": "radon", "angles": 9, "pixel_mm": 2.0}
     assert build(radon, noise).posterior.given.A.detectors == 25
     task = build(radon | {"detector_mm": 4.0}, noise, prior={"grey": "photos"})
     assert task.posterior.shape == (1, 50, 50)

@@ -340,17 +340,15 @@ def test_what_fails_in_ones_own_step_is_said_with_its_line(folder, monkeypatch, 
             "        return self.transition(guided", "        return self.transition(1, guided"
         )
     )
-    assert (
-        call(
-            monkeypatch,
-            "solve",
-            write(folder, method="own_method.py:Shrink"),
-            "--out",
-            folder / "run",
-            "--quiet",
-        )
-        == 2
+    code = call(
+        monkeypatch,
+        "solve",
+        write(folder, method="own_method.py:Shrink"),
+        "--out",
+        folder / "run",
+        "--quiet",
     )
+    assert code == 2
     line = next(k for k, text in enumerate(LINES, 1) if "return self.transition" in text)
     assert f"own_method.py, line {line}; --debug shows" in capsys.readouterr().err
 

@@ -726,8 +726,8 @@ def test_whole_numbers_that_are_no_picture_need_a_scale(write, tmp_path):
     for operator in (radon, {"name": "compose", "parts": [{"name": "blur", "std": 1}, radon]}):
         with pytest.raises(
             ValueError,
-            match=f"whole numbers up to {stored.max()}, and the operator makes no picture: state "
-            f"scale",
+            match=f"whole numbers up to {stored.max()}, "
+            "and the operator makes no picture: state scale",
         ):
             built(write, operator=operator, measurement={"file": "y.png"})
         for name in ("y.png", "y.npy"):
@@ -787,8 +787,8 @@ def test_a_grey_picture_meets_a_colour_prior_and_the_other_way_round(write, tmp_
     write_image(tmp_path / "grey.png", torch.rand(1, 8, 8), range=(0, 1))
     write_image(tmp_path / "colour.png", torch.rand(3, 8, 8), range=(0, 1))
     grey = (
-        "grey.png is grey, the prior models colours: .* parts: .*grey.*; for grey scenes take "
-        "a prior of grey"
+        "grey.png is grey, the prior models colours: .* parts: .*grey.*; "
+        "for grey scenes take a prior of grey"
     )
     colour = "colour.png has colours, the prior models grey images: store it as grey"
     for given in ("file", "image"):

@@ -71,14 +71,11 @@ def test_a_list_is_read_as_people_write_it():
 
 
 def test_a_file_has_the_same_list(problem):
-    problem.write_text(
-        TEXT
-        + (
-            "methods: [MMPS, {name: DPS, scale: 0.5}, {name: DiffPIR, transition: {name: DDIM, "
-            "eta: "
-            "0.5}}, {name: DDRM, steps: 20}]\n"
-        )
+    listed = (
+        "methods: [MMPS, {name: DPS, scale: 0.5}, "
+        "{name: DiffPIR, transition: {name: DDIM, eta: 0.5}}, {name: DDRM, steps: 20}]\n"
     )
+    problem.write_text(TEXT + listed)
     given = problem_file.load(problem)
     assert [e.label for e in given.methods] == [
         "MMPS",

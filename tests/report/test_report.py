@@ -201,8 +201,8 @@ def test_a_page_begins_with_what_was_solved_and_how_far_to_trust_it(tmp_path):
     post, _, run = blurred(folder=tmp_path)
     said = words_of(report.page(tmp_path))
     assert (
-        "DiffPIR drew 3 samples of shape 3 x 24 x 20 that could have made a measurement of shape 3 "
-        "x 22 x 18"
+        "DiffPIR drew 3 samples of shape 3 x 24 x 20 "
+        "that could have made a measurement of shape 3 x 22 x 18"
     ) in said
     assert "no check found anything wrong" in said
     far = po.Posterior(post.prior, replace(post.given, noise=po.noise.Gaussian(0.01)))
@@ -215,13 +215,12 @@ def test_a_page_begins_with_what_was_solved_and_how_far_to_trust_it(tmp_path):
 
 def test_intervals_in_words_hold_the_share_of_pixels_that_they_say():
     _, _, run = blurred()
-    wide = (
-        run.std.square().mean(0).sqrt().double() * 1.8856 * (4 / 3) ** 0.5
-    )  # Student's law, two degrees of freedom, 80 %
+    # Student's law, two degrees of freedom, 80 %
+    wide = run.std.square().mean(0).sqrt().double() * 1.8856 * (4 / 3) ** 0.5
     half, most = (float(np.quantile(wide.numpy(), q)) for q in (0.5, 0.95))
     assert (
-        f"half of the pixels are known to within ±{half:.2g} (black to white is 1), and 95 % to "
-        f"within ±{most:.2g}"
+        f"half of the pixels are known to within ±{half:.2g} (black to white is 1), "
+        f"and 95 % to within ±{most:.2g}"
     ) in words.known(run)
     assert words.known(replace(run, samples=run.samples[:1], log_w=run.log_w[:1])).startswith(
         "One sample says nothing"

@@ -46,11 +46,9 @@ def test_bipsda_is_the_published_problem():
 
 @pytest.mark.parametrize("problem", bipsda.PROBLEMS)
 def test_a_problem_depends_on_its_seed_alone(problem):
-    one, again, other = (
-        bipsda.bipsda(problem, 3),
-        bipsda.bipsda(problem, 3, "extended"),
-        bipsda.bipsda(problem, 4),
-    )
+    one = bipsda.bipsda(problem, 3)
+    again = bipsda.bipsda(problem, 3, "extended")
+    other = bipsda.bipsda(problem, 4)
     assert torch.equal(one.posterior.likelihood.y, again.posterior.likelihood.y)
     assert not torch.equal(one.posterior.likelihood.y, other.posterior.likelihood.y)
     assert (one.sigma_max, again.sigma_max) == (10.0, 100.0)
@@ -80,9 +78,8 @@ def test_two_references_mix_as_one(problem, seed):
     bound = ref.envelope(bipsda.bipsda(problem, seed).posterior)
     (x, accepted), (y, again) = ref.reject(bound, N, 1), ref.reject(bound, N, 2)
     within, between = (x.var(0) + y.var(0)) / 2, torch.stack([x.mean(0), y.mean(0)]).var(0)
-    assert (
-        float(((1 - 1 / N) + between / within).sqrt().max()) < 1.003
-    )  # the potential scale reduction
+    # The potential scale reduction
+    assert float(((1 - 1 / N) + between / within).sqrt().max()) < 1.003
     assert accepted == pytest.approx(again, rel=0.1)
     assert accepted > 0.01
     assert len(x.unique(dim=0)) == N
@@ -125,9 +122,8 @@ def test_ksd_toy_scores_exact_samples_as_printed_and_sees_a_lost_mode():
         scores.ksd_toy_score(ref.reference_samples(b, 500, 1), b, ref.reference_samples(b, 500, 2))
         for b in map(beds.ksd_toy, [0.5] * 2, range(2))
     ]
-    assert sum(r["rmse"] for r in rows) / 2 == pytest.approx(
-        1.30, abs=0.06
-    )  # the paper prints 1.30 +- 0.06
+    # The paper prints 1.30 +- 0.06
+    assert sum(r["rmse"] for r in rows) / 2 == pytest.approx(1.30, abs=0.06)
     bed = beds.ksd_toy(0.5)
     reference = ref.reference_samples(bed, 500, 2)
     far = reference[reference[:, :2].sum(1) < 3]

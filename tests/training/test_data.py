@@ -29,8 +29,8 @@ def test_a_window_becomes_the_range_of_the_network(tmp_path):
     assert image.dtype == np.float32
     with pytest.raises(
         ValueError,
-        match=r"hu.npy has values from -1000 to 1500, of which 17 % lie outside the window "
-        r"\[-1000, 1000\]",
+        match=r"hu.npy has values from -1000 to 1500, "
+        r"of which 17 % lie outside the window \[-1000, 1000\]",
     ):
         read_windowed([tmp_path / "hu.npy"], 1, (-1000, 1000))
     (image,) = read_windowed([tmp_path / "hu.npy"], 1, (-1000, 1000), clip=True)

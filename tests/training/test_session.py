@@ -68,8 +68,8 @@ def test_the_command_says_how_to_go_on(folder, monkeypatch, capsys):
     assert ended.value.code == 130
     said = capsys.readouterr().err
     assert (
-        f"interrupted; 1 steps are kept in {folder / 'run' / 'checkpoint.pt'}; go on by: "
-        f"posteriori train"
+        f"interrupted; 1 steps are kept in {folder / 'run' / 'checkpoint.pt'}; "
+        "go on by: posteriori train"
     ) in said
 
 
@@ -169,8 +169,8 @@ def test_the_held_out_loss_is_that_of_the_average_on_images_it_has_not_seen(fold
     ]
     assert history[-1]["held_out"] == pytest.approx(sum(losses) / 24)
     assert said[-1] == (
-        f"step 4 of 4: loss {history[-1]['loss']:.4f}, on held-out images "
-        f"{history[-1]['held_out']:.4f}"
+        f"step 4 of 4: loss {history[-1]['loss']:.4f}, "
+        f"on held-out images {history[-1]['held_out']:.4f}"
     )
     score_matching.train(
         read_config(written(folder, held_out={"share": 0})), folder / "all", progress=False

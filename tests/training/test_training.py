@@ -356,10 +356,8 @@ def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):
     plan = config()
     average = score_matching.train(plan, tmp_path / "run", progress=False)
     prior = export(plan, tmp_path / "run", tmp_path / "prior", samples=5, steps=3)
-    card, x = (
-        read_card(tmp_path / "prior"),
-        torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
-    )
+    card = read_card(tmp_path / "prior")
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert (card.storage, card.licence, card.description, card.training_data) == (
         "float16",
         "CC0",

@@ -42,8 +42,8 @@ def check_study(study: Study) -> None:
     unknown = [name for name in study.shows if name not in study.columns]
     if unknown:
         raise ValueError(
-            f"{where}: the figure shows {unknown[0]!r}, which is none of the columns "
-            f"{', '.join(study.columns)}"
+            f"{where}: the figure shows {unknown[0]!r}, "
+            f"which is none of the columns {', '.join(study.columns)}"
         )
 
 
@@ -58,8 +58,8 @@ def check_plan(study: Study, quick: bool) -> list[Cell]:
         foreign = [name for name in cell if name not in study.columns]
         if foreign:
             raise ValueError(
-                f"study {study.name!r}: the cell {cell} has {foreign[0]!r}, which is none of the "
-                f"columns"
+                f"study {study.name!r}: the cell {cell} has {foreign[0]!r}, "
+                "which is none of the columns"
             )
         if key(cell) in seen:
             raise ValueError(f"study {study.name!r} plans the cell {cell} twice")
@@ -79,22 +79,22 @@ def flaw(study: Study, cell: Cell, rows: list[Row]) -> str | None:
         missing, more = study.columns.keys() - row.keys(), row.keys() - study.columns.keys()
         if missing or more:
             return (
-                f"a row without {sorted(missing)} and with {sorted(more)} beyond the declared "
-                f"columns"
+                f"a row without {sorted(missing)} "
+                f"and with {sorted(more)} beyond the declared columns"
             )
         for name, value in row.items():
             if not (value is None or type(value) in (str, int, float, bool)):
                 return (
-                    f"{name} is {value!r}, a {type(value).__name__}; a value is a Python "
-                    f"number, a string or None"
+                    f"{name} is {value!r}, a {type(value).__name__}; "
+                    "a value is a Python number, a string or None"
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 return f"{name} is {value}; write None, and in another column why"
         other = [name for name, value in cell.items() if row[name] != value]
         if other:
             return (
-                f"{other[0]} is {row[other[0]]!r} in a row of the cell in which it is "
-                f"{cell[other[0]]!r}"
+                f"{other[0]} is {row[other[0]]!r} in a row of the cell "
+                f"in which it is {cell[other[0]]!r}"
             )
     return None
 

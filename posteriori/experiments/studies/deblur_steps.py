@@ -43,10 +43,14 @@ _COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#e6a100")
 MARKS = {"DPS published": "x", "MMPS": "s", "DDRM": "^"}
 COLUMNS = {
     "photo": "photograph",
-    "method": "DPS (bounded weighting), DPS published (the paper's step), MMPS, DDRM, or Wiener (a "
-    "linear filter, no diffusion)",
-    "eta": "share of fresh noise of a DDIM step, 0 none, 1 ancestral sampling; none where the "
-    "method has its own",
+    "method": (
+        "DPS (bounded weighting), DPS published (the paper's step), MMPS, DDRM, "
+        "or Wiener (a linear filter, no diffusion)"
+    ),
+    "eta": (
+        "share of fresh noise of a DDIM step, 0 none, 1 ancestral sampling; "
+        "none where the method has its own"
+    ),
     "steps": "reverse steps",
     "samples": "samples drawn, of seed 0",
     "outcome": "finished, partly diverged (scores are of the rest) or diverged (no scores)",
@@ -54,8 +58,9 @@ COLUMNS = {
     "psnr_std": "standard deviation of that PSNR between the samples, dB, where there are two",
     "ssim": "SSIM as PSNR",
     "lpips": "LPIPS as PSNR, where its weights are installed",
-    "chi2": "mean squared residual over the noise variance; 1 fits the measurement as its noise "
-    "allows",
+    "chi2": (
+        "mean squared residual over the noise variance; 1 fits the measurement as its noise allows"
+    ),
     "denoiser": "denoiser calls for a sample",
     "vjp": "vector-Jacobian products for a sample",
     "calls": "denoiser calls plus twice the vector-Jacobian products",
@@ -227,8 +232,8 @@ def _about_eta(kept: list[Row], dps: list[Row]) -> str:
     for k in (min(r["steps"] for r in dps), max(r["steps"] for r in dps)):
         mine = sorted((r for r in dps if r["steps"] == k), key=lambda r: r["psnr"])
         best, worst = mine[-1], mine[0]
-        texts.append(f"with {k} steps eta = {best['eta']:g} is best by PSNR ({best['psnr']:.2f} "
-                     f"dB; worst eta = {worst['eta']:g}, "
+        texts.append(f"with {k} steps eta = {best['eta']:g} is best by PSNR "
+                     f"({best['psnr']:.2f} dB; worst eta = {worst['eta']:g}, "
                      f"{worst['psnr']:.2f} dB)")  # fmt: skip
     second = [r for r in kept if r["photo"] == SECOND]
     text = f"Of DPS {texts[0]}; {texts[1]}."
@@ -239,8 +244,8 @@ def _about_eta(kept: list[Row], dps: list[Row]) -> str:
             for part in (second, dps)
         )
         text += (
-            f" On the second photograph with {k} steps the best is eta = {best['eta']:g}, on "
-            f"the first with as many {same['eta']:g}."
+            f" On the second photograph with {k} steps the best is eta = {best['eta']:g}, "
+            f"on the first with as many {same['eta']:g}."
         )
     return text
 
@@ -252,21 +257,16 @@ def _about_steps(dps: list[Row], lost: int, of: int) -> str:
         if mine:
             top = max(mine, key=lambda r: r["psnr"])
             texts.append(
-                f"with eta = {eta:g} PSNR goes from {mine[0]['psnr']:.2f} dB at {mine[0]['steps']} "
-                f"steps to {mine[-1]['psnr']:.2f} at "
-                f"{mine[-1]['steps']}, the highest being {top['psnr']:.2f} at {top['steps']} (SSIM "
-                f"{mine[0]['ssim']:.3f}, "
-                f"{mine[-1]['ssim']:.3f} and {top['ssim']:.3f})"
+                f"with eta = {eta:g} PSNR goes from {mine[0]['psnr']:.2f} dB "
+                f"at {mine[0]['steps']} steps to {mine[-1]['psnr']:.2f} at {mine[-1]['steps']}, "
+                f"the highest being {top['psnr']:.2f} at {top['steps']} "
+                f"(SSIM {mine[0]['ssim']:.3f}, {mine[-1]['ssim']:.3f} and {top['ssim']:.3f})"
             )
     pairs = [r["psnr_std"] ** 2 for r in dps if r["psnr_std"] is not None]
-    noise = (
-        (
-            f" Two samples of a cell differ by {(sum(pairs) / len(pairs)) ** 0.5:.2f} dB (standard "
-            f"deviation)."
-        )
-        if pairs
-        else ""
-    )
+    noise = ""
+    if pairs:
+        std = (sum(pairs) / len(pairs)) ** 0.5
+        noise = f" Two samples of a cell differ by {std:.2f} dB (standard deviation)."
     return f"For DPS {'; '.join(texts)}.{noise} {lost} of {of} cells diverged."
 
 
@@ -282,8 +282,8 @@ def _about_speed(kept: list[Row], dps: list[Row]) -> str:
         elif mine:
             most = max(mine, key=lambda r: r["psnr"])
             text += (
-                f" {name} falls short of it with {most['steps']} steps, its best here "
-                f"({_price(most)})."
+                f" {name} falls short of it with {most['steps']} steps, "
+                f"its best here ({_price(most)})."
             )
     wiener = [r["psnr"] for r in kept if r["method"] == "Wiener"]
     return text + "".join(
@@ -300,50 +300,48 @@ def _price(row: Row) -> str:
 
 STUDY = Study(
     name="deblur-steps",
-    question="How many reverse steps and how much fresh noise does DPS need to deblur a "
-    "photograph, and is the time well spent?",
+    question="How many reverse steps and how much fresh noise does DPS need "
+    "to deblur a photograph, and is the time well spent?",
     setting=f"""Circular Gaussian blur of standard deviation 2 pixels and Gaussian noise of standard
 deviation {SIGMA} of the range [0, 1], on crops of {SIDE} x {SIDE} pixels of two photographs that
-come with scikit-image: {FIRST} for every cell, {SECOND} for DPS up to 50
-steps. The prior is the shipped photograph prior; two samples
-of seed 0 up to 100 steps and one beyond (one throughout in the quick run), drawn one at a time,
-scores averaged.
+come with scikit-image: {FIRST} for every cell, {SECOND} for DPS up to 50 steps. The prior is the
+shipped photograph prior; two samples of seed 0 up to 100 steps and one beyond (one throughout in
+the quick run), drawn one at a time, scores averaged.
 
 DPS is run with its bounded weighting, D_y = D + sigma^2 J^T A^T (y - A D) / (v^2 + r2 ||A||^2), v
 the noise level, r2 = c sigma^2 / (c + sigma^2), c = 400 (the square of the largest sigma, as the
 prior's spread is not known), J = dD/dx; with DDIM transitions of eta {ETAS} on Karras levels
-(rho = 7) from sigma 20 to 0.002 for data in [-1, 1], and {STEPS[0]} to {STEPS[-1]}
-steps. DPS published is the paper's step (gradient divided by the norm of the residual, linear-beta
-DDPM levels, eta = 1), its scale 0.3 converted from {PUBLISHED_SIDE} to {SIDE} pixels a side by
-their ratio and from 1000 to N steps by 1000 / N.
+(rho = 7) from sigma 20 to 0.002 for data in [-1, 1], and {STEPS[0]} to {STEPS[-1]} steps. DPS
+published is the paper's step (gradient divided by the norm of the residual, linear-beta DDPM
+levels, eta = 1), its scale 0.3 converted from {PUBLISHED_SIDE} to {SIDE} pixels a side by their
+ratio and from 1000 to N steps by 1000 / N.
 
 For comparison MMPS (moment matching, at most 5 GMRES iterations, eta = 1, Karras levels), and DDRM
 (eta = 0.85, eta_b = 1, Karras levels), the best by PSNR (with DDNM, which equals it there) in a
 trial of nine methods with 10 steps on the same photograph at 64 x 64 pixels; DiffPIR, DCDP,
 ReSample, PnP-DM, DAPS, PiGDM and MMPS were the others. Wiener is the linear filter with a 1/f^2
 spectrum whose strength was chosen with sight of the photograph. PSNR and SSIM are of samples, not
-of their mean, unclamped; LPIPS (AlexNet) is computed
-where its weights are installed and otherwise left empty.""",
+of their mean, unclamped; LPIPS (AlexNet) is computed where its weights are installed and otherwise
+left empty.""",
     columns=COLUMNS,
     plan=_plan,
     measure=_measure,
     draw=_draw,
     shows=("photo", "method", "eta", "steps", "psnr", "ssim", "seconds"),
     caption=f"Above: PSNR and SSIM of samples of the photograph {FIRST} against reverse steps. "
-    f"Below: the same PSNR "
-    "against wall-clock time on one core. Colours: DPS by eta; black: other methods, the dotted "
-    "line being the Wiener filter.",
+    "Below: the same PSNR against wall-clock time on one core. Colours: DPS by eta; "
+    "black: other methods, the dotted line being the Wiener filter.",
     findings=_findings,
     limits=(
-        "One or two samples for each cell: differences between cells below their standard "
-        "deviation are not resolved. More than "
-        "50 steps were taken on one photograph only, and the crops are small.",
-        "PSNR and SSIM compare one sample with the truth: a sampler with more variety scores lower "
-        "although its samples may be closer to "
-        "posterior draws, so that a fall with more steps need not mean a worse one.",
-        "The bounded weighting is one of several for DPS; another, or another scale, moves the "
-        "best eta and number of steps.",
-        "DDRM was chosen as the best of a trial on one of the photographs, with default settings "
-        "for all.",
+        "One or two samples for each cell: "
+        "differences between cells below their standard deviation are not resolved. "
+        "More than 50 steps were taken on one photograph only, and the crops are small.",
+        "PSNR and SSIM compare one sample with the truth: "
+        "a sampler with more variety scores lower although its samples may be closer "
+        "to posterior draws, so that a fall with more steps need not mean a worse one.",
+        "The bounded weighting is one of several for DPS; "
+        "another, or another scale, moves the best eta and number of steps.",
+        "DDRM was chosen as the best of a trial on one of the photographs, "
+        "with default settings for all.",
     ),
 )

@@ -61,25 +61,32 @@ COLUMNS = {
     "part": "mixture (error of the estimate at each noise level) or photo (whole runs)",
     "method": "the approximation; see the setting",
     "sigma": "noise level of x, in the data's range [-1, 1]; mixture only",
-    "error": "root mean square over draws of x and pixels of D_y(x, sigma) - E[x0 | x, y], in "
-    "units of [0, 1]; mixture only",
+    "error": (
+        "root mean square over draws of x and pixels of D_y(x, sigma) - E[x0 | x, y], "
+        "in units of [0, 1]; mixture only"
+    ),
     "photo": "photograph; photo only",
     "steps": "noise levels of the run; photo only",
-    "seed": "mixture: of the truth, the measurement's noise and the draws of x; photo: of the "
-    "sample",
-    "outcome": "finished; not finite (no error); diverged or astray (values beyond 5 ranges from "
-    "the middle): no scores",
+    "seed": (
+        "mixture: of the truth, the measurement's noise and the draws of x; photo: of the sample"
+    ),
+    "outcome": (
+        "finished; not finite (no error); "
+        "diverged or astray (values beyond 5 ranges from the middle): no scores"
+    ),
     "psnr": "PSNR of one sample against the photograph, dB",
     "ssim": "SSIM of the same",
     "lpips": "LPIPS of the same, where its weights are installed",
-    "chi2": "mean squared residual over the noise variance; 1 fits the measurement as its noise "
-    "allows",
+    "chi2": (
+        "mean squared residual over the noise variance; 1 fits the measurement as its noise allows"
+    ),
     "denoisers": "denoiser calls of a step",
     "vjps": "vector-Jacobian products of a step",
     "denoiser_seconds": "wall-clock seconds of a step spent in the denoiser (with its graph)",
     "vjp_seconds": "seconds of a step spent in vector-Jacobian products",
-    "solve_seconds": "seconds of a step spent in everything else: operator, adjoint, linear solve, "
-    "transition",
+    "solve_seconds": (
+        "seconds of a step spent in everything else: operator, adjoint, linear solve, transition"
+    ),
 }
 
 
@@ -117,10 +124,8 @@ def _mixture() -> priors.GaussianMixture:
 def estimate(post: Posterior, method: Any, x: Tensor, sigma: float) -> Tensor:
     """D_y(x, sigma), the guided denoised image of a method with a ``transition``, from its own
     step: (B, *E), in the prior's range."""
-    level, s = (
-        torch.tensor(sigma, dtype=torch.float64),
-        torch.tensor(sigma / 2, dtype=torch.float64),
-    )
+    level = torch.tensor(sigma, dtype=torch.float64)
+    s = torch.tensor(sigma / 2, dtype=torch.float64)
     with torch.no_grad():
         ahead, _ = replace(method, transition=DDIM(0.0)).step(
             post, x, level, s, Streams(0, range(len(x)))
@@ -182,9 +187,8 @@ def _on_photo(row: Row) -> Row:
     prior, spent = timed(priors.photos())
     post = Posterior(prior, given)
     # The first call of a network sets up what later ones use.
-    prior.linearize(torch.zeros(1, 3, SIDE, SIDE), torch.tensor(1.0))[1](
-        torch.zeros(1, 3, SIDE, SIDE)
-    )
+    blank = torch.zeros(1, 3, SIDE, SIDE)
+    prior.linearize(blank, torch.tensor(1.0))[1](blank)
     spent.update(denoiser=0.0, vjp=0.0)
     steps, began = row["steps"], time.perf_counter()
     try:
@@ -224,11 +228,10 @@ def _about_estimates(rows: list[Row]) -> str:
     )
     harm = [f"{name} at {n}" for name, values in known.items() if (n := sum(v > 1 for v in values))]
     return (
-        f"Error of the guided estimate to the exact conditional mean on the mixture, as a ratio to "
-        f"the error of not guiding, at sigma = "
-        f"{' / '.join(f'{s:g}' for s in at)}: {listed}. Of {len(SIGMAS)} noise levels, guiding is "
-        f"worse than not guiding for "
-        f"{', '.join(harm) if harm else 'no method at any'}."
+        "Error of the guided estimate to the exact conditional mean on the mixture, "
+        f"as a ratio to the error of not guiding, at sigma = {' / '.join(f'{s:g}' for s in at)}: "
+        f"{listed}. Of {len(SIGMAS)} noise levels, "
+        f"guiding is worse than not guiding for {', '.join(harm) if harm else 'no method at any'}."
     )
 
 
@@ -246,8 +249,8 @@ def _about_photos(photos: list[Row]) -> str:
     gone = ", ".join(f"{name} ({n})" for name, n in lost.items() if n)
     of = len({r["photo"] for r in photos})
     return (
-        f"On photographs after {photos[0]['steps']} steps, mean PSNR of one sample in dB, best "
-        f"first: {listed or 'none'}. "
+        f"On photographs after {photos[0]['steps']} steps, "
+        f"mean PSNR of one sample in dB, best first: {listed or 'none'}. "
         f"Runs that diverged, of {of} for each method: {gone or 'none'}."
     )
 
@@ -264,29 +267,30 @@ def _about_time(photos: list[Row]) -> str:
         f"{name} {' + '.join(f'{v:.1f}' for v in values)}" for name, values in known.items()
     )
     return (
-        f"Time of a step in ms, denoiser + VJPs + solve and rest: {listed}. {slow} takes "
-        f"{sum(known[slow]) / sum(known[fast]):.0f} times "
-        f"as long as {fast}; what lies outside the network is at most "
+        f"Time of a step in ms, denoiser + VJPs + solve and rest: {listed}. "
+        f"{slow} takes {sum(known[slow]) / sum(known[fast]):.0f} times as long as {fast}; "
+        "what lies outside the network is at most "
         f"{max(v[2] / sum(v) for v in known.values()):.0%} of a step."
     )
 
 
 STUDY = Study(
     name="explicit-accuracy",
-    question="How far are DPS, PiGDM and moment matching from the exact conditional mean, and what "
-    "does a better approximation cost?",
+    question="How far are DPS, PiGDM and moment matching from the exact conditional mean, "
+    "and what does a better approximation cost?",
     setting=f"""One linear problem: a circular Gaussian blur of standard deviation 2 pixels, of
 which every fourth pixel in each direction is measured, plus Gaussian noise of standard deviation
 {NOISE} of the range [0, 1].
 
-Each method is an estimate of E[x0 | x, y]. With D = D(x, sigma), J = dD/dx, v the noise level and V
-= sigma^2 A J A^T it is D_y = D + sigma^2 J^T A^T W^-1 (y - A D). DPS, as written: W = v^2 I;
-bounded: W = (v^2 + r2 ||A||^2) I. PiGDM: W = v^2 I + r2 A A^T. There r2 = c sigma^2 /
-(c + sigma^2), where c = spread^2 is the prior's largest variance along any direction (for the
-photograph prior the square of its largest sigma, 400, as its spread is not known), and c = 1 is the
-literature's. Moments, row sums (TMPD): W = v^2 I + diag(V 1), a row sum <= 0 replaced by r2
-||A||^2; diagonal: W = v^2 I + diag(V), exactly; CG and GMRES (MMPS): W = v^2 I + V, by at most 5
-iterations to a relative residual of 1e-4, preconditioned by the same matrix with a white J.
+Each method is an estimate of E[x0 | x, y]. With D = D(x, sigma), J = dD/dx, v the noise level and
+V = sigma^2 A J A^T it is D_y = D + sigma^2 J^T A^T W^-1 (y - A D). DPS, as written: W = v^2 I;
+bounded: W = (v^2 + r2 ||A||^2) I. PiGDM: W = v^2 I + r2 A A^T. There
+r2 = c sigma^2 / (c + sigma^2), where c = spread^2 is the prior's largest variance along any
+direction (for the photograph prior the square of its largest sigma, 400, as its spread is not
+known), and c = 1 is the literature's. Moments, row sums (TMPD): W = v^2 I + diag(V 1), a row
+sum <= 0 replaced by r2 ||A||^2; diagonal: W = v^2 I + diag(V), exactly; CG and GMRES (MMPS):
+W = v^2 I + V, by at most 5 iterations to a relative residual of 1e-4, preconditioned by the same
+matrix with a white J.
 
 Mixture: 8 equally likely Gaussians on grey {MIXTURE_SIDE} x {MIXTURE_SIDE} images in [-1, 1]; means
 are random fields of spectrum 1 / (f^2 + 1 / {MIXTURE_SIDE}^2) and standard deviation 0.4,
@@ -300,9 +304,8 @@ Photographs: crops of {SIDE} x {SIDE} pixels of astronaut and chelsea, which com
 the shipped photograph prior, {STEPS} steps (3 in the quick run) on Karras levels (rho = 7) from
 sigma 20 to 0.002, ancestral sampling (eta = 1), one sample with seed 0; PSNR and SSIM are of that
 sample, LPIPS (AlexNet) only where its weights are installed. Times are of that run, one row in
-single precision: the
-denoiser with the graph that its derivatives need, the products with that graph, everything
-else.""",
+single precision: the denoiser with the graph that its derivatives need, the products with that
+graph, everything else.""",
     columns=COLUMNS,
     plan=_plan,
     measure=_measure,
@@ -317,21 +320,19 @@ else.""",
         "vjp_seconds",
         "solve_seconds",
     ),
-    caption="Top: root mean square error of each guided estimate on the mixture, over draws and "
-    "seeds, divided by that of the prior's "
-    "denoiser without guidance, against noise level; above 1 guiding does harm, below 1e-4 is cut "
-    "off. Below left: PSNR of one sample on "
-    "each photograph. Below right: mean wall-clock time of a step by part.",
+    caption="Top: root mean square error of each guided estimate on the mixture, over draws "
+    "and seeds, divided by that of the prior's denoiser without guidance, against noise level; "
+    "above 1 guiding does harm, below 1e-4 is cut off. Below left: "
+    "PSNR of one sample on each photograph. Below right: mean wall-clock time of a step by part.",
     findings=_findings,
     limits=(
-        "The error is measured where the exact posterior puts x. A method's own x lies elsewhere "
-        "once it has erred: errors can add up or "
-        "cancel.",
-        "One problem of mild ill-conditioning; with A A^T proportional to I, DPS bounded and PiGDM "
-        "with the same c are the same method.",
-        "Two small crops and one sample of each: a few tenths of a dB are not resolved, and PSNR "
-        "of a sample favours little variety.",
-        "Times hold for this network, image size and machine; a larger network makes everything "
-        "but its own calls cheaper by comparison.",
+        "The error is measured where the exact posterior puts x. "
+        "A method's own x lies elsewhere once it has erred: errors can add up or cancel.",
+        "One problem of mild ill-conditioning; "
+        "with A A^T proportional to I, DPS bounded and PiGDM with the same c are the same method.",
+        "Two small crops and one sample of each: "
+        "a few tenths of a dB are not resolved, and PSNR of a sample favours little variety.",
+        "Times hold for this network, image size and machine; "
+        "a larger network makes everything but its own calls cheaper by comparison.",
     ),
 )

@@ -192,44 +192,37 @@ def _principled(rows: list[Row]) -> str:
             else f"while the least of the sweep is {times[best]:.1f}, at {best:.3g}"
         )
         parts.append(
-            f"for {problem} {width}, and at 1 the sliced Wasserstein distance to the posterior is "
-            f"{times[1.0]:.1f} times that "
-            f"of exact draws, {least_at}"
+            f"for {problem} {width}, and at 1 the sliced Wasserstein distance "
+            f"to the posterior is {times[1.0]:.1f} times that of exact draws, {least_at}"
         )
     return (
         "With the bounded weighting the guidance 1, which the noise level and the prior's width "
-        "prescribe, should make samples as wide as "
-        f"exact ones. On the mixture, {'; '.join(parts)}."
+        f"prescribe, should make samples as wide as exact ones. On the mixture, {'; '.join(parts)}."
     )
 
 
 def _published(rows: list[Row]) -> str:
     parts = []
     for problem in SWEEP_PROBLEMS:
-        group, exact = (
-            sweep(rows, "mixture", problem, "published")[PUBLISHED],
-            sweep(rows, "mixture", problem, "exact")[None],
-        )
-        ratio, right = (
-            mean_score(group, "spread") / mean_score(exact, "spread"),
-            right_width(rows, problem, "published"),
-        )
+        group = sweep(rows, "mixture", problem, "published")[PUBLISHED]
+        exact = sweep(rows, "mixture", problem, "exact")[None]
+        ratio = mean_score(group, "spread") / mean_score(exact, "spread")
+        right = right_width(rows, problem, "published")
         where = "no guidance of the sweep" if right is None else f"{right:.2g}"
         error = mean_score(group, "error") / mean_score(exact, "error")
         parts.append(
             f"for {problem} samples are as wide as exact ones at {where}, and at {PUBLISHED:g} "
-            f"they are {ratio:.1f} times as wide, "
-            f"with {error:.1f} times the error"
+            f"they are {ratio:.1f} times as wide, with {error:.1f} times the error"
         )
     sizes = " and ".join(
         f"{as_printed(bed):.1f} on {shape[1]} x {shape[2]} x {shape[0]} numbers"
         for bed, shape in BED_SHAPES.items()
     )
     return (
-        f"The published step, on the mixture and in the terms of the paper (256 x 256 colour "
-        f"images, 1000 steps): {'; '.join(parts)}. "
-        f"Its constant means nothing without an image size: {PUBLISHED:g} as printed amounts to "
-        f"{sizes}."
+        "The published step, on the mixture and in the terms of the paper "
+        f"(256 x 256 colour images, 1000 steps): {'; '.join(parts)}. "
+        "Its constant means nothing without an image size: "
+        f"{PUBLISHED:g} as printed amounts to {sizes}."
     )
 
 
@@ -237,30 +230,25 @@ def _trade_off(rows: list[Row]) -> str:
     parts = []
     for weighting in ("published", "bounded"):
         groups = sweep(rows, "photograph", "deblurring", weighting)
-        best, weak = (
-            min(groups, key=lambda g: mean_score(groups[g], "error")),
-            next(iter(groups.values())),
-        )
+        best = min(groups, key=lambda g: mean_score(groups[g], "error"))
+        weak = next(iter(groups.values()))
         error, spread, covered = (
             mean_score(groups[best], score) for score in ("error", "spread", "coverage")
         )
         parts.append(
             f"{error:.3f} with the {weighting} weighting (guidance {best:.3g}; "
-            f"{mean_score(weak, 'error'):.3f} at the weakest guidance), "
-            f"where the spread is {spread:.3f} and {covered:.0%} of the pixels lie inside the "
-            f"{LEVEL:.0%} intervals"
+            f"{mean_score(weak, 'error'):.3f} at the weakest guidance), where the spread "
+            f"is {spread:.3f} and {covered:.0%} of the pixels lie inside the {LEVEL:.0%} intervals"
         )
     exact = sweep(rows, "mixture", "deblurring", "exact")[None]
     weakest, weak = next(iter(sweep(rows, "mixture", "deblurring", "bounded").items()))
-    ratio, covered = (
-        mean_score(weak, "error") / mean_score(exact, "error"),
-        mean_score(weak, "coverage"),
-    )
+    ratio = mean_score(weak, "error") / mean_score(exact, "error")
+    covered = mean_score(weak, "coverage")
     misled = abs(covered - LEVEL) < 0.1 and ratio > 1.5
     verdict = ", so that coverage alone cannot choose the guidance" if misled else ""
     return (
-        f"On the photograph the least error of deblurring is {', and '.join(parts)}. On the "
-        f"mixture a guidance of {weakest:g} (bounded) "
+        f"On the photograph the least error of deblurring is {', and '.join(parts)}. "
+        f"On the mixture a guidance of {weakest:g} (bounded) "
         f"covers {covered:.0%} with {ratio:.1f} times the error of exact draws{verdict}."
     )
 
@@ -302,8 +290,8 @@ otherwise).
 
 STUDY = Study(
     name="guidance-strength",
-    question="How strong should the guidance of DPS be, between an error that is too large and "
-    "samples that are too much alike?",
+    question="How strong should the guidance of DPS be, "
+    "between an error that is too large and samples that are too much alike?",
     setting="\n\n".join(part.replace("\n", " ") for part in _SETTING.strip().split("\n\n")),
     columns=COLUMNS,
     plan=sweep_plan,
@@ -311,26 +299,24 @@ STUDY = Study(
     draw=_draw,
     shows=("bed", "problem", "weighting", "guidance", "error", "spread", "coverage", "outcome"),
     caption=(
-        "Upper four panels: error of the samples' mean against the spread of the samples, along "
-        "each line from the weakest to the "
-        "strongest guidance (numbers). A calibrated sampler lies on the grey line: right of it "
-        "samples differ too much, left of it too "
-        "little. Bottom: share of the true pixels inside the 80% intervals (coverage) against the "
-        "guidance; horizontal the nominal share, "
-        "dotted the published 0.3 and the derived 1. Guidances at which samples diverged or went "
-        "astray (see outcome) are not drawn."
+        "Upper four panels: error of the samples' mean against the spread of the samples, "
+        "along each line from the weakest to the strongest guidance (numbers). "
+        "A calibrated sampler lies on the grey line: "
+        "right of it samples differ too much, left of it too little. Bottom: "
+        "share of the true pixels inside the 80% intervals (coverage) against the guidance; "
+        "horizontal the nominal share, dotted the published 0.3 and the derived 1. "
+        "Guidances at which samples diverged or went astray (see outcome) are not drawn."
     ),
     findings=_findings,
     limits=(
-        "One photograph of 32 x 32 pixels and 9 samples: its pixels are no independent trials, and "
-        "the network is no exact prior of it, "
+        "One photograph of 32 x 32 pixels and 9 samples: "
+        "its pixels are no independent trials, and the network is no exact prior of it, "
         "so that its coverage mixes the method's errors with the prior's.",
-        "The photograph was restored in 60 steps, not in the published 1000: the conversion keeps "
-        "the sum of the steps, not their course.",
-        "The conversion to other image sizes follows from the length of the step; images of 256 x "
-        "256 pixels, for which 0.3 was chosen, "
-        "were not run.",
-        "Two linear problems at one noise level: other operators and levels move the guidance that "
-        "is right.",
+        "The photograph was restored in 60 steps, not in the published 1000: "
+        "the conversion keeps the sum of the steps, not their course.",
+        "The conversion to other image sizes follows from the length of the step; "
+        "images of 256 x 256 pixels, for which 0.3 was chosen, were not run.",
+        "Two linear problems at one noise level: "
+        "other operators and levels move the guidance that is right.",
     ),
 )

@@ -49,29 +49,38 @@ SWEEP_SCORES = (
 COLUMNS = {
     "bed": "mixture (8 x 8 pixels, posterior known) or photograph (32 x 32 pixels, three colours)",
     "problem": "denoising or deblurring",
-    "weighting": "published (the paper's step), bounded (the principled one) or exact (draws of "
-    "the known posterior, no method)",
-    "guidance": "strength of the guidance: with bounded its factor, 1 as derived; with published "
-    "rho, converted to 256 x 256 pixels in "
-    "three colours and 1000 steps",
-    "scale": "the number that the method was given: for the published step rho at this image size "
-    "and number of steps",
+    "weighting": (
+        "published (the paper's step), "
+        "bounded (the principled one) or exact (draws of the known posterior, no method)"
+    ),
+    "guidance": (
+        "strength of the guidance: with bounded its factor, 1 as derived; "
+        "with published rho, converted to 256 x 256 pixels in three colours and 1000 steps"
+    ),
+    "scale": (
+        "the number that the method was given: "
+        "for the published step rho at this image size and number of steps"
+    ),
     "steps": "noise levels visited",
     "seed": "of the truth (mixture), of the measurement's noise and of the samples",
     "samples": "samples asked for",
     "lost": "how many of them diverged",
-    "outcome": "finished; diverged (no scores); partly diverged (scores of the samples left); "
-    "astray (finite, but more than "
-    f"{ASTRAY:g} widths of [0, 1] away from its middle)",
+    "outcome": (
+        "finished; diverged (no scores); partly diverged (scores of the samples left); "
+        f"astray (finite, but more than {ASTRAY:g} widths of [0, 1] away from its middle)"
+    ),
     "error": "root mean square difference of the samples' mean to the truth, in units of [0, 1]",
     "error_one": "the same of a single sample, root mean square over samples",
     "spread": "root of the mean variance of a pixel over samples, in units of [0, 1]",
     "coverage": "share of the truth's pixels inside the samples' central interval",
     "nominal": "the level of that interval, which the coverage of a calibrated sampler has",
-    "distance": "sliced 1-Wasserstein distance to 1000 exact draws, in units of [0, 1]; mixture "
-    "only",
-    "lpips_one": "mean LPIPS of a sample to the truth, enlarged to 64 x 64 pixels; photograph "
-    "only, where its weights are installed",
+    "distance": (
+        "sliced 1-Wasserstein distance to 1000 exact draws, in units of [0, 1]; mixture only"
+    ),
+    "lpips_one": (
+        "mean LPIPS of a sample to the truth, enlarged to 64 x 64 pixels; "
+        "photograph only, where its weights are installed"
+    ),
     "lpips_pairs": "mean LPIPS between neighbouring samples, as lpips_one",
 }
 

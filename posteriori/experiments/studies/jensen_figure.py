@@ -158,8 +158,8 @@ def where_methods_break(rows: list[Row]) -> str:
     ]
     said = "; ".join(parts)
     return (
-        f"First condition number at which the distance exceeds {BROKEN:g} times that of exact "
-        f"draws, or samples are lost: {said}."
+        f"First condition number at which the distance exceeds {BROKEN:g} times "
+        f"that of exact draws, or samples are lost: {said}."
     )
 
 
@@ -181,8 +181,8 @@ def worst(rows: list[Row]) -> str:
         if values:
             listed = ", ".join(f"{m} {v:.1f}" for m, v in values.items())
             parts.append(
-                f"{title}: {listed} (kernel Stein discrepancy {min(steins):.1f} to "
-                f"{max(steins):.1f})"
+                f"{title}: "
+                f"{listed} (kernel Stein discrepancy {min(steins):.1f} to {max(steins):.1f})"
             )
     return f"At condition number {k:g}, in multiples of exact draws: {'; '.join(parts)}."
 
@@ -201,6 +201,6 @@ def phases(rows: list[Row]) -> str:
     whole = [m for m, v in values.items() if v <= BROKEN]
     return (
         f"On Fourier phase retrieval the distance in multiples of exact draws is {listed}; "
-        f"at most {BROKEN:g}: {', '.join(whole) or 'no method'}. Not treated or lost: "
-        f"{', '.join(dict.fromkeys(absent)) or 'none'}."
+        f"at most {BROKEN:g}: {', '.join(whole) or 'no method'}. "
+        f"Not treated or lost: {', '.join(dict.fromkeys(absent)) or 'none'}."
     )

@@ -54,19 +54,23 @@ COLUMNS = {
     "steps": "noise levels visited",
     "seed": "of the instrument, the truth, the measurement's noise and the samples",
     "samples": "samples asked for",
-    "outcome": "finished, diverged (some or all samples were lost, no scores) or refused (the "
-    "method does not treat the problem)",
+    "outcome": (
+        "finished, diverged (some or all samples were lost, no scores) or refused "
+        "(the method does not treat the problem)"
+    ),
     "reason": "of a refusal or a divergence",
-    "distance": "sliced 1-Wasserstein distance to draws of the true posterior, in the prior's "
-    "units",
+    "distance": (
+        "sliced 1-Wasserstein distance to draws of the true posterior, in the prior's units"
+    ),
     "floor": "the same of as many independent draws of the true posterior",
     "ratio": "distance / floor, 1 for a perfect sampler",
     "ksd": "kernel Stein discrepancy to the true posterior, in the units of its score",
     "ksd_floor": "the same of as many independent draws of the true posterior",
     "ksd_ratio": "ksd / ksd_floor, about 1 for a perfect sampler",
     "modes": "components of the true posterior of weight above 0.01; linear only",
-    "reference_size": "effective number of draws behind the reference; phase only, the linear "
-    "reference is exact",
+    "reference_size": (
+        "effective number of draws behind the reference; phase only, the linear reference is exact"
+    ),
     "denoiser": "denoiser calls per sample",
     "vjp": "vector-Jacobian products per sample",
 }
@@ -182,9 +186,8 @@ def by_importance(
     roots = torch.linalg.cholesky(prior.covariances)
     for _ in range(-(-proposals // 2**17)):
         k = torch.multinomial(prior.weights, 2**17, replacement=True, generator=g)
-        flat = prior.means[k] + torch.einsum(
-            "nij,nj->ni", roots[k], normal(2**17, prior.means.shape[1], g=g)
-        )
+        z = normal(2**17, prior.means.shape[1], g=g)
+        flat = prior.means[k] + torch.einsum("nij,nj->ni", roots[k], z)
         x = flat.view(-1, *prior.image_shape)
         log_w = post.likelihood.log_prob(x)
         kept = log_w > log_w.max() - 30
@@ -204,10 +207,8 @@ def truth(problem: str, condition: float | None, seed: int) -> Truth:
             prior, Likelihood(simulate(A, prior.sample(1, seed + 2**33)[0], law, seed), A, law)
         )
         exact = exact_posterior(post)
-        reference, others = (
-            exact.sample(REFERENCE, 2**20),
-            [exact.sample(n, 2**21 + k) for k in range(3)],
-        )
+        reference = exact.sample(REFERENCE, 2**20)
+        others = [exact.sample(n, 2**21 + k) for k in range(3)]
         notes: Row = {"modes": int((exact.mixture.weights > 0.01).sum())}
     else:
         prior, magnitudes, n = phase_prior(), PhaseRetrieval(SHAPE), PHASE_N
@@ -230,10 +231,8 @@ def truth(problem: str, condition: float | None, seed: int) -> Truth:
 
 
 def _measure(cell: Cell) -> list[Row]:
-    about, n = (
-        truth(cell["problem"], cell["condition"], cell["seed"]),
-        N if cell["problem"] == "linear" else PHASE_N,
-    )
+    about = truth(cell["problem"], cell["condition"], cell["seed"])
+    n = N if cell["problem"] == "linear" else PHASE_N
     post, method = about.post, _build(cell["method"], n)
     row: Row = {
         **dict.fromkeys(COLUMNS),
@@ -305,29 +304,28 @@ loses samples. The quick run has two condition numbers and one seed.
 
 STUDY = Study(
     name="jensen-limits",
-    question="How ill-conditioned may an operator be before the Jensen approximation breaks, and "
-    "what holds beyond?",
+    question="How ill-conditioned may an operator be before the Jensen approximation breaks, "
+    "and what holds beyond?",
     setting=_SETTING,
     columns=COLUMNS,
     plan=_plan,
     measure=_measure,
     draw=draw_ratios,
     shows=("problem", "condition", "method", "outcome", "ratio", "ksd_ratio"),
-    caption="Against the condition number, geometric means over seeds: distance to the true "
-    "posterior over that of exact draws (left), and "
-    "the kernel Stein discrepancy likewise (middle). Right: both on Fourier phase retrieval "
-    "(filled: distance, open: Stein). Dashed: 1, a "
-    "perfect sampler; dotted: the ratio of distances above which a method counts as broken.",
+    caption="Against the condition number, geometric means over seeds: "
+    "distance to the true posterior over that of exact draws (left), "
+    "and the kernel Stein discrepancy likewise (middle). "
+    "Right: both on Fourier phase retrieval (filled: distance, open: Stein). Dashed: "
+    "1, a perfect sampler; dotted: the ratio of distances above which a method counts as broken.",
     findings=ratio_findings,
     limits=(
-        "Dimensions are 8 and 6: in images the likelihood is sharper, and sequential Monte Carlo "
-        "needs more particles than it has here.",
-        "The largest singular value and the noise are fixed: raising the largest singular value "
-        "instead is another question.",
-        "The Stein discrepancy sees neither lost modes nor wrong weights of distant ones: it can "
-        "be small where that is large.",
+        "Dimensions are 8 and 6: in images the likelihood is sharper, "
+        "and sequential Monte Carlo needs more particles than it has here.",
+        "The largest singular value and the noise are fixed: "
+        "raising the largest singular value instead is another question.",
+        "The Stein discrepancy sees neither lost modes nor wrong weights of distant ones: "
+        "it can be small where that is large.",
         "TDS and MomentSMC are for linear operators and refuse magnitudes; of sequential Monte "
-        "Carlo the unguided filter alone is left "
-        "there, which is out of reach for images.",
+        "Carlo the unguided filter alone is left there, which is out of reach for images.",
     ),
 )

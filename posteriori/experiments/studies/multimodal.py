@@ -33,33 +33,50 @@ SIDE, HOLE = 32, 3
 CORNERS = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
 
 COLUMNS = {
-    "part": "mixture (posterior known) or digit (the upper half of a 4 hidden, posterior not "
-    "known)",
-    "method": "method; of sequential Monte Carlo, one cloud that gives all samples, or as many "
-    "independent clouds as samples",
+    "part": (
+        "mixture (posterior known) or digit (the upper half of a 4 hidden, posterior not known)"
+    ),
+    "method": (
+        "method; of sequential Monte Carlo, one cloud that gives all samples, "
+        "or as many independent clouds as samples"
+    ),
     "separation": "distance of neighbouring modes in standard deviations of a mode; mixture only",
     "steps": "noise levels visited",
     "seed": "of the samples",
     "samples": "samples asked for",
-    "outcome": "finished, diverged (some or all samples were lost, no scores) or refused (the "
-    "method does not treat the problem)",
+    "outcome": (
+        "finished, diverged (some or all samples were lost, no scores) or refused "
+        "(the method does not treat the problem)"
+    ),
     "reason": "of a refusal or a divergence",
-    "weight_error": "half the sum over the four modes of |share of the samples - posterior "
-    "weight|, from 0 to 1; mixture only",
-    "found": "how many of the four modes hold at least a quarter of their posterior weight; "
-    "mixture only",
-    "distance": "sliced 1-Wasserstein distance to 4000 exact draws, in standard deviations of a "
-    "mode; mixture only",
-    "diversity": "root mean square difference of two samples, averaged over pairs. mixture: over "
-    "all numbers, divided by that of exact "
-    "draws; digit: over the hidden pixels, in units of [0, 1]",
-    "lpips_pairs": "LPIPS of two samples, enlarged to 64 x 64 pixels, averaged over pairs; digit "
-    "only, where its weights are installed",
+    "weight_error": (
+        "half the sum over the four modes of |share of the samples - posterior weight|, "
+        "from 0 to 1; mixture only"
+    ),
+    "found": (
+        "how many of the four modes hold at least a quarter of their posterior weight; mixture only"
+    ),
+    "distance": (
+        "sliced 1-Wasserstein distance to 4000 exact draws, "
+        "in standard deviations of a mode; mixture only"
+    ),
+    "diversity": (
+        "root mean square difference of two samples, averaged over pairs. "
+        "mixture: over all numbers, divided by that of exact draws; "
+        "digit: over the hidden pixels, in units of [0, 1]"
+    ),
+    "lpips_pairs": (
+        "LPIPS of two samples, enlarged to 64 x 64 pixels, averaged over pairs; "
+        "digit only, where its weights are installed"
+    ),
     "open": "share of samples that enclose no region, as a 4 with an open top; digit only",
-    "closed": "share of samples that enclose one region, as a 9 or a 4 with a closed top; digit "
-    "only",
-    "chi2": "mean squared residual of the visible pixels over the noise variance, averaged over "
-    "samples, about 1 when they fit; digit only",
+    "closed": (
+        "share of samples that enclose one region, as a 9 or a 4 with a closed top; digit only"
+    ),
+    "chi2": (
+        "mean squared residual of the visible pixels over the noise variance, "
+        "averaged over samples, about 1 when they fit; digit only"
+    ),
     "denoiser": "denoiser calls per sample",
     "vjp": "vector-Jacobian products per sample",
 }
@@ -74,10 +91,8 @@ def _build(name: str, part: str) -> methods.Method[Any] | None:
         rates = {"RealNVP": 1e-2, "diagonal": 5e-2, "low-rank": 5e-2}
     else:
         n, whole, share, small = N, N, 32, 16
-        fit, rates = (
-            {"draws": n, "polish": 300},
-            {"RealNVP": 3e-3, "diagonal": 1e-2, "low-rank": 1e-2},
-        )
+        fit = {"draws": n, "polish": 300}
+        rates = {"RealNVP": 3e-3, "diagonal": 1e-2, "low-rank": 1e-2}
     made: dict[str, methods.Method[Any]] = {
         "prior draws": methods.Unconditional(),
         "FPS, one cloud": methods.FPS(particles=whole),
@@ -211,9 +226,8 @@ def _measure(cell: Cell) -> list[Row]:
     if refusal:
         return [row | {"outcome": "refused", "reason": refusal}]
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of lost rows and of fits that miss a mode: the columns say both
+        # Warnings of lost rows and of fits that miss a mode: the columns say both.
+        with warnings.catch_warnings(action="ignore"):
             run = sample(
                 post,
                 method,
@@ -315,23 +329,21 @@ STUDY = Study(
         "denoiser",
         "vjp",
     ),
-    caption="One line a method. From left to right: error of the mode weights on the mixture, mean "
-    "over seeds, one marker a separation "
-    "(dashed: the mean of exact draws); how the completions of the digit divide into open and "
-    "closed ones, with chi-square of the visible "
-    "pixels written beside; their diversity in the hidden rows; calls per sample on the mixture (a "
-    "vector-Jacobian product counts two).",
+    caption="One line a method. From left to right: error of the mode weights on the mixture, "
+    "mean over seeds, one marker a separation (dashed: the mean of exact draws); "
+    "how the completions of the digit divide into open and closed ones, "
+    "with chi-square of the visible pixels written beside; their diversity in the hidden rows; "
+    "calls per sample on the mixture (a vector-Jacobian product counts two).",
     findings=mode_findings,
     limits=(
-        "The mixture has four dimensions and modes of equal shape. How many particles an image "
-        "needs is another matter.",
+        "The mixture has four dimensions and modes of equal shape. "
+        "How many particles an image needs is another matter.",
         "The digit has no reference posterior: its rows tell diversity and fit, not whether shares "
-        "of completions are right, and shares "
-        "of eight samples move in steps of an eighth.",
-        "Variational inference has few updates on the digit for reasons of time; with many more, "
-        "or another step size, it may fit better. "
+        "of completions are right, and shares of eight samples move in steps of an eighth.",
+        "Variational inference has few updates on the digit for reasons of time; "
+        "with many more, or another step size, it may fit better. "
         "Its step sizes on the digit, and the digit itself, were chosen in a short trial.",
-        "An enclosed region is a rule of thumb for what a digit is: a broken 9 counts as open, a 4 "
-        "whose strokes touch as closed.",
+        "An enclosed region is a rule of thumb for what a digit is: "
+        "a broken 9 counts as open, a 4 whose strokes touch as closed.",
     ),
 )

@@ -149,9 +149,9 @@ def weights(rows: list[Row]) -> str:
         " and ".join(f"{name} {known[name]:.2f}" for name in poor) or "no value for DPS and DAPS"
     )
     return (
-        f"With modes {d:g} standard deviations apart, these are within twice the error of mode "
-        f"weights of as many exact draws "
-        f"({floor:.3f}): {listed}. Draws that ignore the measurement have {prior:.2f}; {others}."
+        f"With modes {d:g} standard deviations apart, "
+        f"these are within twice the error of mode weights of as many exact draws ({floor:.3f}): "
+        f"{listed}. Draws that ignore the measurement have {prior:.2f}; {others}."
     )
 
 
@@ -166,8 +166,8 @@ def variational(rows: list[Row]) -> str:
         said = ", ".join(f"{v:.2g} at {d:g}" for d, v in found) or "no fit that finished"
         parts.append(f"{name.removeprefix('VI, ')}: {said}")
     return (
-        f"Modes found by variational inference, of 4, mean over seeds, by separation in "
-        f"standard deviations. {'; '.join(parts)}."
+        "Modes found by variational inference, of 4, mean over seeds, "
+        f"by separation in standard deviations. {'; '.join(parts)}."
     )
 
 
@@ -188,12 +188,10 @@ def completions(rows: list[Row]) -> str:
             if r["part"] == "digit" and r["outcome"] != "finished"
         }
     )
-    named, lost = (
-        f" ({'; '.join(both)})" if both else "",
-        f" No samples: {'; '.join(absent)}." if absent else "",
-    )
+    named = f" ({'; '.join(both)})" if both else ""
+    lost = f" No samples: {'; '.join(absent)}." if absent else ""
     return (
-        f"On the half-hidden digit {len(both)} of {len(kept)} methods give both completions among "
-        f"{kept[0]['samples']} samples{named}. "
+        f"On the half-hidden digit {len(both)} "
+        f"of {len(kept)} methods give both completions among {kept[0]['samples']} samples{named}. "
         f"Pairwise difference in the hidden rows: {said}.{lost}"
     )

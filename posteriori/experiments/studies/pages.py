@@ -6,9 +6,8 @@ A record, NAME.json:
     study, quick, command   what was asked
     columns                 name -> meaning
     machines                versions and hardware, one text for each machine that measured
-    cells
-    {"cell": ..., "rows": [...], "date": ..., "seconds": ..., "machine": index} in the order of the
-        plan
+    cells                   in the order of the plan, each {"cell": ..., "rows": [...],
+                            "date": ..., "seconds": ..., "machine": index}
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from posteriori.report.page import STYLE
 
 StudyRecord = dict[str, Any]
 QUICK = (
-    "This is the quick run: fewer cells, for a look at how the study works. Its numbers are "
-    "not the study's."
+    "This is the quick run: fewer cells, for a look at how the study works. "
+    "Its numbers are not the study's."
 )
 
 
@@ -50,8 +49,8 @@ def data(study: Study, record: StudyRecord) -> str:
 def caption(study: Study) -> str:
     """The caption, and the columns from which the figure is drawn."""
     return (
-        f"{study.caption.strip()} Drawn from the columns "
-        f"{', '.join(f'`{name}`' for name in study.shows)} of {study.name}.csv."
+        f"{study.caption.strip()} Drawn "
+        f"from the columns {', '.join(f'`{name}`' for name in study.shows)} of {study.name}.csv."
     )
 
 
@@ -104,28 +103,27 @@ def study_page(study: Study, record: StudyRecord, picture: bytes) -> str:
         f'<p class="lead">Study <code>{study.name}</code>, {when(record)}.</p>',
         f'<ul class="flags"><li>{QUICK}</li></ul>' if record["quick"] else "",
         f'<ol class="text">{found}</ol>',
-        f'<figure><img src="{uri}" '
-        f'alt="{html.escape(study.question)}">'
+        f'<figure><img src="{uri}" alt="{html.escape(study.question)}">'
         f"<figcaption>{_inline(caption(study))}</figcaption></figure>",
         "<h2>Setting</h2>",
         *(f'<p class="text">{_inline(part)}</p>' for part in study.setting.strip().split("\n\n")),
         "<h2>What this study cannot say</h2>",
         f'<ul class="text">{"".join(f"<li>{_inline(text)}</li>" for text in study.limits)}</ul>',
         "<h2>Columns</h2>",
-        f'<div class="scroll"><table '
-        f'class="words"><tr><th>column</th><th>meaning</th></tr>{meanings}</table></div>',
+        '<div class="scroll"><table class="words"><tr><th>column</th><th>meaning</th></tr>'
+        f"{meanings}</table></div>",
         f"<h2>Repeat it</h2><pre>{html.escape(record['command'])}</pre>",
         *(f"<pre>{html.escape(text)}</pre>" for text in machines(record)),
-        f"<details><summary>All "
-        f"rows</summary><pre>{html.escape(data(study, record))}</pre></details>",
+        "<details><summary>All rows</summary>"
+        f"<pre>{html.escape(data(study, record))}</pre></details>",
     ]
     style = STYLE + (
-        "figure img { image-rendering:auto } .text { max-width:78ch } .words td { "
-        "text-align:left; white-space:normal }"
+        "figure img { image-rendering:auto } .text { max-width:78ch } "
+        ".words td { text-align:left; white-space:normal }"
     )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width,initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(study.name)}</title><style>{style}</style></head>"
         f"<body><main>{chr(10).join(parts)}</main></body></html>"
     )

@@ -47,30 +47,39 @@ FAULTS = ("over-confident", "off-centre", "under-confident", "uneven", "not unif
 
 COLUMNS = {
     "bed": "mixture (8 numbers, posterior known) or digits (a network's prior of 32 x 32 pixels)",
-    "method": "exact: draws of the known posterior. oracle: its exact score, same levels. prior: "
-    "samples that ignore the measurement",
+    "method": (
+        "exact: draws of the known posterior. oracle: its exact score, same levels. "
+        "prior: samples that ignore the measurement"
+    ),
     "steps": "noise levels visited; 0 for exact draws",
     "problems": "truths drawn from the prior, each with a measurement and samples of its own",
     "samples": "samples of each problem, n",
-    "group": "test functions pooled: seen (3 random directions that are measured), unseen (3 that "
-    "are not), norm (length of the image), "
-    "fit (length of the residual over the noise level), or all of them",
+    "group": (
+        "test functions pooled: seen (3 random directions that are measured), "
+        "unseen (3 that are not), norm (length of the image), "
+        "fit (length of the residual over the noise level), or all of them"
+    ),
     "lost": "problems in which a sample diverged; they are in no score",
-    "outcome": "finished, partly diverged (scores are of the other problems) or diverged (fewer "
-    "than two were left: no scores)",
+    "outcome": (
+        "finished, partly diverged (scores are of the other problems) or diverged "
+        "(fewer than two were left: no scores)"
+    ),
     **{
         f"cover_{k}": (
-            f"share of truths inside the central {k} % interval; None where n samples "
-            f"cannot state it"
+            f"share of truths inside the central {k} % interval; "
+            "None where n samples cannot state it"
         )
         for k in LEVELS
     },
     **{f"se_{k}": f"standard error of cover_{k}" for k in LEVELS},
-    "p": "p-value of uniform ranks in ten bins by simulated chi-squares; of several functions the "
-    "smallest times their number",
-    "verdict": "over-confident, off-centre, under-confident, uneven, not uniform, or no fault "
-    "found (rule: see the setting); for all "
-    "functions together the verdicts of the four groups",
+    "p": (
+        "p-value of uniform ranks in ten bins by simulated chi-squares; "
+        "of several functions the smallest times their number"
+    ),
+    "verdict": (
+        "over-confident, off-centre, under-confident, uneven, not uniform, or no fault "
+        "found (rule: see the setting); for all functions together the verdicts of the four groups"
+    ),
     "width": "mean width of the 80 % interval: of fit in noise levels, otherwise in the units of x",
     "denoiser": "denoiser calls for each sample returned",
     "vjp": "vector-Jacobian products for each sample returned",
@@ -111,9 +120,8 @@ def _drawn(cell: Cell, post: Posterior, index: int) -> tuple[Tensor, float, floa
         return exact_posterior(post).sample(n, index), 0.0, 0.0
     target = oracle(post) if name.startswith("oracle") else post
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of lost rows and poor fits: the columns say it
+        # Warnings of lost rows and poor fits: the columns say it.
+        with warnings.catch_warnings(action="ignore"):
             run = sample(target, SETUPS[cell["bed"]][name][0], n=n, steps=cell["steps"], seed=index)
     except FloatingPointError:
         return None
@@ -335,38 +343,31 @@ def _few(rows: list[Row]) -> str:
         for name in FEW_STEPS
         if name in whole and whole[name]["cover_80"] is not None
     ]
+    if not said:
+        return ""
     return (
-        (
-            f" Few levels cost coverage; with as many calls, 15 or 16, and all functions pooled: "
-            f"{'; '.join(said)}."
-        )
-        if said
-        else ""
+        " Few levels cost coverage; with as many calls, 15 or 16, "
+        f"and all functions pooled: {'; '.join(said)}."
     )
 
 
 def _findings(rows: list[Row]) -> tuple[str, str, str]:
     """Shares are those of 80 % intervals."""
     first = (
-        f"Methods on the mixture with, in brackets, the functions concerned and the share of "
-        f"truths inside their 80 % intervals: "
-        f"{faults(rows, 'mixture')}."
+        "Methods on the mixture with, in brackets, the functions concerned "
+        f"and the share of truths inside their 80 % intervals: {faults(rows, 'mixture')}."
     )
-    wide, exact = (
-        pooled(rows, "mixture", "unseen")["prior"],
-        pooled(rows, "mixture", "unseen")["exact"],
-    )
+    wide = pooled(rows, "mixture", "unseen")["prior"]
+    exact = pooled(rows, "mixture", "unseen")["exact"]
     second = (
-        f"On the mixture no fault is found in {unblamed(rows, 'mixture')}; in brackets the number "
-        f"of problems, and the coverage of one "
-        "function's 80 % intervals that so many show to be wrong in nine of ten cases: less is "
-        "found more surely, what lies between it and "
-        "80 % may be there. Coverage is not sharpness: "
-        f"samples of the prior, which ignore the measurement, hold {shares(wide)} in the unseen "
-        f"directions, by intervals "
-        f"{wide['width'] / exact['width']:.1f} times as wide as exact ones (which hold "
-        f"{shares(exact)}); in the fit they hold "
-        f"{shares(pooled(rows, 'mixture', 'fit')['prior'])}.{_few(rows)}"
+        f"On the mixture no fault is found in {unblamed(rows, 'mixture')}; "
+        "in brackets the number of problems, and the coverage of one function's 80 % intervals "
+        "that so many show to be wrong in nine of ten cases: less is found more surely, "
+        "what lies between it and 80 % may be there. Coverage is not sharpness: "
+        f"samples of the prior, which ignore the measurement, hold {shares(wide)} "
+        f"in the unseen directions, by intervals {wide['width'] / exact['width']:.1f} times "
+        f"as wide as exact ones (which hold {shares(exact)}); "
+        f"in the fit they hold {shares(pooled(rows, 'mixture', 'fit')['prior'])}.{_few(rows)}"
     )
     seen = pooled(rows, "digits", "unseen")
     worst = min(
@@ -374,11 +375,10 @@ def _findings(rows: list[Row]) -> tuple[str, str, str]:
         key=lambda r: r["cover_80"],
     )
     third = (
-        f"On the digits: {faults(rows, 'digits')}; no fault is found in "
-        f"{unblamed(rows, 'digits')}, with fewer problems to find one. In "
-        f"the hidden half intervals of {worst['method']} hold {shares(worst)}, the lowest share of "
-        f"a method; those of samples of the prior "
-        f"{shares(seen['prior'])}."
+        f"On the digits: {faults(rows, 'digits')}; "
+        f"no fault is found in {unblamed(rows, 'digits')}, with fewer problems to find one. "
+        f"In the hidden half intervals of {worst['method']} hold {shares(worst)}, "
+        f"the lowest share of a method; those of samples of the prior {shares(seen['prior'])}."
     )
     return first, second, third
 
@@ -399,36 +399,29 @@ STUDY = Study(
         "se_80",
         *(f"bin_{k}" for k in range(1, BINS + 1)),
     ),
-    caption="Left of each pair: share of truths inside the central 80 % intervals; left of the "
-    "line is over-confident. Right: histogram of "
-    "the truth's rank among the samples in ten bins, all functions pooled; the grey line is the "
-    "expected height, bars are cut at three "
-    "times it. Flat is calibrated, U-shaped over-confident, humped under-confident, leaning "
-    "biased.",
+    caption="Left of each pair: share of truths inside the central 80 % intervals; "
+    "left of the line is over-confident. "
+    "Right: histogram of the truth's rank among the samples in ten bins, all functions pooled; "
+    "the grey line is the expected height, bars are cut at three times it. "
+    "Flat is calibrated, U-shaped over-confident, humped under-confident, leaning biased.",
     findings=_findings,
     limits=(
-        "Coverage is an average over measurements: a method may be too narrow for some of them, "
-        "too wide for others, and pass.",
+        "Coverage is an average over measurements: "
+        "a method may be too narrow for some of them, too wide for others, and pass.",
         "On the digits there are few problems and only large faults are found. Verdicts of methods "
-        "with different numbers of problems, "
-        "and of the two beds, do not have the same power.",
-        "On the mixture all have 600 problems but TDS (100), ScorePriorVI (40), MomentSMC (32), "
-        "for their cost, and MMPS at few levels "
-        "(200). At 60 ancestral levels the oracle itself is found over-confident where y looks: of "
-        "methods that step so a part of what is "
-        "found there is for want of steps.",
-        "The prior of the digits is what the network samples in 80 ancestral steps, not exactly "
-        "what it samples in fewer; the row of the "
-        "prior shows how much that matters. MMPS, MomentSMC and ScorePriorVI are not run there, "
-        "for their cost.",
+        "with different numbers of problems, and of the two beds, do not have the same power.",
+        "On the mixture all have 600 problems but TDS (100), "
+        "ScorePriorVI (40), MomentSMC (32), for their cost, and MMPS at few levels (200). "
+        "At 60 ancestral levels the oracle itself is found over-confident where y looks: "
+        "of methods that step so a part of what is found there is for want of steps.",
+        "The prior of the digits is what the network samples in 80 ancestral steps, "
+        "not exactly what it samples in fewer; the row of the prior shows how much that matters. "
+        "MMPS, MomentSMC and ScorePriorVI are not run there, for their cost.",
         "On the digits a cloud is judged by its own particles, copies included, as it returns them "
-        "by default: independent clouds with one "
-        "sample each would not share the collapse of one.",
-        "Each method is judged in its default setting, at one number of steps, particles and "
-        "updates; others, the published ones among "
-        "them, may do better or worse.",
-        "The rule took its form (by group of functions, with the test for off-centre ranks) after "
-        "part of these rows had been seen; a test "
-        "of the rule itself needs other seeds.",
+        "by default: independent clouds with one sample each would not share the collapse of one.",
+        "Each method is judged in its default setting, at one number of steps, "
+        "particles and updates; others, the published ones among them, may do better or worse.",
+        "The rule took its form (by group of functions, with the test for off-centre ranks) "
+        "after part of these rows had been seen; a test of the rule itself needs other seeds.",
     ),
 )

@@ -109,8 +109,8 @@ def run_study(
             run_experiment(whole, progress=progress)
         except (KeyboardInterrupt, OSError) as error:
             error.add_note(
-                f"{len(whole.entries)} of {len(whole.planned)} cells are kept in {whole.file}; the "
-                f"same command goes on"
+                f"{len(whole.entries)} of {len(whole.planned)} cells are kept in {whole.file}; "
+                "the same command goes on"
             )
             raise
         return _publish(study, whole.file, whole.record)
@@ -126,8 +126,8 @@ def read_record(file: Path) -> StudyRecord:
         ) from None
     if not isinstance(record, dict) or not record.keys() >= FIELDS:
         raise ValueError(
-            f"{file} is not the data of a study: it lacks some of {sorted(FIELDS)}; give another "
-            f"folder with --out"
+            f"{file} is not the data of a study: it lacks some of {sorted(FIELDS)}; "
+            "give another folder with --out"
         )
     return record
 
@@ -152,15 +152,14 @@ def _kept(study: Study, file: Path, record: StudyRecord) -> dict[str, dict[str, 
     old = read_record(file)
     if old["study"] != study.name:
         raise ValueError(
-            f"{file} holds the study {old['study']!r}, not {study.name!r}; give another folder "
-            f"with --out"
+            f"{file} holds the study {old['study']!r}, not {study.name!r}; "
+            "give another folder with --out"
         )
     if old["quick"] != record["quick"]:
         then, now = ("quick", "full") if old["quick"] else ("full", "quick")
         raise ValueError(
-            f"{file} holds a {then} run of {study.name}, this is a {now} run, and their rows must "
-            f"not mix; give another folder with --out, "
-            "or remove that file"
+            f"{file} holds a {then} run of {study.name}, this is a {now} run, "
+            "and their rows must not mix; give another folder with --out, or remove that file"
         )
     record["machines"] = old["machines"]
     return {key(entry["cell"]): entry for entry in old["cells"]}
@@ -179,15 +178,15 @@ def _tell(study: Study, file: Path, have: dict[str, dict[str, Any]], planned: se
         del have[name]
     if gone:
         warnings.warn(
-            f"{file}: {len(gone)} cells are not in the plan of {study.name} any more and are "
-            f"dropped, such as {gone[0]}",
+            f"{file}: {len(gone)} cells are not in the plan of {study.name} any more "
+            f"and are dropped, such as {gone[0]}",
             stacklevel=3,
         )
     if stale:
         name, why = next(iter(stale.items()))
         warnings.warn(
-            f"{file}: {len(stale)} cells are measured again because their rows are not as "
-            f"declared: {name}: {why}",
+            f"{file}: {len(stale)} cells are measured again "
+            f"because their rows are not as declared: {name}: {why}",
             stacklevel=3,
         )
 

@@ -296,8 +296,8 @@ def test_cells_out_of_the_plan_are_dropped_and_it_is_said(tmp_path):
     study, asked = counted(replace(FAKE, plan=lambda quick: [{"x": 3}, {"x": 7}]))
     with pytest.warns(
         UserWarning,
-        match=r'3 cells are not in the plan of fake-study any more and are dropped, such as \{"x": '
-        r"0\}",
+        match="3 cells are not in the plan of fake-study any more "
+        r'and are dropped, such as \{"x": 0\}',
     ):
         run(study, tmp_path)
     assert asked == [{"x": 7}]

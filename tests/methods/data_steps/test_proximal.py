@@ -116,10 +116,8 @@ def test_the_shift_is_its_formula_and_with_the_true_covariance_the_exact_conditi
     exact = po.evaluation.oracle(post).prior
     for sigma in (20.0, 0.7, 0.05):
         x = images(post, sigma)
-        x0, C = (
-            post.prior.denoise(x, level(sigma)),
-            proximal.measured_covariance(post, level(sigma)),
-        )
+        x0 = post.prior.denoise(x, level(sigma))
+        C = proximal.measured_covariance(post, level(sigma))
         M, gap = po.operators.matrix(A), post.likelihood.residual(x0)
         dense = C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1)
         wanted = gap.flatten(1) @ torch.linalg.solve(
@@ -128,9 +126,10 @@ def test_the_shift_is_its_formula_and_with_the_true_covariance_the_exact_conditi
         ours = proximal.shift(post, gap, C, rtol=1e-12)
         torch.testing.assert_close(ours.flatten(1), wanted, rtol=1e-7, atol=1e-9)
         torch.testing.assert_close(x0 + ours, exact.denoise(x, level(sigma)), rtol=1e-6, atol=1e-8)
+        # Each row by itself
         torch.testing.assert_close(
             proximal.shift(post, gap[1:2], C, rtol=1e-12), ours[1:2], rtol=1e-9, atol=1e-10
-        )  # each row by itself
+        )
 
 
 @pytest.mark.parametrize("name", ["DiffPIR", "DDS", "Peng"])
@@ -212,10 +211,8 @@ def test_a_draw_has_the_law_of_the_product():
     deviations, where its solve stops."""
     post = correlated()
     C = proximal.measured_covariance(post, level(0.7))
-    m, dense = (
-        torch.full((72,), 0.1, dtype=F64),
-        C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1),
-    )
+    m = torch.full((72,), 0.1, dtype=F64)
+    dense = C(torch.eye(72, dtype=F64).view(72, *SHAPE)).flatten(1)
     found, spread = moved(
         lambda x, rng: proximal.proximal_draw(post, x.view(-1, *SHAPE), C, rng).flatten(1),
         m,
@@ -261,9 +258,8 @@ def test_interpolation_is_in_the_logarithms():
     near = torch.tensor([0.01 * 0.5, 0.001 * 0.1], dtype=F64).sqrt()
     torch.testing.assert_close(v[0, 1], near[0])
     torch.testing.assert_close(v[4, 4], near[1])  # beyond the last frequency
-    torch.testing.assert_close(
-        v[0, 2], (near[0] * near[1]).sqrt()
-    )  # 0.2 lies half way from 0.1 to 0.4
+    # 0.2 lies half way from 0.1 to 0.4
+    torch.testing.assert_close(v[0, 2], (near[0] * near[1]).sqrt())
 
 
 def test_no_frequency_has_a_larger_error_than_the_noisy_image_itself():
@@ -339,10 +335,8 @@ def test_every_level_is_measured_with_noise_of_its_own():
 
 def test_daps_tempers_the_measured_draw_as_any_other():
     post, x = correlated(), images(correlated(), 0.7)
-    C, centre = (
-        proximal.measured_covariance(post, level(0.7)),
-        post.prior.denoise(images(post, 0.7), level(0.7)),
-    )
+    C = proximal.measured_covariance(post, level(0.7))
+    centre = post.prior.denoise(images(post, 0.7), level(0.7))
     for temperature in (1.0, 4.0):
         last, _ = methods.DAPS(temperature=temperature).step(
             post, x, level(0.7), level(0.0), Streams(3, range(3))
@@ -362,12 +356,9 @@ def test_under_a_circular_blur_the_shift_is_closed_form(mirrored, shape):
     """Both are diagonal in the Fourier basis: the formula, without an iteration, also for a kernel
     that moves the image."""
     kernel = torch.tensor([[0.1, 0.2, 0.1], [0.0, 0.3, 0.1], [0.0, 0.0, 0.2]], dtype=F64)
-    A = po.operators.Blur(
-        (kernel + kernel.flip(0) + kernel.flip(1) + kernel.flip((0, 1))) / 4
-        if mirrored
-        else kernel,
-        shape,
-    )
+    if mirrored:
+        kernel = (kernel + kernel.flip(0) + kernel.flip(1) + kernel.flip((0, 1))) / 4
+    A = po.operators.Blur(kernel, shape)
     r = radius(*shape[1:])
     variances = torch.stack([30 * (r / r.min()) ** -3.0, 3 * (r / r.min()) ** -2.0])
 
@@ -389,9 +380,8 @@ def test_under_a_circular_blur_the_shift_is_closed_form(mirrored, shape):
     wave = torch.cos(2 * math.pi * torch.arange(shape[2], dtype=F64) / shape[2]).expand(
         1, 1, *shape[1:]
     ) * Q[1].view(1, 2, 1, 1)
-    torch.testing.assert_close(
-        C(wave), 0.5 * variances[1, 0, 2] * wave
-    )  # a whole period is the cosine frequency 2
+    # A whole period is the cosine frequency 2
+    torch.testing.assert_close(C(wave), 0.5 * variances[1, 0, 2] * wave)
     gap = torch.randn(3, *shape, dtype=F64, generator=torch.Generator().manual_seed(0))
     wanted = gap.flatten(1) @ torch.linalg.solve(
         M @ dense @ M.T + 0.01 * torch.eye(d, dtype=F64), M @ dense

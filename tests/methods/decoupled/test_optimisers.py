@@ -341,12 +341,10 @@ def test_a_non_linear_operator_takes_the_gradient_form_by_itself():
     x0, like = post.prior.denoise(x, SIGMA), post.likelihood
     guided = methods.DiffPIR().denoise(post, x, SIGMA)
     assert torch.equal(guided, methods.DiffPIR(data="gradient").denoise(post, x, SIGMA))
-    r2, jacobian = (
-        post.prior.know().error(SIGMA),
-        torch.autograd.functional.jacobian(lambda u: like.A(u[None])[0].flatten(), x0[0]).flatten(
-            1
-        ),
-    )
+    r2 = post.prior.know().error(SIGMA)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda u: like.A(u[None])[0].flatten(), x0[0]
+    ).flatten(1)
     top = float(torch.linalg.svdvals(jacobian)[0]) ** 2
     step = r2 * (jacobian.T @ like.residual(x0)[0].flatten()) / (r2 * top + like.std**2)
     torch.testing.assert_close(guided[0].flatten(), x0[0].flatten() + step, rtol=0.02, atol=5e-3)

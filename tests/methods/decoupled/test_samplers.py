@@ -389,10 +389,8 @@ def test_the_published_choices_of_daps_double_the_variance_and_each_is_to_blame(
 
     # Of an exact ODE V' = V C / (C + sigma^2) + sigma^2 + s^2 about the mean, which tends to 2 C as
     # the levels become many; Euler's rule in 60 steps keeps 2 % less.
-    C, levels = (
-        float(post.prior.covariance[0, 0]),
-        grid.karras(60, post.prior.sigma_max, post.prior.sigma_min).tolist(),
-    )
+    C = float(post.prior.covariance[0, 0])
+    levels = grid.karras(60, post.prior.sigma_max, post.prior.sigma_min).tolist()
     V = C + levels[0] ** 2
     for sigma, s in pairwise(levels):
         V = V * C / (C + sigma**2) + sigma**2 + s**2
@@ -439,10 +437,8 @@ def test_digits_are_retrieved_from_magnitudes_and_the_residual_tells(name):
     post = po.Posterior(prior, po.Likelihood(y, A, Gaussian(0.01), range=(0, 1)))
     method, levels = SHORT[name]
     x = po.sample(post, method, n=4, grid=levels, seed=1).samples
-    fits, psnr = (
-        post.given.chi2(x) < 1 + 4 * (2 / y.numel()) ** 0.5,
-        PHASE["aligned_psnr"](x, truth),
-    )
+    fits = post.given.chi2(x) < 1 + 4 * (2 / y.numel()) ** 0.5
+    psnr = PHASE["aligned_psnr"](x, truth)
     # PnP-DM's last draw is the prior's own, at the last rho: it may miss y by more than the noise
     # although the digit is right.
     agree = fits <= (psnr > 25) if name == "PnPDM" else fits == (psnr > 25)
@@ -535,11 +531,8 @@ def test_pnpdm_draws_the_image_with_the_spring_of_the_level_it_reaches():
         )
         rng = Streams(3, [0, 1])
         z = post.prior.know().exact("p(x0 | x)").draw_given(x, levels[0].clamp(min=floor), rng)
-        want = (
-            gaussian_draws.exact_draw(
-                gaussian_draws.Tilted(post.likelihood, z, max(s, floor) ** 2), rng
-            )
-            if s > 0
-            else z
-        )
+        want = z
+        if s > 0:
+            tilted = gaussian_draws.Tilted(post.likelihood, z, max(s, floor) ** 2)
+            want = gaussian_draws.exact_draw(tilted, rng)
         torch.testing.assert_close(ours, want)

@@ -43,8 +43,8 @@ def watched(post):
     def spy(self, x, sigma):
         if not inside and (torch.is_grad_enabled() or x.requires_grad):
             seen.append(
-                f"denoise at sigma {float(sigma):.3g}: grad enabled {torch.is_grad_enabled()}, "
-                f"input {x.requires_grad}"
+                f"denoise at sigma {float(sigma):.3g}: "
+                f"grad enabled {torch.is_grad_enabled()}, input {x.requires_grad}"
             )
         return denoise(x, sigma)
 

@@ -31,12 +31,14 @@ UNIT_OF_Y = {
 # Published settings that change with the unit of the image (the prior in (0, 1) in place of
 # (-1, 1), levels halved), with the reason.
 UNIT_OF_X = {
-    "DPS published": "its step is taken in variance-preserving coordinates, a = 1 / sqrt(1 + "
-    "sigma^2)",
+    "DPS published": (
+        "its step is taken in variance-preserving coordinates, a = 1 / sqrt(1 + sigma^2)"
+    ),
     "DPS squared": "its step is taken in variance-preserving coordinates",
     "MCG published": "its step is taken in variance-preserving coordinates",
-    "FreeDoM faces": "its step is taken in variance-preserving coordinates, and its window is a "
-    "list of levels",
+    "FreeDoM faces": (
+        "its step is taken in variance-preserving coordinates, and its window is a list of levels"
+    ),
     "PiGDM published": "r2 = sigma^2 / (1 + sigma^2) takes the image to have unit variance",
     "PiGDM paper": "r2 = sigma^2 / (1 + sigma^2) takes the image to have unit variance",
     "LGDMC published": "its width takes the image to have unit variance",

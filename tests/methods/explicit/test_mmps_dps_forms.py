@@ -64,12 +64,8 @@ def test_the_linear_path_costs_what_it_did():
     """One operator for the residual, and an operator, an adjoint and a product for each iteration,
     one adjoint and product more."""
     counts = po.sample(bed(), methods.MMPS(iterations=3, rtol=0.0), n=2, steps=5).counts
-    assert counts == {
-        "denoiser": 9,
-        "vjp": 9 * 4,
-        "operator": 9 * 4,
-        "adjoint": 9 * 4,
-    }  # two places a step, one on the last
+    # Two places a step, one on the last
+    assert counts == {"denoiser": 9, "vjp": 9 * 4, "operator": 9 * 4, "adjoint": 9 * 4}
 
 
 @pytest.mark.parametrize("prior", [full_gaussian(shape=(2,)), mixture(d=2)])

@@ -106,9 +106,8 @@ def test_the_published_step_is_the_papers_in_its_own_coordinates():
             post, x, sigma, s, Streams(4, range(3))
         )
         torch.testing.assert_close(a_s * printed, a_s * free + a * r2 * g, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(
-            a_s * coded, a_s * free + a * a_s * r2 * g, rtol=1e-9, atol=1e-9
-        )  # the authors' code has a_s as well
+        # The authors' code has a_s as well
+        torch.testing.assert_close(a_s * coded, a_s * free + a * a_s * r2 * g, rtol=1e-9, atol=1e-9)
 
 
 def test_an_operator_without_a_pseudo_inverse_is_refused():

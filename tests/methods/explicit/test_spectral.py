@@ -86,9 +86,8 @@ class Known(Prior):
 def test_ddrm_is_the_papers_rule_in_any_singular_basis(eta, eta_b, s):
     post = bed()
     like, v = post.likelihood, post.likelihood.std
-    values, V = torch.linalg.eigh(
-        matrix(like.A).T @ matrix(like.A)
-    )  # other signs, order and null basis than the operator's own
+    # Other signs, order and null basis than the operator's own
+    values, V = torch.linalg.eigh(matrix(like.A).T @ matrix(like.A))
     x, z = at(post, 2 * s), Streams(4, range(3)).normal(at(post, 1.0))
     x0 = post.prior.denoise(x, level(2 * s))
     want = torch.zeros_like(x)
@@ -124,18 +123,16 @@ def test_ddnm_with_known_noise_is_ddrm_step_by_step(make):
         other, _ = methods.DDRM(0.7, 0.9).step(
             post, x, level(2 * s), level(s), Streams(4, range(3))
         )
-        if (
-            s > 0.5
-        ):  # below, no direction of these operators is measured well, and eta_b does nothing
+        # Below, no direction of these operators is measured well, and eta_b does nothing
+        if s > 0.5:
             assert float((ours - other).abs().max()) > 1e-4
     silenced = replace(post.given, noise=post.given.noise.scaled(0.0))
     post = po.Posterior(post.prior, silenced)
     x = at(post, 1.0)
     ours, _ = methods.DDNM(0.7).step(post, x, level(1.0), level(0.5), Streams(4, range(3)))
     theirs, _ = methods.DDRM(0.7, 1.0).step(post, x, level(1.0), level(0.5), Streams(4, range(3)))
-    assert (
-        float((ours - theirs).abs().max()) > 1e-2
-    )  # without noise DDNM keeps a share of e in the range, DDRM none
+    # Without noise DDNM keeps a share of e in the range, DDRM none
+    assert float((ours - theirs).abs().max()) > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_the_rule_is_a_quarter():
         told(17) == told(17, carried=8.1) == told(1, 1) == told(17, carried=1.3, particles=8) == []
     )
     assert (
-        "64 samples descend from 16 distinct ancestors at step 3 (noise level 1.5): treat them as "
-        "16 samples"
+        "64 samples descend from 16 distinct ancestors at step 3 (noise level 1.5): "
+        "treat them as 16 samples"
     ) in told(16)[0]
     assert "4 samples descend from 1 distinct ancestor at step 3" in told(1, 4)[0]
     assert (

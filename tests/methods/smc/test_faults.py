@@ -122,8 +122,8 @@ def test_no_other_particle_is_touched_while_nothing_is_resampled(name, where):
     method = replace(METHODS[name], share=0.0)
     if name == "MomentSMC":
         pytest.skip(
-            "resamples at the last step, and spreads its noise evenly over the particles that are "
-            "left"
+            "resamples at the last step, and spreads its noise evenly over "
+            "the particles that are left"
         )
     run, rows = rows_of(posterior(1, where=where), method)
     whole, sound = rows_of(posterior(None), method)

@@ -232,11 +232,9 @@ def test_replacement_without_weights_keeps_its_error_whatever_the_steps():
 
 def test_the_path_of_smcdiff_is_the_forward_diffusion_of_y():
     post = pair()
-    method, rng, levels = (
-        SMCDiff(2),
-        Streams(0, range(4000), 2),
-        torch.tensor([5.0, 2.0, 0.5], dtype=F64),
-    )
+    method = SMCDiff(2)
+    rng = Streams(0, range(4000), 2)
+    levels = torch.tensor([5.0, 2.0, 0.5], dtype=F64)
     state = method.init(
         post, post.prior.start(rng.normal(torch.zeros(8000, 2, dtype=F64)), levels[0]), rng
     )

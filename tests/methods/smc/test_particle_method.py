@@ -144,8 +144,8 @@ def test_a_cloud_that_dies_is_said_to_and_is_an_evidence_of_zero(monkeypatch, na
     whole, sound = plant(monkeypatch, method, at, 0.0)
     with pytest.warns(
         UserWarning,
-        match=f"8 of 24 rows are left out.*row 8 diverged at step {at}: the cloud has lost all its "
-        f"weight",
+        match=f"8 of 24 rows are left out.*row 8 diverged at step {at}: "
+        "the cloud has lost all its weight",
     ):
         run, each = plant(monkeypatch, method, at, -math.inf)
     assert [status.ok for status in run.status] == [True] * 8 + [False] * 8 + [True] * 8
@@ -243,8 +243,8 @@ def test_what_finish_returns_is_judged_as_rows_are(method, ok):
         return
     with pytest.warns(
         UserWarning,
-        match="2 of 4 rows are left out of the samples; row 0 diverged at step 3: the update was "
-        "not finite",
+        match="2 of 4 rows are left out of the samples; "
+        "row 0 diverged at step 3: the update was not finite",
     ):
         run = po.sample(toy(), method, n=4, steps=4)
     assert [status.ok for status in run.status] == [False, False, True, True]

@@ -2,8 +2,7 @@
 1 / sqrt(N), weights that need no sample.
 
 The prior is a mixture in one dimension. Each chain's own law is carried from level to level on a
-grid, so that no error of a finite step
-enters: the references are exact to about 1e-6.
+grid, so that no error of a finite step enters: the references are exact to about 1e-6.
 """
 
 from __future__ import annotations
@@ -89,10 +88,8 @@ def carry(prior, kernel, levels, x, p, to=points):
 
 
 def begun(prior, levels):
-    x, (centre, far) = (
-        points(levels[0]),
-        prior.start(torch.tensor([[0.0], [1.0]], dtype=F64), levels[0]),
-    )
+    x = points(levels[0])
+    centre, far = prior.start(torch.tensor([[0.0], [1.0]], dtype=F64), levels[0])
     return x, normal(x, centre, (far - centre) ** 2)
 
 
@@ -310,11 +307,9 @@ class Along:
     particle comes from a stream of its own."""
 
     def __init__(self, path, groups, particles):
-        self.rng, self.path, self.shape = (
-            Streams(100 + path, range(groups), particles),
-            Streams(path, [0]),
-            (groups, particles, 2),
-        )
+        self.rng = Streams(100 + path, range(groups), particles)
+        self.path = Streams(path, [0])
+        self.shape = (groups, particles, 2)
 
     def normal(self, like):
         z = self.rng.normal(like)

@@ -84,12 +84,10 @@ def test_the_fixed_point_on_a_gaussian_prior(weighting):
     """E_z[mu - D(mu + sigma z)] = sigma^2 (C + sigma^2)^-1 (mu - m), so E[g] = 0 at
     (v A^T A + R)(mu - m) = v A^T (y - A m)."""
     post, sigma = bed("general"), 0.8
-    A, y, m, v = (
-        matrix(post.likelihood.A),
-        post.likelihood.y,
-        post.prior.mean,
-        post.likelihood.std**-2,
-    )
+    A = matrix(post.likelihood.A)
+    y = post.likelihood.y
+    m = post.prior.mean
+    v = post.likelihood.std**-2
     R = (
         0.7
         * WEIGHTS[weighting](sigma)
@@ -121,9 +119,8 @@ def test_the_mean_tends_to_the_posteriors_and_the_spread_collapses():
     assert gaps[1] < gaps[0] / 2
     deaf = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e6)))
     _, left = affine_probe(deaf, methods.REDDiff(rate=0.3), 300)
-    assert (
-        0.08 < float(left.trace() / post.prior.covariance.trace()) < 0.17
-    )  # stated: about rate / 2
+    # Stated: about rate / 2.
+    assert 0.08 < float(left.trace() / post.prior.covariance.trace()) < 0.17
 
 
 class NoGraph(Prior):
@@ -175,10 +172,8 @@ def test_the_published_optimiser_is_adam_with_the_papers_decays():
     theirs = mu.clone().requires_grad_()
     adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
     for k, sigma in enumerate((3.0, 1.0, 0.4, 0.2, 0.1)):
-        level, e = (
-            torch.tensor(sigma, dtype=F64),
-            torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k)),
-        )
+        level = torch.tensor(sigma, dtype=F64)
+        e = torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k))
         with torch.no_grad():
             x0 = post.prior.denoise(theirs + sigma * e, level)
             theirs.grad = 0.7 * (theirs - x0) + (theirs @ A.T - y) @ A
@@ -284,10 +279,8 @@ def test_one_adam_step_moves_by_the_learning_rate_along_the_gradient_of_the_elbo
     m, z = (
         torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(k)) for k in (1, 2)
     )
-    mu, log_std = (
-        m.clone().requires_grad_(),
-        torch.full_like(m, 0.5 * math.log(0.2)).requires_grad_(),
-    )
+    mu = m.clone().requires_grad_()
+    log_std = torch.full_like(m, 0.5 * math.log(0.2)).requires_grad_()
     x0 = post.prior.denoise(mu + log_std.exp() * z, tau)
     kl = ((mu - m) ** 2 + (2 * log_std).exp()).sum() / 0.4 - log_std.sum()
     loss = kl + (y - x0 @ A.T).square().sum() / (2 * std**2)
@@ -312,10 +305,8 @@ def test_the_adam_fit_follows_the_gradient_for_complex_images_too():
         torch.randn(2, 6, 5, dtype=torch.complex128, generator=torch.Generator().manual_seed(k))
         for k in (1, 2)
     )
-    mu, log_std = (
-        torch.view_as_real(m).clone().requires_grad_(),
-        torch.full((2, 6, 5), 0.5 * math.log(0.2), dtype=F64).requires_grad_(),
-    )
+    mu = torch.view_as_real(m).clone().requires_grad_()
+    log_std = torch.full((2, 6, 5), 0.5 * math.log(0.2), dtype=F64).requires_grad_()
     x0 = post.prior.denoise(torch.view_as_complex(mu) + log_std.exp() * z, tau)
     kl = (
         (mu - torch.view_as_real(m)).square().sum() + 2 * (2 * log_std).exp().sum()

@@ -31,16 +31,14 @@ class Given:
     ("weighting", "w"), [("kl", lambda s: 1 / s), ("linear", lambda s: s), ("const", lambda s: 1.0)]
 )
 def test_the_stationary_point_of_red_diff_is_the_stated_one_over_all_levels(weighting, w):
-    """(v A^T A + R)(mu - m) = v A^T (y - A m), R the mean over the levels of lam w sigma
-    (C + sigma^2 I)^-1: there the mean gradient, read off the steps (g = (mu - mu') / rate H, and
-    linear in z, so that z = 0 is its mean), vanishes."""
+    """(v A^T A + R)(mu - m) = v A^T (y - A m), R the mean over the levels of lam w
+    sigma (C + sigma^2 I)^-1: there the mean gradient, read off the steps (g = (mu - mu') / rate H,
+    and linear in z, so that z = 0 is its mean), vanishes."""
     post, lam, rate, eye = bed("general"), 0.7, 0.3, torch.eye(6, dtype=F64)
-    A, y, m, v = (
-        matrix(post.likelihood.A),
-        post.likelihood.y,
-        post.prior.mean,
-        post.likelihood.std**-2,
-    )
+    A = matrix(post.likelihood.A)
+    y = post.likelihood.y
+    m = post.prior.mean
+    v = post.likelihood.std**-2
     levels = [float(s) for s in po.grid.karras(12, 5.0, 0.1)[:-1]]
     R = sum(
         lam * w(s) * s * torch.linalg.inv(post.prior.covariance + s**2 * eye) for s in levels
