@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import cg, cosine
+from posteriori.linalg import cg, cosine, real_view
 from posteriori.methods.base import Info, Method
-from posteriori.methods.courses import course
+from posteriori.methods.courses import course, prior_scale
 from posteriori.methods.data_steps import proximal
 from posteriori.methods.transitions import DDIM, Heun, Transition
 from posteriori.operators.base import Map, solve
@@ -53,8 +53,13 @@ class Peng(Method[Tensor]):
         learned: the variance that the network predicts beside D. Needs a prior with ``moments``.
     rtol: relative residual of the conjugate gradients (at most 1000 iterations), for the
         covariances that need them; >= 0; 1e-4 by default.
+    pigdm_above: the level from which on C = sigma^2 / (1 + sigma^2) I, as in PiGDM, whatever
+        ``covariance``; level and C for images in [-1, 1], half the prior's range otherwise being
+        the unit. By default never (published: 0.2).
+    clip: whether D_y is clipped to the prior's range, where it states one; off by default
+        (published: on). A posterior that reaches its ends is then no longer Gaussian.
 
-    Raises ``ValueError`` for another ``type`` or ``covariance``, or a negative ``rtol``.
+    Raises ``ValueError`` for another ``type`` or ``covariance``, or a negative number.
 
     Reference: Peng, Zheng, Dai, Xiao, Li, Zou, Xiong, Improving diffusion models for inverse
         problems using optimal posterior covariance, 2024, equations 10 and 13 (analytic); dct is
@@ -65,13 +70,16 @@ class Peng(Method[Tensor]):
     Assumes: linear A, Gaussian noise, of level 0 for analytic only (to which auto then returns).
     Exact when: the prior is Gaussian with a covariance of the form of C; both types then agree.
     Differs from PiGDM: r2 is a mean over directions, not a bound.
-    Departs from the authors' code: no PiGDM above 0.2, no clipping.
+    Departs from the authors' code: the noise of y is not raised to 0.001 (0.01 where they
+        downsample).
     """
 
     type: Literal["I", "II"] = "II"
     transition: Transition = DDIM(eta=1.0)
     covariance: Literal["auto", "analytic", "dct", "learned"] = "auto"
     rtol: NonNegative = 1e-4
+    pigdm_above: NonNegative | None = None
+    clip: bool = False
 
     reference: ClassVar[str] = "peng2024covariance"
     family: ClassVar[str] = "explicit"
@@ -84,8 +92,9 @@ class Peng(Method[Tensor]):
     @classmethod
     @course(50, "karras")
     def published(cls) -> Peng:
-        """The authors' sampler: type I along the probability-flow ODE by Heun's rule."""
-        return cls("I", Heun(), "analytic")
+        """The authors' sampler: type I along the probability-flow ODE by Heun's rule, with PiGDM's
+        variance from level 0.2 on and every estimate clipped to the range."""
+        return cls("I", Heun(), "analytic", pigdm_above=0.2, clip=True)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -124,20 +133,30 @@ class Peng(Method[Tensor]):
         self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None
     ) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
-        known = proximal.measured_covariance(post, sigma) if self.covariance == "auto" else None
-        x0, C = self._moments(post, x, sigma, known)
+        found = self._estimate(post, x, sigma, info)
+        limits = post.prior.range
+        # Both parts of a complex image lie in the range.
+        real = real_view(found)
+        real = real if limits is None or not self.clip else real.clamp(*limits)
+        return torch.view_as_complex(real) if found.is_complex() else real
+
+    def _estimate(self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None) -> Tensor:
+        covariance, r2 = self.covariance, post.prior.know().error(sigma)
+        unit = prior_scale(post.prior)
+        if self.pigdm_above is not None and float(sigma) >= self.pigdm_above * unit:
+            covariance, r2 = "analytic", 1 / (float(sigma) ** -2 + unit**-2)
+        known = proximal.measured_covariance(post, sigma) if covariance == "auto" else None
+        x0, C = self._moments(post, x, sigma, covariance, known or (lambda u: r2 * u))
         if self.type == "I":
             x0, pull = post.prior.linearize(x, sigma)
-        if known is None and self.covariance in ("auto", "analytic"):
-            v = post.likelihood.widen(post.prior.know().error(sigma)).score(x0)
+        if known is None and covariance in ("auto", "analytic"):
+            v = post.likelihood.widen(r2).score(x0)
         else:
             A, noise2 = post.likelihood.linear, post.likelihood.std**2
             # Preconditioned by C = r2 I where that is closed form: without a spectrum each such
             # solve would be iterative itself.
             closed = A.spectrum() is not None
-            white = (
-                partial(solve, A, r2=post.prior.know().error(sigma), s2=noise2) if closed else None
-            )
+            white = partial(solve, A, r2=r2, s2=noise2) if closed else None
             gap = post.likelihood.y - A(x0)
             # Its longer way spreads rounding, which in double precision only a finer end keeps from
             # the rows.
@@ -155,15 +174,14 @@ class Peng(Method[Tensor]):
         return x0.add(pull(v), alpha=float(sigma) ** 2) if self.type == "I" else x0 + C(v)
 
     def _moments(
-        self, post: Posterior, x: Tensor, sigma: Tensor, known: Map | None
+        self, post: Posterior, x: Tensor, sigma: Tensor, covariance: str, white: Map
     ) -> tuple[Tensor, Map]:
         """D (x itself for type I, which finds D with its derivative), and the map u -> C u."""
-        if self.covariance == "learned":
+        if covariance == "learned":
             x0, r2 = post.prior.know().moments(x, sigma)
             return x0, lambda u: r2 * u
         x0 = x if self.type == "I" else post.prior.denoise(x, sigma)
-        if self.covariance in ("auto", "analytic"):
-            error = post.prior.know().error(sigma)
-            return x0, known or (lambda u: error * u)
+        if covariance in ("auto", "analytic"):
+            return x0, white
         spectrum = post.prior.know().spectral_error(sigma).to(x)
         return x0, lambda u: cosine(spectrum * cosine(u), inverse=True)

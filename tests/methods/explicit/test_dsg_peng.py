@@ -168,3 +168,34 @@ def test_type_two_needs_no_back_propagation():
     post = bed()
     assert po.sample(post, methods.Peng("II"), n=1, steps=3).counts["vjp"] == 0
     assert po.sample(post, methods.Peng("I"), n=1, steps=3).counts["vjp"] == 3
+
+
+def test_the_authors_take_the_variance_of_pigdm_from_a_level_on():
+    """From the level on, in units of half the range, the estimate is PiGDM's with variance 1."""
+    post = bed("general")
+    method = methods.Peng("I", covariance="analytic", pigdm_above=0.85)
+    x = images(post, SIGMA)
+    theirs = methods.PiGDM(variance=1.0).denoise(post, x, SIGMA)
+    torch.testing.assert_close(method.denoise(post, x, SIGMA), theirs)
+    below = SIGMA * 0.9
+    torch.testing.assert_close(
+        method.denoise(post, x, below),
+        methods.Peng("I", covariance="analytic").denoise(post, x, below),
+    )
+    assert float((method.denoise(post, x, below) - theirs).abs().max()) > 1e-3
+
+
+def test_estimates_are_clipped_to_the_range_of_a_prior_that_has_one():
+    post = bed("general")
+    x = images(post, SIGMA)
+    free = methods.Peng("I").denoise(post, x, SIGMA)
+    limits = (float(free.min()) + 0.1, float(free.max()) - 0.1)
+    prior = po.priors.Gaussian(post.prior.mean, post.prior.covariance, range=limits)
+    ranged = po.Posterior(
+        prior, po.Likelihood(post.likelihood.y, post.likelihood.A, post.given.noise, range=limits)
+    )
+    clipped = methods.Peng("I", clip=True).denoise(ranged, x, SIGMA)
+    torch.testing.assert_close(clipped, free.clamp(*limits))
+    assert torch.equal(methods.Peng("I", clip=True).denoise(post, x, SIGMA), free)
+    assert methods.Peng.published().pigdm_above == 0.2
+    assert methods.Peng.published().clip
