@@ -272,14 +272,23 @@ def wrapped(gaussian):
     }
 
 
-def toy_unet(dtype=torch.float32, seed=0, channels=1):
+def toy_unet(dtype=torch.float32, seed=0, channels=1, masked=False):
     """A small network whose zero-initialised weights are filled, so that it does something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = pri.UNet(channels, (8, 12), (1, 1), unshuffle=2, embedding=8)
+        net = pri.UNet(channels, (8, 12), (1, 1), unshuffle=2, embedding=8, masked=masked)
         for p in net.parameters():
             p.data += 0.1 * torch.randn_like(p)
     return net.to(dtype)
+
+
+def ambient(dtype):
+    """A network seen through a mask that hides every fifth pixel, at a size that is padded."""
+    net = toy_unet(dtype, masked=True)
+    known = pri.Network(
+        net, shape=(1, None, None), multiple=4, sigma_data=0.5, conditions=net.conditions
+    )
+    return pri.Ambient(known, (torch.arange(7 * 12) % 5 > 0).view(7, 12))
 
 
 def network_at(dtype):
@@ -323,6 +332,7 @@ PRIORS = {
         toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5
     ),
     "UNet at": network_at,
+    "UNet ambient": ambient,
     "UNet padded": lambda dtype: pri.Network(
         toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5
     ),

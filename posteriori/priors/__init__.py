@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from posteriori.priors.ambient import Ambient
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
@@ -19,6 +20,7 @@ from posteriori.settings import absent
 
 __all__ = [
     "VE",
+    "Ambient",
     "ComplexImages",
     "ContinuousVP",
     "DiscreteVP",
