@@ -75,6 +75,15 @@ def test_a_lap_of_samples_is_an_iteration_of_the_closed_form():
     assert float(gap.max()) < 5 * (2 / 1500) ** 0.5
 
 
+def test_each_lap_and_each_measurement_draws_with_noise_of_its_own():
+    likes = measured(2) * 2
+    course = em.laps(START, likes, lambda images, prior: prior, po.methods.MMPS(), steps=4, seed=7)
+    (_, first), (_, second) = itertools.islice(course, 2)
+    assert len({float(v) for v in torch.cat([first, second])[:, 0]}) == 8
+    again = em.expectation(START, likes, po.methods.MMPS(), steps=4, seed=11)
+    assert torch.equal(again, second)
+
+
 def smallest(prior):
     return float(torch.linalg.eigvalsh(prior.covariance)[0])
 
