@@ -43,6 +43,19 @@ OPERATORS = {
     "BlindConvolution reflect": lambda dtype: ops.BlindConvolution((2, 5, 6), (4, 3), "reflect"),
     "BlindConvolution valid": lambda dtype: ops.BlindConvolution((1, 5, 6), (2, 3), "valid"),
     "BlindGaussianBlur": lambda dtype: ops.BlindGaussianBlur((2, 5, 6), 5, "zero"),
+    "BlindGamma": lambda dtype: ops.BlindGamma((2, 3, 4)),
+    "BlindCoilPhase": lambda dtype: ops.BlindCoilPhase(
+        0.7 * _coils(dtype, 2, 4, 3), ops.random_mask((4, 3), 0.9, 2)
+    ),
+    "BlindRotationCentre": lambda dtype: ops.BlindRotationCentre(
+        ops.Radon((6, 5), [0, 30, 100], 0.5, detectors=14).to(dtype)
+    ),
+    "BlindTurbulence": lambda dtype: ops.BlindTurbulence(
+        (2, 6, 5), ops.gaussian_kernel(0.8, 3).to(dtype), (3, 2)
+    ),
+    "DetectorShift": lambda dtype: ops.DetectorShift((2, 3, 7), 1.3),
+    "Gamma": lambda dtype: ops.Gamma((2, 3, 4), 2.2),
+    "Warp": lambda dtype: ops.Warp((2, 5, 6), 1.5 * _draw(2, 5, 6, dtype=dtype)),
     "Packed": lambda dtype: ops.Packed({"image": (1, 3, 4), "gain": (1,)}, gained),
     "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
     "Units complex": lambda dtype: ops.Units(
