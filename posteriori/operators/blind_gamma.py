@@ -33,5 +33,8 @@ class BlindGamma(Parametric):
         each = per_row(self.exponent(phi).expand(len(x), 1)[:, 0], x)
         return tone_curve(x, each, self.toe)
 
+    def read(self, phi: Tensor) -> dict[str, Tensor]:
+        return {"exponent": self.exponent(phi)}
+
     def at(self, phi: Tensor) -> Gamma:
         return Gamma(self.image_shape, float(self.exponent(phi.detach())), self.toe)

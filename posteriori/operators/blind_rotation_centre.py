@@ -26,6 +26,9 @@ class BlindRotationCentre(Parametric):
     def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
         return moved_along(self.radon(x), phi.reshape(-1) / self.radon.detector_mm)
 
+    def read(self, phi: Tensor) -> dict[str, Tensor]:
+        return {"offset (mm)": phi}
+
     def at(self, phi: Tensor) -> LinearOperator:
         steps = float(phi.detach()) / self.radon.detector_mm
         return DetectorShift(self.radon.out_shape, steps) @ self.radon  # type: ignore[return-value]

@@ -8,6 +8,7 @@ from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
+from posteriori.priors.kernels import gaussian_kernels, kernel_family
 from posteriori.priors.leaves import linearize_at
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
@@ -37,6 +38,8 @@ __all__ = [
     "digits",
     "from_diffusers",
     "from_pretrained",
+    "gaussian_kernels",
+    "kernel_family",
     "linearize_at",
     "load_state_dict_file",
     "load_weights",

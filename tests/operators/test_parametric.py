@@ -106,6 +106,31 @@ def test_the_parameter_is_the_logarithm_of_the_width_in_pixels():
     torch.testing.assert_close(kernel, ops.gaussian_kernel(1.7, 9), rtol=1e-5, atol=1e-7)
 
 
+def test_a_feasible_kernel_has_taps_of_sum_one_that_are_not_negative():
+    A = ops.BlindConvolution((1, 6, 6), (3, 3))
+    phi = draw(4, 3, 3)
+    phi[3] = -phi[3].abs()
+    k = A.feasible(phi)
+    assert float(k.min()) >= 0
+    torch.testing.assert_close(k.sum((1, 2)), torch.ones(4, dtype=F64))
+    torch.testing.assert_close(k[0], phi[0].clamp(min=0) / phi[0].clamp(min=0).sum())
+    torch.testing.assert_close(k[3], torch.full((3, 3), 1 / 9, dtype=F64))
+    torch.testing.assert_close(A.feasible(k), k)
+    log_width = phi[:, 0, :1]
+    assert BlindGaussianBlur((1, 6, 6), 5).feasible(log_width) is log_width
+
+
+def test_what_is_read_of_a_kernel_is_its_sum_and_its_widths():
+    A = ops.BlindConvolution((1, 9, 9), (9, 9))
+    k = 2 * ops.gaussian_kernel(1.0, 9).double()[None]
+    total, rows, columns = A.read(k).values()
+    t = torch.arange(9, dtype=F64) - 4
+    line = torch.softmax(-0.5 * t**2, 0)
+    assert float(total) == pytest.approx(2.0, rel=1e-5)
+    for found in (rows, columns):
+        assert float(found) == pytest.approx(float((line * t**2).sum() ** 0.5), rel=1e-5)
+
+
 def test_widths_beyond_all_bounds_are_points_or_flat():
     A = BlindGaussianBlur((1, 4, 4), 5)
     leaf = torch.tensor([[-1e4], [1e4]], dtype=torch.float32, requires_grad=True)
