@@ -127,6 +127,23 @@ class GsureObjective(_ConfigPart):
     name: Literal["gsure"]
 
 
+class EMObjective(_ConfigPart):
+    """Masked images with noise; see ``training.em`` and ``training.laps``.
+
+    lap: steps that are trained on one set of images, before they are drawn anew. sampling: noise
+    levels of an image that is drawn. iterations: of the solver of its method, MMPS. start: the
+    prior of the first lap, a "gaussian" with ``start_iterations`` of expectation maximisation
+    (images of at most 2048 numbers), or independent "pixels".
+    """
+
+    name: Literal["em"]
+    lap: _Count
+    sampling: _Count = 64
+    iterations: _Count = 5
+    start: Literal["gaussian", "pixels"] = "gaussian"
+    start_iterations: _Count = 10
+
+
 class HeldOut(_ConfigPart):
     """The share of the images, drawn by the seed of the run, that are not trained on; and the crops
     of them on which the loss is told."""
@@ -167,7 +184,7 @@ class PriorCard(_ConfigPart):
 
 
 Data = Images | Digits | Arrays | MaskedImages
-Objective = ScoreMatchingObjective | AmbientObjective | GsureObjective
+Objective = ScoreMatchingObjective | AmbientObjective | GsureObjective | EMObjective
 
 
 class TrainingConfig(_ConfigPart):
@@ -207,12 +224,17 @@ def _misfit(config: TrainingConfig) -> str | None:
     if name == "score-matching":
         return (
             "objective score-matching learns from complete images without noise, got data of kind: "
-            "masked; take ambient or gsure"
+            "masked; take ambient, gsure or em"
         )
     if name == "ambient" and data.noise > 0:
         return (
             f"objective ambient learns from measurements without noise, got data.noise "
-            f"{data.noise:g}; take gsure"
+            f"{data.noise:g}; take gsure or em"
+        )
+    if name == "em" and data.noise == 0:
+        return (
+            "objective em learns from measurements with noise, got data.noise 0; give the smallest "
+            "level that you trust, for example 1e-3 of the window, or take ambient"
         )
     if name == "gsure" and config.card.sigma_min < data.std:
         return (

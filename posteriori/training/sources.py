@@ -27,7 +27,9 @@ def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
         pictures, weights = read_folders(data.folders, channels, data.scales, data.crop)
         group = len(data.scales)
     parts = []
-    for chosen in apart(len(pictures) // group, config.held_out.share, config.seed):
+    # Images that are drawn anew in each lap have no loss that could be compared.
+    share = 0.0 if config.objective.name == "em" else config.held_out.share
+    for chosen in apart(len(pictures) // group, share, config.seed):
         rows = [group * k + j for k in chosen for j in range(group)]
         part = None if weights is None else [weights[k] for k in rows]
         parts.append(

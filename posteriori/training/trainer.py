@@ -20,6 +20,7 @@ from posteriori.priors.unet import UNet
 from posteriori.training import session
 from posteriori.training.config import Images, Optimizer, TrainingConfig
 from posteriori.training.data import Crops
+from posteriori.training.laps import LapImages
 from posteriori.training.objectives import LOSSES
 from posteriori.training.sources import training_images
 
@@ -232,6 +233,11 @@ def train(
     run = Trainer(config, source, where)
     if checkpoint.exists():
         run.load(checkpoint)
+    laps = (
+        LapImages(config, source, folder, run.record, say)
+        if config.objective.name == "em"
+        else None
+    )
     bar = tqdm(
         range(run.reached, config.steps),
         initial=run.reached,
@@ -242,7 +248,11 @@ def train(
     )
     with session.at_a_keystroke() as stop:
         for step in bar:
-            run.step(source.batch(config.batch, config.seed, step))
+            run.step(
+                laps.batch(step, run.average)
+                if laps
+                else source.batch(config.batch, config.seed, step)
+            )
             bar.set_postfix(loss=f"{run.smooth:.4f}", refresh=False)
             if run.reached % config.checkpoint_every == 0 or run.reached == config.steps:
                 said = run.measure(held)
