@@ -338,6 +338,10 @@ PRIORS = {
     ),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
+    "Turned": lambda dtype: pri.Turned(pri.Slices(full_gaussian(dtype, (2, 3)), 4), (2, 1, 0)),
+    "AveragedScores": lambda dtype: pri.AveragedScores(
+        [full_gaussian(dtype, (2, 3)), full_gaussian(dtype, (2, 3), 5)], (0.7, 0.3)
+    ),
     "UNet slices": lambda dtype: pri.Slices(
         pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1
     ),
@@ -547,6 +551,14 @@ METHODS = {
     "PnPDM exact": methods.PnPDM(prior="exact", draw="langevin", inner_steps=10),
     "TDS": methods.TDS(particles=4),
     "TDS published": methods.TDS.published(),
+    "DDS3D": methods.DDS3D(),
+    "DDS3D published": methods.DDS3D.published(),
+    "DiffusionMBIR": methods.DiffusionMBIR(),
+    "DiffusionMBIR published": methods.DiffusionMBIR.published(),
+    "SVI": methods.SVI(),
+    "SVI published": methods.SVI.published(),
+    "TPDM": methods.TPDM(),
+    "TPDM published": methods.TPDM.published(),
     "MomentSMC": methods.MomentSMC(particles=4, pilot=4),
     "MCGDiff": methods.MCGDiff(particles=4),
     "MCGDiff published": methods.MCGDiff.published(),

@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from posteriori.priors.ambient import Ambient
+from posteriori.priors.averaged import AveragedScores, Turned
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
@@ -22,6 +23,7 @@ from posteriori.settings import absent
 __all__ = [
     "VE",
     "Ambient",
+    "AveragedScores",
     "ComplexImages",
     "ContinuousVP",
     "DiscreteVP",
@@ -34,6 +36,7 @@ __all__ = [
     "RectifiedFlow",
     "Schedule",
     "Slices",
+    "Turned",
     "UNet",
     "digits",
     "from_diffusers",

@@ -65,6 +65,7 @@ PROBLEMS = {"clipped": clipped, "photons": photons, "linear": linear}
 UNIT_OF_Y = {
     *(
         "DPS published",
+        "TPDM published",
         "DPS squared",
         "LGDMC published",
         "DDS published",
@@ -77,6 +78,7 @@ UNIT_OF_Y = {
 RANGE = {
     *(
         "DPS published",
+        "TPDM published",
         "DPS squared",
         "PiGDM published",
         "PiGDM paper",
