@@ -58,6 +58,9 @@ class CountedPrior(Prior):
 
     def know(self) -> Knowledge:
         known = self.inner.know()
+        if known.views:
+            seen = tuple(CountedPrior(view, self.counter) for view in known.views)
+            known = replace(known, views=seen)
         return known if known.predicted is None else replace(known, predicted=self._predicted)
 
     def at(self, /, **leaves: Tensor) -> Prior:

@@ -322,6 +322,18 @@ class Posterior:
             object.__setattr__(twin, name, value)
         return twin
 
+    def under(self, prior: Prior) -> Posterior:
+        """This likelihood under another prior of images in the same coordinates: a part of this
+        one, as ``know().views`` gives."""
+        twin = object.__new__(Posterior)
+        changes: dict[str, Any] = {
+            "prior": prior,
+            "_answers": None if self._answers is None else {},
+        }
+        for name, value in (vars(self) | changes).items():
+            object.__setattr__(twin, name, value)
+        return twin
+
     def plan(self, method: Method[Any], n: int = 1, steps: int | None = None, **how: Any) -> Plan:
         """What ``sample`` with these arguments would do and take, after one timed step; see
         ``posteriori.plan``."""

@@ -43,6 +43,19 @@ OPERATORS = {
     "BlindConvolution reflect": lambda dtype: ops.BlindConvolution((2, 5, 6), (4, 3), "reflect"),
     "BlindConvolution valid": lambda dtype: ops.BlindConvolution((1, 5, 6), (2, 3), "valid"),
     "BlindGaussianBlur": lambda dtype: ops.BlindGaussianBlur((2, 5, 6), 5, "zero"),
+    "BlindGamma": lambda dtype: ops.BlindGamma((2, 3, 4)),
+    "BlindCoilPhase": lambda dtype: ops.BlindCoilPhase(
+        0.7 * _coils(dtype, 2, 4, 3), ops.random_mask((4, 3), 0.9, 2)
+    ),
+    "BlindRotationCentre": lambda dtype: ops.BlindRotationCentre(
+        ops.Radon((6, 5), [0, 30, 100], 0.5, detectors=14).to(dtype)
+    ),
+    "BlindTurbulence": lambda dtype: ops.BlindTurbulence(
+        (2, 6, 5), ops.gaussian_kernel(0.8, 3).to(dtype), (3, 2)
+    ),
+    "DetectorShift": lambda dtype: ops.DetectorShift((2, 3, 7), 1.3),
+    "Gamma": lambda dtype: ops.Gamma((2, 3, 4), 2.2),
+    "Warp": lambda dtype: ops.Warp((2, 5, 6), 1.5 * _draw(2, 5, 6, dtype=dtype)),
     "Packed": lambda dtype: ops.Packed({"image": (1, 3, 4), "gain": (1,)}, gained),
     "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
     "Units complex": lambda dtype: ops.Units(
@@ -270,14 +283,23 @@ def wrapped(gaussian):
     }
 
 
-def toy_unet(dtype=torch.float32, seed=0, channels=1):
+def toy_unet(dtype=torch.float32, seed=0, channels=1, masked=False):
     """A small network whose zero-initialised weights are filled, so that it does something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = pri.UNet(channels, (8, 12), (1, 1), unshuffle=2, embedding=8)
+        net = pri.UNet(channels, (8, 12), (1, 1), unshuffle=2, embedding=8, masked=masked)
         for p in net.parameters():
             p.data += 0.1 * torch.randn_like(p)
     return net.to(dtype)
+
+
+def ambient(dtype):
+    """A network seen through a mask that hides every fifth pixel, at a size that is padded."""
+    net = toy_unet(dtype, masked=True)
+    known = pri.Network(
+        net, shape=(1, None, None), multiple=4, sigma_data=0.5, conditions=net.conditions
+    )
+    return pri.Ambient(known, (torch.arange(7 * 12) % 5 > 0).view(7, 12))
 
 
 def network_at(dtype):
@@ -314,6 +336,10 @@ PRIORS = {
     ),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
+    "Turned": lambda dtype: pri.Turned(pri.Slices(full_gaussian(dtype, (2, 3)), 4), (2, 1, 0)),
+    "AveragedScores": lambda dtype: pri.AveragedScores(
+        [full_gaussian(dtype, (2, 3)), full_gaussian(dtype, (2, 3), 5)], (0.7, 0.3)
+    ),
     "UNet slices": lambda dtype: pri.Slices(
         pri.Network(toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5), 2, at_once=1
     ),
@@ -321,6 +347,7 @@ PRIORS = {
         toy_unet(dtype), shape=(1, 8, 12), multiple=4, sigma_data=0.5
     ),
     "UNet at": network_at,
+    "UNet ambient": ambient,
     "UNet padded": lambda dtype: pri.Network(
         toy_unet(dtype), shape=(1, 7, 10), multiple=4, sigma_data=0.5
     ),
@@ -522,6 +549,14 @@ METHODS = {
     "PnPDM exact": methods.PnPDM(prior="exact", draw="langevin", inner_steps=10),
     "TDS": methods.TDS(particles=4),
     "TDS published": methods.TDS.published(),
+    "DDS3D": methods.DDS3D(),
+    "DDS3D published": methods.DDS3D.published(),
+    "DiffusionMBIR": methods.DiffusionMBIR(),
+    "DiffusionMBIR published": methods.DiffusionMBIR.published(),
+    "SVI": methods.SVI(),
+    "SVI published": methods.SVI.published(),
+    "TPDM": methods.TPDM(),
+    "TPDM published": methods.TPDM.published(),
     "MomentSMC": methods.MomentSMC(particles=4, pilot=4),
     "MCGDiff": methods.MCGDiff(particles=4),
     "MCGDiff published": methods.MCGDiff.published(),

@@ -1,7 +1,9 @@
-"""A training file of a tiny network, and whether two checkpoints are the same."""
+"""A training file of a tiny network, on complete images or on masked ones, and whether two
+checkpoints are the same."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import yaml
 
@@ -31,6 +33,26 @@ def written(folder, **changes):
     }
     (folder / "toy.yaml").write_text(yaml.safe_dump(values | changes))
     return folder / "toy.yaml"
+
+
+def masked(folder, *, noise=0.0, count=24, side=8, keep=0.6):
+    """Stripes of -1 and 1, of which a share of the pixels was measured, in ``folder/masked.npz``:
+    the entry ``data`` of a training file."""
+    rng = np.random.default_rng(0)
+    columns = 2.0 * rng.integers(0, 2, (count, 1, side)) - 1
+    images = np.broadcast_to(columns, (count, side, side))
+    masks = rng.random(images.shape) < keep
+    y = np.where(masks, images + noise * rng.standard_normal(images.shape), 0.0)
+    np.savez(folder / "masked.npz", y=y, seen=masks)
+    return {
+        "kind": "masked",
+        "file": "masked.npz",
+        "key": "y",
+        "masks": "seen",
+        "window": [-1, 1],
+        "noise": noise,
+        "crop": side,
+    }
 
 
 def flat(value):

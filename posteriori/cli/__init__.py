@@ -147,8 +147,8 @@ def train_command(
     device: str = "auto",
     quiet: bool = False,
 ) -> None:
-    """Train a prior by denoising score matching, or go on with a run in the same folder. Ctrl-C
-    stops it after its step.
+    """Train a prior, on complete images or on corrupted ones, or go on with a run in the same
+    folder. Ctrl-C stops it after its step.
 
     Parameters
     ----------
@@ -168,11 +168,11 @@ def train_command(
     from posteriori.cli.resuming import resumable
     from posteriori.training import config as configs
     from posteriori.training import export as exports
-    from posteriori.training import score_matching, session
+    from posteriori.training import session, trainer
 
     settings = configs.read_config(config)
     with resumable(lambda: session.session_kept(out)):
-        score_matching.train(
+        trainer.train(
             settings, out, progress=not quiet and sys.stderr.isatty(), device=device, say=print
         )
     if export is not None:

@@ -15,12 +15,11 @@ A problem file is YAML. Paths start at its folder. Whole numbers of a picture ar
 written so: `operator: grey`. A key that is not listed here is refused.
 
 A method, operator or prior of your own is named by its import path, `name: mypackage:MyClass`, or
-by its file,
-`name: my_file.py:MyClass` (or a function there that makes one). Its arguments are the other keys:
-they are checked by their annotations, and those annotated `Path` start at the folder of the file.
-An operator gets the image's shape by an argument `shape`; with `pictures: true` whole numbers in a
-measured file are grey levels. Reading such a file imports that module, which runs its code: read
-problem files of others first.
+by its file, `name: my_file.py:MyClass` (or a function there that makes one). Its arguments are the
+other keys: they are checked by their annotations, and those annotated `Path` start at the folder of
+the file. An operator gets the image's shape by an argument `shape`; with `pictures: true` whole
+numbers in a measured file are grey levels. Reading such a file imports that module, which runs its
+code: read problem files of others first.
 """
 METHODS_HEAD = """# Methods
 

@@ -12,6 +12,7 @@ from posteriori import places, problem_file, report
 from posteriori.diagnostics import quiet
 from posteriori.driver import sample
 from posteriori.evaluation.noise_level import noise_level
+from posteriori.evaluation.parameters import sentence
 from posteriori.measurements import Depth, depth
 from posteriori.measurements.images import SUFFIXES
 from posteriori.report import files
@@ -119,6 +120,7 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
         out.append(
             f"SSIM: {record['ssim_sample']:.3f} (one sample), {record['ssim_mean']:.3f} (mean)"
         )
+    out += [sentence(told) for told in record["parameters"]]
     if record["kept"] is not None:
         out.append(
             f"spread: {record['spread']:.3g}; "

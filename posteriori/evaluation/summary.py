@@ -13,10 +13,12 @@ from posteriori.diagnostics import chi_squares, dispersion, expected_chi2, facts
 from posteriori.evaluation.calibration import coverage, members, room, student, student_room
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
+from posteriori.evaluation.parameters import told_parameters
 from posteriori.evaluation.spread import kept_of
 from posteriori.likelihood import Posterior, Range, framed
 from posteriori.linalg import real_view
 from posteriori.methods.base import Method
+from posteriori.packing import unpack
 from posteriori.run import Run
 
 REFERENCED = (
@@ -40,7 +42,8 @@ def summary(
 
     reference: the true image, shape E or that of the frame, in the range of the likelihood; without
     it the misfit, the spread and the looks remain. Images are scored within the frame of the
-    likelihood, where it has one; the misfit is that of the whole image.
+    likelihood, where it has one; the misfit is that of the whole image. Of several parts the one
+    called "image" is scored; the reference is that of all, packed, or of the image alone.
     method: that made the run; without it ``kept`` is None.
 
     chi2_samples, chi2_mean: mean squared residual over the noise variance, of the samples (about 1)
@@ -62,8 +65,9 @@ def summary(
     PSNR and SSIM refer to.
     cloud: for methods with particles, how many of them the samples descend from, see ``genealogy``;
     else None.
+    parameters: of an instrument with unknown ones, see ``evaluation.parameters``.
     evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several
-    fits), see ``methods.evidence``.
+    fits), see ``methods.variational.score_prior.evidence``.
     flags: sentences for a person.
 
     Raises ``ValueError`` when samples or reference do not belong to the posterior.
@@ -73,10 +77,11 @@ def summary(
             f"the run has samples of shape {tuple(run.samples.shape[1:])}, "
             f"the posterior images of shape {post.shape}"
         )
-    shown = run.in_frame()
+    told = told_parameters(run, post, reference)
+    shown, reference, range = _scored(run.in_frame(), reference, post.given.range)
     if reference is not None:
         reference = framed(reference, post.given.frame)
-        _check(reference, tuple(shown.samples.shape[1:]), post.given.range)
+        _check(reference, tuple(shown.samples.shape[1:]), range)
     record: dict[str, Any] = {"method": run.config.get("method", "unknown"), **facts(run, post)}
     record |= {
         "effective_samples": effective_size(run.log_w),
@@ -86,10 +91,11 @@ def summary(
     record |= _misfit(run, post) | _texture(shown)
     record["kept"] = _kept(run, post, method, record["spread"])
     record |= (
-        _compared(shown, post.given.range, reference)
+        _compared(shown, range, reference)
         if reference is not None
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
+    record["parameters"] = told
     return record | {"flags": flags(record)}
 
 
@@ -113,15 +119,31 @@ def completed(run: Run, record: dict[str, Any], reference: Tensor | None = None)
         out |= found
         out["flags"] = [*out["flags"], *speckled(found)]
     if reference is not None:
-        range = tuple(run.config["range"]) if run.config["range"] else None
-        _check(reference, tuple(run.samples.shape[1:]), range)
-        compared = _compared(run, range, reference)
+        stated = tuple(run.config["range"]) if run.config["range"] else None
+        shown, reference, range = _scored(run, reference, stated)
+        _check(reference, tuple(shown.samples.shape[1:]), range)
+        compared = _compared(shown, range, reference)
         out["flags"] = [
             *out["flags"],
             *dispersion(out | {"scale": float(run.samples.abs().max())} | compared),
         ]
         out |= compared
     return out
+
+
+def _scored(
+    run: Run, reference: Tensor | None, range: Range | None
+) -> tuple[Run, Any, Range | None]:
+    """The run whose samples are compared, its reference and range: of several parts that of the
+    image."""
+    image = run.parts.get("image")
+    if image is None:
+        return run, reference, range
+    ends = image.config["range"]
+    if reference is not None and reference.shape == run.samples.shape[1:]:
+        shapes = {name: tuple(p["shape"]) for name, p in run.config["parts"].items()}
+        reference = unpack(reference[None], shapes)["image"][0]
+    return image, reference, (ends[0], ends[1]) if ends else None
 
 
 def _kept(

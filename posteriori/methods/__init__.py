@@ -9,6 +9,8 @@ editors and type checkers see its class; a test compares this list with the file
 
 from typing import Any, NoReturn
 
+from posteriori.axis_kernels import AR1, OneForAll, Slerp, SquaredExponential
+from posteriori.methods.axis_noise import Correlated
 from posteriori.methods.base import Method
 from posteriori.methods.decoupled.daps import DAPS
 from posteriori.methods.decoupled.dcdp import DCDP
@@ -47,6 +49,10 @@ from posteriori.methods.unconditional import Unconditional
 from posteriori.methods.variational.mgps import MGPS
 from posteriori.methods.variational.reddiff import REDDiff
 from posteriori.methods.variational.score_prior.method import ScorePriorVI
+from posteriori.methods.volume.dds3d import DDS3D
+from posteriori.methods.volume.diffusion_mbir import DiffusionMBIR
+from posteriori.methods.volume.svi import SVI
+from posteriori.methods.volume.tpdm import TPDM
 from posteriori.settings import absent
 
 FAMILIES = ("explicit", "variational", "smc", "decoupled", "blind", "latent", "volume")
@@ -88,6 +94,10 @@ METHODS: tuple[type[Method[Any]], ...] = (
     PnPDM,
     ReSample,
     SITCOM,
+    DDS3D,
+    DiffusionMBIR,
+    SVI,
+    TPDM,
 )
 ALL: dict[str, type[Method[Any]]] = {cls.__name__: cls for cls in METHODS}
 
@@ -99,12 +109,14 @@ def __getattr__(name: str) -> NoReturn:
 __all__ = [
     "AFDPS",
     "ALL",
+    "AR1",
     "DAPS",
     "DCDP",
     "DDIM",
     "DDNM",
     "DDRM",
     "DDS",
+    "DDS3D",
     "DDSMC",
     "DMPS",
     "DPS",
@@ -119,17 +131,22 @@ __all__ = [
     "MMPS",
     "SITCOM",
     "SNIPS",
+    "SVI",
     "TDS",
     "TMPD",
+    "TPDM",
     "Bootstrap",
     "ConstantFraction",
+    "Correlated",
     "DiffPIR",
+    "DiffusionMBIR",
     "FreeDoM",
     "Heun",
     "MCGDiff",
     "Method",
     "Midpoint",
     "MomentSMC",
+    "OneForAll",
     "Peng",
     "PiGDM",
     "PnPDM",
@@ -140,5 +157,7 @@ __all__ = [
     "ScoreALD",
     "ScorePriorVI",
     "ScoreSDE",
+    "Slerp",
+    "SquaredExponential",
     "Unconditional",
 ]

@@ -15,17 +15,23 @@ from posteriori.operators.base import (
     pinv,
     solve,
 )
+from posteriori.operators.blind_coil_phase import BlindCoilPhase
 from posteriori.operators.blind_convolution import BlindConvolution
+from posteriori.operators.blind_gamma import BlindGamma
 from posteriori.operators.blind_gaussian_blur import BlindGaussianBlur
+from posteriori.operators.blind_rotation_centre import BlindRotationCentre
+from posteriori.operators.blind_turbulence import BlindTurbulence
 from posteriori.operators.blur import Blur, gaussian_kernel
 from posteriori.operators.channels import ComplexChannels
 from posteriori.operators.clip import Clip
 from posteriori.operators.compose import Chain, Compose
 from posteriori.operators.dense import Dense
 from posteriori.operators.dense_matrix import log_det, matrix
+from posteriori.operators.detector_shift import DetectorShift
 from posteriori.operators.downsample import Downsample
 from posteriori.operators.fourier import MaskedFourier
 from posteriori.operators.gain import gain
+from posteriori.operators.gamma import Gamma
 from posteriori.operators.grey import Grey
 from posteriori.operators.identity import Identity
 from posteriori.operators.jpeg import JPEG
@@ -43,6 +49,7 @@ from posteriori.operators.slicewise import Slicewise
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
 from posteriori.operators.units import Units
+from posteriori.operators.warp import Warp
 from posteriori.operators.weighted import Weighted
 from posteriori.settings import absent
 
@@ -50,15 +57,21 @@ __all__ = [
     "JPEG",
     "AdjointError",
     "Affine",
+    "BlindCoilPhase",
     "BlindConvolution",
+    "BlindGamma",
     "BlindGaussianBlur",
+    "BlindRotationCentre",
+    "BlindTurbulence",
     "Blur",
     "Chain",
     "Clip",
     "ComplexChannels",
     "Compose",
     "Dense",
+    "DetectorShift",
     "Downsample",
+    "Gamma",
     "Grey",
     "Identity",
     "LinearOperator",
@@ -80,6 +93,7 @@ __all__ = [
     "Stack",
     "Transmission",
     "Units",
+    "Warp",
     "Weighted",
     "back_projection",
     "box_mask",

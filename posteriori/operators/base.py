@@ -158,6 +158,11 @@ class Operator(nn.Module, metaclass=Checked):
         in order. None for one image."""
         return None
 
+    def told(self, x: Tensor) -> dict[str, Tensor]:
+        """Of an instrument with unknown parameters: these as a person reads them, by a name with
+        its unit, from x (B, *E) -> (B, *P). Empty for an instrument that is known."""
+        return {}
+
     @property
     def label(self) -> str:
         """What errors call this operator: its class, or that of the operator it only watches."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +39,26 @@ class BlindConvolution(Parametric):
 
     def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
         return convolved(x, phi, self.boundary)
+
+    def feasible(self, phi: Tensor) -> Tensor:
+        """Taps >= 0 of sum 1; even ones where none is above 0."""
+        taps = phi.clamp(min=0)
+        total = taps.sum((-2, -1), keepdim=True)
+        even = torch.full_like(taps, 1 / math.prod(self.parameters_shape))
+        return torch.where(total > 0, taps / torch.where(total > 0, total, 1.0), even)
+
+    def read(self, phi: Tensor) -> dict[str, Tensor]:
+        """Sum, and root mean square distance of the taps from their centre of mass along rows and
+        columns, of the taps without their sign."""
+        mass = phi.abs() / phi.abs().sum((-2, -1), keepdim=True).clamp(min=1e-30)
+        out = {"sum of the kernel": phi.sum((-2, -1))}
+        for axis, along in ((-2, "rows"), (-1, "columns")):
+            t = torch.arange(phi.shape[axis]).to(phi)
+            line = mass.sum(-1 if axis == -2 else -2)
+            middle = (line * t).sum(-1, keepdim=True)
+            spread = (line * (t - middle).square()).sum(-1).sqrt()
+            out[f"width of the kernel along {along} (pixels)"] = spread
+        return out
 
     def at(self, phi: Tensor) -> Blur:
         return Blur(phi.detach(), self.image_shape, self.boundary)

@@ -44,5 +44,8 @@ class BlindGaussianBlur(Parametric):
     def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
         return convolved(x, self.kernel(phi), self.boundary)
 
+    def read(self, phi: Tensor) -> dict[str, Tensor]:
+        return {"width (pixels)": phi.exp()}
+
     def at(self, phi: Tensor) -> Blur:
         return Blur(self.kernel(phi.detach()), self.image_shape, self.boundary)

@@ -46,6 +46,19 @@ class Parametric(Operator):
         """x -> A(x; phi) for one phi (P), without a gradient to it: a ``LinearOperator`` with its
         adjoint, and what else it knows of itself, where the family is linear in x."""
 
+    def feasible(self, phi: Tensor) -> Tensor:
+        """Parameters (B, *P) brought to where they have a meaning, such as taps >= 0 of sum 1;
+        differentiable. By default phi itself."""
+        return phi
+
+    def read(self, phi: Tensor) -> dict[str, Tensor]:
+        """Parameters (B, *P) as a person reads them: a name with its unit -> numbers (B, ...). By
+        default phi itself."""
+        return {self.name: phi}
+
+    def told(self, x: Tensor) -> dict[str, Tensor]:
+        return self.read(unpack(x, self.in_parts)[self.name])
+
     @property
     def in_parts(self) -> Shapes:
         return {"image": self.image_shape, self.name: self.parameters_shape}

@@ -2,11 +2,14 @@
 
 from typing import NoReturn
 
+from posteriori.priors.ambient import Ambient
+from posteriori.priors.averaged import AveragedScores, Turned
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
+from posteriori.priors.kernels import gaussian_kernels, kernel_family
 from posteriori.priors.leaves import linearize_at
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
@@ -19,6 +22,8 @@ from posteriori.settings import absent
 
 __all__ = [
     "VE",
+    "Ambient",
+    "AveragedScores",
     "ComplexImages",
     "ContinuousVP",
     "DiscreteVP",
@@ -31,10 +36,13 @@ __all__ = [
     "RectifiedFlow",
     "Schedule",
     "Slices",
+    "Turned",
     "UNet",
     "digits",
     "from_diffusers",
     "from_pretrained",
+    "gaussian_kernels",
+    "kernel_family",
     "linearize_at",
     "load_state_dict_file",
     "load_weights",

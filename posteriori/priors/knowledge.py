@@ -69,6 +69,7 @@ class Knowledge:
         prior predicts beside it, both (B, *E); None where it predicts none.
     closed: log_prob, draw_given, condition and sample in closed form; None where there is none.
     leaves: () -> what ``Prior.at`` takes, by name, with its shape.
+    views: the priors of the same images whose weighted mean the denoiser is; none for any other.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Knowledge:
     predicted: Predicted | None = None
     closed: ClosedForm | None = None
     leaves: Callable[[], dict[str, Sides]] = dict
+    views: tuple[Prior, ...] = ()
 
     def max_variance(self, sigma: Tensor | float) -> float:
         """c sigma^2 / (c + sigma^2), c = max_std^2: the variance of x0 given x along the direction

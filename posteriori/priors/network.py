@@ -290,6 +290,9 @@ class Network(Prior):
             if value.ndim == len(self.conditions[name]):
                 value = value.expand(len(x), *value.shape)
             check_rows("Network.at", len(value), x)
+            if value.ndim == x.ndim and self.multiple > 1:  # a picture beside the picture
+                for dim in (-2, -1):
+                    value = mirrored(value, dim, x.shape[dim])
             out[name] = value.to(x) if value.is_floating_point() else value.to(x.device)
         return out
 

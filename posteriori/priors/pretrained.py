@@ -182,6 +182,7 @@ def from_pretrained(
         net.float(),
         schedule=schedule,
         autocast=autocast,
+        conditions=net.conditions if isinstance(net, UNet) else None,
         **{name: getattr(card, name) for name in SHARED},
     )
     return prior.to(device) if device is not None else prior

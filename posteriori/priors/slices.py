@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from posteriori.axis_kernels import AxisKernel, along_axis
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.error_spectrum import Covariance
 from posteriori.priors.knowledge import ClosedForm, CovarianceOf, Knowledge, Predicted
@@ -30,13 +31,20 @@ class Slices(Prior):
     at_once: slices worked on together; by default as many as hold a million numbers. J^T u is
         computed anew from as many slices at a time, at one more denoiser call each that is not
         counted, so that memory does not grow with D. Samples do not depend on it.
+    kernel: how the noise of slices is correlated where sampling starts, for transitions that are
+        ``Correlated`` alike; white when None.
 
     What ties slices together is for the operator, or for a method with a term along the first axis.
     Raises ``ValueError`` for a depth or ``at_once`` below 1.
     """
 
     def __init__(
-        self, prior: Prior, depth: int | None = None, *, at_once: int | None = None
+        self,
+        prior: Prior,
+        depth: int | None = None,
+        *,
+        at_once: int | None = None,
+        kernel: AxisKernel | None = None,
     ) -> None:
         for name, value in (("depth", depth), ("at_once", at_once)):
             if value is not None and (
@@ -46,7 +54,7 @@ class Slices(Prior):
         super().__init__(
             (depth, *prior.shape), range=prior.range, complex=prior.complex, **limits_of(prior)
         )
-        self.prior, self.at_once = prior, at_once
+        self.prior, self.at_once, self.kernel = prior, at_once, kernel
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._cut(lambda part: self.prior.denoise(part, sigma), x)
@@ -73,7 +81,9 @@ class Slices(Prior):
         """Slices of the prior at these leaves; a leaf per row is that of all slices of a volume."""
         if any(rows_of_leaves(self, leaves).values()):
             return PriorAt(self, leaves)
-        return Slices(self.prior.at(**leaves), self.shape[0], at_once=self.at_once)
+        return Slices(
+            self.prior.at(**leaves), self.shape[0], at_once=self.at_once, kernel=self.kernel
+        )
 
     def know(self) -> Knowledge:
         """That of a slice: errors by frequency, *E, which broadcast against (D, *E), only where
@@ -82,6 +92,7 @@ class Slices(Prior):
         return replace(
             known,
             name=type(self).__name__,
+            views=(),
             spectrum=known.spectrum if len(self.prior.shape) > 1 else _one_axis(self.prior.shape),
             covariance=known.covariance and partial(_of_one_slice, known.covariance),
             predicted=known.predicted and partial(_predicted, known.predicted),
@@ -89,6 +100,7 @@ class Slices(Prior):
         )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
+        z = z if self.kernel is None else along_axis(self.kernel, z)
         return self.prior.start(z.flatten(0, 1), sigma).view(z.shape)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,8 @@
 
     F(x, c) : (B, C, H, W), (B,) -> (B, C, H, W)
 
+or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees.
+
 Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales
 joined by additive skips:
 
@@ -86,9 +88,12 @@ class UNet(nn.Module):
         once up).
     unshuffle: side of the pixel blocks folded into channels at the entrance.
     embedding: width of the noise embedding.
+    masked: whether the network is given a mask (B, 1, H, W) beside the image, 1 where it shows
+        something; without one it takes all pixels for seen.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
-    this network was made with.
+    this network was made with; ``conditions`` what it takes beside image and label, as
+    ``priors.Network`` asks for it.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class UNet(nn.Module):
         blocks: Sequence[int] = (3, 3, 2),
         unshuffle: int = 2,
         embedding: int = 256,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths:
@@ -105,17 +111,23 @@ class UNet(nn.Module):
                 f"UNet: widths {tuple(widths)} "
                 f"and blocks {tuple(blocks)} must have the same length, at least 1"
             )
-        self.arguments = {
+        self.arguments: dict[str, object] = {
             "channels": channels,
             "widths": tuple(widths),
             "blocks": tuple(blocks),
             "unshuffle": unshuffle,
             "embedding": embedding,
         }
+        if masked:
+            self.arguments["masked"] = True
+        self.masked = masked
+        self.conditions: dict[str, tuple[int | None, ...]] = (
+            {"mask": (1, None, None)} if masked else {}
+        )
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self.embed = NoiseEmbedding(embedding)
-        self.enter = nn.Conv2d(channels * unshuffle**2, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d((channels + masked) * unshuffle**2, widths[0], 3, padding=1)
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
         nn.init.zeros_(self.leave.weight)
@@ -131,8 +143,11 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(Block(fine, embedding) for _ in range(count)))
         self.middle = nn.ModuleList(Block(widths[-1], embedding) for _ in range(blocks[-1]))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
         e = self.embed(c)
+        if self.masked:
+            seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
+            x = torch.cat([x, seen], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
         h = self.enter(h)
         skips = []

@@ -15,6 +15,9 @@ stated beside it: ``{file: y.tif, white: 4095}`` for 12 bits, ``{file: y.png, sc
 whole numbers that are no picture (``posteriori.problem_file.reading.Reading``). Relative paths
 start at the folder of the file.
 
+``unknown`` names a number of the operator that nobody knows: image and number are then sampled
+together, ``posteriori.problem_file.unknown``.
+
 A blur of a measured file assumes nothing beyond the border of y (``boundary: valid``): the image is
 larger than y by the kernel, the frame of the likelihood is y's own, and a reference has the shape
 of either.
@@ -51,6 +54,7 @@ from posteriori.problem_file.noise_level import estimated
 from posteriori.problem_file.prior import Arithmetic, Belief
 from posteriori.problem_file.reading import Measurement, Reference, as_image, degrade, measured_file
 from posteriori.problem_file.types import Count, Part, Seed, validation_sentences
+from posteriori.problem_file.unknown import UnknownSection
 
 # Noise levels where neither the file nor a paper says how many.
 USUAL_STEPS = 50
@@ -116,6 +120,7 @@ class Problem(Part):
 
     prior: Belief
     operator: operator.OperatorSection
+    unknown: UnknownSection | None = None
     noise: noise.NoiseSection
     measurement: Measurement
     reference: Annotated[Reference | None, BeforeValidator(_file_alone)] = None
@@ -140,6 +145,13 @@ class Problem(Part):
             )
         if not self.operator.calibrates:
             noise.complete(self.noise, self.operator.positive)
+        if self.unknown is not None:
+            self.unknown.check(self.operator)
+            if isinstance(self.noise, noise.GaussianEntry) and self.noise.unknown:
+                raise ValueError(
+                    "noise.sigma: estimate takes the operator for known; with `unknown` give a "
+                    "number"
+                )
         if (
             self.measurement.image is not None
             and isinstance(self.noise, noise.GaussianEntry)
@@ -211,13 +223,19 @@ class Problem(Part):
                 f"images here have shape {A.in_shape}"
             )
         notes = (*section.notes(), *learnt, *notes)
-        with torch.no_grad():
-            usual = section.baseline(A)
-            baseline = None if usual is None else Compared(usual.name, usual.image(y))
-        device = _device(self.device)
-        posterior = Posterior(
-            prior.to(device), Likelihood(y.to(device), A.to(device), law, range=range, frame=frame)
-        )
+        device, baseline = _device(self.device), None
+        if self.unknown is not None:
+            opened = self.unknown.opened(section, A)
+            if reference is not None and self.measurement.image is not None:
+                reference = opened.packed(reference)
+            prior, A, frame = opened.joint(prior, range), opened.family, None
+            posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law))
+        else:
+            with torch.no_grad():
+                usual = section.baseline(A)
+                baseline = None if usual is None else Compared(usual.name, usual.image(y))
+            given = Likelihood(y.to(device), A.to(device), law, range=range, frame=frame)
+            posterior = Posterior(prior.to(device), given)
         choice = None if self.method or self.methods else choose(posterior, self.steps)
         listed = self.methods[0].method if self.methods else None
         method = self.method or (choice.method if choice else listed)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
 from posteriori.methods import ALL
-from posteriori.problem_file import noise, operator, prior, reading
+from posteriori.problem_file import noise, operator, prior, reading, unknown
 from posteriori.problem_file.file import Problem
 from posteriori.settings import first_paragraph, settings_of
 
@@ -51,6 +51,8 @@ MEANING: dict[str, dict[str, str]] = {
     "": {
         "prior": "what is believed of images: a name or one of the kinds below",
         "operator": "the instrument: a name, or a mapping with a name and settings",
+        "unknown": "a number of the operator that nobody knows, sampled together with the image; "
+        "none by default",
         "noise": "the law and level of the noise",
         "measurement": "the file that was measured, or a clean image to simulate one from",
         "reference": "the true image, for comparison only; none by default",
@@ -98,6 +100,27 @@ MEANING: dict[str, dict[str, str]] = {
         "std": "standard deviation of each pixel, in range",
         "shape": "of an image, such as [1, 32, 32]",
         "range": "in which mean and std are meant",
+    },
+    "unknown": {
+        "std": "the width of the Gaussian kernel of a blur, in pixels: a mapping with median and "
+        "factor; the operator states its size",
+        "kernel": "all numbers of the kernel of a blur: a mapping with widths and spread",
+        "offset_mm": "of the operator radon, how far the axis of rotation lies beside the middle "
+        "of the detectors, in mm: a mapping with mean and std",
+        "exponent": "of the operator gamma: a mapping with median and factor",
+    },
+    "unknown log-normal": {
+        "median": "the middle of what is believed; by default the operator's own number",
+        "factor": "within which of the median the number lies in two cases of three",
+    },
+    "unknown normal": {
+        "mean": "the middle of what is believed",
+        "std": "standard deviation of what is believed",
+    },
+    "unknown kernel": {
+        "widths": "smallest and largest width of the Gaussian that the kernel is near, in pixels",
+        "spread": "standard deviation of one tap around that Gaussian, in the unit of a tap, whose "
+        "sum is 1",
     },
     "measurement": READ
     | {
@@ -173,6 +196,7 @@ MEANING: dict[str, dict[str, str]] = {
         "low": "smallest value that is measured, in the unit of y",
         "high": "largest value that is measured, in the unit of y",
     },
+    "operator gamma": {"exponent": "of the tone curve, such as 2.2 or 0.45"},
     "operator jpeg": {"quality": "of the JPEG file, in percent", "subsampling": "of its colours"},
     "operator masked-fourier": {
         "file": "the sampling pattern, bright where sampled",
@@ -224,6 +248,10 @@ def parts() -> Iterator[KeySection]:
     yield _part("", Problem)
     yield _part("prior", prior.PriorSection)
     yield _part("prior.gaussian", prior.White)
+    yield _part("unknown", unknown.UnknownSection)
+    yield _part("unknown log-normal", unknown.LogNormal)
+    yield _part("unknown normal", unknown.Normal)
+    yield _part("unknown kernel", unknown.KernelFamily)
     yield _part("measurement", reading.Measurement)
     yield _part("reference", reading.Reference)
     for place, section, tag in (

@@ -19,7 +19,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
+from posteriori.axis_kernels import AR1, AxisKernel, OneForAll, Slerp, SquaredExponential
 from posteriori.methods import ALL, DDIM, ConstantFraction, Heun, Method, Midpoint
+from posteriori.methods.axis_noise import Correlated
 from posteriori.methods.courses import changed
 from posteriori.methods.data_steps.descent import Adam, Conjugate, Descent, HeavyBall
 from posteriori.methods.transitions import Transition
@@ -31,6 +33,13 @@ TRANSITIONS: dict[str, type] = {
     "ConstantFraction": ConstantFraction,
     "Heun": Heun,
     "Midpoint": Midpoint,
+    "Correlated": Correlated,
+}
+KERNELS: dict[str, type] = {
+    "AR1": AR1,
+    "SquaredExponential": SquaredExponential,
+    "OneForAll": OneForAll,
+    "Slerp": Slerp,
 }
 DESCENTS: dict[str, type] = {"Conjugate": Conjugate, "Adam": Adam, "HeavyBall": HeavyBall}
 
@@ -96,6 +105,8 @@ def _value(known: Mapping[str, Setting], key: str, value: Any) -> Any:
     protocol = known[key].protocol if key in known else None
     if value is not None and protocol is Transition:
         return _chosen(value, TRANSITIONS, "transition")
+    if value is not None and protocol is AxisKernel:
+        return _chosen(value, KERNELS, "kernel")
     if value is not None and protocol is Descent:
         return _chosen(value, DESCENTS, "descent")
     return known[key].read(value) if key in known else value

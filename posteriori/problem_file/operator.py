@@ -187,6 +187,18 @@ class ClipEntry(Instrument):
         return ops.Clip(shape, self.gain, self.low, self.high)
 
 
+class GammaEntry(Instrument):
+    """A tone curve: each pixel of a picture in linear light to the power ``exponent``, with the
+    tangent of the curve below a hundredth."""
+
+    pictures = True
+    name: Literal["gamma"]
+    exponent: Positive
+
+    def build(self, shape: Shape) -> Operator:
+        return ops.Gamma(shape, self.exponent)
+
+
 class JPEGEntry(Instrument):
     """The integers of a JPEG file. A picture in the place of the measurement is coded first."""
 
@@ -322,6 +334,7 @@ OperatorSection = Annotated[
     | TransmissionEntry
     | PhaseRetrievalEntry
     | ClipEntry
+    | GammaEntry
     | JPEGEntry
     | MaskedFourierEntry
     | MRI

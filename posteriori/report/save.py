@@ -38,7 +38,8 @@ def save(
     )
     extras = dict(viewed(run, post).extras)
     for name, image in (("reference", reference), ("baseline", baseline)):
-        if image is not None:
+        # Of several parts the page takes each one's own from an array of all.
+        if image is not None and (not run.parts or image.shape == run.samples.shape[1:]):
             magnitude = image.abs() if image.is_complex() else image
             extras[name] = magnitude[None] if image.is_complex() and image.ndim == 2 else magnitude
     if baseline is not None:

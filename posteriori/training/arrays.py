@@ -39,7 +39,7 @@ def read_windowed(
     low, high = window
     images = []
     for path in _files(paths):
-        for image in _images(_numbers(path, key), channels, path):
+        for image in _images(numbers(path, key), channels, path):
             outside = float(((image < low) | (image > high)).mean())
             if outside > 0 and not clip:
                 raise ValueError(
@@ -67,7 +67,7 @@ def _files(paths: Sequence[str | Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _numbers(path: Path, key: str | None) -> np.ndarray:
+def numbers(path: Path, key: str | None) -> np.ndarray:
     """What a file stores, without any scale."""
     if path.suffix.lower() in _PICTURES:
         x, info = read_image(path, scale=1.0)

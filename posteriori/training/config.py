@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from posteriori.measurements.files import checked
 
@@ -17,6 +17,16 @@ _Count = Annotated[int, Field(gt=0, strict=True)]
 
 class _ConfigPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_rising(window: tuple[float, float]) -> None:
+    if not window[0] < window[1]:
+        raise ValueError(f"window is [lowest, highest] with lowest < highest, got {list(window)}")
+
+
+def _by_name(value: Any) -> Any:
+    """An objective by its name alone has its default settings."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 class NetworkShape(_ConfigPart):
@@ -64,11 +74,74 @@ class Arrays(_ConfigPart):
 
     @model_validator(mode="after")
     def rising(self) -> Arrays:
-        if not self.window[0] < self.window[1]:
-            raise ValueError(
-                f"window is [lowest, highest] with lowest < highest, got {list(self.window)}"
-            )
+        _check_rising(self.window)
         return self
+
+
+class MaskedImages(_ConfigPart):
+    """Images that were measured in part, (N, H, W) or (N, channels, H, W) of a .npy or .npz file.
+
+    masks: the array (N, H, W) of the file that is true or 1 where a pixel was measured; none, and
+    the numbers that are NaN were not. key: the array of the images where the file holds several.
+    window: the numbers that become -1 and 1. noise: the standard deviation of the noise of a
+    measured number, in the units of the file.
+    """
+
+    kind: Literal["masked"]
+    file: Path
+    window: tuple[float, float]
+    crop: _Count
+    key: str | None = None
+    masks: str | None = None
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    turns: bool = True
+
+    @model_validator(mode="after")
+    def rising(self) -> MaskedImages:
+        _check_rising(self.window)
+        return self
+
+    @property
+    def std(self) -> float:
+        """``noise`` in images of [-1, 1]."""
+        return 2 * self.noise / (self.window[1] - self.window[0])
+
+
+class ScoreMatchingObjective(_ConfigPart):
+    """Complete images without noise; see ``objectives.score_matching``."""
+
+    name: Literal["score-matching"] = "score-matching"
+
+
+class AmbientObjective(_ConfigPart):
+    """Masked images without noise; see ``objectives.ambient``. further: with which probability one
+    more pixel is hidden."""
+
+    name: Literal["ambient"]
+    further: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class GsureObjective(_ConfigPart):
+    """Masked images with noise; see ``objectives.gsure``."""
+
+    name: Literal["gsure"]
+
+
+class EMObjective(_ConfigPart):
+    """Masked images with noise; see ``training.em`` and ``training.laps``.
+
+    lap: steps that are trained on one set of images, before they are drawn anew. sampling: noise
+    levels of an image that is drawn. iterations: of the solver of its method, MMPS. start: the
+    prior of the first lap, a "gaussian" with ``start_iterations`` of expectation maximisation
+    (images of at most 2048 numbers), or independent "pixels".
+    """
+
+    name: Literal["em"]
+    lap: _Count
+    sampling: _Count = 64
+    iterations: _Count = 5
+    start: Literal["gaussian", "pixels"] = "gaussian"
+    start_iterations: _Count = 10
 
 
 class HeldOut(_ConfigPart):
@@ -110,10 +183,17 @@ class PriorCard(_ConfigPart):
     sigma_min: _Positive
 
 
+Data = Images | Digits | Arrays | MaskedImages
+Objective = ScoreMatchingObjective | AmbientObjective | GsureObjective | EMObjective
+
+
 class TrainingConfig(_ConfigPart):
     name: str
+    objective: Annotated[Objective, Field(discriminator="name"), BeforeValidator(_by_name)] = (
+        ScoreMatchingObjective()
+    )
     network: NetworkShape
-    data: Annotated[Images | Digits | Arrays, Field(discriminator="kind")]
+    data: Annotated[Data, Field(discriminator="kind")]
     noise: NoiseLevels
     optimizer: Optimizer
     card: PriorCard
@@ -126,6 +206,43 @@ class TrainingConfig(_ConfigPart):
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     checkpoint_every: _Count = 200
     held_out: HeldOut = HeldOut()
+
+    @model_validator(mode="after")
+    def fitting(self) -> TrainingConfig:
+        """Data and objective fit each other."""
+        if (why := _misfit(self)) is not None:
+            raise ValueError(why)
+        return self
+
+
+def _misfit(config: TrainingConfig) -> str | None:
+    name, data = config.objective.name, config.data
+    if not isinstance(data, MaskedImages):
+        if name == "score-matching":
+            return None
+        return f"objective {name} learns from data of kind: masked, got {data.kind}"
+    if name == "score-matching":
+        return (
+            "objective score-matching learns from complete images without noise, got data of kind: "
+            "masked; take ambient, gsure or em"
+        )
+    if name == "ambient" and data.noise > 0:
+        return (
+            f"objective ambient learns from measurements without noise, got data.noise "
+            f"{data.noise:g}; take gsure or em"
+        )
+    if name == "em" and data.noise == 0:
+        return (
+            "objective em learns from measurements with noise, got data.noise 0; give the smallest "
+            "level that you trust, for example 1e-3 of the window, or take ambient"
+        )
+    if name == "gsure" and config.card.sigma_min < data.std:
+        return (
+            f"objective gsure learns nothing of levels below the noise of the data: "
+            f"card.sigma_min is {config.card.sigma_min:g}, data.noise is {data.std:g} in images of "
+            f"[-1, 1]; raise sigma_min to at least that"
+        )
+    return None
 
 
 def read_config(file: str | Path) -> TrainingConfig:
@@ -153,8 +270,8 @@ def read_config(file: str | Path) -> TrainingConfig:
     return config.model_copy(update={"data": _beside(config.data, file.parent)})
 
 
-def _beside(data: Images | Digits | Arrays, folder: Path) -> Images | Digits | Arrays:
-    if isinstance(data, Digits):
+def _beside(data: Data, folder: Path) -> Data:
+    if isinstance(data, Digits | MaskedImages):
         return data.model_copy(update={"file": folder / data.file})
     name = "folders" if isinstance(data, Images) else "paths"
     return data.model_copy(update={name: tuple(folder / path for path in getattr(data, name))})
@@ -164,5 +281,10 @@ def _told(item: Any) -> str:
     """One error of pydantic in one sentence, with its field in dots."""
     place = ".".join(map(str, item["loc"]))
     text = item["msg"].removeprefix("Value error, ")
-    given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-    return f"{place}: {text[:1].lower()}{text[1:]}{given}"
+    given = (
+        ""
+        if item["type"] in ("missing", "value_error", "union_tag_not_found")
+        else f", got {item['input']!r}"
+    )
+    said = f"{text[:1].lower()}{text[1:]}{given}"
+    return f"{place}: {said}" if place else said

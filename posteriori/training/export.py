@@ -13,15 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from posteriori.priors.ambient import Ambient
+from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import measure
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import from_pretrained, save_pretrained
 from posteriori.priors.state_dicts import load_weights
-from posteriori.priors.unet import UNet
 from posteriori.rng import Streams
 from posteriori.storage import write_bytes
-from posteriori.training.config import Digits, TrainingConfig
-from posteriori.training.score_matching import crops
+from posteriori.training.config import AmbientObjective, Digits, MaskedImages, TrainingConfig
+from posteriori.training.objectives.noise import measured
+from posteriori.training.sources import crops
+from posteriori.training.trainer import network_of
 
 
 def export(
@@ -47,7 +50,7 @@ def export(
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no training run in {folder}: checkpoint.pt is missing")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    net = UNet(**config.network.model_dump())
+    net = network_of(config)
     load_weights(net, state["average"], checkpoint)
     data, channels = config.data, config.network.channels
     prior = Network(
@@ -60,9 +63,11 @@ def export(
         multiple=net.multiple,
         # Crops of photographs say nothing of the size of a picture; centred digits fill theirs.
         train_size=(data.crop, data.crop) if isinstance(data, Digits) else None,
+        conditions=net.conditions,
     )
-    prior.errors = errors(prior, config)
-    prior.spectrum = measure(prior, crops(config).batch(64, config.seed, 1), seed=config.seed)
+    if not isinstance(data, MaskedImages):  # the error of a denoiser is measured on complete images
+        prior.errors = errors(prior, config)
+        prior.spectrum = measure(prior, crops(config).batch(64, config.seed, 1), seed=config.seed)
     save_pretrained(
         prior,
         target,
@@ -74,17 +79,43 @@ def export(
     )
     saved = from_pretrained(target)
     if samples > 0:
+        shown = _as_trained(saved, config)
         sheet(
-            saved.sample(samples, steps=steps, shape=(channels, data.crop, data.crop)),
+            shown.sample(samples, steps=steps, shape=(channels, data.crop, data.crop)),
             Path(target) / "samples.png",
         )
     return saved
 
 
+def _as_trained(prior: Network, config: TrainingConfig) -> Prior:
+    """The prior as it was trained; under "ambient" seen through the mask of one crop, of which a
+    share is hidden."""
+    if not isinstance(config.objective, AmbientObjective):
+        return prior
+    rng = np.random.default_rng([config.seed, 4])
+    masks = crops(config).batch(64, config.seed, 0)[:, -1].bool()
+    mask = masks[int(masks.flatten(1).sum(1).argmax())]
+    kept = torch.from_numpy(rng.random(tuple(mask.shape)) >= config.objective.further)
+    return Ambient(prior, mask & kept)
+
+
 def variance(config: TrainingConfig, count: int = 1024) -> float:
     """Variance of one number of a training crop in [-1, 1], averaged over the crop, from ``count``
-    crops."""
-    return float(crops(config).batch(count, config.seed, 0).double().var(0).mean())
+    crops; of masked images over the measured numbers, less the variance of their noise."""
+    batch = crops(config).batch(count, config.seed, 0).double()
+    if not isinstance(config.data, MaskedImages):
+        return float(batch.var(0).mean())
+    y, mask = measured(batch)
+    seen = mask.sum(0)
+    centred = mask * (y - y.sum(0) / seen.clamp_min(1))
+    spread = centred.square().sum(0) / (seen - 1).clamp_min(1)
+    total = float(spread[(seen > 1).expand_as(spread)].mean())
+    if not total > config.data.std**2:
+        raise ValueError(
+            f"the measured numbers have variance {total:.4g} in images of [-1, 1], no more than "
+            f"their noise, {config.data.std**2:.4g}: data.noise is too large"
+        )
+    return total - config.data.std**2
 
 
 def errors(

@@ -64,6 +64,7 @@ def gaussian(*shape, **more):
 
 
 SECTIONS = [
+    ({"name": "gamma", "exponent": 2.2}, lambda: po.operators.Gamma((3, 8, 8), 2.2)),
     ("identity", lambda: po.operators.Identity((3, 8, 8))),
     ("grey", lambda: po.operators.Grey((3, 8, 8))),
     (

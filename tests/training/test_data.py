@@ -15,7 +15,7 @@ from trainings import written
 from posteriori.cli import main
 from posteriori.measurements import write_image
 from posteriori.priors import from_pretrained
-from posteriori.training import score_matching
+from posteriori.training import sources, trainer
 from posteriori.training.arrays import read_windowed
 from posteriori.training.config import read_config
 from posteriori.training.data import Crops, apart
@@ -124,7 +124,7 @@ def test_the_scales_of_a_photograph_are_held_out_together(tmp_path):
         write_image(tmp_path / "data" / f"{k}.png", torch.full((3, 16, 16), k / 10), range=(0, 1))
     data = {"kind": "images", "folders": ["data"], "scales": [1.0, 0.5], "crop": 8}
     network = {"channels": 3, "widths": [8], "blocks": [1], "embedding": 8}
-    train, held = score_matching.training_images(
+    train, held = sources.training_images(
         read_config(written(tmp_path, data=data, network=network))
     )
     assert [im.shape[0] for im in held.images] == [16, 8]
@@ -220,18 +220,16 @@ def test_files_that_are_no_yaml_and_devices_that_are_not_there(tmp_path, capsys)
             main(words)
         assert "bad.yaml is not YAML" in capsys.readouterr().err
     with pytest.raises(ValueError, match="device 'nonsense' is not available here"):
-        score_matching.device_named("nonsense")
-    assert score_matching.device_named("auto").type in ("cpu", "cuda")
+        trainer.device_named("nonsense")
+    assert trainer.device_named("auto").type in ("cpu", "cuda")
 
 
 def test_the_example_is_trained_on_scans_in_hounsfield_units(tmp_path):
     plan = read_config(REPOSITORY / "examples" / "training" / "scans.yaml")
     said = []
     small = {"steps": 2, "batch": 2, "autocast": "none", "threads": torch.get_num_threads()}
-    score_matching.train(
-        plan.model_copy(update=small), tmp_path / "run", progress=False, say=said.append
-    )
+    trainer.train(plan.model_copy(update=small), tmp_path / "run", progress=False, say=said.append)
     assert said[0] == "1 images, none of them held out"
-    batch = score_matching.crops(plan).batch(4, 0, 0)
+    batch = sources.crops(plan).batch(4, 0, 0)
     assert batch.shape == (4, 1, 32, 32)
     assert float(batch.min()) >= -1

@@ -13,7 +13,7 @@ import torch
 from trainings import same, written
 
 from posteriori.cli import main
-from posteriori.training import score_matching, session
+from posteriori.training import session, sources, trainer
 from posteriori.training.config import read_config
 
 
@@ -32,35 +32,35 @@ def state(place):
 
 def test_ctrl_c_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(folder, monkeypatch):
     plan = read_config(written(folder, steps=6, checkpoint_every=5))
-    score_matching.train(plan, folder / "straight", progress=False)
-    step, before = score_matching.Trainer.step, signal.getsignal(signal.SIGINT)
+    trainer.train(plan, folder / "straight", progress=False)
+    step, before = trainer.Trainer.step, signal.getsignal(signal.SIGINT)
 
     def pressed(self, x0):
         if self.reached == 2:
             os.kill(os.getpid(), signal.SIGINT)
         step(self, x0)
 
-    monkeypatch.setattr(score_matching.Trainer, "step", pressed)
+    monkeypatch.setattr(trainer.Trainer, "step", pressed)
     with pytest.raises(
         KeyboardInterrupt,
         match=r"stopped after step 3 of 6, kept in .*checkpoint\.pt; train goes on",
     ):
-        score_matching.train(plan, folder / "stopped", progress=False)
+        trainer.train(plan, folder / "stopped", progress=False)
     assert signal.getsignal(signal.SIGINT) is before
     assert state(folder / "stopped")["step"] == 3
     monkeypatch.undo()
-    score_matching.train(plan, folder / "stopped", progress=False)
+    trainer.train(plan, folder / "stopped", progress=False)
     assert same(state(folder / "straight"), state(folder / "stopped"))
 
 
 def test_the_command_says_how_to_go_on(folder, monkeypatch, capsys):
-    step = score_matching.Trainer.step
+    step = trainer.Trainer.step
 
     def pressed(self, x0):
         os.kill(os.getpid(), signal.SIGINT)
         step(self, x0)
 
-    monkeypatch.setattr(score_matching.Trainer, "step", pressed)
+    monkeypatch.setattr(trainer.Trainer, "step", pressed)
     words = ["train", str(written(folder)), "--out", str(folder / "run"), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["posteriori", *words])
     with pytest.raises(SystemExit) as ended:
@@ -102,19 +102,17 @@ def test_a_second_ctrl_c_interrupts_at_once():
     ],
 )
 def test_another_configuration_is_refused_by_name(folder, changes, message):
-    score_matching.train(read_config(written(folder)), folder / "run", progress=False)
+    trainer.train(read_config(written(folder)), folder / "run", progress=False)
     with pytest.raises(ValueError, match=f"was started with other settings .*{message}"):
-        score_matching.train(
-            read_config(written(folder, **changes)), folder / "run", progress=False
-        )
+        trainer.train(read_config(written(folder, **changes)), folder / "run", progress=False)
     assert state(folder / "run")["step"] == 4
 
 
 def test_other_images_of_the_same_names_are_refused_and_the_same_elsewhere_are_not(folder):
-    score_matching.train(read_config(written(folder)), folder / "run", progress=False)
+    trainer.train(read_config(written(folder)), folder / "run", progress=False)
     (folder / "data").rename(folder / "moved")
     data = {"kind": "arrays", "paths": ["moved"], "window": [0, 1], "crop": 8}
-    score_matching.train(
+    trainer.train(
         read_config(written(folder, data=data, steps=5, name="other", checkpoint_every=3)),
         folder / "run",
         progress=False,
@@ -123,18 +121,16 @@ def test_other_images_of_the_same_names_are_refused_and_the_same_elsewhere_are_n
     for k in range(4):
         np.save(folder / "moved" / f"{k}.npy", np.zeros((10, 12), dtype=np.float32))
     with pytest.raises(ValueError, match=r"data\.images: other numbers"):
-        score_matching.train(
+        trainer.train(
             read_config(written(folder, data=data, steps=5)), folder / "run", progress=False
         )
 
 
 def test_a_run_is_prolonged_until_its_rate_falls(folder):
     late = {"name": "adamw", "rate": 3e-3, "warmup": 1, "decay": 3}
-    score_matching.train(
-        read_config(written(folder, optimizer=late)), folder / "run", progress=False
-    )
+    trainer.train(read_config(written(folder, optimizer=late)), folder / "run", progress=False)
     with pytest.raises(ValueError, match="steps: 4 then, 9 now, and the rate has begun to fall"):
-        score_matching.train(
+        trainer.train(
             read_config(written(folder, optimizer=late, steps=9)), folder / "run", progress=False
         )
 
@@ -145,25 +141,22 @@ def test_a_checkpoint_that_cannot_be_read_is_named(folder):
     with pytest.raises(
         ValueError, match=r"checkpoint\.pt cannot be read: .*remove it to begin anew"
     ):
-        score_matching.train(read_config(written(folder)), folder / "run", progress=False)
+        trainer.train(read_config(written(folder)), folder / "run", progress=False)
     torch.save({"step": 3}, folder / "run" / "checkpoint.pt")
     with pytest.raises(ValueError, match="does not say with which configuration it was trained"):
-        score_matching.train(read_config(written(folder)), folder / "run", progress=False)
+        trainer.train(read_config(written(folder)), folder / "run", progress=False)
 
 
 def test_the_held_out_loss_is_that_of_the_average_on_images_it_has_not_seen(folder):
     plan, said = read_config(written(folder)), []
-    average = score_matching.train(plan, folder / "run", progress=False, say=said.append)
+    average = trainer.train(plan, folder / "run", progress=False, say=said.append)
     history = state(folder / "run")["history"]
     assert [row["step"] for row in history] == [2, 4]
-    _, held = score_matching.training_images(plan)
+    _, held = sources.training_images(plan)
     assert len(held.images) == 1
-    x0 = held.batch(6, 0, score_matching._HELD)
+    x0 = held.batch(6, 0, trainer._HELD)
     losses = [
-        len(part)
-        * float(
-            score_matching.loss(average, part, plan, score_matching._HELD + 4 * k + draw).detach()
-        )
+        len(part) * float(trainer.loss(average, part, plan, trainer._HELD + 4 * k + draw).detach())
         for k, part in enumerate(x0.split(4))
         for draw in range(4)
     ]
@@ -172,7 +165,7 @@ def test_the_held_out_loss_is_that_of_the_average_on_images_it_has_not_seen(fold
         f"step 4 of 4: loss {history[-1]['loss']:.4f}, "
         f"on held-out images {history[-1]['held_out']:.4f}"
     )
-    score_matching.train(
+    trainer.train(
         read_config(written(folder, held_out={"share": 0})), folder / "all", progress=False
     )
     assert state(folder / "all")["history"][-1]["held_out"] is None

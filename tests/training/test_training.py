@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 from trainings import same
 
-from posteriori.priors import Network, from_pretrained
+from posteriori.priors import Network, edm, from_pretrained
 from posteriori.priors.pretrained import read_card
-from posteriori.training import score_matching
+from posteriori.training import sources, trainer
 from posteriori.training.config import TrainingConfig, read_config
 from posteriori.training.data import Crops, read_folders, read_npz
 from posteriori.training.export import errors, export, sheet, variance
@@ -80,10 +80,10 @@ def test_three_steps_and_three_more_are_six_steps(config, tmp_path, optimizer):
     if optimizer == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     kind = {"name": optimizer, "rate": 3e-3, "warmup": 2, "decay": 1}
-    score_matching.train(config(optimizer=kind), tmp_path / "straight", progress=False)
-    score_matching.train(config(optimizer=kind, steps=3), tmp_path / "parts", progress=False)
+    trainer.train(config(optimizer=kind), tmp_path / "straight", progress=False)
+    trainer.train(config(optimizer=kind, steps=3), tmp_path / "parts", progress=False)
     assert checkpoint(tmp_path / "parts")["step"] == 3
-    score_matching.train(config(optimizer=kind), tmp_path / "parts", progress=False)
+    trainer.train(config(optimizer=kind), tmp_path / "parts", progress=False)
     assert checkpoint(tmp_path / "parts")["step"] == 6
     assert same(checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "parts"))
     assert list((tmp_path / "parts").iterdir()) == [tmp_path / "parts" / "checkpoint.pt"]
@@ -91,21 +91,19 @@ def test_three_steps_and_three_more_are_six_steps(config, tmp_path, optimizer):
 
 def test_a_killed_run_goes_on_to_the_same_bits(config, tmp_path, monkeypatch):
     decaying = {"rate": 3e-3, "warmup": 2, "decay": 4}
-    straight = score_matching.train(
-        config(optimizer=decaying), tmp_path / "straight", progress=False
-    )
-    loss = score_matching.loss
+    straight = trainer.train(config(optimizer=decaying), tmp_path / "straight", progress=False)
+    loss = trainer.loss
 
     def dying(network, x0, config, step):
         if step == 4:
             raise KeyboardInterrupt
         return loss(network, x0, config, step)
 
-    monkeypatch.setattr(score_matching, "loss", dying)
+    monkeypatch.setattr(trainer, "loss", dying)
     with pytest.raises(KeyboardInterrupt):
-        score_matching.train(config(optimizer=decaying), tmp_path / "killed", progress=False)
+        trainer.train(config(optimizer=decaying), tmp_path / "killed", progress=False)
     monkeypatch.undo()
-    resumed = score_matching.train(config(optimizer=decaying), tmp_path / "killed", progress=False)
+    resumed = trainer.train(config(optimizer=decaying), tmp_path / "killed", progress=False)
     assert same(straight.state_dict(), resumed.state_dict())
     assert same(checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "killed"))
 
@@ -119,21 +117,18 @@ def test_the_loss_falls_and_the_prior_knows_its_images(config, tmp_path):
         optimizer={"rate": 5e-3, "warmup": 10, "decay": 50},
         checkpoint_every=150,
     )
-    held_out = score_matching.crops(plan).batch(64, seed=1, step=0)
+    held_out = sources.crops(plan).batch(64, seed=1, step=0)
 
     def value(network):
         with torch.no_grad():
             return float(
                 np.mean(
-                    [
-                        score_matching.loss(network, held_out, plan, 10_000 + k).item()
-                        for k in range(4)
-                    ]
+                    [trainer.loss(network, held_out, plan, 10_000 + k).item() for k in range(4)]
                 )
             )
 
-    before = value(score_matching.UNet(**plan.network.model_dump()))
-    after = value(score_matching.train(plan, tmp_path / "run", progress=False))
+    before = value(trainer.UNet(**plan.network.model_dump()))
+    after = value(trainer.train(plan, tmp_path / "run", progress=False))
     assert after < 0.6 * before, f"loss {before:.3f} before, {after:.3f} after"
 
 
@@ -149,7 +144,7 @@ def asked(config, x0, step):
     """What a batch was turned into: loss, network input in unit variance, noise level and noise of
     each image."""
     network = Recorder()
-    value = score_matching.loss(network, x0, config, step)
+    value = trainer.loss(network, x0, config, step)
     noisy = network.x * (network.level**2 + config.sigma_data**2).sqrt()
     return float(value), network.x, network.level, (noisy - x0) / network.level
 
@@ -201,7 +196,7 @@ def test_the_average_keeps_its_share_of_itself_and_rates_rise_and_fall(
         optimizer={"rate": 0.01, "warmup": 2, "decay": 3, "clip": 0.05},
     )
     seen, rates, norms, batches = [], [], [], []
-    step, loss = score_matching.Rates.step, score_matching.loss
+    step, loss = trainer.Rates.step, trainer.loss
 
     def watched(self, fraction):
         step(self, fraction)
@@ -220,20 +215,18 @@ def test_the_average_keeps_its_share_of_itself_and_rates_rise_and_fall(
         return plain(optimiser)
 
     plain = torch.optim.AdamW.step
-    monkeypatch.setattr(score_matching.Rates, "step", watched)
+    monkeypatch.setattr(trainer.Rates, "step", watched)
     monkeypatch.setattr(torch.optim.AdamW, "step", clipped)
     monkeypatch.setattr(
-        score_matching, "loss", lambda net, x0, *rest: (batches.append(x0), loss(net, x0, *rest))[1]
+        trainer, "loss", lambda net, x0, *rest: (batches.append(x0), loss(net, x0, *rest))[1]
     )
-    average = score_matching.train(plan, tmp_path / "run", progress=False)
+    average = trainer.train(plan, tmp_path / "run", progress=False)
     assert rates == pytest.approx([0.005, 0.01, 0.01, 0.01, 0.02 / 3, 0.01 / 3])
     assert norms == pytest.approx([0.05] * 6, rel=1e-3)
-    source = score_matching.crops(plan)
+    source = sources.crops(plan)
     assert all(torch.equal(x0, source.batch(4, 0, k)) for k, x0 in enumerate(batches))
     torch.manual_seed(plan.seed)
-    want = [
-        p.detach().clone() for p in score_matching.UNet(**plan.network.model_dump()).parameters()
-    ]
+    want = [p.detach().clone() for p in trainer.UNet(**plan.network.model_dump()).parameters()]
     for k, now in enumerate(seen):
         keep = min(0.3, (1 + k) / (10 + k))
         want = [keep * old + (1 - keep) * new for old, new in zip(want, now, strict=True)]
@@ -242,11 +235,9 @@ def test_the_average_keeps_its_share_of_itself_and_rates_rise_and_fall(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        score_matching, "loss", lambda *a: torch.tensor(math.nan, requires_grad=True)
-    )
+    monkeypatch.setattr(trainer, "loss", lambda *a: torch.tensor(math.nan, requires_grad=True))
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 0; lower optimizer\.rate"):
-        score_matching.train(config(), tmp_path / "run", progress=False)
+        trainer.train(config(), tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +345,7 @@ def test_reading_folders_and_arrays(tmp_path):
 
 def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):
     plan = config()
-    average = score_matching.train(plan, tmp_path / "run", progress=False)
+    average = trainer.train(plan, tmp_path / "run", progress=False)
     prior = export(plan, tmp_path / "run", tmp_path / "prior", samples=5, steps=3)
     card = read_card(tmp_path / "prior")
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -377,7 +368,7 @@ def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):
     assert prior.variance == pytest.approx(1.0, abs=0.05)
     assert variance(plan) == prior.variance
     level = torch.tensor(0.5)
-    exact = score_matching.edm.denoise(average, x, level, 0.5, None)
+    exact = edm.denoise(average, x, level, 0.5, None)
     torch.testing.assert_close(prior.denoise(x, level), exact.detach(), rtol=0, atol=5e-3)
     assert torch.equal(
         from_pretrained(tmp_path / "prior").denoise(x, level), prior.denoise(x, level)
@@ -396,7 +387,7 @@ def test_export_of_photographs_is_for_any_size(config, tmp_path):
     plan = config(
         network=network, data={"kind": "images", "folders": ["pictures"], "crop": 8}, steps=1
     )
-    score_matching.train(plan, tmp_path / "run", progress=False)
+    trainer.train(plan, tmp_path / "run", progress=False)
     prior = export(plan, tmp_path / "run", tmp_path / "prior", samples=0, storage="float32")
     assert (prior.train_size, prior.multiple) == (None, 4)
     assert json.loads((tmp_path / "prior" / "card.json").read_text())["training"]["config"]["data"][
@@ -416,7 +407,7 @@ def test_exported_errors_are_mean_squares_with_noise_of_their_own_at_each_level(
             met.append((x - x0) / float(sigma))
             return super().denoise(x, sigma)
 
-    net = score_matching.UNet(**plan.network.model_dump())
+    net = trainer.UNet(**plan.network.model_dump())
     prior = Seen(
         net,
         shape=(1, None, None),
@@ -425,7 +416,7 @@ def test_exported_errors_are_mean_squares_with_noise_of_their_own_at_each_level(
         sigma_max=5.0,
         multiple=net.multiple,
     )
-    x0 = score_matching.crops(plan).batch(64, plan.seed, 1)
+    x0 = sources.crops(plan).batch(64, plan.seed, 1)
     for sigma, error in errors(prior, plan, levels=5):
         skip = 0.25 / (0.25 + sigma**2)
         # Ten standard errors of a mean square of 4096 numbers.
@@ -447,7 +438,7 @@ def test_the_variance_is_that_of_a_pixel_and_not_of_the_mean_image(config, tmp_p
 def test_export_says_what_is_missing(config, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no training run in .*checkpoint\.pt is missing"):
         export(config(), tmp_path / "nowhere", tmp_path / "prior")
-    score_matching.train(config(steps=1), tmp_path / "run", progress=False)
+    trainer.train(config(steps=1), tmp_path / "run", progress=False)
     other = {"channels": 1, "widths": [12], "blocks": [1], "embedding": 8}
     with pytest.raises(ValueError, match=r"do not fit UNet: .* of another shape"):
         export(config(network=other), tmp_path / "run", tmp_path / "prior")

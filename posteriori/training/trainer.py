@@ -1,14 +1,8 @@
-"""Denoising score matching: train a network to be E[x0 | x0 + sigma z].
+"""The loop of a training run: one objective, its optimisers, averaged weights, checkpoints.
 
-    minimise  E_{x0, ln sigma ~ N, z}  w(sigma) ||D(x0 + sigma z, sigma) - x0||^2
-    w(sigma) = (sigma^2 + d^2) / (sigma d)^2
-
-w makes every noise level's target a unit-variance regression for the raw network. Step k draws its
-crops and its noise from (seed, k) alone, so a run that was killed and resumed passes through the
-same states as one that was not.
-
-Reference: Vincent, A connection between score matching and denoising autoencoders, 2011; weighting
-of Karras et al. 2022, table 1.
+What a network is trained to be is a loss of ``training.objectives``. A run that was killed and
+resumed passes through the same states as one that was not: batch, noise and whatever else is random
+in step k are drawn from (seed, k) alone.
 """
 
 from __future__ import annotations
@@ -18,17 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posteriori.priors import edm
 from posteriori.priors.unet import UNet
 from posteriori.training import session
-from posteriori.training.arrays import read_windowed
-from posteriori.training.config import Arrays, Digits, Images, Optimizer, TrainingConfig
-from posteriori.training.data import Crops, apart, read_folders, read_npz
+from posteriori.training.config import Images, Optimizer, TrainingConfig
+from posteriori.training.data import Crops
+from posteriori.training.laps import LapImages
+from posteriori.training.objectives import LOSSES
+from posteriori.training.sources import training_images
 
 # The noise of the held-out loss is that of steps which no run reaches.
 _HELD = 2**40
@@ -44,8 +38,8 @@ class Rates:
         if config.name == "muon":
             if not hasattr(torch.optim, "Muon"):
                 raise RuntimeError(
-                    f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}; "
-                    "use 'adamw' or upgrade"
+                    f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}; use "
+                    f"'adamw' or upgrade"
                 )
             inner = [
                 p
@@ -79,49 +73,15 @@ class Rates:
         self.network.zero_grad()
 
 
-def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
-    """The images that are trained on, and those that are held out: whole files with all their
-    scales, None without any.
-
-    Raises ``ValueError`` for images that do not fit the network or the crop, and as the readers do.
-    """
-    data, channels, weights, group = config.data, config.network.channels, None, 1
-    if isinstance(data, Digits):
-        if channels != 1:
-            raise ValueError(f"data of kind npz are grey, network.channels is {channels}")
-        pictures = read_npz(data.file, data.key, data.crop)
-    elif isinstance(data, Arrays):
-        pictures = read_windowed(data.paths, channels, data.window, key=data.key, clip=data.clip)
-    else:
-        pictures, weights = read_folders(data.folders, channels, data.scales, data.crop)
-        group = len(data.scales)
-    parts = []
-    for chosen in apart(len(pictures) // group, config.held_out.share, config.seed):
-        rows = [group * k + j for k in chosen for j in range(group)]
-        part = None if weights is None else [weights[k] for k in rows]
-        parts.append(
-            Crops([pictures[k] for k in rows], data.crop, part, data.turns) if rows else None
-        )
-    assert parts[0] is not None  # at least one image is kept
-    return parts[0], parts[1]
+def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -> Tensor:
+    """The loss of one batch (0-d) under the objective of the configuration; what is random in it is
+    drawn from (seed, step)."""
+    return LOSSES[config.objective.name](network, batch, config, step)
 
 
-def crops(config: TrainingConfig) -> Crops:
-    """What is trained on."""
-    return training_images(config)[0]
-
-
-def loss(network: nn.Module, x0: Tensor, config: TrainingConfig, step: int) -> Tensor:
-    """The weighted loss of one batch (0-d), with noise drawn from (seed, step)."""
-    rng = np.random.default_rng([config.seed, step, 1])
-    logs = config.noise.log_mean + config.noise.log_std * rng.standard_normal(len(x0))
-    level = torch.from_numpy(np.exp(logs)).float().to(x0.device)
-    z = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0.device)
-    autocast = torch.bfloat16 if config.autocast == "bfloat16" else None
-    rows = level.view(-1, 1, 1, 1)
-    out = edm.denoise(network, x0 + rows * z, level, config.sigma_data, autocast)
-    weight = (rows**2 + config.sigma_data**2) / (rows * config.sigma_data) ** 2
-    return (weight * (out - x0).square()).mean()
+def network_of(config: TrainingConfig) -> UNet:
+    """A network as the configuration describes it; one that is given masks for "ambient"."""
+    return UNet(**config.network.model_dump(), masked=config.objective.name == "ambient")
 
 
 def held_out_loss(
@@ -147,8 +107,11 @@ def device_named(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch without CUDA raises the second
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # torch without CUDA raises the second
         raise ValueError(
             f"device {name!r} is not available here: {str(error).splitlines()[0]}"
         ) from None
@@ -161,11 +124,11 @@ class Trainer:
     def __init__(self, config: TrainingConfig, source: Crops, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.network = UNet(**config.network.model_dump()).to(device)
+        self.network = network_of(config).to(device)
         if config.data.crop % self.network.multiple:
             raise ValueError(
-                f"data.crop is {config.data.crop}, "
-                f"this network takes sides that are multiples of {self.network.multiple}"
+                f"data.crop is {config.data.crop}, this network takes sides that are multiples of "
+                f"{self.network.multiple}"
             )
         self.average = copy.deepcopy(self.network)
         self.rates = Rates(self.network, config.optimizer)
@@ -206,8 +169,8 @@ class Trainer:
         value = loss(self.network, x0.to(self.device), config, step)
         if not bool(value.isfinite()):
             raise FloatingPointError(
-                f"the loss is {value.item()} at step {step}; "
-                "lower optimizer.rate and go on from the last checkpoint"
+                f"the loss is {value.item()} at step {step}; lower optimizer.rate and go on from "
+                f"the last checkpoint"
             )
         value.backward()
         self.rates.step(
@@ -270,6 +233,11 @@ def train(
     run = Trainer(config, source, where)
     if checkpoint.exists():
         run.load(checkpoint)
+    laps = (
+        LapImages(config, source, folder, run.record, say)
+        if config.objective.name == "em"
+        else None
+    )
     bar = tqdm(
         range(run.reached, config.steps),
         initial=run.reached,
@@ -280,7 +248,11 @@ def train(
     )
     with session.at_a_keystroke() as stop:
         for step in bar:
-            run.step(source.batch(config.batch, config.seed, step))
+            run.step(
+                laps.batch(step, run.average)
+                if laps
+                else source.batch(config.batch, config.seed, step)
+            )
             bar.set_postfix(loss=f"{run.smooth:.4f}", refresh=False)
             if run.reached % config.checkpoint_every == 0 or run.reached == config.steps:
                 said = run.measure(held)
@@ -290,7 +262,7 @@ def train(
                 run.save(checkpoint)
                 raise KeyboardInterrupt(
                     f"stopped after step {run.reached} of {config.steps}, kept in {checkpoint}; "
-                    "train goes on from there"
+                    f"train goes on from there"
                 )
     return run.average.eval()
 
@@ -305,6 +277,6 @@ def _split(source: Crops, held: Crops | None, config: TrainingConfig) -> str:
         else ""
     )
     return (
-        f"{len(source.images)} images to train on, "
-        f"{len(held.images)} of {total} held out by seed {config.seed}{scales}"
+        f"{len(source.images)} images to train on, {len(held.images)} of {total} held out by "
+        f"seed {config.seed}{scales}"
     )

@@ -1,0 +1,47 @@
+"""What is believed of a blur kernel, in closed form: a family of shapes, each known up to a little.
+
+    p(k) = sum_j w_j N(k; k_j, spread^2 (I - 1 1^T / n) + jitter^2 1 1^T / n),   n taps
+
+Deviations from a member of the family sum to 0, up to ``jitter``, so that the scale of kernel and
+image is fixed by the sum of the taps. As ``spread`` tends to 0 it is a finite set of kernels, for
+which the posterior of a Gaussian image is known: p(k_j | y) ~ w_j p(y | k_j).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posteriori.priors.mixture import GaussianMixture
+
+# Of ``spread``: how far the sum of a kernel lies from its member's, in units of the taps' spread.
+JITTER = 1e-2
+
+
+def kernel_family(kernels: Tensor, spread: float, weights: Tensor | None = None) -> GaussianMixture:
+    """A prior of kernels (kh, kw) near one of ``kernels`` (K, kh, kw).
+
+    spread: standard deviation of one tap, in the unit of a tap. weights: (K,), equal without.
+    Raises ``ValueError`` for kernels of another shape, or a spread that is not > 0.
+    """
+    if kernels.ndim != 3 or not kernels.numel():
+        raise ValueError(f"kernel_family takes kernels (K, kh, kw), got {tuple(kernels.shape)}")
+    if not spread > 0:
+        raise ValueError(f"kernel_family: spread must be > 0, got {spread}")
+    K, n = len(kernels), kernels[0].numel()
+    even = torch.full((n, n), 1 / n, dtype=kernels.dtype)
+    covariance = spread**2 * (torch.eye(n, dtype=kernels.dtype) - even + JITTER**2 * even)
+    share = kernels.new_ones(K) if weights is None else weights
+    return GaussianMixture(
+        share, kernels.flatten(1), covariance[None], shape=tuple(kernels.shape[1:])
+    )
+
+
+def gaussian_kernels(size: int, widths: Tensor, spread: float) -> GaussianMixture:
+    """``kernel_family`` of isotropic Gaussians of these widths (K,) in pixels, on size x size
+    pixels, each of sum 1. Raises ``ValueError`` for a width that is not > 0."""
+    if widths.ndim != 1 or not bool((widths > 0).all()):
+        raise ValueError(f"gaussian_kernels takes widths (K,) > 0, got {widths.tolist()}")
+    t = torch.arange(size, dtype=widths.dtype) - size // 2
+    g = torch.softmax(-0.5 * (t / widths[:, None]).square(), 1)
+    return kernel_family(g[:, :, None] * g[:, None], spread)

@@ -1,0 +1,21 @@
+"""What a network is trained to be, one paper one file: a loss of a batch, with the randomness of
+its step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from posteriori.training.config import TrainingConfig
+from posteriori.training.objectives import ambient, gsure, score_matching
+
+Loss = Callable[[nn.Module, Tensor, TrainingConfig, int], Tensor]
+
+# The M-step of "em" is score matching on the images of its E-step.
+LOSSES: dict[str, Loss] = {
+    "score-matching": score_matching.loss,
+    "ambient": ambient.loss,
+    "gsure": gsure.loss,
+    "em": score_matching.loss,
+}
