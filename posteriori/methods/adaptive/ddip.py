@@ -52,7 +52,7 @@ class DDIP(Method[Adapting]):
     family: ClassVar[str] = "adaptive"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian"})
     cost: ClassVar[str] = "1 + iterations denoisers, iterations VJPs, those of DDS"
-    claims: ClassVar[frozenset[str]] = frozenset({"flat likelihood gives the prior"})
+    claims: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     @course(50, "ddpm")
