@@ -7,6 +7,7 @@ spectrum are not operator calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -76,6 +77,18 @@ class CountedPrior(Prior):
             return pull(u)
 
         return x0, {name: partial(counted, pull) for name, pull in pulls.items()}
+
+    def _linearize_leaves(
+        self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+        # Built on the counted ``at``.
+        x0, pull = super()._linearize_leaves(x, sigma, leaves)
+
+        def counted(u: Tensor) -> dict[str, Tensor]:
+            self.counter.calls["vjp"] += len(u)
+            return pull(u)
+
+        return x0, counted
 
     def _predicted(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         self.counter.calls["denoiser"] += len(x)

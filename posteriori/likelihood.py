@@ -324,7 +324,7 @@ class Posterior:
 
     def under(self, prior: Prior) -> Posterior:
         """This likelihood under another prior of images in the same coordinates: a part of this
-        one, as ``know().views`` gives."""
+        one, as ``know().views`` gives, or this one at other leaves."""
         twin = object.__new__(Posterior)
         changes: dict[str, Any] = {
             "prior": prior,

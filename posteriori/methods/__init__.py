@@ -10,6 +10,8 @@ editors and type checkers see its class; a test compares this list with the file
 from typing import Any, NoReturn
 
 from posteriori.axis_kernels import AR1, OneForAll, Slerp, SquaredExponential
+from posteriori.methods.adaptive.ddip import DDIP
+from posteriori.methods.adaptive.scd import SCD
 from posteriori.methods.axis_noise import Correlated
 from posteriori.methods.base import Method
 from posteriori.methods.decoupled.daps import DAPS
@@ -55,7 +57,7 @@ from posteriori.methods.volume.svi import SVI
 from posteriori.methods.volume.tpdm import TPDM
 from posteriori.settings import absent
 
-FAMILIES = ("explicit", "variational", "smc", "decoupled", "blind", "latent", "volume")
+FAMILIES = ("explicit", "variational", "smc", "decoupled", "adaptive", "blind", "latent", "volume")
 
 METHODS: tuple[type[Method[Any]], ...] = (
     Unconditional,
@@ -98,6 +100,8 @@ METHODS: tuple[type[Method[Any]], ...] = (
     DiffusionMBIR,
     SVI,
     TPDM,
+    DDIP,
+    SCD,
 )
 ALL: dict[str, type[Method[Any]]] = {cls.__name__: cls for cls in METHODS}
 
@@ -113,6 +117,7 @@ __all__ = [
     "DAPS",
     "DCDP",
     "DDIM",
+    "DDIP",
     "DDNM",
     "DDRM",
     "DDS",
@@ -129,6 +134,7 @@ __all__ = [
     "METHODS",
     "MGPS",
     "MMPS",
+    "SCD",
     "SITCOM",
     "SNIPS",
     "SVI",

@@ -10,7 +10,7 @@ from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
 from posteriori.priors.kernels import gaussian_kernels, kernel_family
-from posteriori.priors.leaves import linearize_at
+from posteriori.priors.leaves import linearize_at, linearize_leaves
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import digits, from_pretrained, photos, save_pretrained
@@ -44,6 +44,7 @@ __all__ = [
     "gaussian_kernels",
     "kernel_family",
     "linearize_at",
+    "linearize_leaves",
     "load_state_dict_file",
     "load_weights",
     "photos",

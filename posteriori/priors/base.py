@@ -113,6 +113,7 @@ class Prior(nn.Module, metaclass=Checked):
                 DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max
             ),
             leaves=self._leaves_known,
+            adjustable=lambda: {name: p.detach() for name, p in self.named_parameters()},
         )
 
     def _leaves_known(self) -> dict[str, tuple[int | None, ...]]:
@@ -157,6 +158,29 @@ class Prior(nn.Module, metaclass=Checked):
             return grad[0]
 
         return x0.detach(), {name: partial(pull, name) for name in tracked}
+
+    def _linearize_leaves(
+        self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+        """See ``posteriori.priors.linearize_leaves``."""
+        tracked = {name: value.detach().requires_grad_() for name, value in leaves.items()}
+        with torch.enable_grad():
+            x0 = self.at(**tracked).denoise(x.detach(), sigma)
+
+        def pull(u: Tensor) -> dict[str, Tensor]:
+            if not x0.requires_grad:
+                return {name: torch.zeros_like(value) for name, value in tracked.items()}
+            grads = torch.autograd.grad(
+                x0,
+                list(tracked.values()),
+                u,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            return dict(zip(tracked, grads, strict=True))
+
+        return x0.detach(), pull
 
     def sample(
         self, n: int, seed: int = 0, *, steps: int = 50, shape: tuple[int, ...] | None = None

@@ -72,6 +72,7 @@ class GreyImages(Prior):
             ladder=lambda: known.ladder() / ROOT3,
             covariance=covariance,
             leaves=known.leaves,
+            adjustable=known.adjustable,
         )
 
     def _error(self, sigma: Tensor | float) -> float:

@@ -178,6 +178,7 @@ class Joint(Prior):
             super().know(),
             error=self._error,
             leaves=self._leaves,
+            adjustable=self._adjustable,
             predicted=None if None in predicted else self._predicted,
             closed=None if None in closed else _JointClosed(self),
         )
@@ -188,6 +189,14 @@ class Joint(Prior):
             f"{name}.{leaf}": sides
             for name, (prior, _) in parts
             for leaf, sides in prior.know().leaves().items()
+        }
+
+    def _adjustable(self) -> dict[str, Tensor]:
+        parts = zip(self.names, self.members, strict=True)
+        return {
+            f"{name}.{leaf}": value
+            for name, (prior, _) in parts
+            for leaf, value in prior.know().adjustable().items()
         }
 
     def _error(self, sigma: Tensor | float) -> float:

@@ -70,6 +70,8 @@ class Knowledge:
     closed: log_prob, draw_given, condition and sample in closed form; None where there is none.
     leaves: () -> what ``Prior.at`` takes, by name, with its shape.
     views: the priors of the same images whose weighted mean the denoiser is; none for any other.
+    adjustable: () -> the leaves that may be any real numbers, by name, at their values: what a
+        method adapts to a measurement, as the weights of a network.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Knowledge:
     closed: ClosedForm | None = None
     leaves: Callable[[], dict[str, Sides]] = dict
     views: tuple[Prior, ...] = ()
+    adjustable: Callable[[], dict[str, Tensor]] = dict
 
     def max_variance(self, sigma: Tensor | float) -> float:
         """c sigma^2 / (c + sigma^2), c = max_std^2: the variance of x0 given x along the direction

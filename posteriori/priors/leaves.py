@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,8 +85,18 @@ class PriorAt(Prior):
         return self.prior.start(z, sigma)
 
     def know(self) -> Knowledge:
-        """That of the prior at its own parameters, without a closed form."""
-        return self.prior.know().without_closed_form()
+        """That of the prior at its own parameters, without a closed form; ``adjustable`` at these
+        ones, without those of a value per row."""
+        known = self.prior.know().without_closed_form()
+        given = self._leaves()
+        return replace(
+            known,
+            adjustable=lambda: {
+                name: given.get(name, value).detach()
+                for name, value in known.adjustable().items()
+                if not self.rows.get(name, False)
+            },
+        )
 
     def at(self, /, **leaves: Tensor) -> Prior:
         return self.prior.at(**self._leaves() | leaves)
@@ -130,7 +141,8 @@ class MixtureAt(Prior):
         return self.mixture.start(z, sigma) + moved.view(-1, *z.shape[1:])
 
     def know(self) -> Knowledge:
-        return self.mixture.know().without_closed_form()
+        free = {"means": self.means.detach()} if self.means.ndim == 2 else {}
+        return replace(self.mixture.know().without_closed_form(), adjustable=lambda: free)
 
     def at(self, /, **leaves: Tensor) -> Prior:
         return self.mixture.at(**{"weights": self.weights, "means": self.means} | leaves)
@@ -147,6 +159,17 @@ def linearize_at(
     Raises ``ValueError`` as ``at`` does.
     """
     return prior._linearize_at(x, sigma, leaves)
+
+
+def linearize_leaves(
+    prior: Prior, x: Tensor, sigma: Tensor, /, **leaves: Tensor
+) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+    """D(x, sigma) of ``prior.at(**leaves)``, and the map from u (B, *E) to (dD / d leaf)^T u of all
+    leaves in one backward pass, each with the shape of its leaf.
+
+    Leaves are floating point. Raises ``ValueError`` as ``at`` does.
+    """
+    return prior._linearize_leaves(x, sigma, leaves)
 
 
 def _nearest(name: str, known: list[str]) -> str:

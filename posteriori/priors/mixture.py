@@ -216,6 +216,7 @@ class GaussianMixture(Prior):
             spectrum=self._spectral_error,
             closed=self,
             leaves=self._leaves_known,
+            adjustable=lambda: {"means": self.means},
         )
 
     def _leaves_known(self) -> dict[str, tuple[int | None, ...]]:
@@ -405,7 +406,12 @@ class Gaussian(Prior):
 
     def know(self) -> Knowledge:
         leaves: dict[str, tuple[int | None, ...]] = {"mean": tuple(self.mixture.image_shape)}
-        return replace(self.mixture.know(), name=type(self).__name__, leaves=lambda: leaves)
+        return replace(
+            self.mixture.know(),
+            name=type(self).__name__,
+            leaves=lambda: leaves,
+            adjustable=lambda: {"mean": self.mean},
+        )
 
     def at(self, /, **leaves: Tensor) -> Prior:
         """With another ``mean`` of shape E, or (B, *E)."""
