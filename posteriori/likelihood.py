@@ -313,23 +313,16 @@ class Posterior:
     def for_rows(self, y: Tensor, A: Operator | None = None) -> Posterior:
         """This posterior with the measurement y[k], in the prior's coordinates, for row k of a
         batch, and by A where it is given; what it is asked ``once`` is new."""
-        twin = object.__new__(Posterior)
-        changes: dict[str, Any] = {
-            "likelihood": self.likelihood.for_rows(y, A),
-            "_answers": None if self._answers is None else {},
-        }
-        for name, value in (vars(self) | changes).items():
-            object.__setattr__(twin, name, value)
-        return twin
+        return self._with(likelihood=self.likelihood.for_rows(y, A))
 
     def under(self, prior: Prior) -> Posterior:
         """This likelihood under another prior of images in the same coordinates: a part of this
         one, as ``know().views`` gives, or this one at other leaves."""
+        return self._with(prior=prior)
+
+    def _with(self, **changes: Any) -> Posterior:
         twin = object.__new__(Posterior)
-        changes: dict[str, Any] = {
-            "prior": prior,
-            "_answers": None if self._answers is None else {},
-        }
+        changes |= {"_answers": None if self._answers is None else {}}
         for name, value in (vars(self) | changes).items():
             object.__setattr__(twin, name, value)
         return twin
