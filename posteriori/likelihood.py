@@ -340,7 +340,7 @@ class Posterior:
         twin = object.__new__(Posterior)
         changes: dict[str, Any] = {
             "prior": prior,
-            "_answers": None if self._answers is None else {},
+            "_answers": {} if self._answers is not None else None,
         }
         for name, value in (vars(self) | changes).items():
             object.__setattr__(twin, name, value)

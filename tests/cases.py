@@ -338,6 +338,20 @@ PRIORS = {
     ),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
+    # A tile's weights make the Jacobian of the whole asymmetric, whatever the prior.
+    "UNet tiles": lambda dtype: pri.Tiles(
+        pri.Network(toy_unet(dtype), shape=(1, 8, 8), multiple=4, sigma_data=0.5),
+        8,
+        3,
+        sides=(12, 9),
+    ),
+    "UNet patches": lambda dtype: pri.Patches(
+        pri.Network(toy_unet(dtype), shape=(1, 8, 8), multiple=4, sigma_data=0.5),
+        8,
+        (1, 3),
+        sides=(12, 10),
+        at_once=2,
+    ),
     "Turned": lambda dtype: pri.Turned(pri.Slices(full_gaussian(dtype, (2, 3)), 4), (2, 1, 0)),
     "AveragedScores": lambda dtype: pri.AveragedScores(
         [full_gaussian(dtype, (2, 3)), full_gaussian(dtype, (2, 3), 5)], (0.7, 0.3)
@@ -558,6 +572,7 @@ METHODS = {
     "DDS3D published": methods.DDS3D.published(),
     "DiffusionMBIR": methods.DiffusionMBIR(),
     "DiffusionMBIR published": methods.DiffusionMBIR.published(),
+    "PaDIS": methods.PaDIS(),
     "SVI": methods.SVI(),
     "SVI published": methods.SVI.published(),
     "TPDM": methods.TPDM(),
@@ -605,6 +620,7 @@ class Case:
 
 AFFINE = {
     "Unconditional": Case(methods.Unconditional(), (FLAT,)),
+    "PaDIS": Case(methods.PaDIS(), (FLAT,)),
     "Unconditional Heun": Case(methods.Unconditional(methods.Heun()), (FLAT,)),
     "Unconditional Midpoint": Case(methods.Unconditional(methods.Midpoint()), (FLAT,)),
     "DPS": Case(methods.DPS(), (FLAT,)),

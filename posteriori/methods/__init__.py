@@ -53,6 +53,7 @@ from posteriori.methods.variational.reddiff import REDDiff
 from posteriori.methods.variational.score_prior.method import ScorePriorVI
 from posteriori.methods.volume.dds3d import DDS3D
 from posteriori.methods.volume.diffusion_mbir import DiffusionMBIR
+from posteriori.methods.volume.padis import PaDIS
 from posteriori.methods.volume.svi import SVI
 from posteriori.methods.volume.tpdm import TPDM
 from posteriori.settings import absent
@@ -98,6 +99,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     SITCOM,
     DDS3D,
     DiffusionMBIR,
+    PaDIS,
     SVI,
     TPDM,
     DDIP,
@@ -153,6 +155,7 @@ __all__ = [
     "Midpoint",
     "MomentSMC",
     "OneForAll",
+    "PaDIS",
     "Peng",
     "PiGDM",
     "PnPDM",

@@ -63,6 +63,7 @@ class Turned(Prior):
             predicted=None,
             closed=None,
             views=(),
+            patch=None,
         )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

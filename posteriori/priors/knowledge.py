@@ -69,6 +69,8 @@ class Knowledge:
         prior predicts beside it, both (B, *E); None where it predicts none.
     closed: log_prob, draw_given, condition and sample in closed form; None where there is none.
     leaves: () -> what ``Prior.at`` takes, by name, with its shape.
+    patch: the side of the patches of a partition that ``Prior.at(offset=...)`` moves; None for a
+        prior of whole images.
     views: the priors of the same images whose weighted mean the denoiser is; none for any other.
     adjustable: () -> the leaves that may be any real numbers, by name, at their values: what a
         method adapts to a measurement, as the weights of a network.
@@ -86,6 +88,7 @@ class Knowledge:
     predicted: Predicted | None = None
     closed: ClosedForm | None = None
     leaves: Callable[[], dict[str, Sides]] = dict
+    patch: int | None = None
     views: tuple[Prior, ...] = ()
     adjustable: Callable[[], dict[str, Tensor]] = dict
 

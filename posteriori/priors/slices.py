@@ -93,6 +93,7 @@ class Slices(Prior):
             known,
             name=type(self).__name__,
             views=(),
+            patch=None,
             spectrum=known.spectrum if len(self.prior.shape) > 1 else _one_axis(self.prior.shape),
             covariance=known.covariance and partial(_of_one_slice, known.covariance),
             predicted=known.predicted and partial(_predicted, known.predicted),
