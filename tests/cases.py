@@ -499,6 +499,8 @@ METHODS = {
     "PiGDM pseudo-inverse": methods.PiGDM(weighting="pseudo-inverse"),
     "PiGDM Midpoint": methods.PiGDM(transition=methods.Midpoint()),
     "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),
+    "EPS": methods.EPS(),
+    "EPS ancestral": methods.EPS(transition=methods.DDIM()),
     "MMPS": methods.MMPS(),
     "MMPS published": methods.MMPS.published(),
     "MMPS conjugate gradients": methods.MMPS(solver="cg"),
@@ -630,6 +632,8 @@ AFFINE = {
     "PiGDM paper": Case(methods.PiGDM("paper"), (FLAT,)),
     "PiGDM published": Case(methods.PiGDM.published(), (FLAT,)),
     "PiGDM Midpoint": Case(methods.PiGDM(transition=methods.Midpoint()), (FLAT, WHITE)),
+    "EPS": Case(methods.EPS(), (FLAT, WHITE, ANY), 30),
+    "EPS ancestral": Case(methods.EPS(transition=methods.DDIM()), (FLAT, WHITE, ANY)),
     # Twice as many iterations as there are measurements: rounding has left nothing of the Krylov
     # space by then.
     "MMPS": Case(methods.MMPS(iterations=8, rtol=1e-13), (FLAT, WHITE, ANY), 30),

@@ -27,6 +27,7 @@ from posteriori.methods.explicit.dds import DDS
 from posteriori.methods.explicit.dmps import DMPS
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.dsg import DSG
+from posteriori.methods.explicit.eps import EPS
 from posteriori.methods.explicit.freedom import FreeDoM
 from posteriori.methods.explicit.ilvr import ILVR
 from posteriori.methods.explicit.lgd import LGDMC
@@ -68,6 +69,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     DMPS,
     DPS,
     DSG,
+    EPS,
     FreeDoM,
     ILVR,
     LGDMC,
@@ -128,6 +130,7 @@ __all__ = [
     "DMPS",
     "DPS",
     "DSG",
+    "EPS",
     "FAMILIES",
     "FPS",
     "ILVR",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.covariances import FourierNoise
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 from posteriori.operators.mask import laid, observed_first, scatter
@@ -85,6 +86,13 @@ class MaskedFourier(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
         return self.back(self.fill(y))
+
+    def posterior_covariance(self, r2: float, s2: float) -> FourierNoise:
+        seen = torch.arange(self.order.numel(), device=self.order.device) < self.sampled
+        grid = seen[self.inverse].view(self.in_shape).double()
+        if self.centred:
+            grid = torch.fft.ifftshift(grid, (-2, -1))
+        return FourierNoise(1 / (1 / r2 + grid / s2))
 
     def spectrum(self) -> Spectrum:
         return Spectrum(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.covariances import WhiteNoise
 from posteriori.operators.base import LinearOperator, Spectrum
 
 
@@ -33,6 +34,9 @@ class Null(LinearOperator):
             .expand(-1, *self.in_shape)
             .clone()
         )
+
+    def posterior_covariance(self, r2: float, s2: float) -> WhiteNoise:
+        return WhiteNoise(r2)
 
     def spectrum(self) -> Spectrum:
         return Spectrum(
