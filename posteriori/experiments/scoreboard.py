@@ -57,9 +57,9 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     literature reports on these beds.
 
     MMPS solves to convergence, which on these beds takes few products; it and EPS step ancestrally
-    as the oracle and most others do, and "EPS midpoint" as EPS does by default. Sequential Monte Carlo has one cloud of n particles, as many as there
-    are samples; "8 clouds" shares them out. "DPS norm 0.2" is the literature's zeta = 0.1, whose
-    gradient is that of the square.
+    as the oracle and most others do, and "EPS midpoint" as EPS does by default. Sequential Monte
+    Carlo has one cloud of n particles, as many as there are samples; "8 clouds" shares them out.
+    "DPS norm 0.2" is the literature's zeta = 0.1, whose gradient is that of the square.
     """
     out = {name: make() for name, make in methods.ALL.items() if name != "Unconditional"}
     out["EPS"] = methods.EPS(transition=methods.DDIM(1.0))
