@@ -5,8 +5,9 @@ each measurement.
                                     [--rate 0.003] [--dark 0.3] [--light 0.7]
                                     [--table adaptation.md]
 
-Letters are drawn grey on grey, where the digits are white on black; every fifth pixel is measured, with noise 0.05 of [0, 1]. One sample of each method. PSNR of the sample in dB, the
-chi-square of its residual, and seconds. "no stop" is DDIP with discrepancy 0.
+Letters are drawn grey on grey, where the digits are white on black; every fifth pixel is measured,
+with noise 0.05 of [0, 1]. One sample of each method: its PSNR in dB, the chi-square of its
+residual, and seconds of the processor. "no stop" is DDIP with discrepancy 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -32,7 +34,7 @@ def letter(name: str, dark: float, light: float) -> torch.Tensor:
     font = ImageFont.load_default(size=3 * SIDE)
     ImageDraw.Draw(picture).text((2 * SIDE, 2 * SIDE), name, fill=255, font=font, anchor="mm")
     small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-    grey = torch.tensor(list(small.getdata()), dtype=torch.float32).view(1, 1, SIDE, SIDE) / 255
+    grey = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255)[None, None]
     return dark + (light - dark) * grey
 
 
