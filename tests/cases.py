@@ -140,6 +140,20 @@ OPERATORS = {
     "Transmission": lambda dtype: ops.Transmission(
         ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)
     ),
+    "AlongAxis": lambda dtype: ops.AlongAxis(_draw(3, 5, dtype=dtype), (5, 1, 2, 3)),
+    "AlongAxis tall complex": lambda dtype: ops.AlongAxis(
+        _draw(6, 4, dtype=dtype), (4, 3), complex_images=True
+    ),
+    "AlongAxis after slices": lambda dtype: (
+        ops.thick_slices((4, 1, 2, 3), 2).to(dtype)
+        @ ops.Slicewise(ops.Downsample((1, 4, 6), 2).to(dtype), 4)
+    ),
+    "MaskedFourier volume": lambda dtype: ops.MaskedFourier(
+        ops.random_mask((4, 6, 1), 0.4, 7), (4, 6, 5), dims=3
+    ),
+    "Slicewise a few at once": lambda dtype: ops.Slicewise(
+        ops.Radon((6, 5), [0, 30, 100], 0.5).to(dtype), 5, at_once=2
+    ),
     "Slicewise": lambda dtype: ops.Slicewise(ops.Downsample((1, 4, 6), 2).to(dtype), 3),
     "Slicewise coils": lambda dtype: ops.Slicewise(
         ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)), 2
