@@ -8,11 +8,12 @@ spectrum are not operator calls.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
+from posteriori.covariances import NoiseCovariance
 from posteriori.likelihood import Posterior
 from posteriori.operators.base import LinearOperator, Map, Operator, Preconditioner, Spectrum
 from posteriori.priors.base import Prior, Pull, limits_of
@@ -62,7 +63,8 @@ class CountedPrior(Prior):
         if known.views:
             seen = tuple(CountedPrior(view, self.counter) for view in known.views)
             known = replace(known, views=seen)
-        return known if known.predicted is None else replace(known, predicted=self._predicted)
+        predicted = None if known.predicted is None else self._predicted
+        return replace(known, predicted=predicted, anisotropic=_CountedUnder(self))
 
     def at(self, /, **leaves: Tensor) -> Prior:
         return CountedPrior(self.inner.at(**leaves), self.counter)
@@ -98,6 +100,21 @@ class CountedPrior(Prior):
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
+
+
+@dataclass(frozen=True)
+class _CountedUnder:
+    counted: CountedPrior
+
+    def refuses(self, covariance: NoiseCovariance) -> str | None:
+        return self.counted.inner.know().anisotropic.refuses(covariance)
+
+    def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
+        counter = self.counted.counter
+        counter.calls["denoiser"] += len(mu)
+        out = self.counted.inner.know().anisotropic.denoise(mu, covariance)
+        counter.denoised = mu, out
+        return out
 
 
 class CountedOperator(Operator):
@@ -177,6 +194,9 @@ class CountedLinearOperator(LinearOperator):
 
     def measured_power(self) -> Tensor | None:
         return self.inner.measured_power()
+
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        return self.inner.posterior_covariance(r2, s2)
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         return self.inner.preconditioner(r2, s2)

@@ -140,6 +140,20 @@ OPERATORS = {
     "Transmission": lambda dtype: ops.Transmission(
         ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)
     ),
+    "AlongAxis": lambda dtype: ops.AlongAxis(_draw(3, 5, dtype=dtype), (5, 1, 2, 3)),
+    "AlongAxis tall complex": lambda dtype: ops.AlongAxis(
+        _draw(6, 4, dtype=dtype), (4, 3), complex_images=True
+    ),
+    "AlongAxis after slices": lambda dtype: (
+        ops.thick_slices((4, 1, 2, 3), 2).to(dtype)
+        @ ops.Slicewise(ops.Downsample((1, 4, 6), 2).to(dtype), 4)
+    ),
+    "MaskedFourier volume": lambda dtype: ops.MaskedFourier(
+        ops.random_mask((4, 6, 1), 0.4, 7), (4, 6, 5), dims=3
+    ),
+    "Slicewise a few at once": lambda dtype: ops.Slicewise(
+        ops.Radon((6, 5), [0, 30, 100], 0.5).to(dtype), 5, at_once=2
+    ),
     "Slicewise": lambda dtype: ops.Slicewise(ops.Downsample((1, 4, 6), 2).to(dtype), 3),
     "Slicewise coils": lambda dtype: ops.Slicewise(
         ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)), 2
@@ -336,6 +350,20 @@ PRIORS = {
     ),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),
+    # A tile's weights make the Jacobian of the whole asymmetric, whatever the prior.
+    "UNet tiles": lambda dtype: pri.Tiles(
+        pri.Network(toy_unet(dtype), shape=(1, 8, 8), multiple=4, sigma_data=0.5),
+        8,
+        3,
+        sides=(12, 9),
+    ),
+    "UNet patches": lambda dtype: pri.Patches(
+        pri.Network(toy_unet(dtype), shape=(1, 8, 8), multiple=4, sigma_data=0.5),
+        8,
+        (1, 3),
+        sides=(12, 10),
+        at_once=2,
+    ),
     "Turned": lambda dtype: pri.Turned(pri.Slices(full_gaussian(dtype, (2, 3)), 4), (2, 1, 0)),
     "AveragedScores": lambda dtype: pri.AveragedScores(
         [full_gaussian(dtype, (2, 3)), full_gaussian(dtype, (2, 3), 5)], (0.7, 0.3)
@@ -483,6 +511,8 @@ METHODS = {
     "PiGDM pseudo-inverse": methods.PiGDM(weighting="pseudo-inverse"),
     "PiGDM Midpoint": methods.PiGDM(transition=methods.Midpoint()),
     "PiGDM Heun": methods.PiGDM(transition=methods.Heun()),
+    "EPS": methods.EPS(),
+    "EPS ancestral": methods.EPS(transition=methods.DDIM()),
     "MMPS": methods.MMPS(),
     "MMPS published": methods.MMPS.published(),
     "MMPS conjugate gradients": methods.MMPS(solver="cg"),
@@ -556,6 +586,7 @@ METHODS = {
     "DDS3D published": methods.DDS3D.published(),
     "DiffusionMBIR": methods.DiffusionMBIR(),
     "DiffusionMBIR published": methods.DiffusionMBIR.published(),
+    "PaDIS": methods.PaDIS(),
     "SVI": methods.SVI(),
     "SVI published": methods.SVI.published(),
     "TPDM": methods.TPDM(),
@@ -603,6 +634,7 @@ class Case:
 
 AFFINE = {
     "Unconditional": Case(methods.Unconditional(), (FLAT,)),
+    "PaDIS": Case(methods.PaDIS(), (FLAT,)),
     "Unconditional Heun": Case(methods.Unconditional(methods.Heun()), (FLAT,)),
     "Unconditional Midpoint": Case(methods.Unconditional(methods.Midpoint()), (FLAT,)),
     "DPS": Case(methods.DPS(), (FLAT,)),
@@ -612,6 +644,8 @@ AFFINE = {
     "PiGDM paper": Case(methods.PiGDM("paper"), (FLAT,)),
     "PiGDM published": Case(methods.PiGDM.published(), (FLAT,)),
     "PiGDM Midpoint": Case(methods.PiGDM(transition=methods.Midpoint()), (FLAT, WHITE)),
+    "EPS": Case(methods.EPS(), (FLAT, WHITE, ANY), 30),
+    "EPS ancestral": Case(methods.EPS(transition=methods.DDIM()), (FLAT, WHITE, ANY)),
     # Twice as many iterations as there are measurements: rounding has left nothing of the Krylov
     # space by then.
     "MMPS": Case(methods.MMPS(iterations=8, rtol=1e-13), (FLAT, WHITE, ANY), 30),

@@ -146,7 +146,12 @@ class Conditioned(Prior):
         return self.after.linearize(x, sigma)
 
     def know(self) -> Knowledge:
-        return replace(super().know(), ladder=self.before.know().ladder, closed=self.after)
+        return replace(
+            super().know(),
+            ladder=self.before.know().ladder,
+            anisotropic=self.after.know().anisotropic,
+            closed=self.after,
+        )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.before.start(z, sigma)

@@ -56,12 +56,13 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     """The methods of the scoreboard by name: each with its default, and the settings that the
     literature reports on these beds.
 
-    MMPS solves to convergence, which on these beds takes few products, and steps ancestrally as the
-    oracle and most others do. Sequential Monte Carlo has one cloud of n particles, as many as there
-    are samples; "8 clouds" shares them out. "DPS norm 0.2" is the literature's zeta = 0.1, whose
-    gradient is that of the square.
+    MMPS solves to convergence, which on these beds takes few products; it and EPS step ancestrally
+    as the oracle and most others do, and "EPS midpoint" as EPS does by default. Sequential Monte
+    Carlo has one cloud of n particles, as many as there are samples; "8 clouds" shares them out.
+    "DPS norm 0.2" is the literature's zeta = 0.1, whose gradient is that of the square.
     """
     out = {name: make() for name, make in methods.ALL.items() if name != "Unconditional"}
+    out["EPS"] = methods.EPS(transition=methods.DDIM(1.0))
     out["MMPS"] = methods.MMPS(iterations=16, rtol=1e-8, transition=methods.DDIM(1.0))
     clouds: dict[str, Any] = {
         name: method for name, method in out.items() if "particles" in vars(method)
@@ -71,6 +72,7 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
         f"{name} 8 clouds": replace(method, particles=n // 8) for name, method in clouds.items()
     }
     return out | {
+        "EPS midpoint": methods.EPS(),
         "DPS norm 0.2": methods.DPS("norm", 0.2, methods.DDIM(0.85)),
         "PiGDM c=1": methods.PiGDM(variance=1.0),
     }

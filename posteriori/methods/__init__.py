@@ -27,6 +27,7 @@ from posteriori.methods.explicit.dds import DDS
 from posteriori.methods.explicit.dmps import DMPS
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.dsg import DSG
+from posteriori.methods.explicit.eps import EPS
 from posteriori.methods.explicit.freedom import FreeDoM
 from posteriori.methods.explicit.ilvr import ILVR
 from posteriori.methods.explicit.lgd import LGDMC
@@ -53,6 +54,7 @@ from posteriori.methods.variational.reddiff import REDDiff
 from posteriori.methods.variational.score_prior.method import ScorePriorVI
 from posteriori.methods.volume.dds3d import DDS3D
 from posteriori.methods.volume.diffusion_mbir import DiffusionMBIR
+from posteriori.methods.volume.padis import PaDIS
 from posteriori.methods.volume.svi import SVI
 from posteriori.methods.volume.tpdm import TPDM
 from posteriori.settings import absent
@@ -67,6 +69,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     DMPS,
     DPS,
     DSG,
+    EPS,
     FreeDoM,
     ILVR,
     LGDMC,
@@ -98,6 +101,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     SITCOM,
     DDS3D,
     DiffusionMBIR,
+    PaDIS,
     SVI,
     TPDM,
     DDIP,
@@ -126,6 +130,7 @@ __all__ = [
     "DMPS",
     "DPS",
     "DSG",
+    "EPS",
     "FAMILIES",
     "FPS",
     "ILVR",
@@ -153,6 +158,7 @@ __all__ = [
     "Midpoint",
     "MomentSMC",
     "OneForAll",
+    "PaDIS",
     "Peng",
     "PiGDM",
     "PnPDM",

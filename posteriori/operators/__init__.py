@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from posteriori.operators.affine import Affine
+from posteriori.operators.along_axis import AlongAxis, kept_frames, temporal_blur, thick_slices
 from posteriori.operators.back_projection import back_projection
 from posteriori.operators.base import (
     AdjointError,
@@ -57,6 +58,7 @@ __all__ = [
     "JPEG",
     "AdjointError",
     "Affine",
+    "AlongAxis",
     "BlindCoilPhase",
     "BlindConvolution",
     "BlindGamma",
@@ -100,12 +102,15 @@ __all__ = [
     "dot_test",
     "gain",
     "gaussian_kernel",
+    "kept_frames",
     "log_det",
     "matrix",
     "norm2",
     "pinv",
     "random_mask",
     "solve",
+    "temporal_blur",
+    "thick_slices",
 ]
 
 # What other libraries and papers call these operators.

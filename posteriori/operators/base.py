@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import identity
+from posteriori.covariances import NoiseCovariance, SingularNoise
 from posteriori.linalg import note_solver
 from posteriori.operators.norm import measured_norm, norm_at
 from posteriori.operators.normal_equations import Preconditioner, SolveError, normal_solve
@@ -284,6 +285,19 @@ class LinearOperator(Operator):
     def spectrum(self) -> Spectrum | None:
         """A closed-form singular value decomposition, or None when no cheap one is known."""
         return None
+
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        """(I / r2 + A^H A / s2)^-1, r2 and s2 > 0: the covariance of x given A x + sqrt(s2) z for
+        x ~ N(., r2 I), as a member of ``posteriori.covariances``; None where it is none that is
+        known.
+
+        By default that of the singular coordinates, where these are known.
+        """
+        spectrum = self.spectrum()
+        if spectrum is None:
+            return None
+        s = torch.nn.functional.pad(spectrum.s.double(), (0, self.coordinates - spectrum.s.numel()))
+        return SingularNoise(1 / (1 / r2 + s.square() / s2), spectrum.V, spectrum.Vh)
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         """What solves by conjugate gradients quickly at r2, s2 > 0; None when nothing is known."""

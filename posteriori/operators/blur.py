@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from posteriori.covariances import FourierNoise, NoiseCovariance
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Preconditioner, Spectrum
 
@@ -193,6 +194,11 @@ class Blur(LinearOperator):
             if self.boundary == "circular"
             else None
         )
+
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        """For the circular boundary."""
+        power = self.fourier_power()
+        return None if power is None else FourierNoise(1 / (1 / r2 + power / s2))
 
     def measured_power(self) -> Tensor:
         """The kernel's power at the frequencies of ``linalg.cosine`` of measurements, float64; a

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from posteriori.covariances import BlockNoise, NoiseCovariance
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 
@@ -56,6 +57,12 @@ class Downsample(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
         return self.rows.T.to(y.dtype) @ y @ self.columns.to(y.dtype)
+
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        """Of "box": of a block its mean is measured, A^H A = B / factor^2."""
+        if self.kind != "box":
+            return super().posterior_covariance(r2, s2)
+        return BlockNoise(self.factor, 1 / (1 / r2 + 1 / (self.factor**2 * s2)), r2)
 
     def spectrum(self) -> Spectrum:
         # The decompositions cost far more than a product.

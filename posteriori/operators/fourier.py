@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from posteriori.covariances import FourierNoise
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 from posteriori.operators.mask import laid, observed_first, scatter
@@ -15,7 +18,8 @@ class MaskedFourier(LinearOperator):
     numbers.
 
     F is the unitary transform over the last two axes (norm "ortho"), so k-space noise has the same
-    level in the image.
+    level in the image. dims: over the last three with 3, as of a volume (D, H, W) excited as a
+    whole.
 
     mask: boolean, True where sampled; broadcast to ``shape``, for example (1, W) for whole columns.
     centred: True when the zero frequency lies at index (H // 2, W // 2) of k-space and the image's
@@ -25,13 +29,14 @@ class MaskedFourier(LinearOperator):
 
     order: Tensor
 
-    def __init__(self, mask: Tensor, shape: tuple[int, ...], centred: bool = True) -> None:
+    def __init__(
+        self, mask: Tensor, shape: tuple[int, ...], centred: bool = True, dims: Literal[2, 3] = 2
+    ) -> None:
         super().__init__(shape, complex_in=True, complex_out=True)
-        if len(self.in_shape) < 2:
-            raise ValueError(
-                f"MaskedFourier takes images of shape (H, W) or (C, H, W), got {self.in_shape}"
-            )
-        self.centred = centred
+        if len(self.in_shape) < dims:
+            kinds = "(H, W) or (C, H, W)" if dims == 2 else "(D, H, W) or (C, D, H, W)"
+            raise ValueError(f"MaskedFourier takes images of shape {kinds}, got {self.in_shape}")
+        self.centred, self.dims = centred, dims
         order, self.sampled = observed_first("MaskedFourier", mask, self.in_shape)
         self.register_buffer("order", order)
 
@@ -42,18 +47,20 @@ class MaskedFourier(LinearOperator):
 
     def transform(self, x: Tensor) -> Tensor:
         """The whole k-space F x of images (..., H, W)."""
-        axes = (-2, -1)
+        axes = tuple(range(-self.dims, 0))
         if not self.centred:
-            return torch.fft.fft2(x, norm="ortho")
-        return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, axes), norm="ortho"), axes)
+            return torch.fft.fftn(x, dim=axes, norm="ortho")
+        return torch.fft.fftshift(
+            torch.fft.fftn(torch.fft.ifftshift(x, axes), dim=axes, norm="ortho"), axes
+        )
 
     def back(self, kspace: Tensor) -> Tensor:
         """F^H of a whole k-space (..., H, W)."""
-        axes = (-2, -1)
+        axes = tuple(range(-self.dims, 0))
         if not self.centred:
-            return torch.fft.ifft2(kspace, norm="ortho")
+            return torch.fft.ifftn(kspace, dim=axes, norm="ortho")
         return torch.fft.fftshift(
-            torch.fft.ifft2(torch.fft.ifftshift(kspace, axes), norm="ortho"), axes
+            torch.fft.ifftn(torch.fft.ifftshift(kspace, axes), dim=axes, norm="ortho"), axes
         )
 
     def select(self, kspace: Tensor) -> Tensor:
@@ -85,6 +92,13 @@ class MaskedFourier(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
         return self.back(self.fill(y))
+
+    def posterior_covariance(self, r2: float, s2: float) -> FourierNoise:
+        seen = torch.arange(self.order.numel(), device=self.order.device) < self.sampled
+        grid = seen[self.inverse].view(self.in_shape).double()
+        if self.centred:
+            grid = torch.fft.ifftshift(grid, (-2, -1))
+        return FourierNoise(1 / (1 / r2 + grid / s2))
 
     def spectrum(self) -> Spectrum:
         return Spectrum(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.covariances import ColourNoise
 from posteriori.operators.base import LinearOperator, Spectrum
 
 REC601 = (0.299, 0.587, 0.114)
@@ -36,6 +37,13 @@ class Grey(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)
         return self.weights.to(y.dtype).view(3, 1, 1) * y
+
+    def posterior_covariance(self, r2: float, s2: float) -> ColourNoise:
+        w = self.weights.double()
+        axes = torch.linalg.svd(w[None], full_matrices=True)[2]
+        precisions = torch.full_like(w, 1 / r2)
+        precisions[0] += w @ w / s2
+        return ColourNoise(axes, 1 / precisions)
 
     def spectrum(self) -> Spectrum:
         """The grey axis and two colour axes orthogonal to it, the same in every pixel."""

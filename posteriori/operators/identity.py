@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from posteriori.covariances import WhiteNoise
 from posteriori.operators.base import LinearOperator, Spectrum
 
 
@@ -26,6 +27,9 @@ class Identity(LinearOperator):
 
     def cosine_power(self) -> Tensor:
         return torch.ones(1, dtype=torch.float64)
+
+    def posterior_covariance(self, r2: float, s2: float) -> WhiteNoise:
+        return WhiteNoise(1 / (1 / r2 + 1 / s2))
 
     def spectrum(self) -> Spectrum:
         def flat(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from posteriori.covariances import PixelNoise
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 from posteriori.rng import Streams
@@ -44,6 +45,11 @@ class Mask(LinearOperator):
 
     def layout(self, y: Tensor) -> Tensor:
         return laid(y, self.order[: self.observed], self.in_shape)
+
+    def posterior_covariance(self, r2: float, s2: float) -> PixelNoise:
+        seen = torch.arange(self.order.numel(), device=self.order.device) < self.observed
+        precisions = 1 / r2 + seen[self.inverse].double() / s2
+        return PixelNoise((1 / precisions).view(self.in_shape))
 
     def spectrum(self) -> Spectrum:
         return Spectrum(

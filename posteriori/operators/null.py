@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.covariances import WhiteNoise
 from posteriori.operators.base import LinearOperator, Spectrum
 
 
@@ -28,6 +29,9 @@ class Null(LinearOperator):
         self.check_measurement(y)
         zeros = y[:, :0].sum(1).reshape(-1, *[1] * len(self.in_shape))
         return zeros.expand(-1, *self.in_shape).clone()
+
+    def posterior_covariance(self, r2: float, s2: float) -> WhiteNoise:
+        return WhiteNoise(r2)
 
     def spectrum(self) -> Spectrum:
         return Spectrum(

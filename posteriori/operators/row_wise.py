@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from posteriori.covariances import NoiseCovariance, RowsNoise
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Map, norm2
 from posteriori.operators.spectrum import Spectrum
@@ -66,6 +67,14 @@ class RowWise(LinearOperator):
         return kept(
             self, "spectrum", lambda: _joined([A.spectrum() for A in self._each()], self.which)
         )
+
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        """Of each row by its own instrument."""
+        found = [A.posterior_covariance(r2, s2) for A in self._each()]
+        known = tuple(member for member in found if member is not None)
+        if len(known) < len(found):
+            return None
+        return known[0] if len(known) == 1 else RowsNoise(known, tuple(self.which))
 
     def cosine_power(self) -> Tensor | None:
         return _common([A.cosine_power() for A in self._each()])

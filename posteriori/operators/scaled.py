@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from posteriori.covariances import NoiseCovariance
 from posteriori.operators.base import LinearOperator, Preconditioner, Spectrum
 from posteriori.packing import Shapes
 
@@ -35,6 +36,9 @@ class Scaled(LinearOperator):
     def spectrum(self) -> Spectrum | None:
         inner = self.A.spectrum()
         return None if inner is None else replace(inner, s=self.factor * inner.s)
+
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        return self.A.posterior_covariance(r2, s2 / self.factor**2)
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         return self.A.preconditioner(r2 * self.factor**2, s2)

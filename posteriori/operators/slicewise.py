@@ -16,20 +16,25 @@ class Slicewise(LinearOperator):
     """y[d] = A x[d] for the slices d of x, (D, *E) -> (D, *O): D slices are D rows to A, and what A
     knows of itself holds for it.
 
-    A: a linear operator on one slice. depth: D. Raises ``TypeError`` for an operator that is not
-    linear, ``ValueError`` for a depth below 1. Slices seen by instruments of their own are a
-    ``Stack`` of operators on the volume.
+    A: a linear operator on one slice. depth: D. at_once: slices that A is given at a time, all when
+    None; results do not depend on it, memory beside x and y does. Raises ``TypeError`` for an
+    operator that is not linear, ``ValueError`` for a depth or ``at_once`` below 1. Slices seen by
+    instruments of their own are a ``Stack`` of operators on the volume.
     """
 
-    def __init__(self, A: LinearOperator, depth: int) -> None:
+    def __init__(self, A: LinearOperator, depth: int, *, at_once: int | None = None) -> None:
         if not isinstance(A, LinearOperator):
             raise TypeError(f"Slicewise takes a linear operator; {type(A).__name__} is not linear")
         if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
             raise ValueError(
                 f"Slicewise: depth is the number of slices, an integer >= 1, got {depth!r}"
             )
+        if at_once is not None and (
+            not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1
+        ):
+            raise ValueError(f"Slicewise: at_once must be an integer >= 1, got {at_once!r}")
         super().__init__((depth, *A.in_shape), complex_in=A.complex_in, complex_out=A.complex_out)
-        self.A, self.depth = A, depth
+        self.A, self.depth, self.at_once = A, depth, at_once
 
     @property
     def inner(self) -> LinearOperator:
@@ -47,7 +52,9 @@ class Slicewise(LinearOperator):
         return self.inner.layout(y)
 
     def _by_slices(self, of: Map, t: Tensor) -> Tensor:
-        return of(t.flatten(0, 1)).unflatten(0, (-1, self.depth))
+        rows = t.flatten(0, 1)
+        parts = rows.split(self.at_once) if self.at_once else [rows]
+        return torch.cat([of(part) for part in parts]).unflatten(0, (-1, self.depth))
 
     def spectrum(self) -> Spectrum | None:
         own = self.inner.spectrum()

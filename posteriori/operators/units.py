@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from posteriori.covariances import PixelNoise
 from posteriori.operators.base import LinearOperator
 
 
@@ -27,6 +28,9 @@ class Units(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return self.units.to(x.real.dtype) * x
+
+    def posterior_covariance(self, r2: float, s2: float) -> PixelNoise:
+        return PixelNoise(1 / (1 / r2 + self.units.double().square() / s2))
 
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_measurement(y)

@@ -17,6 +17,7 @@ from posteriori.priors.pretrained import digits, from_pretrained, photos, save_p
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow, Schedule
 from posteriori.priors.slices import Slices
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
+from posteriori.priors.tiles import Patches, Tiles
 from posteriori.priors.unet import UNet
 from posteriori.settings import absent
 
@@ -32,10 +33,12 @@ __all__ = [
     "GreyImages",
     "Joint",
     "Network",
+    "Patches",
     "Prior",
     "RectifiedFlow",
     "Schedule",
     "Slices",
+    "Tiles",
     "Turned",
     "UNet",
     "digits",

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.knowledge import Knowledge
 
@@ -61,8 +62,10 @@ class Turned(Prior):
             spectrum=None,
             covariance=None,
             predicted=None,
+            anisotropic=WhiteOnly(self),
             closed=None,
             views=(),
+            patch=None,
         )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

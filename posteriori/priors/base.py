@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.chart import AffineChart, Chart
+from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.schedule import DiscreteVP
 from posteriori.settings import Checked
@@ -112,6 +113,7 @@ class Prior(nn.Module, metaclass=Checked):
             ladder=lambda: levels_within(
                 DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max
             ),
+            anisotropic=WhiteOnly(self),
             leaves=self._leaves_known,
             adjustable=lambda: {name: p.detach() for name, p in self.named_parameters()},
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from posteriori.covariances import NoiseCovariance, Of, PixelNoise, RowsNoise, WhiteNoise
 from posteriori.linalg import real_view
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
-from posteriori.priors.knowledge import ClosedForm, Knowledge
+from posteriori.priors.knowledge import Anisotropic, ClosedForm, Knowledge
 from posteriori.rng import Rng
 
 
@@ -51,7 +53,13 @@ class ComplexImages(Prior):
         closed = None if known.closed is None else _ComplexClosed(known.closed)
         name = type(self).__name__
         return replace(
-            known, name=name, spectrum=None, covariance=None, predicted=None, closed=closed
+            known,
+            name=name,
+            spectrum=None,
+            covariance=None,
+            predicted=None,
+            anisotropic=_ComplexUnder(known.anisotropic),
+            closed=closed,
         )
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
@@ -60,6 +68,41 @@ class ComplexImages(Prior):
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         super()._check_shape(shape)
         check_shape(self.pairs, (2, *shape))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs(NoiseCovariance):
+    """The covariance of pairs u whose complex images have the covariance ``images``."""
+
+    words: ClassVar[str] = "levels that are those of complex numbers, but not of pixels"
+    images: NoiseCovariance
+
+    def applied(self, f: Of, x: Tensor) -> Tensor:
+        return split(self.images.applied(f, join(x)))
+
+
+@dataclass(frozen=True)
+class _ComplexUnder:
+    """The denoiser of complex images under noise, from that of pairs: a level for each complex
+    number is that of its two parts."""
+
+    pairs: Anisotropic
+
+    def refuses(self, covariance: NoiseCovariance) -> str | None:
+        return self.pairs.refuses(self._of_pairs(covariance))
+
+    def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
+        return join(self.pairs.denoise(split(mu), self._of_pairs(covariance)))
+
+    def _of_pairs(self, covariance: NoiseCovariance) -> NoiseCovariance:
+        if isinstance(covariance, WhiteNoise):
+            return covariance
+        if isinstance(covariance, PixelNoise):
+            return PixelNoise(covariance.variances[None])
+        if isinstance(covariance, RowsNoise):
+            members = tuple(map(self._of_pairs, covariance.members))
+            return RowsNoise(members, covariance.which)
+        return _Pairs(covariance)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,18 @@ def denoise(
 ) -> Tensor:
     """D(x, sigma): x (B, C, H, W) in data units, sigma () or (B,), -> (B, C, H, W) in x's dtype.
 
+    sigma (B, 1, H, W) is a map, the level of each pixel: coefficients are those of the pixel, and
+    the network is given its map of labels (B, H, W).
+
     Only the network runs under ``autocast``; the skip connection, which carries the small noise
     levels, stays in x's precision.
     """
-    rows = sigma.to(x.dtype).expand(x.shape[0])
-    level = rows.view(-1, *[1] * (x.ndim - 1))
+    if sigma.ndim > 1:
+        level = sigma.to(x.dtype)
+        rows = level[:, 0]
+    else:
+        rows = sigma.to(x.dtype).expand(x.shape[0])
+        level = rows.view(-1, *[1] * (x.ndim - 1))
     total = (level**2 + sigma_data**2).sqrt()
     with torch.autocast(
         x.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None

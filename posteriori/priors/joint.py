@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.chart import AffineChart, Chart, Pair
+from posteriori.covariances import NoiseCovariance, WhiteNoise
 from posteriori.packing import Shapes, in_a_row, packed_size, unpack
+from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.base import Prior, Pull, check_shape
 from posteriori.priors.knowledge import Knowledge, Sides
 from posteriori.priors.leaves import rows_of_leaves
@@ -180,6 +182,7 @@ class Joint(Prior):
             leaves=self._leaves,
             adjustable=self._adjustable,
             predicted=None if None in predicted else self._predicted,
+            anisotropic=_JointUnder(self),
             closed=None if None in closed else _JointClosed(self),
         )
 
@@ -254,6 +257,27 @@ class Joint(Prior):
         return in_a_row(
             of(prior, c * part if scaled else part, c * sigma) / c for (prior, c), part in parts
         )
+
+
+@dataclass(frozen=True)
+class _JointUnder:
+    """The denoiser of packed parts under noise: under white noise that of each part, else, where
+    all parts are known in closed form, that of their mixture."""
+
+    joint: Joint
+
+    def refuses(self, covariance: NoiseCovariance) -> str | None:
+        if isinstance(covariance, WhiteNoise):
+            return None
+        try:
+            return mixture_of(self.joint).know().anisotropic.refuses(covariance)
+        except TypeError as error:
+            return f"a Joint prior knows no denoiser under noise with {covariance.words}: {error}"
+
+    def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
+        if isinstance(covariance, WhiteNoise):
+            return WhiteOnly(self.joint).denoise(mu, covariance)
+        return mixture_of(self.joint).know().anisotropic.denoise(mu, covariance)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from posteriori.rng import Rng
 
 if TYPE_CHECKING:
+    from posteriori.covariances import NoiseCovariance
     from posteriori.priors.base import Prior
     from posteriori.priors.error_spectrum import Covariance
 
@@ -27,6 +28,18 @@ REMEDIES = {"density": "; posteriori.priors.log_density integrates it"}
 CovarianceOf = Callable[[Tensor | float, tuple[int, ...]], "Covariance | None"]
 Sides = tuple[int | None, ...]
 Predicted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Anisotropic(Protocol):
+    """A denoiser under Gaussian noise that need not be white."""
+
+    def refuses(self, covariance: NoiseCovariance) -> str | None:
+        """Why there is none under noise of this covariance, in one sentence; None where there
+        is."""
+
+    def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
+        """E[x0 | x0 + Sigma^(1/2) z = mu] for mu (B, *E) and a covariance that is not refused:
+        (B, *E)."""
 
 
 class ClosedForm(Protocol):
@@ -67,8 +80,12 @@ class Knowledge:
         None; None where it has not been measured.
     predicted: (x, sigma) -> D(x, sigma), and the variance of each number of x0 given x that the
         prior predicts beside it, both (B, *E); None where it predicts none.
+    anisotropic: the denoiser under noise that need not be white; white noise alone for most
+        networks.
     closed: log_prob, draw_given, condition and sample in closed form; None where there is none.
     leaves: () -> what ``Prior.at`` takes, by name, with its shape.
+    patch: the side of the patches of a partition that ``Prior.at(offset=...)`` moves; None for a
+        prior of whole images.
     views: the priors of the same images whose weighted mean the denoiser is; none for any other.
     adjustable: () -> the leaves that may be any real numbers, by name, at their values: what a
         method adapts to a measurement, as the weights of a network.
@@ -81,11 +98,13 @@ class Knowledge:
     sigma_max: float
     error: Callable[[Tensor | float], float]
     ladder: Callable[[], Tensor]
+    anisotropic: Anisotropic
     spectrum: Callable[[Tensor | float], Tensor] | None = None
     covariance: CovarianceOf | None = None
     predicted: Predicted | None = None
     closed: ClosedForm | None = None
     leaves: Callable[[], dict[str, Sides]] = dict
+    patch: int | None = None
     views: tuple[Prior, ...] = ()
     adjustable: Callable[[], dict[str, Tensor]] = dict
 
@@ -110,6 +129,14 @@ class Knowledge:
         if self.predicted is None:
             raise TypeError(f"a {self.name} prior predicts no variance beside the denoised image")
         return self.predicted(x, sigma)
+
+    def denoise_under(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
+        """E[x0 | x0 + Sigma^(1/2) z = mu], ``anisotropic``'s: (B, *E). Raises ``TypeError`` for a
+        prior that has no denoiser under noise of this covariance."""
+        refusal = self.anisotropic.refuses(covariance)
+        if refusal is not None:
+            raise TypeError(refusal)
+        return self.anisotropic.denoise(mu, covariance)
 
     def exact(self, what: str) -> ClosedForm:
         """``closed``, which is asked for ``what``: "density", "p(x0 | x)", "posterior". Raises

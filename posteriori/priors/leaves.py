@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.base import Prior, limits_of
 from posteriori.priors.knowledge import Knowledge, Sides
 
@@ -86,11 +87,12 @@ class PriorAt(Prior):
 
     def know(self) -> Knowledge:
         """That of the prior at its own parameters, without a closed form; ``adjustable`` at these
-        ones, without those of a value per row."""
+        ones, without those of a value per row; its denoisers under white noise."""
         known = self.prior.know().without_closed_form()
         given = self._leaves()
         return replace(
             known,
+            anisotropic=WhiteOnly(self),
             adjustable=lambda: {
                 name: given.get(name, value).detach()
                 for name, value in known.adjustable().items()
@@ -142,7 +144,8 @@ class MixtureAt(Prior):
 
     def know(self) -> Knowledge:
         free = {"means": self.means.detach()} if self.means.ndim == 2 else {}
-        return replace(self.mixture.know().without_closed_form(), adjustable=lambda: free)
+        known = self.mixture.know().without_closed_form()
+        return replace(known, anisotropic=WhiteOnly(self), adjustable=lambda: free)
 
     def at(self, /, **leaves: Tensor) -> Prior:
         return self.mixture.at(**{"weights": self.weights, "means": self.means} | leaves)

@@ -26,6 +26,7 @@ from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.components import mixture_limits, principal_axes
 from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.leaves import MixtureAt, rows_of_leaves
+from posteriori.priors.mixture_under import MixtureUnder
 from posteriori.priors.schedule import DiscreteVP
 from posteriori.priors.shared_covariance import SharedCovariance
 from posteriori.rng import Rng, Streams
@@ -214,6 +215,7 @@ class GaussianMixture(Prior):
             error=self._error,
             ladder=DiscreteVP.linear().ladder,
             spectrum=self._spectral_error,
+            anisotropic=MixtureUnder(self),
             closed=self,
             leaves=self._leaves_known,
             adjustable=lambda: {"means": self.means},

@@ -34,6 +34,7 @@ from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.leaves import PriorAt, check_rows, rows_of_leaves
+from posteriori.priors.network_under import NetworkUnder
 from posteriori.priors.schedule import DiscreteVP, Level, Schedule
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
@@ -190,6 +191,7 @@ class Network(Prior):
             ladder=self._ladder,
             covariance=None if self.spectrum is None else self.spectrum.at,
             predicted=self._moments,
+            anisotropic=NetworkUnder(self),
         )
 
     def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,12 +270,14 @@ class Network(Prior):
 
     def _run(self, x: Tensor, label: Tensor, *, whole: bool = False) -> Tensor:
         """F with everything around it that is not mathematics: dtype, padding, output container,
-        learned variance (kept when ``whole``)."""
+        learned variance (kept when ``whole``). label: (B,), or a map of them (B, H, W)."""
         kind = next((p.dtype for p in self.parameters()), x.dtype)
         inner = x.to(kind)
         if self.multiple > 1:
             for dim in (-2, -1):
-                inner = mirrored(inner, dim, -(-x.shape[dim] // self.multiple) * self.multiple)
+                side = -(-x.shape[dim] // self.multiple) * self.multiple
+                inner = mirrored(inner, dim, side)
+                label = mirrored(label, dim, side) if label.ndim > 1 else label
         if label.is_floating_point():  # half precision cannot tell timestep 999 from 1000
             label = label.to(torch.float64 if kind == torch.float64 else torch.float32)
         out = self.net(inner, label, **self._conditions(inner))

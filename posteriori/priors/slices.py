@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from posteriori.axis_kernels import AxisKernel, along_axis
+from posteriori.covariances import NoiseCovariance, PixelNoise, RowsNoise, WhiteNoise
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.error_spectrum import Covariance
-from posteriori.priors.knowledge import ClosedForm, CovarianceOf, Knowledge, Predicted
+from posteriori.priors.knowledge import (
+    Anisotropic,
+    ClosedForm,
+    CovarianceOf,
+    Knowledge,
+    Predicted,
+)
 from posteriori.priors.leaves import PriorAt, rows_of_leaves
 from posteriori.rng import Rng
 
@@ -93,9 +100,11 @@ class Slices(Prior):
             known,
             name=type(self).__name__,
             views=(),
+            patch=None,
             spectrum=known.spectrum if len(self.prior.shape) > 1 else _one_axis(self.prior.shape),
             covariance=known.covariance and partial(_of_one_slice, known.covariance),
             predicted=known.predicted and partial(_predicted, known.predicted),
+            anisotropic=_SlicesUnder(known.anisotropic),
             closed=known.closed and _SlicesClosed(self, known.closed),
         )
 
@@ -126,6 +135,32 @@ def _of_one_slice(
 def _predicted(of: Predicted, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     x0, variance = of(x.flatten(0, 1), sigma)
     return x0.view(x.shape), variance.view(x.shape)
+
+
+@dataclass(frozen=True)
+class _SlicesUnder:
+    """The denoiser of volumes, from that of a slice: under white noise, and levels for pixels that
+    are those of every slice or its own."""
+
+    slices: Anisotropic
+
+    def refuses(self, covariance: NoiseCovariance) -> str | None:
+        if isinstance(covariance, PixelNoise | WhiteNoise):
+            return self.slices.refuses(covariance)
+        return (
+            f"a Slices prior knows no denoiser under noise with {covariance.words}: it may tie "
+            f"slices together"
+        )
+
+    def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
+        if isinstance(covariance, WhiteNoise):
+            own: NoiseCovariance = covariance
+        else:
+            assert isinstance(covariance, PixelNoise)
+            variances = covariance.variances.expand(mu.shape[1:])
+            which = tuple(range(len(variances))) * len(mu)
+            own = RowsNoise(tuple(map(PixelNoise, variances)), which)
+        return self.slices.denoise(mu.flatten(0, 1), own).view(mu.shape)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A fully convolutional U-Net for denoising at any image size.
 
-    F(x, c) : (B, C, H, W), (B,) -> (B, C, H, W)
+    F(x, c) : (B, C, H, W), (B,) or (B, H, W) -> (B, C, H, W)
 
 or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees.
 
@@ -9,16 +9,18 @@ joined by additive skips:
 
     block(h, e) = h + conv2( silu( (1 + a(e)) conv1(silu(n(h))) + b(e) ) )
 
-a, b come from the noise embedding e; n standardises each *pixel's* channel vector. No statistic is
-taken over the image, so one pixel's output depends on a bounded neighbourhood only and a network
-trained on crops keeps its meaning on a larger image. The last convolution of each block starts at
-zero, so that the network starts as a short linear map.
+a, b come from the noise embedding e, of an image or, where c is a map, of each pixel: at a coarser
+scale that of the mean of c over the pixels below. n standardises each *pixel's* channel vector. No
+statistic is taken over the image, so one pixel's output depends on a bounded neighbourhood only and
+a network trained on crops keeps its meaning on a larger image. The last convolution of each block
+starts at zero, so that the network starts as a short linear map.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +61,22 @@ class PixelNorm(nn.Module):
         )
 
 
+class Embedded(NamedTuple):
+    """Embeddings e (N, width): of N images, or of N levels of which ``place`` (B, h, w) says where
+    they lie. A map mostly has few levels, and each is embedded once."""
+
+    e: Tensor
+    place: Tensor | None = None
+
+    def through(self, film: nn.Linear) -> Tensor:
+        """film(e) of every image (B, C, 1, 1), or of every pixel (B, C, h, w)."""
+        out = film(self.e)
+        if self.place is None:
+            return out[:, :, None, None]
+        each = out.index_select(0, self.place.flatten())  # a far faster derivative than [place]
+        return each.view(*self.place.shape, -1).permute(0, 3, 1, 2)
+
+
 class Block(nn.Module):
     """A residual block whose inner activation is scaled and shifted by the noise embedding."""
 
@@ -71,8 +89,8 @@ class Block(nn.Module):
         for tensor in (self.film.weight, self.film.bias, self.conv2.weight, self.conv2.bias):
             nn.init.zeros_(tensor)  # type: ignore[arg-type]
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        scale, shift = self.film(e)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
+    def forward(self, h: Tensor, e: Embedded) -> Tensor:
+        scale, shift = e.through(self.film).to(h.dtype).chunk(2, dim=1)
         u = self.conv1(F.silu(self.norm(h)))
         return h + self.conv2(F.silu(torch.addcmul(shift, u, 1 + scale)))
 
@@ -90,6 +108,8 @@ class UNet(nn.Module):
     embedding: width of the noise embedding.
     masked: whether the network is given a mask (B, 1, H, W) beside the image, 1 where it shows
         something; without one it takes all pixels for seen.
+    noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
+        was trained without maps has the same, but has not seen such noise.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
     this network was made with; ``conditions`` what it takes beside image and label, as
@@ -104,6 +124,7 @@ class UNet(nn.Module):
         unshuffle: int = 2,
         embedding: int = 256,
         masked: bool = False,
+        noise_maps: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths:
@@ -120,6 +141,8 @@ class UNet(nn.Module):
         }
         if masked:
             self.arguments["masked"] = True
+        if noise_maps:
+            self.arguments["noise_maps"] = True
         self.masked = masked
         self.conditions: dict[str, tuple[int | None, ...]] = (
             {"mask": (1, None, None)} if masked else {}
@@ -143,22 +166,44 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(Block(fine, embedding) for _ in range(count)))
         self.middle = nn.ModuleList(Block(widths[-1], embedding) for _ in range(blocks[-1]))
 
+    @property
+    def noise_maps(self) -> bool:
+        return bool(self.arguments.get("noise_maps", False))
+
+    def _embedded(self, c: Tensor) -> list[Embedded]:
+        """The embeddings at each scale, finest first."""
+        if c.ndim == 1:
+            return [Embedded(self.embed(c))] * (len(self.down) + 1)
+        if not self.noise_maps:
+            raise ValueError(
+                f"this UNet was trained for one noise level an image, got a map of them "
+                f"{tuple(c.shape)}; train it with `maps` under `noise`"
+            )
+        scales, level = [], c[:, None]
+        for k in range(len(self.down) + 1):
+            level = F.avg_pool2d(level, 2 if k else self.unshuffle)
+            values, place = torch.unique(level[:, 0], return_inverse=True)
+            scales.append(Embedded(self.embed(values), place))
+        return scales
+
     def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
-        e = self.embed(c)
+        scales = self._embedded(c)
         if self.masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
         h = self.enter(h)
         skips = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+        for blocks, shrink, e in zip(self.down, self.shrink, scales[:-1], strict=True):
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, e)
             skips.append(h)
             h = shrink(h)
         for block in self.middle:
-            h = block(h, e)
-        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+            h = block(h, scales[-1])
+        for blocks, grow, e in zip(
+            reversed(self.up), reversed(self.grow), reversed(scales[:-1]), strict=True
+        ):
             h = skips.pop() + grow(h)
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, e)

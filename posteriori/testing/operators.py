@@ -30,8 +30,8 @@ def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int
     its own problem; the input is not changed; wrong shapes and kinds are refused by name;
     ``linearize`` gives A(x) and its derivative (that of ``surrogate()``, where there is one).
     A linear one: linearity; <A x, u> = <x, A^H u> on random and constant probes; A and ``adjoint``
-    as each other's derivatives; the singular value decomposition, where one is offered; ``solve``,
-    ``pinv`` and ``norm2`` against their definitions.
+    as each other's derivatives; the singular value decomposition and the posterior covariance,
+    where they are offered; ``solve``, ``pinv`` and ``norm2`` against their definitions.
     """
     probes = _Probes(A, dtype, seed)
     try:
@@ -50,6 +50,7 @@ def check_operator(A: Operator, *, dtype: torch.dtype = torch.float64, seed: int
     if spectrum is not None:
         _check_spectrum(A, spectrum, probes)
     _check_answers(A, spectrum, probes)
+    _check_posterior_covariance(A, probes)
 
 
 class _Probes:
@@ -245,6 +246,18 @@ def _check_spectrum(A: LinearOperator, spectrum: Spectrum, probes: _Probes) -> N
         "U s V^H x and A x",
         float(s.max()) * float(x.norm()),
     )
+
+
+def _check_posterior_covariance(A: LinearOperator, probes: _Probes) -> None:
+    r2, s2 = 0.7, 0.3
+    found = A.posterior_covariance(r2, s2)
+    if found is None:
+        return
+    x = probes.images()
+    covered = found.power(x, 1.0)
+    probes.equal(covered / r2 + A.adjoint(A(covered)) / s2, x, "(I / r2 + A^H A / s2) Sigma x = x")
+    probes.equal(found.power(found.power(x, 0.5), 0.5), covered, "Sigma^(1/2) twice is Sigma")
+    probes.equal(found.power(covered, -1.0), x, "Sigma^-1 Sigma x = x")
 
 
 def _check_answers(A: LinearOperator, spectrum: Spectrum | None, probes: _Probes) -> None:

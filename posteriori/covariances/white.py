@@ -1,0 +1,22 @@
+"""White noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from posteriori.covariances.base import NoiseCovariance, Of
+
+
+@dataclass(frozen=True)
+class WhiteNoise(NoiseCovariance):
+    """variance I; variance > 0, of each real number."""
+
+    words: ClassVar[str] = "one level everywhere"
+    variance: float
+
+    def applied(self, f: Of, x: Tensor) -> Tensor:
+        return f(torch.tensor(self.variance, dtype=torch.float64)).to(x.real) * x

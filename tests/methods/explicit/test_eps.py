@@ -1,0 +1,176 @@
+"""EPS against the oracle, which conditions the prior itself; what its steps keep of a posterior's
+variance; and what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import full_gaussian, mixture, toy_unet
+from reference import draw
+
+import posteriori as po
+from posteriori import operators as ops
+from posteriori import priors as pri
+from posteriori.evaluation.exact import exact_posterior, oracle
+from posteriori.evaluation.probe import affine_probe
+from posteriori.likelihood import Likelihood, Posterior
+from posteriori.methods import DDIM, EPS
+from posteriori.noise import ComplexGaussian, Gaussian
+from posteriori.tasks import beds
+
+double = {"dtype": torch.float64}
+KINDS = ("white", "diagonal", "general")
+BEDS = {
+    **{kind: lambda kind=kind: beds.gaussian_bed(kind) for kind in KINDS},
+    **{
+        f"gmm25 {d} {m}": lambda d=d, m=m: beds.gmm25(d, m, 0, "extended")
+        for d in beds.DIMENSIONS
+        for m in beds.MEASURED
+    },
+    **{f"ksd toy {s}": lambda s=s: beds.ksd_toy(s) for s in (0.2, 0.5)},
+    "mixture256": lambda: beds.mixture256(0),
+}
+
+
+def levels(high, low, count=6):
+    return torch.logspace(math.log10(high), math.log10(low), count, **double)
+
+
+def gap(post, conditional, high, low):
+    """The largest difference to the exact conditional denoiser, over its largest value."""
+    assert EPS().refuses(post) is None
+    x0 = post.prior.sample(3, 1)
+    apart = []
+    for sigma in levels(high, low):
+        x = x0 + sigma * draw(*x0.shape, dtype=x0.dtype, seed=2)
+        exact = conditional(x, sigma)
+        apart.append(float((EPS().denoise(post, x, sigma) - exact).abs().max() / exact.abs().max()))
+    return max(apart)
+
+
+@pytest.mark.parametrize("name", BEDS)
+def test_eps_is_the_oracle_on_every_bed(name):
+    bed = BEDS[name]()
+    exact = oracle(bed.posterior).prior
+    assert gap(bed.posterior, exact.denoise, bed.sigma_max, bed.sigma_min) < 1e-10
+
+
+# Every member of the family of covariances, on images.
+INSTRUMENTS = {
+    "identity": lambda: ops.Identity((3, 2, 4)),
+    "mask": lambda: ops.Mask(ops.random_mask((2, 4), 0.5, 0), (3, 2, 4)),
+    "circular blur": lambda: ops.Blur(draw(2, 3, **double), (3, 2, 4)),
+    "box": lambda: ops.Downsample((3, 2, 4), 2).double(),
+    "bicubic": lambda: ops.Downsample((3, 2, 4), 2, kind="bicubic").double(),
+    "grey": lambda: ops.Grey((3, 2, 4)).double(),
+}
+
+
+@pytest.mark.parametrize("prior", ["Gaussian", "mixture"])
+@pytest.mark.parametrize("name", INSTRUMENTS)
+@pytest.mark.filterwarnings("ignore:Blur")
+def test_eps_is_the_oracle_on_images(name, prior):
+    A = INSTRUMENTS[name]()
+    shape = A.in_shape
+    p = full_gaussian(shape=shape) if prior == "Gaussian" else mixture(d=24, shape=shape)
+    y = A(p.know().closed.sample(1, 3).view(1, *shape))[0]
+    post = Posterior(p, Likelihood(y + 0.1, A, Gaussian(0.05)))
+    assert gap(post, oracle(post).prior.denoise, 50.0, 0.01) < 1e-10
+
+
+def test_eps_is_the_oracle_on_real_channels_of_a_complex_measurement():
+    A = ops.MaskedFourier(ops.random_mask((3, 4), 0.5, 0), (3, 4)) @ ops.ComplexChannels((2, 3, 4))
+    p = mixture(d=24, shape=(2, 3, 4))
+    y = A(p.sample(1, 3))[0]
+    post = Posterior(p, Likelihood(y, A, ComplexGaussian(sigma_per_channel=0.05)))
+    assert gap(post, oracle(post).prior.denoise, 50.0, 0.01) < 1e-10
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("parts", ["Gaussian", "mixture"])
+def test_eps_is_the_oracle_on_complex_images(parts, centred):
+    pairs = (
+        full_gaussian(shape=(2, 3, 4)) if parts == "Gaussian" else mixture(d=24, shape=(2, 3, 4))
+    )
+    prior = pri.ComplexImages(pairs)
+    A = ops.MaskedFourier(ops.random_mask((3, 4), 0.5, 0), (3, 4), centred=centred)
+    y = A(prior.sample(1, 3))[0]
+    post = Posterior(prior, Likelihood(y, A, ComplexGaussian(sigma_per_channel=0.05)))
+    M = A(torch.eye(12, dtype=torch.complex128).view(12, 3, 4)).T
+    after, _ = prior.know().exact("posterior").condition(M, y, 0.05)
+    assert gap(post, after.denoise, 50.0, 0.01) < 1e-10
+
+
+def test_rows_with_masks_of_their_own_are_the_runs_of_each():
+    prior = mixture(d=8, shape=(2, 4))
+    likelihoods = []
+    for seed in range(3):
+        A = ops.Mask(ops.random_mask((2, 4), 0.5, seed))
+        likelihoods.append(Likelihood(A(prior.sample(1, seed))[0], A, Gaussian(0.1)))
+    runs = po.sample_each(prior, likelihoods, EPS(), n=2, steps=6, seed=5)
+    for j, (like, run) in enumerate(zip(likelihoods, runs, strict=True)):
+        alone = po.sample(Posterior(prior, like), EPS(), n=2, steps=6, seed=5 + j)
+        torch.testing.assert_close(run.samples, alone.samples, rtol=1e-9, atol=1e-9)
+
+
+def kept(kind, method, steps):
+    """The share of the exact variance along each axis of the posterior."""
+    post = beds.gaussian_bed(kind).posterior
+    exact = exact_posterior(post)
+    grid = method.levels(post, steps)
+    _, C = affine_probe(post, method, steps, grid)
+    values, axes = torch.linalg.eigh(exact.covariance)
+    return (axes.T @ C @ axes).diagonal() / values
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_calls_keep_the_variance(kind):
+    """19 calls: within a twelfth; 20 ancestral ones on the same levels lose a quarter at least, 39
+    calls are within 2 %."""
+    few, many = kept(kind, EPS(), 10), kept(kind, EPS(), 20)
+    assert float(few.min()) > 0.92
+    assert float(few.max()) < 1.08
+    assert float(many.min()) > 0.98
+    assert float(many.max()) < 1.02
+    assert float(kept(kind, EPS(transition=DDIM()), 20).max()) < 0.8
+
+
+def test_levels_end_where_y_leaves_little():
+    post = beds.gaussian_bed("white").posterior
+    levels = EPS().levels(post, 10)
+    size = ops.norm2(post.likelihood.linear)
+    assert float(levels[0]) == pytest.approx(4.0)
+    assert float(levels[-2]) == pytest.approx(0.1 * 0.1 / size)
+    flat = Posterior(
+        post.prior, Likelihood(torch.zeros(1, **double), ops.Null((8,)), Gaussian(1.0))
+    )
+    assert float(EPS().levels(flat, 10)[-2]) == pytest.approx(post.prior.sigma_min)
+
+
+def test_calls_are_two_denoisers_a_step_and_one_at_the_end():
+    run = po.sample(beds.gaussian_bed("general").posterior, EPS(), n=2, steps=5)
+    counts = {kind: run.counts[kind] for kind in ("denoiser", "vjp", "operator", "adjoint")}
+    assert counts == {"denoiser": 9, "vjp": 0, "operator": 9, "adjoint": 9}
+
+
+def test_refusals_name_the_nearest_method():
+    net = pri.Network(toy_unet(), shape=(1, 8, 12), multiple=4, sigma_data=0.5)
+    mask = ops.Mask(ops.random_mask((8, 12), 0.5, 0), (1, 8, 12))
+    cases = {
+        "trained for one noise level an image": (net, mask),
+        "no network was trained for noise with a level for each Fourier frequency": (
+            net,
+            ops.Blur(ops.gaussian_kernel(0.8), (1, 8, 12)),
+        ),
+        "no closed form is known": (
+            net,
+            ops.Blur(ops.gaussian_kernel(0.8), (1, 8, 12), boundary="reflect"),
+        ),
+    }
+    for words, (prior, A) in cases.items():
+        y = torch.zeros(A.out_shape)
+        said = EPS().refuses(Posterior(prior, Likelihood(y, A, Gaussian(0.1), range=(-1, 1))))
+        assert words in said
+        assert "MMPS" in said
