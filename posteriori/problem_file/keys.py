@@ -93,7 +93,14 @@ MEANING: dict[str, dict[str, str]] = {
         "path": "a folder written by `save_pretrained` or by `posteriori train --export`",
         "diffusers": "a folder of the diffusers library",
         "grey": "grey images by a prior of colour images, which is one of these kinds",
+        "ambient": "a network that learned from masked images, seen through a mask: a mapping with "
+        "the keys below",
         "gaussian": "independent pixels, known in closed form: a mapping with the keys below",
+    },
+    "prior.ambient": {
+        "path": "its folder, of `posteriori train --export` with objective: ambient",
+        "mask": "a picture or array of two values, bright where the network looks, like the masks "
+        "of its data",
     },
     "prior.gaussian": {
         "mean": "of each pixel, in range",
@@ -247,6 +254,7 @@ def parts() -> Iterator[KeySection]:
     """Every mapping of a problem file."""
     yield _part("", Problem)
     yield _part("prior", prior.PriorSection)
+    yield _part("prior.ambient", prior.Through)
     yield _part("prior.gaussian", prior.White)
     yield _part("unknown", unknown.UnknownSection)
     yield _part("unknown log-normal", unknown.LogNormal)

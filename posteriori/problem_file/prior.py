@@ -1,5 +1,6 @@
 """The ``prior`` of a problem file.
 
+<<<<<<< HEAD
 photos | digits                             shipped with the package
 {path: FOLDER}                              a folder written by ``save_pretrained`` or by
                                             ``posteriori train --export``
@@ -10,6 +11,18 @@ photos | digits                             shipped with the package
             shape: [1, 16, 16]}}
 {name: my_prior.py:load, weights: net.pt}   a class of the user's own, or a function that makes
                                             one: ``posteriori.problem_file.own``
+=======
+photos | digits                                   shipped with the package
+{path: FOLDER}      a folder written by ``save_pretrained`` or by ``posteriori train --export``
+{diffusers: FOLDER}                               a folder of the diffusers library on this machine
+{grey: photos}      grey images by a prior of colour images: one of the kinds above
+{ambient: {path: FOLDER, mask: m.png}}
+a prior that ``objective: ambient`` trained, seen through a mask like those of its data
+{gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}
+N(mean, std^2) in every pixel, known in closed form
+{name: my_prior.py:load, weights: net.pt}
+a class of the user's own, or a function that makes one: ``posteriori.problem_file.own``
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -20,7 +33,7 @@ import torch
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, model_validator
 
 from posteriori import priors
-from posteriori.problem_file import own
+from posteriori.problem_file import own, patterns
 from posteriori.problem_file.types import (
     Count,
     File,
@@ -31,7 +44,7 @@ from posteriori.problem_file.types import (
     suggestion,
 )
 
-_KINDS = ("path", "diffusers", "grey", "gaussian")
+_KINDS = ("path", "diffusers", "grey", "ambient", "gaussian")
 SHIPPED = ("photos", "digits")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
@@ -45,13 +58,26 @@ class White(Part):
     range: RisingPair = (0.0, 1.0)
 
 
+class Through(Part):
+    """A network trained on masked images, and the mask through which it sees, bright where it
+    does."""
+
+    path: File
+    mask: File
+
+    def build(self, autocast: Literal["bfloat16", "float16"] | None) -> priors.Prior:
+        seen = patterns.mask(self.mask, None)[0]
+        return priors.Ambient(priors.from_pretrained(self.path, autocast=autocast), seen)
+
+
 class PriorSection(Part):
-    """Exactly one of six kinds."""
+    """Exactly one of seven kinds."""
 
     shipped: Literal["photos", "digits"] | None = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
+    ambient: Through | None = None
     gaussian: White | None = None
     maker: InstanceOf[own.Own] | None = None
 
@@ -60,7 +86,7 @@ class PriorSection(Part):
         if len(self.model_fields_set) != 1:
             raise ValueError(
                 "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {grey: ...}, "
-                "{gaussian: ...}, {name: mypackage:MyPrior}"
+                "{ambient: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
 
@@ -92,7 +118,9 @@ class PriorSection(Part):
             return load(autocast=autocast)
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
-        assert self.path is not None  # one of the six is given
+        if self.ambient is not None:
+            return self.ambient.build(autocast)
+        assert self.path is not None  # one of the seven is given
         return priors.from_pretrained(self.path, autocast=autocast)
 
 
