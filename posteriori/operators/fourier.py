@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from posteriori.covariances import FourierNoise
+from posteriori.covariances import FourierNoise, NoiseCovariance
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Spectrum
 from posteriori.operators.mask import laid, observed_first, scatter
@@ -93,7 +93,9 @@ class MaskedFourier(LinearOperator):
         self.check_measurement(y)
         return self.back(self.fill(y))
 
-    def posterior_covariance(self, r2: float, s2: float) -> FourierNoise:
+    def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
+        if self.dims != 2:
+            return super().posterior_covariance(r2, s2)
         seen = torch.arange(self.order.numel(), device=self.order.device) < self.sampled
         grid = seen[self.inverse].view(self.in_shape).double()
         if self.centred:
