@@ -2,11 +2,11 @@
 each measurement.
 
     python benchmarks/adaptation.py [--letters ABEFHKRSWX] [--steps 20] [--iterations 10]
-                                    [--rate 0.003] [--dark 0.3] [--light 0.7]
+                                    [--rate 0.003] [--dark 0.3] [--light 0.7] [--sigma 0.05]
                                     [--table adaptation.md]
 
 Letters are drawn grey on grey, where the digits are white on black; every fifth pixel is measured,
-with noise 0.05 of [0, 1]. One sample of each method: its PSNR in dB, the chi-square of its
+with noise sigma of [0, 1]. One sample of each method: its PSNR in dB, the chi-square of its
 residual, and seconds of the processor. "no stop" is DDIP with discrepancy 0.
 """
 
@@ -25,7 +25,7 @@ import posteriori as po
 from posteriori.methods import DDIP, DDS, SCD
 from posteriori.rng import Streams
 
-SIDE, SIGMA = 32, 0.05
+SIDE = 32
 
 
 def letter(name: str, dark: float, light: float) -> torch.Tensor:
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.2, help="share measured (default: 0.2)")
     parser.add_argument("--dark", type=float, default=0.3, help="background (default: 0.3)")
     parser.add_argument("--light", type=float, default=0.7, help="of letters (default: 0.7)")
+    parser.add_argument("--sigma", type=float, default=0.05, help="of the noise (default: 0.05)")
     parser.add_argument("--table", type=Path, help="a file to write the table to")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -57,7 +58,7 @@ def main() -> None:
         "SCD": SCD(**how, eta=1.0),
         "DDIP, no stop": DDIP(**how, discrepancy=0.0),
     }
-    prior, law = po.priors.digits(), po.noise.Gaussian(SIGMA)
+    prior, law = po.priors.digits(), po.noise.Gaussian(asked.sigma)
     lines = [
         f"| Letter | {' | '.join(f'{name}: PSNR | chi2 | s' for name in methods)} |",
         f"|---|{'---|' * (3 * len(methods))}",
@@ -74,7 +75,7 @@ def main() -> None:
             began = time.process_time()
             run = po.sample(post, method, n=1, steps=asked.steps, seed=k)
             error = float((run.samples - x).square().mean())
-            chi2 = float((y - A(run.samples)[0]).square().mean()) / SIGMA**2
+            chi2 = float((y - A(run.samples)[0]).square().mean()) / asked.sigma**2
             psnr = -10 * torch.tensor(error).log10().item()
             cells.append(f"{psnr:.1f} | {chi2:.2f} | {time.process_time() - began:.0f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")

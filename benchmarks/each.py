@@ -35,6 +35,8 @@ def main() -> None:
     if asked.network:
         torch.manual_seed(0)
         net = po.priors.UNet(1, (16, 24), (1, 1), embedding=32)
+        for weights in net.parameters():  # some begin at 0
+            weights.data += 0.1 * torch.randn_like(weights)
         prior = po.priors.Network(
             net, shape=(1, 8, 8), sigma_data=1.0, range=None, sigma_max=20.0, multiple=net.multiple
         )

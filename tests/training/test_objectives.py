@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import ambient as seen_through
 from cases import mixture, toy_unet
+from reference import REPOSITORY
 from torch import nn
 from trainings import masked, same, written
 
@@ -274,6 +275,14 @@ def test_objectives_and_data_that_do_not_fit_are_refused(objective, noise_std, m
 def test_complete_images_are_no_data_for_the_other_objectives(tmp_path):
     with pytest.raises(ValueError, match="objective gsure learns from data of kind: masked, got a"):
         read_config(written(tmp_path, objective="gsure"))
+
+
+@pytest.mark.parametrize("name", ["masked", "scans"])
+def test_the_examples_are_trained(name, tmp_path):
+    plan = read_config(REPOSITORY / "examples" / "training" / f"{name}.yaml")
+    short = plan.model_copy(update={"steps": 1, "batch": 2, "threads": torch.get_num_threads()})
+    trainer.train(short, tmp_path, progress=False)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
 
 
 def read(folder, **changes):
