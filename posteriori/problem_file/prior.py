@@ -1,28 +1,17 @@
 """The ``prior`` of a problem file.
 
-<<<<<<< HEAD
 photos | digits                             shipped with the package
 {path: FOLDER}                              a folder written by ``save_pretrained`` or by
                                             ``posteriori train --export``
 {diffusers: FOLDER}                         a folder of the diffusers library on this machine
 {grey: photos}                              grey images by a prior of colour images: one of the
                                             kinds above
+{ambient: {path: FOLDER, mask: m.png}}      a prior that ``objective: ambient`` trained, seen
+                                            through a mask like those of its data
 {gaussian: {mean: 0.5, std: 0.2,            N(mean, std^2) in every pixel, known in closed form
             shape: [1, 16, 16]}}
 {name: my_prior.py:load, weights: net.pt}   a class of the user's own, or a function that makes
                                             one: ``posteriori.problem_file.own``
-=======
-photos | digits                                   shipped with the package
-{path: FOLDER}      a folder written by ``save_pretrained`` or by ``posteriori train --export``
-{diffusers: FOLDER}                               a folder of the diffusers library on this machine
-{grey: photos}      grey images by a prior of colour images: one of the kinds above
-{ambient: {path: FOLDER, mask: m.png}}
-a prior that ``objective: ambient`` trained, seen through a mask like those of its data
-{gaussian: {mean: 0.5, std: 0.2, shape: [1, 16, 16]}}
-N(mean, std^2) in every pixel, known in closed form
-{name: my_prior.py:load, weights: net.pt}
-a class of the user's own, or a function that makes one: ``posteriori.problem_file.own``
->>>>>>> main
 """
 
 from __future__ import annotations
