@@ -5,6 +5,7 @@ A file of the package without a case fails ``test_registry.py``.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import pkgutil
 from dataclasses import dataclass
@@ -607,6 +608,20 @@ METHODS = {
     "DDSMC published": methods.DDSMC.published(),
     "DDSMC ode": methods.DDSMC(particles=4, eta=0.0, centre="ode", ode_steps=3),
 }
+
+
+def brief(method):
+    """The same method with little work inside a step: for what does not depend on how much there
+    is."""
+    most = {"inner": 40, "inner_steps": 20, "prior_steps": 10, "draws": 16, "couplings": 4}
+    have = {field.name for field in dataclasses.fields(method)} & most.keys()
+    found = {name: getattr(method, name) for name in have}
+    short = {name: min(n, most[name]) for name, n in found.items() if isinstance(n, int)}
+    return dataclasses.replace(method, **short)
+
+
+# The same names: what sweeps of contracts run.
+BRIEF = {name: brief(method) for name, method in METHODS.items()}
 # Those whose rows are on their own.
 SINGLE = [name for name, method in METHODS.items() if method.group == 1]
 

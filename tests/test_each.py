@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from cases import METHODS, POSTERIORS, SINGLE, bed, picture
+from cases import BRIEF, POSTERIORS, SINGLE, bed, picture
 from reference import watched
 
 import posteriori as po
@@ -28,7 +28,7 @@ def several(post, count=3):
 def test_rows_of_other_measurements_change_nothing(name, kind):
     """Bit by bit beside equal company, and up to rounding as ``sample`` gives them in a batch of
     that size."""
-    method, post = METHODS[name], POSTERIORS[kind]()
+    method, post = BRIEF[name], POSTERIORS[kind]()
     likes = several(post)
     if any(method.refuses(po.Posterior(post.prior, like)) for like in likes):
         return

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from cases import METHODS, OPERATORS
+from cases import BRIEF, METHODS, OPERATORS
 from reference import F64
 
 import posteriori as po
@@ -119,7 +119,7 @@ def samples(method, problem, u=1.0, low=0.0):
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in SIGNS])
 def test_samples_depend_neither_on_the_unit_of_y_nor_on_the_range_of_the_prior(name, problem):
     """Up to rounding, which iterations that stop at a residual enlarge."""
-    method, make = METHODS[name], PROBLEMS[problem]
+    method, make = BRIEF[name], PROBLEMS[problem]
     if name in UNIT_OF_Y & RANGE or (want := samples(method, make)) is None:
         return
     for u, low in ((10.0, 0.0), (0.1, -1.0)):

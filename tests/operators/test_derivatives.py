@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import METHODS, OPERATORS
+from cases import BRIEF, METHODS, OPERATORS
 from reference import F64, draw
 
 import posteriori as po
@@ -223,7 +223,7 @@ def test_every_method_runs_on_a_curved_chain_or_refuses_it(name, kind):
     prior = po.priors.Gaussian(torch.full(A.in_shape, 0.5), 0.01)
     y = noise.sample(A(prior.sample(1, seed=3)), po.rng.Streams(0, [0]))[0]
     post = po.Posterior(prior, po.Likelihood(y, A, noise))
-    method = METHODS[name]
+    method = BRIEF[name]
     if method.refuses(post):
         with pytest.raises(ValueError, match=type(method).__name__):
             po.sample(post, method, steps=3)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import METHODS, SINGLE, picture
+from cases import BRIEF, SINGLE, picture
 from reference import F64, watched
 
 import posteriori as po
@@ -62,7 +62,7 @@ PROBLEMS = {"masks": masked, "frequencies": undersampled}
 def test_rows_seen_by_other_operators_change_nothing(name, kind, monkeypatch):
     """Bit by bit beside equal company, and up to rounding as ``sample`` gives them in a batch of
     that size."""
-    method, (prior, likes) = METHODS[name], PROBLEMS[kind]()
+    method, (prior, likes) = BRIEF[name], PROBLEMS[kind]()
     if any(method.refuses(po.Posterior(prior, like)) for like in likes):
         return
     rows = watched(monkeypatch)

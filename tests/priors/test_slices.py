@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cases import METHODS, POSTERIORS, full_gaussian, mixture
+from cases import BRIEF, METHODS, POSTERIORS, full_gaussian, mixture
 from reference import F64, draw
 
 import posteriori as po
@@ -38,7 +38,7 @@ def volume(post, depth):
     ],
 )
 def test_a_volume_of_one_slice_is_the_slice_to_every_method(name, kind):
-    method, post = METHODS[name], POSTERIORS[kind]()
+    method, post = BRIEF[name], POSTERIORS[kind]()
     one = volume(post, 1)
     assert (
         (method.refuses(one) is None) == (method.refuses(post) is None)

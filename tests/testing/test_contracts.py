@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from cases import METHODS, NOISES, POSTERIORS, bed
+from cases import BRIEF, METHODS, NOISES, POSTERIORS, bed
 
 import posteriori as po
 from posteriori.linalg import dot
@@ -33,7 +33,7 @@ PRECISIONS = [(kind, torch.float64) for kind in POSTERIORS] + [("picture", torch
 @pytest.mark.parametrize(("kind", "dtype"), PRECISIONS)
 @pytest.mark.parametrize("name", METHODS)
 def test_method(name, kind, dtype):
-    method, post = METHODS[name], POSTERIORS[kind](dtype)
+    method, post = BRIEF[name], POSTERIORS[kind](dtype)
     if method.refuses(post):
         assert dtype == torch.float64
         with pytest.raises(ValueError, match=type(method).__name__):

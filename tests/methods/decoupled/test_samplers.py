@@ -427,7 +427,8 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("name", SHORT)
+# The chain of PnP-DM takes twice as long.
+@pytest.mark.parametrize("name", ["DAPS", pytest.param("PnPDM", marks=pytest.mark.slow)])
 def test_digits_are_retrieved_from_magnitudes_and_the_residual_tells(name):
     """Each of four short runs ends at the image, up to a shift and a half turn, or at a residual
     beyond the noise; some do the former."""
