@@ -174,7 +174,7 @@ class UNet(nn.Module):
         if not self.noise_maps:
             raise ValueError(
                 f"this UNet was trained for one noise level an image, got a map of them "
-                f"{tuple(c.shape)}; train it with `maps` under `noise`"
+                f"{tuple(c.shape)}; train it with objective: noise-maps"
             )
         scales, level = [], c[:, None]
         for k in range(len(self.down) + 1):
