@@ -128,6 +128,9 @@ class CountedOperator(Operator):
         self.counter.calls["operator"] += len(x)
         return self.inner(x)
 
+    def counting(self, other: Operator) -> Operator:
+        return _counted_operator(other, self.counter)
+
     @property
     def label(self) -> str:
         return self.inner.label
@@ -202,15 +205,16 @@ class CountedLinearOperator(LinearOperator):
         return self.inner.preconditioner(r2, s2)
 
 
+def _counted_operator(A: Operator, counter: Counter) -> Operator:
+    if isinstance(A, LinearOperator):
+        return CountedLinearOperator(A, counter)
+    return CountedOperator(A, counter)
+
+
 def counted(post: Posterior, counter: Counter) -> Posterior:
     """The posterior with its prior and operator wrapped, which keeps what is asked of it once a
     run."""
-    A = post.likelihood.A
-    wrapped = (
-        CountedLinearOperator(A, counter)
-        if isinstance(A, LinearOperator)
-        else CountedOperator(A, counter)
-    )
+    wrapped = _counted_operator(post.likelihood.A, counter)
     likelihood = replace(post.likelihood, A=wrapped, check=False)
     twin = object.__new__(Posterior)
     wrapped_prior = CountedPrior(post.prior, counter)

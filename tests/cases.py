@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blind import blind_post
 
 import posteriori
 import posteriori as po
@@ -495,6 +496,14 @@ class Faulty(Prior):
 
 
 POSTERIORS = {"general": bed, "picture": picture, "complex": complex_picture, "phases": phases}
+# Those of an image and an instrument that is not known.
+BLIND = {"kernel": lambda dtype=torch.float64: blind_post(dtype=dtype, side=4)}
+
+
+def posteriors_of(method):
+    """Name -> factory of the posteriors that a method is for."""
+    return BLIND if method.family == "blind" else POSTERIORS
+
 
 # Name -> method. Every class of ``methods.ALL`` has its default and, where it has one, its
 # published preset.
@@ -608,6 +617,18 @@ METHODS = {
     "DDSMC published": methods.DDSMC.published(),
     "DDSMC ode": methods.DDSMC(particles=4, eta=0.0, centre="ode", ode_steps=3),
 }
+METHODS |= {
+    "BlindDPS": methods.BlindDPS(),
+    "BlindDPS published": methods.BlindDPS.published(),
+    "BlindPnPDM": methods.BlindPnPDM(),
+    "BlindPnPDM exact": methods.BlindPnPDM(prior="exact", floor=0.1),
+    "FastDiffusionEM": methods.FastDiffusionEM(samples=2),
+    "FastDiffusionEM mean": methods.FastDiffusionEM(samples=1, expectation="mean"),
+    "GibbsDDRM": methods.GibbsDDRM(),
+    "GibbsDDRM published": methods.GibbsDDRM.published(),
+    "GibbsDiffusion": methods.GibbsDiffusion(),
+    "GibbsDiffusion noise": methods.GibbsDiffusion(prior="exact", trust=5, sweeps=2),
+}
 
 
 def brief(method):
@@ -622,6 +643,7 @@ def brief(method):
 
 # The same names: what sweeps of contracts run.
 BRIEF = {name: brief(method) for name, method in METHODS.items()}
+
 # Those whose rows are on their own.
 SINGLE = [name for name, method in METHODS.items() if method.group == 1]
 

@@ -14,6 +14,11 @@ from posteriori.methods.adaptive.ddip import DDIP
 from posteriori.methods.adaptive.scd import SCD
 from posteriori.methods.axis_noise import Correlated
 from posteriori.methods.base import Method
+from posteriori.methods.blind.blind_dps import BlindDPS
+from posteriori.methods.blind.blind_pnpdm import BlindPnPDM
+from posteriori.methods.blind.fast_diffusion_em import FastDiffusionEM
+from posteriori.methods.blind.gdiff import GibbsDiffusion
+from posteriori.methods.blind.gibbs_ddrm import GibbsDDRM
 from posteriori.methods.decoupled.daps import DAPS
 from posteriori.methods.decoupled.dcdp import DCDP
 from posteriori.methods.decoupled.diffpir import DiffPIR
@@ -106,6 +111,11 @@ METHODS: tuple[type[Method[Any]], ...] = (
     TPDM,
     DDIP,
     SCD,
+    BlindDPS,
+    BlindPnPDM,
+    FastDiffusionEM,
+    GibbsDDRM,
+    GibbsDiffusion,
 )
 ALL: dict[str, type[Method[Any]]] = {cls.__name__: cls for cls in METHODS}
 
@@ -146,12 +156,17 @@ __all__ = [
     "TDS",
     "TMPD",
     "TPDM",
+    "BlindDPS",
+    "BlindPnPDM",
     "Bootstrap",
     "ConstantFraction",
     "Correlated",
     "DiffPIR",
     "DiffusionMBIR",
+    "FastDiffusionEM",
     "FreeDoM",
+    "GibbsDDRM",
+    "GibbsDiffusion",
     "Heun",
     "MCGDiff",
     "Method",

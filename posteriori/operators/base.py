@@ -164,6 +164,10 @@ class Operator(nn.Module, metaclass=Checked):
         its unit, from x (B, *E) -> (B, *P). Empty for an instrument that is known."""
         return {}
 
+    def counting(self, other: Operator) -> Operator:
+        """``other``, whose calls count as this operator's where these are counted."""
+        return other
+
     @property
     def label(self) -> str:
         """What errors call this operator: its class, or that of the operator it only watches."""

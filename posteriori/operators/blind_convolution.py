@@ -20,6 +20,8 @@ class BlindConvolution(Parametric):
     Raises as ``Blur`` does for a kernel too large for the boundary.
     """
 
+    bilinear = True
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -21,6 +21,8 @@ class BlindGamma(Parametric):
     prior of it a log-normal one of g. y is linear in neither; ``at(log_gamma)`` is a ``Gamma``.
     """
 
+    linear_in_image = False
+
     def __init__(self, shape: tuple[int, ...], toe: Positive = 0.01) -> None:
         super().__init__(shape, "log_gamma", (1,))
         self.toe = toe

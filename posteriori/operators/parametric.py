@@ -21,8 +21,13 @@ class Parametric(Operator):
 
     Attributes
     ----------
-    image_shape: E, of x. parameters: name and shape P of phi.
+    image_shape: E, of x. name, parameters_shape: name and shape P of phi.
+    linear_in_image: whether y is linear in x for a known phi; bilinear: whether it is linear in phi
+        for a known x as well.
     """
+
+    linear_in_image: bool = True
+    bilinear: bool = False
 
     def __init__(
         self,

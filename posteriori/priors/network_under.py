@@ -37,7 +37,7 @@ class NetworkUnder:
             return (
                 "this network was trained for one noise level an image, not for a level for each "
                 "pixel; priors.digits(noise_maps=True) is one that was, and `posteriori train` "
-                "with `maps` under `noise` makes others"
+                "with objective: noise-maps makes others"
             )
         maps = [member.variances for member in members if isinstance(member, PixelNoise)]
         if any(v.ndim > 2 and not bool((v == v[..., :1, :, :]).all()) for v in maps):

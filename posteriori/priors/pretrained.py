@@ -225,10 +225,18 @@ def photos(
 
 
 def digits(
-    device: str | torch.device | None = None, *, autocast: Precision | None = None
+    device: str | torch.device | None = None,
+    *,
+    autocast: Precision | None = None,
+    noise_maps: bool = False,
 ) -> Network:
-    """The handwritten-digit prior that ships with the package: grey in [-1, 1], 32 x 32."""
-    return _shipped("digits", device, autocast)
+    """The handwritten-digit prior that ships with the package: grey in [-1, 1], 32 x 32.
+
+    noise_maps: the one that was trained on from it for noise that differs from pixel to pixel, as
+    ``methods.EPS`` asks for under a mask. Under white noise its squared error on test digits is
+    between 3.5 % less and 3.4 % more than that of the first.
+    """
+    return _shipped("digits_noise_maps" if noise_maps else "digits", device, autocast)
 
 
 def _shipped(name: str, device: str | torch.device | None, autocast: Precision | None) -> Network:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.knowledge import Knowledge, Sides
 from posteriori.priors.leaves import check_rows, rows_of_leaves
@@ -117,6 +118,7 @@ class _OfWindows(Prior):
             name=type(self).__name__,
             spectrum=None,
             predicted=None,
+            anisotropic=WhiteOnly(self),
             closed=None,
             views=(),
             patch=None,

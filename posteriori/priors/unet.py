@@ -112,8 +112,7 @@ class UNet(nn.Module):
         was trained without maps has the same, but has not seen such noise.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
-    this network was made with; ``conditions`` what it takes beside image and label, as
-    ``priors.Network`` asks for it.
+    this network was made with.
     """
 
     def __init__(
@@ -143,10 +142,8 @@ class UNet(nn.Module):
             self.arguments["masked"] = True
         if noise_maps:
             self.arguments["noise_maps"] = True
-        self.masked = masked
-        self.conditions: dict[str, tuple[int | None, ...]] = (
-            {"mask": (1, None, None)} if masked else {}
-        )
+        # In ``arguments`` where true: the identity of other networks is what it was.
+        self._masked = masked
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self.embed = NoiseEmbedding(embedding)
@@ -177,7 +174,7 @@ class UNet(nn.Module):
         if not self.noise_maps:
             raise ValueError(
                 f"this UNet was trained for one noise level an image, got a map of them "
-                f"{tuple(c.shape)}; train it with `maps` under `noise`"
+                f"{tuple(c.shape)}; train it with objective: noise-maps"
             )
         scales, level = [], c[:, None]
         for k in range(len(self.down) + 1):
@@ -186,9 +183,14 @@ class UNet(nn.Module):
             scales.append(Embedded(self.embed(values), place))
         return scales
 
+    @property
+    def conditions(self) -> dict[str, tuple[int | None, ...]]:
+        """What the network takes beside image and label, as ``priors.Network`` asks for it."""
+        return {"mask": (1, None, None)} if self._masked else {}
+
     def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
         scales = self._embedded(c)
-        if self.masked:
+        if self._masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)

@@ -88,7 +88,8 @@ MEANING: dict[str, dict[str, str]] = {
     "prior": {
         "shipped": (
             "a prior of the package, written as a name alone: "
-            "colour photographs of any size, or grey digits of 32 x 32"
+            "colour photographs of any size, or grey digits of 32 x 32, "
+            "the last of them for noise that differs from pixel to pixel, which EPS asks for"
         ),
         "path": "a folder written by `save_pretrained` or by `posteriori train --export`",
         "diffusers": "a folder of the diffusers library",

@@ -1,6 +1,6 @@
 """The ``prior`` of a problem file.
 
-photos | digits                             shipped with the package
+photos | digits | digits_noise_maps          shipped with the package
 {path: FOLDER}                              a folder written by ``save_pretrained`` or by
                                             ``posteriori train --export``
 {diffusers: FOLDER}                         a folder of the diffusers library on this machine
@@ -34,7 +34,7 @@ from posteriori.problem_file.types import (
 )
 
 _KINDS = ("path", "diffusers", "grey", "ambient", "gaussian")
-SHIPPED = ("photos", "digits")
+SHIPPED = ("photos", "digits", "digits_noise_maps")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
@@ -62,7 +62,7 @@ class Through(Part):
 class PriorSection(Part):
     """Exactly one of seven kinds."""
 
-    shipped: Literal["photos", "digits"] | None = None
+    shipped: Literal["photos", "digits", "digits_noise_maps"] | None = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
@@ -103,8 +103,9 @@ class PriorSection(Part):
             return self.maker.make(**({} if precision == "float32" else {"autocast": precision}))
         autocast = None if precision == "float32" else precision
         if self.shipped is not None:
-            load = {"photos": priors.photos, "digits": priors.digits}[self.shipped]
-            return load(autocast=autocast)
+            if self.shipped == "photos":
+                return priors.photos(autocast=autocast)
+            return priors.digits(autocast=autocast, noise_maps=self.shipped == "digits_noise_maps")
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
         if self.ambient is not None:

@@ -113,6 +113,17 @@ class ScoreMatchingObjective(_ConfigPart):
     name: Literal["score-matching"] = "score-matching"
 
 
+class NoiseMapsObjective(_ConfigPart):
+    """Complete images without noise, denoised under levels that differ from pixel to pixel; see
+    ``objectives.noise_maps``. share: of the images of a batch that are seen a second time at some
+    of their pixels, through noise t with ln(t) ~ N(log_mean, log_std^2)."""
+
+    name: Literal["noise-maps"]
+    share: Annotated[float, Field(gt=0, le=1)]
+    log_mean: float
+    log_std: _Positive
+
+
 class AmbientObjective(_ConfigPart):
     """Masked images without noise; see ``objectives.ambient``. further: with which probability one
     more pixel is hidden."""
@@ -184,10 +195,14 @@ class PriorCard(_ConfigPart):
 
 
 Data = Images | Digits | Arrays | MaskedImages
-Objective = ScoreMatchingObjective | AmbientObjective | GsureObjective | EMObjective
+Objective = (
+    ScoreMatchingObjective | NoiseMapsObjective | AmbientObjective | GsureObjective | EMObjective
+)
 
 
 class TrainingConfig(_ConfigPart):
+    """start: the folder of a saved prior whose weights the network begins with."""
+
     name: str
     objective: Annotated[Objective, Field(discriminator="name"), BeforeValidator(_by_name)] = (
         ScoreMatchingObjective()
@@ -200,6 +215,7 @@ class TrainingConfig(_ConfigPart):
     sigma_data: _Positive = 0.5
     steps: _Count
     batch: _Count
+    start: Path | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
     autocast: Literal["none", "bfloat16"] = "bfloat16"
     threads: _Count = 2
@@ -218,12 +234,12 @@ class TrainingConfig(_ConfigPart):
 def _misfit(config: TrainingConfig) -> str | None:
     name, data = config.objective.name, config.data
     if not isinstance(data, MaskedImages):
-        if name == "score-matching":
+        if name in ("score-matching", "noise-maps"):
             return None
         return f"objective {name} learns from data of kind: masked, got {data.kind}"
-    if name == "score-matching":
+    if name in ("score-matching", "noise-maps"):
         return (
-            "objective score-matching learns from complete images without noise, got data of kind: "
+            f"objective {name} learns from complete images without noise, got data of kind: "
             "masked; take ambient, gsure or em"
         )
     if name == "ambient" and data.noise > 0:
@@ -267,7 +283,8 @@ def read_config(file: str | Path) -> TrainingConfig:
         raise ValueError(
             f"{file}\n" + "\n".join(f"  {_told(item)}" for item in error.errors())
         ) from None
-    return config.model_copy(update={"data": _beside(config.data, file.parent)})
+    start = None if config.start is None else file.parent / config.start
+    return config.model_copy(update={"data": _beside(config.data, file.parent), "start": start})
 
 
 def _beside(data: Data, folder: Path) -> Data:

@@ -164,6 +164,8 @@ def _portable(config: TrainingConfig) -> dict[str, Any]:
     """The config as JSON values, with the names of its data and not the place where they lay on one
     machine."""
     values = config.model_dump(mode="json")
+    if config.start is not None:
+        values["start"] = config.start.name
     data = values["data"]
     for key in ("file", "folders", "paths"):
         if key in data:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from posteriori.priors.pretrained import from_pretrained, read_card
+from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.training import session
 from posteriori.training.config import Images, Optimizer, TrainingConfig
@@ -80,8 +82,29 @@ def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -
 
 
 def network_of(config: TrainingConfig) -> UNet:
-    """A network as the configuration describes it; one that is given masks for "ambient"."""
-    return UNet(**config.network.model_dump(), masked=config.objective.name == "ambient")
+    """A network as the configuration describes it; one that is given masks for "ambient", levels
+    by pixel for "noise-maps"."""
+    name = config.objective.name
+    return UNet(
+        **config.network.model_dump(), masked=name == "ambient", noise_maps=name == "noise-maps"
+    )
+
+
+def started(network: UNet, config: TrainingConfig) -> str | None:
+    """Fill a network with the weights that it starts from, and tell their sha256; None where there
+    are none. Raises ``ValueError`` for a prior of another network or preconditioning."""
+    if config.start is None:
+        return None
+    prior, card = from_pretrained(config.start), read_card(config.start)
+    if prior.sigma_data != config.sigma_data:
+        kind = f"of sigma_data {prior.sigma_data}" if prior.sigma_data else "with a schedule"
+        raise ValueError(
+            f"start: the prior in {config.start} is a network {kind}, this run trains one of "
+            f"sigma_data {config.sigma_data}"
+        )
+    assert isinstance(prior.net, nn.Module)
+    load_weights(network, prior.net.state_dict(), config.start)
+    return card.sha256
 
 
 def held_out_loss(
@@ -124,7 +147,9 @@ class Trainer:
     def __init__(self, config: TrainingConfig, source: Crops, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.network = network_of(config).to(device)
+        self.network = network_of(config)
+        settings = config.model_dump(mode="json") | {"start": started(self.network, config)}
+        self.network.to(device)
         if config.data.crop % self.network.multiple:
             raise ValueError(
                 f"data.crop is {config.data.crop}, this network takes sides that are multiples of "
@@ -132,7 +157,7 @@ class Trainer:
             )
         self.average = copy.deepcopy(self.network)
         self.rates = Rates(self.network, config.optimizer)
-        self.record = session.comparable(config.model_dump(mode="json"), source.record())
+        self.record = session.comparable(settings, source.record())
         self.reached = 0
         self.smooth: float | None = None
         self.history: list[dict[str, Any]] = []

@@ -74,3 +74,10 @@ def test_a_problem_file_names_the_network_and_its_mask(tmp_path):
     x = torch.randn(1, 1, 8, 12, generator=torch.Generator().manual_seed(0))
     want = Ambient(prior, torch.from_numpy(mask)).denoise(x, torch.tensor(0.7))
     torch.testing.assert_close(built.denoise(x, torch.tensor(0.7)), want)
+
+
+def test_networks_without_masks_keep_the_identity_that_kept_runs_know():
+    plain = Network(toy_unet(), shape=(1, 8, 12), multiple=4, sigma_data=0.5).record()["net"]
+    assert set(plain) == {"class", "arguments", "unshuffle", "multiple", "sha256"}
+    assert "masked" not in plain["arguments"]
+    assert known().record()["net"]["arguments"]["masked"] is True

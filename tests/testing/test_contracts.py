@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from cases import BRIEF, METHODS, NOISES, POSTERIORS, bed
+from cases import BRIEF, METHODS, NOISES, bed, posteriors_of
 
 import posteriori as po
 from posteriori.linalg import dot
@@ -27,13 +27,19 @@ def test_noise(name, dtype):
 
 # In double precision on every posterior. Single precision is a matter of the method alone: one
 # posterior, which all accept, shows it.
-PRECISIONS = [(kind, torch.float64) for kind in POSTERIORS] + [("picture", torch.float32)]
+def sweep():
+    """Name, posterior and precision of each check."""
+    for name, method in METHODS.items():
+        kinds = posteriors_of(method)
+        single = "picture" if "picture" in kinds else next(iter(kinds))
+        yield from ((name, kind, torch.float64) for kind in kinds)
+        yield name, single, torch.float32
 
 
-@pytest.mark.parametrize(("kind", "dtype"), PRECISIONS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "kind", "dtype"), sweep())
 def test_method(name, kind, dtype):
-    method, post = BRIEF[name], POSTERIORS[kind](dtype)
+    method = BRIEF[name]
+    post = posteriors_of(method)[kind](dtype)
     if method.refuses(post):
         assert dtype == torch.float64
         with pytest.raises(ValueError, match=type(method).__name__):
@@ -49,7 +55,7 @@ def test_method(name, kind, dtype):
 
 def test_every_method_accepts_some_posterior():
     for method in METHODS.values():
-        assert any(method.refuses(make()) is None for make in POSTERIORS.values())
+        assert any(method.refuses(make()) is None for make in posteriors_of(method).values())
 
 
 # Deliberate defects.

@@ -67,12 +67,25 @@ class DDRM(Method[Tensor]):
     def step(
         self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Tensor, Info]:
-        v, level, real = post.likelihood.std, float(s), state.real.dtype
+        x0 = post.prior.denoise(state, sigma)
         f = svd_coordinates.frame(post, s)
+        return self.restored(f, state, x0, rng.normal(state), sigma, s), {}
+
+    def restored(
+        self,
+        f: svd_coordinates.SVDFrame,
+        x: Tensor,
+        x0: Tensor,
+        z: Tensor,
+        sigma: Tensor,
+        s: Tensor,
+    ) -> Tensor:
+        """x' (B, *E) of images x with denoised x0 and fresh normal numbers z."""
+        v, level, real = f.noise, float(s), x.real.dtype
         spectrum, a, kept = f.spectrum, f.a, (1 - self.eta**2) ** 0.5 * level
         seen, clear, k = f.tau.isfinite(), f.tau <= level, spectrum.s.numel()
         divisor = torch.where(clear, a, 1.0)
-        x, x0 = spectrum.Vh(state), spectrum.Vh(post.prior.denoise(state, sigma))
+        x, x0 = spectrum.Vh(x), spectrum.Vh(x0)
         u = pad(f.y[:, :k], (0, len(a) - k))
         unseen = x0 + (x - x0) * (kept / float(sigma))
         poor = x0 + (u - a.to(real) * x0) * (kept / v if v > 0 else 0.0)
@@ -83,4 +96,4 @@ class DDRM(Method[Tensor]):
             (level**2 - (self.eta_b * v / divisor) ** 2).clamp(min=0).sqrt(),
             self.eta * level,
         )
-        return spectrum.V(mean + fresh.to(real) * spectrum.Vh(rng.normal(state))), {}
+        return spectrum.V(mean + fresh.to(real) * spectrum.Vh(z))

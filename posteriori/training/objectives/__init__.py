@@ -8,13 +8,14 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from posteriori.training.config import TrainingConfig
-from posteriori.training.objectives import ambient, gsure, score_matching
+from posteriori.training.objectives import ambient, gsure, noise_maps, score_matching
 
 Loss = Callable[[nn.Module, Tensor, TrainingConfig, int], Tensor]
 
 # The M-step of "em" is score matching on the images of its E-step.
 LOSSES: dict[str, Loss] = {
     "score-matching": score_matching.loss,
+    "noise-maps": noise_maps.loss,
     "ambient": ambient.loss,
     "gsure": gsure.loss,
     "em": score_matching.loss,

@@ -8,7 +8,7 @@ from types import MethodType
 
 import pytest
 import torch
-from cases import METHODS, POSTERIORS, bed
+from cases import METHODS, bed, posteriors_of
 from reference import F64
 
 import posteriori as po
@@ -66,7 +66,7 @@ def test_a_graph_through_the_denoiser_is_built_only_where_it_is_paid_for(name):
     """On every posterior that the method accepts; a method whose cost names VJPs is seen to take
     them on the first."""
     method, tried = METHODS[name], 0
-    for make in POSTERIORS.values():
+    for make in posteriors_of(method).values():
         post, seen = watched(make())
         if method.refuses(post) is not None:
             continue
