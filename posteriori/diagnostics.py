@@ -20,6 +20,7 @@ from torch import Tensor
 
 from posteriori.border import excess, remark
 from posteriori.genealogy import genealogy_of, remarks
+from posteriori.kernel_doubts import kernel_facts, kernel_remarks
 from posteriori.likelihood import Posterior
 from posteriori.methods.courses import off_course
 from posteriori.methods.variational.score_prior.evidence import GAP
@@ -142,6 +143,7 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
         "measured": given.y.numel() * (2 if given.y.is_complex() else 1),
         "blank": not bool(given.y.any()),
         "border": excess(run, post),
+        "kernel": kernel_facts(run),
         "scale": float(x.abs().max()),
         "spread": float(shown.std.double().mean()) if len(x) > 1 else None,
         "constant": _constant(x, given.range) if x[0].numel() >= FEWEST_SAMPLES else None,
@@ -188,6 +190,7 @@ def flags(record: dict[str, Any]) -> list[str]:
         *_lost(record),
         *_fit(record),
         remark(record.get("border")),
+        *kernel_remarks(record.get("kernel")),
         *_looks(record),
         *_kept(record),
         *_spread(record),

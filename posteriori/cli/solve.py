@@ -121,6 +121,11 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
             f"SSIM: {record['ssim_sample']:.3f} (one sample), {record['ssim_mean']:.3f} (mean)"
         )
     out += [sentence(told) for told in record["parameters"]]
+    if record["kernel"] is not None and record["kernel"]["correlation"] is not None:
+        out.append(
+            f"kernel: correlation {record['kernel']['correlation']:.3f} with the true one, over "
+            f"shifts"
+        )
     if record["kept"] is not None:
         out.append(
             f"spread: {record['spread']:.3g}; "

@@ -13,6 +13,7 @@ from posteriori.diagnostics import chi_squares, dispersion, expected_chi2, facts
 from posteriori.evaluation.calibration import coverage, members, room, student, student_room
 from posteriori.evaluation.distances import effective_size, normalised, resample
 from posteriori.evaluation.images import psnr, speckle, ssim
+from posteriori.evaluation.kernels import kernel_correlation, kernel_error
 from posteriori.evaluation.parameters import told_parameters
 from posteriori.evaluation.spread import kept_of
 from posteriori.likelihood import Posterior, Range, framed
@@ -65,6 +66,9 @@ def summary(
     PSNR and SSIM refer to.
     cloud: for methods with particles, how many of them the samples descend from, see ``genealogy``;
     else None.
+    kernel: of a part of this name, the mass of its largest tap, its sum and drift, see
+    ``kernel_doubts``; correlation and error: of the mean kernel with that of a reference of all
+    parts, over shifts.
     parameters: of an instrument with unknown ones, see ``evaluation.parameters``.
     evidence_gap: of a fitted distribution, what its bound of log p(y) lacks (the worst of several
     fits), see ``methods.variational.score_prior.evidence``.
@@ -77,7 +81,7 @@ def summary(
             f"the run has samples of shape {tuple(run.samples.shape[1:])}, "
             f"the posterior images of shape {post.shape}"
         )
-    told = told_parameters(run, post, reference)
+    told, truth = told_parameters(run, post, reference), reference
     shown, reference, range = _scored(run.in_frame(), reference, post.given.range)
     if reference is not None:
         reference = framed(reference, post.given.frame)
@@ -96,6 +100,8 @@ def summary(
         else dict.fromkeys((*REFERENCED, "coverage", "data_range", "data_range_from", "lowest"))
     )
     record["parameters"] = told
+    if record["kernel"] is not None:
+        record["kernel"] |= _true_kernel(run, truth)
     return record | {"flags": flags(record)}
 
 
@@ -144,6 +150,19 @@ def _scored(
         shapes = {name: tuple(p["shape"]) for name, p in run.config["parts"].items()}
         reference = unpack(reference[None], shapes)["image"][0]
     return image, reference, (ends[0], ends[1]) if ends else None
+
+
+def _true_kernel(run: Run, truth: Tensor | None) -> dict[str, float | None]:
+    """How near the mean kernel is to that of a reference of all parts, over shifts."""
+    if truth is None or truth.shape != run.samples.shape[1:]:
+        return {"correlation": None, "error": None}
+    shapes = {name: tuple(part["shape"]) for name, part in run.config["parts"].items()}
+    true = unpack(truth[None].to(run.samples), shapes)["kernel"][0].double()
+    mean = run.parts["kernel"].mean[None].double()
+    return {
+        "correlation": float(kernel_correlation(mean, true)),
+        "error": float(kernel_error(mean, true)),
+    }
 
 
 def _kept(

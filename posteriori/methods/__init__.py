@@ -26,12 +26,14 @@ from posteriori.methods.decoupled.pnpdm import PnPDM
 from posteriori.methods.decoupled.resample import ReSample
 from posteriori.methods.decoupled.sitcom import SITCOM
 from posteriori.methods.explicit.ald import ScoreALD
+from posteriori.methods.explicit.cbg import CBG
 from posteriori.methods.explicit.ddnm import DDNM
 from posteriori.methods.explicit.ddrm import DDRM
 from posteriori.methods.explicit.dds import DDS
 from posteriori.methods.explicit.dmps import DMPS
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.dsg import DSG
+from posteriori.methods.explicit.enkg import EnKG
 from posteriori.methods.explicit.eps import EPS
 from posteriori.methods.explicit.freedom import FreeDoM
 from posteriori.methods.explicit.ilvr import ILVR
@@ -68,12 +70,14 @@ FAMILIES = ("explicit", "variational", "smc", "decoupled", "adaptive", "blind", 
 
 METHODS: tuple[type[Method[Any]], ...] = (
     Unconditional,
+    CBG,
     DDNM,
     DDRM,
     DDS,
     DMPS,
     DPS,
     DSG,
+    EnKG,
     EPS,
     FreeDoM,
     ILVR,
@@ -128,6 +132,7 @@ __all__ = [
     "AFDPS",
     "ALL",
     "AR1",
+    "CBG",
     "DAPS",
     "DCDP",
     "DDIM",
@@ -163,6 +168,7 @@ __all__ = [
     "Correlated",
     "DiffPIR",
     "DiffusionMBIR",
+    "EnKG",
     "FastDiffusionEM",
     "FreeDoM",
     "GibbsDDRM",

@@ -71,7 +71,12 @@ def lean(method):
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, m in METHODS.items() if not n.startswith("Unconditional") and m.family != "blind"],
+    [
+        name
+        for name, method in METHODS.items()
+        # CBG's many candidates have a test of their own.
+        if not name.startswith(("Unconditional", "CBG")) and method.family != "blind"
+    ],
 )
 def test_every_method_that_takes_photon_counts_is_near_the_exact_mean_or_is_not_for_them(name):
     method = lean(METHODS[name])

@@ -17,7 +17,12 @@ from posteriori.noise import Gaussian
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-EXPLICIT = {name: method for name, method in METHODS.items() if method.family == "explicit"}
+# Ensembles are rows that know each other.
+EXPLICIT = {
+    name: method
+    for name, method in METHODS.items()
+    if method.family == "explicit" and method.group == 1
+}
 # Published settings that change with the unit of y (y, A and sigma_y all multiplied), with the
 # reason.
 UNIT_OF_Y = {

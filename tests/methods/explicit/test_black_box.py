@@ -1,0 +1,138 @@
+"""Methods that only call the instrument: calibrated guidance against the exact conditional
+denoiser, and ensemble Kalman guidance."""
+
+import pytest
+import torch
+from cases import bed, mixture, two_modes
+from reference import draw
+
+import posteriori as po
+from posteriori.evaluation import exact_posterior
+from posteriori.methods import CBG, DDIM, EnKG
+from posteriori.rng import Streams
+
+F64 = torch.float64
+
+
+class Closed(po.operators.Operator):
+    """A compiled simulator: it breaks the graph, and is no function of tensors to torch."""
+
+    def __init__(self, A):
+        super().__init__(A.in_shape)
+        self.A = A
+        self.__dict__["_out_shape"] = A.out_shape
+
+    def forward(self, x):
+        assert not x.requires_grad
+        return torch.from_numpy(self.A(x.detach()).numpy().copy())
+
+
+def shut(post):
+    given = post.given
+    return po.Posterior(post.prior, po.Likelihood(given.y, Closed(given.A), given.noise))
+
+
+def test_the_weighted_mean_of_candidates_tends_to_the_exact_conditional_denoiser():
+    """Its error falls as one over the root of their number, on a mixture of three."""
+    prior = mixture()
+    A = po.operators.Dense(draw(2, 4, seed=3))
+    post = po.Posterior(prior, po.Likelihood(draw(2, seed=4), A, po.noise.Gaussian(2.0)))
+    exact, sigma = exact_posterior(post), torch.tensor(0.8, dtype=F64)
+    x = prior.sample(32, 5) + 0.8 * draw(32, 4, seed=6)
+    wanted, errors = exact.denoise(x, sigma), []
+    for K in (16, 256, 4096):
+        found, share = CBG(K, "exact").denoise(post, x, sigma, Streams(1, range(32)))
+        errors.append(float((found - wanted).square().mean().sqrt()))
+        assert bool((share > 0).all())
+        assert bool((share <= 1).all())
+    assert errors[1] < errors[0] / 2
+    assert errors[2] < errors[1] / 2
+    assert errors[2] < 0.05
+
+
+def test_candidates_of_a_run_of_the_prior_and_white_ones_are_those_of_the_closed_form():
+    """Mean and variance of p(x0 | x) of a white Gaussian, within five standard errors."""
+    post, n = bed("white"), 4000
+    sigma, x = torch.tensor(0.9, dtype=F64), 0.5 * draw(1, 6)
+    flat = po.Posterior(
+        post.prior,
+        po.Likelihood(torch.zeros(1).double(), po.operators.Null((6,)), po.noise.Gaussian(1.0)),
+    )
+    mean = flat.prior.denoise(x, sigma)
+    r2 = 0.8 * 0.81 / (0.8 + 0.81)
+    for method in (CBG(n, "exact"), CBG(n, "gaussian"), CBG(n, "diffusion", prior_steps=80)):
+        found, share = method.denoise(flat, x, sigma, Streams(3, [0]))
+        assert float(share) == pytest.approx(1.0)
+        room = 5 * (r2 / n) ** 0.5 + (0.02 if method.draw == "diffusion" else 0.0)
+        assert float((found - mean).abs().max()) < room
+
+
+def test_calibrated_guidance_finds_the_masses_of_two_modes_through_a_closed_simulator():
+    """Within four standard errors; the mass of the second mode is 0.67."""
+    post = two_modes(6.0, F64)
+    exact = exact_posterior(post)
+    run = po.sample(shut(post), CBG(64, "exact"), n=300, steps=60, seed=2)
+    right = float((run.samples[:, 0] > 0).double().mean())
+    wanted = float(exact.mixture.weights[1])
+    assert abs(right - wanted) < 4 * (wanted * (1 - wanted) / 300) ** 0.5 + 0.02
+    off = (run.samples.mean(0) - exact.mean) / exact.std
+    assert float(off.abs().max()) < 4 / 300**0.5 + 0.05
+
+
+def test_photon_counts_weigh_candidates_as_the_law_does():
+    """E[x0 | x, y] of one number by quadrature, within five standard errors of its candidates."""
+    prior, K = po.priors.Gaussian(torch.full((1,), 1.0, dtype=F64), 0.2), 4000
+    noise = po.noise.Poisson(4.0)
+    y = torch.tensor([1.75], dtype=F64)
+    post = po.Posterior(prior, po.Likelihood(y, po.operators.Identity((1,)), noise))
+    x, sigma = torch.tensor([[1.3]], dtype=F64), torch.tensor(0.6, dtype=F64)
+    found, _ = CBG(K, "gaussian").denoise(post, x, sigma, Streams(1, [0]))
+    grid = torch.linspace(1e-4, 4, 4001, dtype=F64)
+    logs = torch.xlogy(4 * y, grid) - 4 * grid
+    logs = logs - 0.5 * (grid - 1) ** 2 / 0.2 - 0.5 * (grid - 1.3) ** 2 / 0.36
+    w = logs.softmax(0)
+    mean = float(w @ grid)
+    std = float(w @ (grid - mean).square()) ** 0.5
+    assert abs(float(found) - mean) < 5 * 1.5 * std / K**0.5
+
+
+def test_without_guidance_an_ensemble_follows_the_flow_and_with_it_stays_in_its_span():
+    post, sigma, s = bed(), torch.tensor(1.5, dtype=F64), torch.tensor(0.7, dtype=F64)
+    x, rng = draw(8, 6), Streams(0, range(2), 4)
+    free = DDIM(eta=0.0)(post.prior.denoise, x, sigma, s, rng)
+    still, _ = EnKG(4, scale=0.0).step(post, x, sigma, s, rng)
+    assert torch.equal(still, free)
+    moved, _ = EnKG(4, scale=0.3).step(post, x, sigma, s, rng)
+    for cloud in (slice(0, 4), slice(4, 8)):
+        span = free[cloud] - free[cloud].mean(0)
+        step = moved[cloud] - free[cloud]
+        left = step - step @ torch.linalg.pinv(span) @ span
+        assert float(left.abs().max()) < 1e-10
+        assert float(step.abs().max()) > 1e-3
+
+
+def test_an_ensembles_move_is_its_covariance_times_the_gradient_of_the_likelihood():
+    """For an ideal prior (D = x) and a linear A: C A^T (y - A x_j) / sigma_y^2, up to the norm."""
+    post = bed()
+    post.prior.denoise = lambda x, sigma: x
+    x = draw(16, 6)
+    moved = EnKG(16).move(post, x, torch.tensor(0.5, dtype=F64))
+    C = (x - x.mean(0)).T @ (x - x.mean(0)) / 16
+    gradient = post.likelihood.A.adjoint(post.likelihood.residual(x)) / 0.1**2
+    wanted = gradient @ C
+    ratio = moved / wanted
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand(16, 6), rtol=1e-8, atol=0)
+    assert float(ratio[0, 0]) > 0
+
+
+def test_an_ensemble_meets_the_measurement_of_a_closed_simulator_and_has_less_spread():
+    """Its mean lies nearer to y than the prior's; its spread is below the posterior's, as is known
+    of it."""
+    post = bed(sigma=0.3)
+    exact, A, y = exact_posterior(post), post.given.A, post.given.y
+    run = po.sample(shut(post), EnKG(64, scale=0.5), n=64, steps=40, seed=1)
+    before = (y - A(post.prior.mean[None])[0]).square().mean()
+    after = (y - A(run.mean[None])[0]).square().mean()
+    assert float(after) < 0.2 * float(before)
+    assert float(run.std.mean()) < 0.8 * float(exact.std.mean())
+    assert run.counts["vjp"] == run.counts["adjoint"] == 0
