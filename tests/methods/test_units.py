@@ -73,6 +73,7 @@ UNIT_OF_Y = {
         "FreeDoM faces",
     ),
     *("ReSample published", "REDDiff published", "DAPS published"),
+    "DDIP published",  # its step is that of DDS published
 }
 # Settings that belong to images in [-1, 1]: levels, rates and widths in these units.
 RANGE = {
