@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posteriori.priors import edm
 from posteriori.priors.base import Prior, limits_of
 from posteriori.priors.network import Network
 
@@ -31,10 +32,10 @@ class Ambient(Prior):
 
     def __init__(self, network: Network, mask: Tensor) -> None:
         known = getattr(network, "conditions", {}).get("mask")
-        if known is None:
+        if known is None or network.schedule is not None:
             raise ValueError(
-                f"Ambient needs a Network with the condition 'mask', which objective: ambient "
-                f"trains, got a {type(network).__name__} without"
+                f"Ambient needs a Network of parametrization 'edm' with the condition 'mask', as "
+                f"objective: ambient trains it, got a {type(network).__name__} without"
             )
         flat = mask[None] if mask.ndim == 2 else mask
         if mask.dtype != torch.bool or flat.ndim != 3 or len(flat) != 1 or not bool(mask.any()):
@@ -50,4 +51,6 @@ class Ambient(Prior):
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         mask = self.mask.to(x.dtype)
-        return self.network.at(mask=mask).denoise(mask * x, sigma)
+        x0 = self.network.at(mask=mask).denoise(mask * x, sigma)
+        assert self.network.sigma_data is not None  # the constructor asks for it
+        return x0 * edm.of_hidden(sigma.to(x), self.network.sigma_data, mask)

@@ -44,3 +44,13 @@ def denoise(
     ):
         raw = network(x / total, rows.log() / 4)
     return (sigma_data / total) ** 2 * x + (level * sigma_data / total) * raw.to(x.dtype)
+
+
+def of_hidden(level: Tensor, sigma_data: float, seen: Tensor) -> Tensor:
+    """What turns D of ``denoise`` into that of a network which is given the mask ``seen`` and 0
+    where it is 0: the factor 1 where seen, sqrt(sigma^2 + d^2) / sigma elsewhere.
+
+    A pixel that is not seen is one at the level infinity, where c_skip = 0 and c_out = d; with the
+    c_out of sigma the network would have to return x0 / sigma there. level, seen broadcast.
+    """
+    return seen + (1 - seen) * (level**2 + sigma_data**2).sqrt() / level

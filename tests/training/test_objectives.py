@@ -15,7 +15,7 @@ from reference import REPOSITORY
 from torch import nn
 from trainings import masked, same, written
 
-from posteriori.priors import Ambient, Network, from_pretrained
+from posteriori.priors import Ambient, Network, edm, from_pretrained
 from posteriori.training import trainer
 from posteriori.training.config import TrainingConfig, read_config
 from posteriori.training.export import export, variance
@@ -100,13 +100,14 @@ def minimiser(loss, net):
     return hessian
 
 
-def affine(net, which, sigma, d=0.5):
-    """D = coefficients x + intercept of a ``Table`` under the preconditioning of ``priors.edm``."""
+def affine(net, which, sigma, seen=(0, 1), d=0.5):
+    """D = coefficients x + intercept of a ``Table`` under the preconditioning of ``priors.edm``; of
+    pixels that are not seen, under that of the level infinity."""
     total = math.sqrt(sigma**2 + d**2)
-    coefficients = (d / total) ** 2 * torch.eye(2, dtype=F64) + sigma * d / total**2 * net.weight[
-        which
-    ]
-    return coefficients.detach(), (sigma * d / total * net.bias[which]).detach()
+    out = torch.tensor([sigma * d / total if k in seen else d for k in (0, 1)], dtype=F64)
+    skip = torch.tensor([(d / total) ** 2 if k in seen else 0.0 for k in (0, 1)], dtype=F64)
+    coefficients = skip.diag() + out[:, None] / total * net.weight[which]
+    return coefficients.detach(), (out * net.bias[which]).detach()
 
 
 def wiener(seen, sigma):
@@ -139,7 +140,10 @@ def test_ambient_learns_the_expectation_given_the_further_masked_image(ambient_t
     """Pixels hidden from the network included. The standard error of a coefficient is at most
     0.005."""
     which = 2 * (0 in seen) + (1 in seen)
-    (K, intercept), (exact, offset) = affine(ambient_table, which, LEVEL), wiener(seen, LEVEL)
+    (K, intercept), (exact, offset) = (
+        affine(ambient_table, which, LEVEL, seen),
+        wiener(seen, LEVEL),
+    )
     torch.testing.assert_close(K[:, seen], exact[:, seen], rtol=0, atol=0.02)
     torch.testing.assert_close(intercept, offset, rtol=0, atol=0.02)
 
@@ -151,8 +155,21 @@ def test_a_loss_over_what_the_network_sees_teaches_nothing_of_hidden_pixels():
     for which, hidden in ((2, 1), (1, 0)):
         rows = [4 * which + 2 * hidden + k for k in range(2)] + [16 + 2 * which + hidden]
         assert not bool(hessian[rows].any())
-        assert float(affine(net, which, LEVEL)[1][hidden]) == 0
+        assert float(affine(net, which, LEVEL, [1 - hidden])[1][hidden]) == 0
         assert abs(float(wiener([1 - hidden], LEVEL)[1][hidden])) > 0.3
+
+
+def test_hidden_pixels_are_targets_of_unit_variance_at_every_level():
+    """A network of 0 has D = 0 there, whatever the level: the loss is E x0^2 / d^2."""
+    for level in (0.01, 1.0, 20.0):
+        config, batch = plan({"name": "ambient", "further": 0.999}, level=level), images(20_000)
+        value = float(ambient.loss(Table(), batch, config, 0).detach())
+        second = float((COV.diagonal() + MEAN**2).mean())
+        assert value == pytest.approx(4 * second, rel=0.05)
+    seen, level = torch.tensor([1.0, 0.0]), torch.tensor(0.3)
+    factor = edm.of_hidden(level, 0.4, seen)
+    # 0.5 is the length of (0.3, 0.4): c_out = 0.3 * 0.4 / 0.5 there, and 0.4 is wanted.
+    torch.testing.assert_close(factor, torch.tensor([1.0, 0.4 / (0.3 * 0.4 / 0.5)]))
 
 
 def test_further_masks_are_drawn_for_each_image_and_step():
@@ -348,7 +365,7 @@ def test_a_network_seen_through_a_mask_knows_nothing_of_what_it_hides():
 
 def test_what_cannot_be_seen_through_a_mask_is_refused():
     net = seen_through(F64).network
-    with pytest.raises(ValueError, match="needs a Network with the condition 'mask'"):
+    with pytest.raises(ValueError, match="needs a Network of .* with the condition 'mask'"):
         Ambient(
             Network(toy_unet(), shape=(1, None, None), multiple=4, sigma_data=0.5),
             torch.ones(4, 4, dtype=torch.bool),

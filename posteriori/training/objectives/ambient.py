@@ -3,7 +3,8 @@ were never measured.
 
     A of each image its mask, which is known        M = F A, F a further mask drawn at each step
     input   M (A x0 + sigma z) and M
-    minimise  E w(sigma) ||A (h(M x, M, sigma) - x0)||^2 / p,  p the measured share of the image
+    minimise  E w ||A (h(M x, M, sigma) - x0)||^2 / p,  p the measured share of the image,
+              w that of ``priors.edm`` where M sees, 1 / d^2 elsewhere
 
 The loss is over A, the pixels that were measured, not over M: h is then also taught pixels that it
 does not see, and since it cannot tell those that F hid from those that A hid,
@@ -15,8 +16,10 @@ is measured in some image. Masks must not depend on what they hide.
 
 Reference: Daras, Shah, Dagan, Gollakota, Dimakis, Klivans, Ambient Diffusion: learning clean
 distributions from corrupted data, 2023, equation 3.2 and theorem 4.2. Departs from the authors'
-code: F is drawn anew at each step, where theirs is fixed for each image. Measurements with noise
-are refused: the target of the loss would be noisy.
+code: F is drawn anew at each step, where theirs is fixed for each image; a pixel that M hides is
+preconditioned as one at the level infinity (``edm.of_hidden``), where theirs has the coefficients
+of sigma, which vanish with it. Measurements with noise are refused: the target of the loss would be
+noisy.
 """
 
 from __future__ import annotations
@@ -53,5 +56,6 @@ def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -
         config.sigma_data,
         autocast_of(config),
     )
-    weight = unit_weight(level, config.sigma_data)
+    out = out * edm.of_hidden(level, config.sigma_data, seen)
+    weight = seen * unit_weight(level, config.sigma_data) + (1 - seen) / config.sigma_data**2
     return over_measured(weight * (out - x0).square(), mask).mean()
