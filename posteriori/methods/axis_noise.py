@@ -1,16 +1,7 @@
-"""Fresh noise that is correlated along the first axis of images: of slices of a volume, of frames
-of a video.
+"""Fresh noise that is correlated along the first axis of images: slices of a volume, frames of a
+video.
 
     cov(z[k], z[l]) = R_kl I,   z = R^(1/2) white,   R_kk = 1      (``posteriori.axis_kernels``)
-
-Each slice alone has the noise that its denoiser was trained for, whatever R is. What changes is how
-slices move together.
-
-Exact when: the prior of a volume is a Gaussian of covariance R (x) C, C that of the denoiser of one
-slice, and each slice is measured alike and without noise: the posterior is then R (x) C', C' that
-of a slice. Samples of an ancestral transition with this R have that law as steps are added; white
-noise has I (x) C' (tested). A kernel of rank r moves a run along r directions of the axis alone: in
-the others samples do not spread at all, and their intervals hold the truth never.
 """
 
 from __future__ import annotations
@@ -41,11 +32,28 @@ class AxisNoise:
 
 @dataclass(frozen=True)
 class Correlated(metaclass=Checked):
-    """A transition whose fresh noise is correlated along the first axis of images by ``kernel``;
-    see the module.
+    """A transition whose fresh noise is correlated along the first axis of images by ``kernel``.
+
+        cov(z[k], z[l]) = R_kl I,   z = R^(1/2) white,   R_kk = 1
+
+    R is the matrix of ``kernel``, z the fresh noise, z[k] that of slice k.
+
+    Each slice alone has the noise that its denoiser was trained for, whatever R is. What changes is
+    how slices move together.
 
     The volume at the largest level is the prior's affair: ``Slices(..., kernel=...)``. Ancestral
     transitions nearly forget it, those that keep the noise of x (eta = 0) do not.
+
+    transition: the transition whose fresh noise this is, see ``posteriori.methods.transitions``;
+        ancestral sampling by default.
+    kernel: R, see ``posteriori.axis_kernels``; ``AR1(0.9)`` by default.
+
+    Exact when: the prior of a volume is a Gaussian of covariance R (x) C, C that of the denoiser of
+        one slice, and each slice is measured alike and without noise: the posterior is then
+        R (x) C', C' that of a slice. Samples of an ancestral transition with this R have that law
+        as steps are added; white noise has I (x) C' (tested). A kernel of rank r moves a run along
+        r directions of the axis alone: in the others samples do not spread at all, and their
+        intervals hold the truth never.
     """
 
     transition: Transition = DDIM(eta=1.0)

@@ -1,23 +1,4 @@
-"""DDIP: at every level the weights of the denoiser are adapted to the measurement before the step
-of DDS.
-
-    theta_t = theta_{t+1} moved ``iterations`` times by Adam on the misfit of y, see ``fitting``
-    x' = DDS step with D_theta
-
-theta are low-rank adapters of all weights and shifts of all vectors, of each row by itself; they
-are carried from level to level, the moments of Adam are not. A prior that was trained on other
-images than y shows is so drawn towards them.
-
-Reference: Chung, Ye, Deep diffusion image prior for efficient OOD adaptation in 3D inverse
-problems, 2024, algorithm 1.
-Cost per step: that of DDS, and one denoiser and one vector-Jacobian product with respect to the
-weights for each iteration. Rows of a network are denoised one by one, each with weights of its own.
-Assumes: linear A, Gaussian noise; a prior with weights. Exact when: nothing is adapted and DDS is.
-Departs from the authors' code: the misfit is -log p(y | x) with the denoiser's own error, and ends
-by the discrepancy principle; theirs, the residual after one conjugate-gradient step and no stop
-("residual", ``discrepancy`` 0), is ``published``, with the exact data step in place of one
-iteration. Theirs also leaves the adapters' dropout on while sampling; there is none here.
-"""
+"""DDIP: at every level the denoiser's weights are adapted to y before the step of DDS."""
 
 from __future__ import annotations
 
@@ -38,8 +19,43 @@ from posteriori.settings import Count, Natural, NonNegative, Positive
 
 @dataclass(frozen=True)
 class DDIP(Method[Adapting]):
-    """Deep diffusion image prior; see the module. ``rank`` of the adapters, at most ``iterations``
-    moves a step by ``rate``, until chi2 <= ``discrepancy``; ``sampler``: the step that follows."""
+    """Deep diffusion image prior: at every level the weights of the denoiser are adapted to the
+    measurement before the step of DDS.
+
+        theta <- theta moved at most ``iterations`` times by Adam on the misfit of y, until
+                 chi2 <= ``discrepancy``          (see ``posteriori.methods.adaptive.fitting``)
+        x'    =  the step of DDS from x, with D_theta
+
+    x is the image at noise level sigma, x' at the next level s, D_theta the adapted denoiser.
+
+    theta are low-rank adapters of all weights and shifts of all vectors, of each row by itself;
+    they are carried from level to level, the moments of Adam are not. A prior that was trained on
+    other images than y shows is so drawn towards them.
+
+    rank: of the adapters, at most, >= 1; 4 by default (published).
+    iterations: moves a step at most, >= 0; 5 by default (published, for magnetic resonance).
+    rate: Adam's step, > 0; 1e-3 by default (published).
+    loss: the misfit, "likelihood" or "residual", see ``fitting``; "likelihood" by default
+        (published: "residual").
+    discrepancy: the chi2 at which a row is adapted no more, >= 0; 1 by default (published: 0, no
+        stop).
+    sampler: the step that follows; ``DDS()`` by default (published: ``DDS.published()``).
+
+    Raises ``ValueError`` for a setting out of its range. Refuses a prior without weights.
+
+    Reference: Chung, Ye, Deep diffusion image prior for efficient OOD adaptation in 3D inverse
+        problems, 2024, algorithm 1.
+    Cost per step: that of DDS, and one denoiser and one vector-Jacobian product with respect to the
+        weights for each iteration. Rows of a network are denoised one by one, each with weights of
+        its own.
+    Assumes: linear A, Gaussian noise; a prior with weights.
+    Exact when: nothing is adapted and DDS is.
+    Departs from the authors' code: the misfit is -log p(y | x) with the denoiser's own error, and
+        ends by the discrepancy principle; theirs, the residual after one conjugate-gradient step
+        and no stop ("residual", ``discrepancy`` 0), is ``published``, with the exact data step in
+        place of one iteration. Theirs also leaves the adapters' dropout on while sampling; there is
+        none here.
+    """
 
     rank: Count = 4
     iterations: Natural = 5

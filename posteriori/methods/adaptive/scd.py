@@ -1,23 +1,4 @@
-"""SCD: the denoised image comes from a denoiser that is adapted to the measurement, the noise
-direction from the denoiser as it was trained.
-
-    theta moved ``iterations`` times by Adam on the misfit of y, see ``fitting``
-    x0' = the data step of DDS from D_theta(x)
-    x'  = x0' + sqrt(s^2 - std^2) (x - D(x)) / sigma + std z,  std = eta s sqrt(1 - s^2 / sigma^2)
-
-theta are low-rank adapters of the matrices and kernels, of each row by itself; one optimiser, with
-its moments, goes through the whole run.
-
-Reference: Barbano, Denker, Chung, Roh, Arridge, Maass, Jin, Ye, Steerable conditional diffusion for
-out-of-distribution adaptation in medical image reconstruction, 2025, algorithm 1.
-Cost per step: two denoisers, those of the data step of DDS, and one denoiser and one
-vector-Jacobian product with respect to the weights for each iteration. Assumes: linear A, Gaussian
-noise; a prior with matrices or kernels. Exact when: nothing is adapted and DDS with the noise
-direction of the network is.
-Departs from the authors' code: no total variation in the misfit (its weight there is 1e-6); the
-misfit and its stop are those of ``fitting``; weights are adapted at every step, not at every
-twentieth and the last four.
-"""
+"""SCD: a denoiser adapted to y gives the image, the denoiser as trained the noise direction."""
 
 from __future__ import annotations
 
@@ -39,8 +20,41 @@ from posteriori.settings import Count, Fraction, Natural, NonNegative, Positive
 
 @dataclass(frozen=True)
 class SCD(Method[Adapting]):
-    """Steerable conditional diffusion; see the module. ``rank`` of the adapters, ``iterations``
-    moves by ``rate``, until chi2 <= ``discrepancy``; ``sampler``: whose data step is taken."""
+    """Steerable conditional diffusion: the denoised image comes from a denoiser adapted to the
+    measurement, the noise direction from the denoiser as it was trained.
+
+        theta <- theta moved at most ``iterations`` times by Adam on the misfit of y, until
+                 chi2 <= ``discrepancy``          (see ``posteriori.methods.adaptive.fitting``)
+        x0'   =  the data step of DDS from D_theta(x)
+        x'    =  x0' + sqrt(s^2 - std^2) (x - D(x)) / sigma + std z,
+                 std = eta s sqrt(1 - s^2 / sigma^2)
+
+    x is the image at noise level sigma, x' at the next level s, D the denoiser as it was trained,
+    D_theta the adapted one, z standard normal.
+
+    theta are low-rank adapters of the matrices and kernels, of each row by itself; one optimiser,
+    with its moments, goes through the whole run.
+
+    rank: of the adapters, at most, >= 1; 8 by default.
+    iterations: moves a step at most, >= 0; 5 by default.
+    rate: Adam's step, > 0; 1e-3 by default.
+    loss: the misfit, "likelihood" or "residual", see ``fitting``; "likelihood" by default.
+    discrepancy: the chi2 at which a row is adapted no more, >= 0; 1 by default.
+    eta: of the fresh noise, in [0, 1], as above; 0.2 by default.
+    sampler: the ``DDS`` whose data step is taken; ``DDS()`` by default.
+
+    Raises ``ValueError`` for a setting out of its range. Refuses a prior without matrices.
+
+    Reference: Barbano, Denker, Chung, Roh, Arridge, Maass, Jin, Ye, Steerable conditional diffusion
+        for out-of-distribution adaptation in medical image reconstruction, 2025, algorithm 1.
+    Cost per step: two denoisers, those of the data step of DDS, and one denoiser and one
+        vector-Jacobian product with respect to the weights for each iteration.
+    Assumes: linear A, Gaussian noise; a prior with matrices or kernels.
+    Exact when: nothing is adapted and DDS with the noise direction of the network is.
+    Departs from the authors' code: no total variation in the misfit (its weight there is 1e-6); the
+        misfit and its stop are those of ``fitting``; weights are adapted at every step, not at
+        every twentieth and the last four.
+    """
 
     rank: Count = 8
     iterations: Natural = 5

@@ -1,5 +1,4 @@
-"""BlindDPS: two diffusions side by side, of the image and of what is unknown of the instrument,
-both guided by one measurement."""
+"""BlindDPS: parallel diffusions of image and instrument, both guided by one measurement."""
 
 from __future__ import annotations
 
@@ -23,20 +22,33 @@ from posteriori.settings import NonNegative
 
 @dataclass(frozen=True)
 class BlindDPS(Method[Tensor]):
-    """Parallel diffusions of image and operator; two weightings.
+    """Parallel diffusions of image and operator: two diffusions side by side, of the image and of
+    what is unknown of the instrument, both guided by one measurement.
 
-        r = y - A(D_1; k)    k: the denoised parameters D_2, made feasible (taps >= 0 of sum 1)
-        g_i = (dA / du_i)^T r of both parts, through both denoisers
+        r   = y - A(D_1; k)
+        g_i = (dA / du_i)^T r                  of both parts, through both denoisers
 
-    weighting, per row:
+        bounded     D_y  = D + sigma^2 g / (sigma_y^2 + sum_i r2_i ||dA/dD_i||^2)      (default)
+        norm        u_i' = transition(D)_i + scale_i g_i / (||r|| a_sigma a_s)
 
-        bounded    D_y = D + sigma^2 g / (sigma_y^2 + sum_i r2_i ||dA/dD_i||^2),
-        (default)      r2_i = v_i sigma^2 / (v_i + sigma^2) what part i is not known by: the
-                       uncertainty of either part widens what y is compared with
-        norm       u_i' = transition(D)_i + scale_i g_i / (||r|| a_sigma a_s)
-                       in each part's own units, a = 1 / sqrt(1 + sigma^2): the published step
+        r2_i = v_i sigma^2 / (v_i + sigma^2),   a_sigma = 1 / sqrt(1 + sigma^2)
 
-    scale, kernel_scale: multiply the guidance of the image, and of the parameters.
+    u is the pair at noise level sigma, u' at the next level s, D = D(u, sigma) the denoised pair;
+    part 1 is the image, part 2 the parameters, v_i the largest variance of part i under its prior.
+    k are the denoised parameters D_2, made feasible (taps >= 0 of sum 1). sigma_y is the noise
+    level of y.
+
+    weighting: what g is multiplied by, for each row.
+        bounded: r2_i is what part i is not known by: the uncertainty of either part widens what y
+            is compared with.
+        norm: the published step, in each part's own units.
+    scale: multiplies the guidance of the image, >= 0; 1 by default (published: 0.3).
+    kernel_scale: multiplies the guidance of the parameters, >= 0; 1 by default (published: 0.3).
+    transition: how u' is drawn, see ``posteriori.methods.transitions``; ancestral sampling by
+        default (published).
+
+    Raises ``ValueError`` for a setting out of its range, and for "norm" with a transition that
+    calls the denoiser twice.
 
     Reference: Chung, Kim, Kim, Ye, Parallel diffusion models of operator and image for blind
         inverse problems, 2023, algorithm 1.
@@ -44,11 +56,11 @@ class BlindDPS(Method[Tensor]):
         adjoint; ``bounded`` 32 more of each to measure the two norms.
     Assumes: a ``Parametric`` instrument, differentiable, and a ``Joint`` prior of image and
         parameters.
-    Exact when: never in general: p(y | u) is that of D, as if both were known. Where the
-        parameters are a point, the steps are those of ``DPS`` at these.
-    Departs from the authors' code: its L0 norm has no gradient, and an L1 norm of a kernel of sum
-        1 none either, so that neither is offered; there the scale follows the level of the chain,
-        the paper's and this one is constant; norms are per row.
+    Exact when: never in general: p(y | u) is that of D, as if both were known. Where the parameters
+        are a point, the steps are those of ``DPS`` at these.
+    Departs from the authors' code: its L0 norm has no gradient, and an L1 norm of a kernel of sum 1
+        none either, so that neither is offered; there the scale follows the level of the chain, the
+        paper's and this one is constant; norms are per row.
     """
 
     weighting: Literal["bounded", "norm"] = "bounded"

@@ -1,5 +1,4 @@
-"""Blind PnP-DM: split Gibbs sampling with two priors, of the image and of the instrument's
-parameters, each on a spring of its own."""
+"""Blind PnP-DM: split Gibbs sampling with two priors, of the image and of the instrument."""
 
 from __future__ import annotations
 
@@ -19,23 +18,33 @@ from posteriori.settings import Count, NonNegative
 
 @dataclass(frozen=True)
 class BlindPnPDM(Method[Tensor]):
-    """Split Gibbs sampling of image and instrument; ``prior``, ``prior_steps`` and ``floor`` as of
-    ``PnPDM``, for both parts. moves: of the chain for parameters that y is not linear in.
+    """Split Gibbs sampling of image and instrument: two priors, of the image and of the
+    instrument's parameters, each on a spring of its own.
 
         z, w ~ p(z) N(z; x, rho^2 I) p(w) N(w; k, rho^2 I)   the priors, run from rho down to 0
-        x ~ N(x; z, rho'^2 I) p(y | x, k)                    a Gaussian draw, k being known
-        k ~ N(k; w, rho'^2 I) p(y | x, k)                    a Gaussian draw where y is linear
-                                                             in k, elliptical slices otherwise
-        rho = max(sigma, floor), rho' = max(s, floor), in units of each part; the last step
-        returns z and w
+        x    ~ N(x; z, rho'^2 I) p(y | x, k)                 a Gaussian draw, k being known
+        k    ~ N(k; w, rho'^2 I) p(y | x, k)                 a Gaussian draw where y is linear in k,
+                                                             elliptical slices otherwise
+        rho = max(sigma, floor),   rho' = max(s, floor),     in units of each part;
+                                                             the last step returns z and w
+
+    x and z are the two images, k and w the two sets of parameters, sigma the noise level and s the
+    next one.
 
     At a fixed rho this is a Gibbs sampler of p(z) p(w) N(x; z, rho^2) N(k; w, rho^2) p(y | x, k).
 
-    Reference: Li, Gan, Kamilov, Plug-and-play posterior sampling for blind inverse problems,
-        2025.
-    Cost per step: as many denoisers of the pair as ``prior_steps`` levels lie below rho, one
-        solve by row, and one draw of the parameters by conjugate gradients, or ``moves`` times a
-        few operators.
+    prior: how z and w are drawn, "diffusion" or "exact" as of ``PnPDM``, for both parts;
+        "diffusion" by default.
+    prior_steps: levels of the priors' grid as of ``PnPDM``, for both parts, >= 1; 20 by default.
+    moves: of the chain for parameters that y is not linear in, >= 1; 4 by default.
+    floor: the smallest rho as of ``PnPDM``, for both parts, >= 0; 0 by default.
+
+    Raises ``ValueError`` for a setting out of its range.
+
+    Reference: Li, Gan, Kamilov, Plug-and-play posterior sampling for blind inverse problems, 2025.
+    Cost per step: as many denoisers of the pair as ``prior_steps`` levels lie below rho, one solve
+        by row, and one draw of the parameters by conjugate gradients, or ``moves`` times a few
+        operators.
     Assumes: a ``Parametric`` instrument that is linear in the image, Gaussian noise, a ``Joint``
         prior.
     Exact when: rho tends to 0 slowly, with enough ``prior_steps``. At a small rho image and

@@ -1,5 +1,4 @@
-"""Fast diffusion EM: one round of expectation maximisation for the instrument within each step of a
-posterior sampler."""
+"""Fast diffusion EM: one round of EM for the instrument in each step of a posterior sampler."""
 
 from __future__ import annotations
 
@@ -19,18 +18,25 @@ from posteriori.settings import Count
 
 @dataclass(frozen=True)
 class FastDiffusionEM(Method[Tensor]):
-    """A point estimate of the instrument, and samples of the image given it.
+    """A point estimate of the instrument, and samples of the image given it: one round of
+    expectation maximisation within each step of a posterior sampler.
 
-        E:  x_i ~ N(x; D_i, r2 I) p(y | x, k)      r2 what the prior does not know of x0 at sigma
-        M:  k = argmax log p(k) + sum_i log p(y | x_i, k) / n        one for the n rows of a cloud
-        x_i' = x_i + s z                           the draw, with the next level's noise
+        E:  x_i  ~ N(x; D_i, r2 I) p(y | x, k)
+        M:  k    = argmax log p(k) + sum_i log p(y | x_i, k) / n      one for the n rows of a cloud
+            x_i' = x_i + s z                        the draw, with the next level's noise
+
+    D_i is the denoised image of row i at noise level sigma, x_i' the image at the next level s, r2
+    what the prior does not know of x0 at sigma, k the parameters, z standard normal.
 
     The M-step is one linear system, the normal equations of all x_i and the Gaussian belief p(k)
     summed. For a given k the E-step with its renoising is ``DAPS`` with exact draws, which samples
     the posterior of a Gaussian prior. EM needs draws, or their second moments: with "mean" in their
     place, which is what the authors' fast form takes (D itself), log p(y | k) may fall.
 
-    samples: n, the rows that share a kernel. expectation: "draw", or "mean", the mean of that law.
+    samples: n, the rows that share a kernel, >= 1; 4 by default.
+    expectation: x_i, "draw" or "mean", the mean of that law; "draw" by default.
+
+    Raises ``ValueError`` for a setting out of its range.
 
     Reference: Laroche, Almansa, Coupete, Fast diffusion EM: a diffusion model for blind inverse
         problems with application to deconvolution, 2024, algorithm 2.

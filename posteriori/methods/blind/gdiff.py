@@ -1,5 +1,4 @@
-"""Gibbs diffusion: image, parameters of the instrument and noise level are drawn in turn, each
-given the others."""
+"""Gibbs diffusion: image, instrument and noise level are drawn in turn, each given the others."""
 
 from __future__ import annotations
 
@@ -29,39 +28,50 @@ class GibbsState(NamedTuple):
 
 @dataclass(frozen=True)
 class GibbsDiffusion(Method[GibbsState]):
-    """Gibbs sampling of image, instrument and noise level; ``prior``, ``prior_steps`` and ``floor``
-    as of ``PnPDM``.
+    """Gibbs sampling of image, instrument and noise level: the image, the parameters of the
+    instrument and the noise level are drawn in turn, each given the others.
 
         z     ~ p(z) N(z; x, rho^2 I)               the diffusion prior, run from rho down to 0
         x     ~ N(x; z, rho'^2 I) p(y | x, phi, s)  a Gaussian draw
         phi   ~ p(phi) p(y | x, phi, s)             a Gaussian draw where y is linear in phi,
                                                     elliptical slices otherwise
         s^-2  ~ Gamma((t + m) / 2, (t s_0^2 + ||y - A(x; phi)||^2) / 2)
-        rho = max(sigma, floor), rho' = max(s, floor)
+        rho   = max(sigma, floor)
+        rho'  = the same of the next level
 
-    s_0 is the stated noise level, which counts as much as ``trust`` = t measured numbers: its
-    prior is an inverse gamma law of s^2. trust 0 takes it for known. At a fixed rho this is a
-    Gibbs sampler of p(z) N(x; z, rho^2 I) p(y | x, phi, s) p(phi) p(s), whose law of phi and s is
-    that of the posterior up to the spring: y ~ N(A z, s^2 I + rho^2 A A^T) in the place of N(A z,
-    s^2 I).
+    x and z are the two images, phi the parameters, sigma the noise level of the run, s that of y,
+    m the count of real numbers in y.
 
-    trust: how many measured numbers the stated noise level counts as, 0 for a level that is
-    known. sweeps: over all unknowns at each level. moves: of the parameters in a sweep. The trace
-    "noise" holds the noise level of each row at each step.
+    s_0 is the stated noise level, which counts as much as ``trust`` = t measured numbers: its prior
+    is an inverse gamma law of s^2. trust 0 takes it for known. At a fixed rho this is a Gibbs
+    sampler of p(z) N(x; z, rho^2 I) p(y | x, phi, s) p(phi) p(s), whose law of phi and s is that of
+    the posterior up to the spring: y ~ N(A z, s^2 I + rho^2 A A^T) in the place of N(A z, s^2 I).
 
-    Reference: Heurtel-Depeiges, Margossian, Ohana, Regaldo-Saint Blancard, Listening to the
-        noise: blind denoising with Gibbs diffusion, 2024, algorithm 1; the split of the image's
-        draw is that of ``PnPDM``.
+    prior: how z is drawn, "diffusion" or "exact" as of ``PnPDM``; "diffusion" by default.
+    prior_steps: levels of the prior's grid as of ``PnPDM``, >= 1; 20 by default.
+    trust: how many measured numbers the stated noise level counts as, 0 (default) for a level that
+        is known.
+    sweeps: over all unknowns at each level, >= 1; 1 by default.
+    moves: of the parameters in a sweep, >= 1; 2 by default.
+    floor: the smallest rho as of ``PnPDM``, >= 0; 0 by default.
+
+    The trace "noise" holds the noise level of each row at each step.
+
+    Raises ``ValueError`` for a setting out of its range.
+
+    Reference: Heurtel-Depeiges, Margossian, Ohana, Regaldo-Saint Blancard, Listening to the noise:
+        blind denoising with Gibbs diffusion, 2024, algorithm 1; the split of the image's draw is
+        that of ``PnPDM``.
     Cost per step: ``sweeps`` times as many denoisers of the pair as ``prior_steps`` levels lie
         below rho, one solve by row, ``moves`` times a few operators.
     Assumes: a ``Parametric`` instrument that is linear in the image, Gaussian noise, a ``Joint``
         prior whose belief in the parameters is one Gaussian.
-    Exact when: rho tends to 0 slowly, with enough ``prior_steps`` and sweeps: image and
-        parameters move each other by little where rho is far below the noise, so that most sweeps
-        belong around the level of the noise, and ``floor`` stops there.
+    Exact when: rho tends to 0 slowly, with enough ``prior_steps`` and sweeps: image and parameters
+        move each other by little where rho is far below the noise, so that most sweeps belong
+        around the level of the noise, and ``floor`` stops there.
     Departs from the paper: the image's conditional sampler is a split Gibbs step rather than a
-        whole run of a conditional network, the chain for phi has no step size, and the
-        instrument, not only the noise, has parameters.
+        whole run of a conditional network, the chain for phi has no step size, and the instrument,
+        not only the noise, has parameters.
     """
 
     prior: Literal["diffusion", "exact"] = "diffusion"

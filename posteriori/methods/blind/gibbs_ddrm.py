@@ -22,21 +22,30 @@ from posteriori.settings import Count, Fraction, Natural, Positive
 
 @dataclass(frozen=True)
 class GibbsDDRM(Method[Tensor]):
-    """Partially collapsed Gibbs sampling along the levels of a diffusion.
+    """Partially collapsed Gibbs sampling along the levels of a diffusion: the chain of DDRM, with
+    the instrument's parameters drawn again between its draws.
 
         x'    a step of DDRM from x, given phi                     x at sigma, x' at s
         phi   ~ p(phi) N(y; A(D'; phi), (widen sigma_y)^2 I)       D' = D(x', s)
         x'    the same step from x again, given the new phi        ``cycles`` times
 
+    x is the image at noise level sigma, x' at the next level s, D' = D(x', s) the denoised image,
+    phi the parameters, sigma_y the noise level of y.
+
     The levels below s are integrated over when phi is drawn (D' stands for them), so that x' must
     be drawn again before they are visited: with the two in the other order the chain would go on
     from an x' that belongs to an older phi. The last step draws no phi.
 
-    cycles: how often phi and x' are drawn again at a level. start: from which share of the largest
-        level on; above it D' says nothing of phi.
-    moves: of the chain for phi where y is not linear in it. widen: times sigma_y in the law of phi,
-        for D' is not the image (2 in the authors' code).
-    eta, eta_b: of ``DDRM``.
+    cycles: how often phi and x' are drawn again at a level, >= 0; 3 by default (published).
+    start: from which share of the largest level on phi is drawn, in [0, 1]; 0.7 by default. Above
+        it D' says nothing of phi.
+    moves: of the chain for phi where y is not linear in it, >= 1; 4 by default.
+    widen: times sigma_y in the law of phi, for D' is not the image, > 0; 2 by default (2 in the
+        authors' code).
+    eta: of ``DDRM``, in [0, 1]; 0.85 by default (published: 0.8).
+    eta_b: of ``DDRM``, in [0, 1]; 1 by default (published: 0.9).
+
+    Raises ``ValueError`` for a setting out of its range.
 
     Reference: Murata, Saito, Lai, Takida, Uesaka, Mitsufuji, Ermon, GibbsDDRM: a partially
         collapsed Gibbs sampler for solving blind inverse problems with denoising diffusion
@@ -49,8 +58,8 @@ class GibbsDDRM(Method[Tensor]):
         parameters are a point the steps are those of ``DDRM``.
     Departs from the paper: phi is drawn exactly where y is linear in it, and by elliptical slices
         otherwise, in the place of 500 Langevin steps of one size; its prior is the belief, not an
-        L1 norm, which is constant for a kernel of sum 1. Numbers beyond the border are not
-        imputed: state ``boundary``.
+        L1 norm, which is constant for a kernel of sum 1. Numbers beyond the border are not imputed:
+        state ``boundary``.
     """
 
     cycles: Natural = 3

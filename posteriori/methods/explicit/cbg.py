@@ -1,5 +1,4 @@
-"""Calibrated guidance: what x0 can be is drawn, and weighed by how well it explains the
-measurement; no derivative of anything."""
+"""CBG: candidates for the clean image are drawn, and weighed by how well they explain y."""
 
 from __future__ import annotations
 
@@ -26,24 +25,37 @@ class CBG(Method[Tensor]):
     """Calibrated Bayesian guidance: the mean of candidates for the clean image, weighed by the
     likelihood, takes the place of the denoised image.
 
-        x0_k ~ p(x0 | x),  w_k ~ p(y | x0_k),  D_y = sum_k w_k x0_k     k = 1 ... K
-        x' = transition(D_y)
+        x0_k ~ p(x0 | x),   w_k ~ p(y | x0_k)            k = 1 ... K
+        D_y  = sum_k w_k x0_k                            the w_k of sum 1
+        x'   = transition(D_y)
 
-    D_y tends to E[x0 | x, y] as K grows, for any A that can be called, differentiable or not, and
-    any noise with a density. The trace "effective" holds the effective share of the candidates.
+    x is the image at noise level sigma, x' at the next level s.
 
-    candidates: K. draw: how a candidate is drawn: "diffusion" by ancestral sampling from x on those
-        of ``prior_steps`` Karras levels that lie below sigma, "gaussian" from N(D, r2 I) with r2
-        the prior's mean variance of x0 given x, for one denoiser a step, "exact" from a prior in
-        closed form.
+    What x0 can be is drawn, and weighed by how well it explains the measurement; no derivative of
+    anything. D_y tends to E[x0 | x, y] as K grows, for any A that can be called, differentiable or
+    not, and any noise with a density. The trace "effective" holds the effective share of the
+    candidates.
+
+    candidates: K, >= 1; 64 by default.
+    draw: how a candidate is drawn; "diffusion" by default.
+        "diffusion"  by ancestral sampling from x on those of ``prior_steps`` Karras levels that lie
+                     below sigma
+        "gaussian"   from N(D, r2 I) with D the denoised image and r2 the prior's mean variance of
+                     x0 given x, for one denoiser a step
+        "exact"      from a prior in closed form
+    prior_steps: levels of the candidates' grid, >= 1; 10 by default.
+    transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ancestral
+        sampling by default.
+
+    Raises ``ValueError`` for a setting out of its range.
 
     Reference: Calibrated Bayesian guidance, 2026, arXiv 2602.22428: the form without gradients.
     Cost per step: ``candidates`` operators; of denoisers as many times ``prior_steps`` at most for
         "diffusion", one for "gaussian".
     Assumes: noise with a density.
     Exact when: K tends to infinity with exact candidates (or prior_steps that tend to infinity), as
-        steps are added. It takes about exp(information in y) candidates: an image's y leaves one
-        of them, which the trace tells. "gaussian" is exact for a white Gaussian prior alone.
+        steps are added. It takes about exp(information in y) candidates: an image's y leaves one of
+        them, which the trace tells. "gaussian" is exact for a white Gaussian prior alone.
     Departs from the paper: candidates by a run of the prior rather than by a distilled one-step
         model.
     """

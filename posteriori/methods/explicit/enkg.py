@@ -1,5 +1,4 @@
-"""Ensemble Kalman guidance: an ensemble of images is moved by its own covariance with what it
-measures, through any callable instrument."""
+"""EnKG: an ensemble of images is moved by its own covariance with what it measures."""
 
 from __future__ import annotations
 
@@ -20,16 +19,27 @@ from posteriori.settings import Count, NonNegative
 
 @dataclass(frozen=True)
 class EnKG(Method[Tensor]):
-    """Ensemble Kalman diffusion guidance, without a derivative of the instrument or the denoiser.
+    """Ensemble Kalman diffusion guidance: an ensemble of images is moved by its own covariance with
+    what it measures, without a derivative of the instrument or the denoiser.
 
         x_j' = D + (s / sigma) (x_j - D)                            the probability-flow ODE
-        g_j = A(x0_j),   x0_j the ODE's end from x_j'               in ``ode_steps`` steps
+        g_j  = A(x0_j),   x0_j the ODE's end from x_j'              in ``ode_steps`` steps
         d_jk = <g_k - g, y - g_j> / (N sigma_y^2)                   g: the ensemble's mean
         x_j' += w sum_k d_jk (x_k' - x'),   w = scale / ||d||       ``updates`` times
 
-    The second line is the gradient of log p(y | x_j) times the covariance of the ensemble, as if A
-    and the flow were linear over it. particles: N, all of them returned. At the last step there is
-    no update.
+    x_j is image j of the ensemble at noise level sigma, x_j' at the next level s, x' the mean of
+    the x_k', D = D(x_j, sigma) the denoised image, sigma_y the noise level of y.
+
+    The sum in the last line is the gradient of log p(y | x_j) times the covariance of the ensemble,
+    as if A and the flow were linear over it. Any instrument that can be called will do. At the last
+    step there is no update.
+
+    particles: N, all of them returned, >= 1; 64 by default.
+    scale: of an update, >= 0; 1 by default.
+    updates: at each level, >= 1; 1 by default.
+    ode_steps: steps of the ODE from s to its end, >= 1; 4 by default.
+
+    Raises ``ValueError`` for a setting out of its range.
 
     Reference: Zheng, Chu, Wang, Kovachki, Baptista, Yue, Ensemble Kalman diffusion guidance: a
         derivative-free method for inverse problems, 2024, algorithm 1.

@@ -1,5 +1,4 @@
-"""EPS: an image at noise level sigma and y are together one look at x0 through coloured noise,
-which a denoiser for that noise turns into the posterior mean."""
+"""EPS: x and y make one look at x0 in coloured noise; its denoiser gives the posterior mean."""
 
 from __future__ import annotations
 
@@ -27,6 +26,8 @@ class EPS(Method[Tensor]):
         mu  = P^-1 (x / sigma^2 + A^H y / sigma_y^2)
         D_y = E[x0 | x, y] = E[x0 | mu],            mu = x0 + P^(-1/2) z
         x'  = transition(D_y)
+
+    x' is the image at the next level s, sigma_y the noise level of y, z standard normal.
 
     D_y is exact where the prior's denoiser under the noise P^-1 is: in closed form, or of a network
     that was trained for such noise. No derivative of the network, nothing to tune. Without levels

@@ -1,30 +1,4 @@
-"""DDS3D: the decomposed diffusion sampler of volumes, a prior of slices tied together by total
-variation through the plane.
-
-    D' ~ argmin_u  1/2 ||y - A u||^2 + w/2 ||u - D||^2 + lam c ||A||^2 sum_k ||u[k + 1] - u[k]||_1
-    by ADMM from D, ``outer`` rounds of ``iterations`` conjugate gradients a step, whose split jumps
-    and dual live on from step to step; rho ||A||^2 is its penalty, c the width of the range of
-    images (see ``total_variation``)
-
-    matched     w = sigma_y^2 / error(sigma), the denoiser's own mean squared error  (default)
-    noiseless   w = 0: a few conjugate gradients from D
-
-    implied     x' = transition(D')      the noise of x is what is left of it after D'  (default)
-    network     x' = transition(D) + D' - D      the noise of x is what the denoiser saw
-
-Reference: Chung, Lee, Ye, Decomposed diffusion sampler for accelerating large-scale inverse
-problems, 2024, section 3.3 and algorithm of its 3-D form.
-Cost per step: one denoiser (of all slices), outer (iterations + 1) operators and adjoints; no
-derivative of the denoiser.
-Assumes: linear A, Gaussian noise, possibly of level 0; images (slices, *E), as of
-``priors.Slices``.
-Memory: the volume, the measurement, and two more volumes for the split and the dual.
-Exact when: lam = 0, as DDS "matched" is: for white Gaussian slices. With lam > 0 the total
-variation is one more prior, applied anew at every level: samples follow no stated law. Departs from
-the authors' code: jumps do not wrap from the last slice to the first; the noise of y sets w by
-default; lam and rho are those for an operator of norm 1 and images in [0, 1]; residual products are
-over the volume of each row alone.
-"""
+"""DDS3D: decomposed diffusion sampling of volumes, whose slices total variation ties together."""
 
 from __future__ import annotations
 
@@ -46,8 +20,52 @@ State = tuple[Tensor, Split]
 
 @dataclass(frozen=True)
 class DDS3D(Method[State]):
-    """DDS of volumes with total variation of weight ``lam`` along the first axis of images; see the
-    module. ``rtol``: at which relative residual conjugate gradients stop early."""
+    """DDS of volumes: a prior of slices, and total variation along the first axis of images, which
+    ties the slices together.
+
+        D' ~ argmin_u  1/2 ||y - A u||^2 + w/2 ||u - D||^2
+                       + lam c ||A||^2 sum_k ||u[k + 1] - u[k]||_1          by ADMM from D
+
+        matched     w = sigma_y^2 / error(sigma), error the denoiser's own mean squared error
+        noiseless   w = 0: a few conjugate gradients from D
+
+        implied     x' = transition(D')             the noise of x is what is left of it after D'
+        network     x' = transition(D) + D' - D     the noise of x is what the denoiser saw
+
+    x is the image at noise level sigma, x' the image at level s, D = D(x, sigma) the denoised
+    image, sigma_y the noise level of y, c the width of the range of images (see
+    ``posteriori.methods.data_steps.total_variation``).
+
+    The split jumps and the dual of ADMM live on from step to step; rho ||A||^2 is its penalty.
+
+    lam: weight of the total variation, >= 0; 0.04 by default (published).
+    rho: penalty of ADMM, > 0; 10 by default (published).
+    weighting: w, as above; "matched" by default (published: "noiseless").
+    direction: what the noise of x is, as above; "implied" by default (published: "network").
+    iterations: conjugate gradients of a round at most, >= 1; 5 by default (published).
+    outer: rounds of ADMM a step, >= 1; 1 by default (published).
+    rtol: relative residual at which conjugate gradients stop early, >= 0; 1e-4 by default
+        (published: 0).
+    transition: how x' is drawn, see ``posteriori.methods.transitions``; ancestral sampling by
+        default (published: ``ConstantFraction`` with zeta = 0.85^2).
+
+    Raises ``ValueError`` for a setting out of its range, and for a transition that calls the
+    denoiser twice.
+
+    Memory: the volume, the measurement, and two more volumes for the split and the dual.
+
+    Reference: Chung, Lee, Ye, Decomposed diffusion sampler for accelerating large-scale inverse
+        problems, 2024, section 3.3 and algorithm of its 3-D form.
+    Cost per step: one denoiser (of all slices), outer (iterations + 1) operators and adjoints; no
+        derivative of the denoiser.
+    Assumes: linear A, Gaussian noise, possibly of level 0; images (slices, *E), as of
+        ``priors.Slices``.
+    Exact when: lam = 0, as DDS "matched" is: for white Gaussian slices. With lam > 0 the total
+        variation is one more prior, applied anew at every level: samples follow no stated law.
+    Departs from the authors' code: jumps do not wrap from the last slice to the first; the noise of
+        y sets w by default; lam and rho are those for an operator of norm 1 and images in [0, 1];
+        residual products are over the volume of each row alone.
+    """
 
     lam: NonNegative = 0.04
     rho: Positive = 10.0

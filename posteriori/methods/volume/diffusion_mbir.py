@@ -1,31 +1,4 @@
-"""DiffusionMBIR: a prior of slices by predictor and corrector, and total variation through the
-plane by one warm-started round of ADMM, on the noisy volume itself.
-
-    x = transition(D, x)
-    ``corrections`` times, while s > 0:  x = x + h (D(x, s) - x) / s^2 + sqrt(2 h) z,
-                                         h = 2 (snr ||z|| / ||score||)^2
-    x' ~ argmin_u  1/2 ||y - A u||^2 + w/2 ||u - x||^2 + lam c ||A||^2 sum_k ||u[k + 1] - u[k]||_1
-    by ADMM from x, one round of ``iterations`` conjugate gradients; split and dual live on from
-    step to step, c is the width of the range of images (see ``total_variation``)
-
-    known       w = sigma_y^2 / s^2, x being known up to its own noise; at s = 0 up to the
-                denoiser's error  (default)
-    ignored     w = 0, the paper's: y is taken as exact, and few iterations keep x near
-
-Reference: Chung, Ryu, McCann, Klasky, Ye, Solving 3D inverse problems using pre-trained 2D
-diffusion models, 2023, algorithm 1.
-Cost per step: 1 + corrections denoisers (of all slices), iterations + 1 operators and adjoints.
-Assumes: linear A, Gaussian noise, possibly of level 0; images (slices, *E), as of
-``priors.Slices``.
-Memory: the volume, the measurement, and two more volumes for the split and the dual.
-Exact when: never in general: a clean y moves a noisy x, as in its reference. With lam = rho = 0, no
-noise and one iteration, the data step is one of steepest descent on ||y - A x||^2 (tested). Departs
-from the authors' code: jumps do not wrap from the last slice to the first; its conjugate gradients
-let the search direction share memory with the residual and are wrong from the second iteration on,
-which one iteration hides; lam and rho are those for an operator of norm 1
-and images in [0, 1]; the snr is that of each
-row; the noise of y is known by default.
-"""
+"""DiffusionMBIR: a prior of slices, and total variation through the plane on the noisy volume."""
 
 from __future__ import annotations
 
@@ -49,9 +22,54 @@ State = tuple[Tensor, Split]
 
 @dataclass(frozen=True)
 class DiffusionMBIR(Method[State]):
-    """Model-based iterative reconstruction of volumes with a prior of slices; see the module for
-    ``noise``. ``lam`` is the weight of the total variation along the first axis of images, ``rho``
-    its penalty."""
+    """Model-based iterative reconstruction of volumes: a prior of slices by predictor and
+    corrector, then one warm-started round of ADMM with total variation, on the noisy volume itself.
+
+        x <- transition(D)
+        x <- x + h (D(x, s) - x) / s^2 + sqrt(2 h) z        ``corrections`` times, while s > 0,
+                                                            h = 2 (snr ||z|| / ||score||)^2
+        x' ~ argmin_u  1/2 ||y - A u||^2 + w/2 ||u - x||^2
+                       + lam c ||A||^2 sum_k ||u[k + 1] - u[k]||_1          by ADMM from x
+
+        known       w = sigma_y^2 / s^2         x is known up to its own noise; at s = 0 up to the
+                                                denoiser's error                       (default)
+        ignored     w = 0                       y is taken as exact, and few iterations keep x near
+
+    x is the image, first at noise level sigma, from the second line on at the next level s,
+    D = D(x, sigma) the denoised image, score = (D(x, s) - x) / s^2, z standard normal, sigma_y the
+    noise level of y, c the width of the range of images (see
+    ``posteriori.methods.data_steps.total_variation``).
+
+    Split and dual of ADMM live on from step to step.
+
+    lam: weight of the total variation along the first axis of images, >= 0; 0.04 by default
+        (published).
+    rho: penalty of ADMM, > 0; 10 by default (published).
+    iterations: conjugate gradients of the round, >= 1; 1 by default (published).
+    corrections: Langevin steps at each level, >= 0; 1 by default (published).
+    snr: sets their size h, > 0; 0.16 by default (published).
+    transition: how x is drawn from x and D, see ``posteriori.methods.transitions``; ancestral
+        sampling by default (published).
+    noise: how the noise of y is treated, as above; "known" by default (published: "ignored").
+
+    Raises ``ValueError`` for a setting out of its range.
+
+    Memory: the volume, the measurement, and two more volumes for the split and the dual.
+
+    Reference: Chung, Ryu, McCann, Klasky, Ye, Solving 3D inverse problems using pre-trained 2D
+        diffusion models, 2023, algorithm 1.
+    Cost per step: 1 + corrections denoisers (of all slices), iterations + 1 operators and adjoints.
+    Assumes: linear A, Gaussian noise, possibly of level 0; images (slices, *E), as of
+        ``priors.Slices``.
+    Exact when: never in general: a clean y moves a noisy x, as in its reference. With lam = rho =
+        0, no noise and one iteration, the data step is one of steepest descent on ||y - A x||^2
+        (tested).
+    Departs from the authors' code: jumps do not wrap from the last slice to the first; its
+        conjugate gradients let the search direction share memory with the residual and are wrong
+        from the second iteration on, which one iteration hides; lam and rho are those for an
+        operator of norm 1 and images in [0, 1]; the snr is that of each row; the noise of y is
+        known by default.
+    """
 
     lam: NonNegative = 0.04
     rho: Positive = 10.0

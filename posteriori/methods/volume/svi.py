@@ -1,24 +1,4 @@
-"""SVI: a video by a prior of images. Frames share their noise, and conjugate gradients over all
-frames at once move the denoised frames towards the data.
-
-    x at the largest level: that of the first frame, for every frame
-    D' ~ argmin_u ||y - A u||^2
-         by ``iterations`` conjugate gradients on A^T A d = A^T (y - A D) from 0
-    x' = transition(D'), its fresh noise z being one image for all frames
-
-Frames that are measured alike stay alike: one noise makes one video of them, where independent
-noise makes each frame another sample.
-
-Reference: Kwon, Ye, Solving video inverse problems using image diffusion models, 2025, algorithm 1.
-Cost per step: one denoiser (of all frames), iterations + 1 operators and adjoints; no derivative of
-the denoiser.
-Assumes: linear A, y without noise or nearly so; images (frames, *E), as of ``priors.Slices``.
-Exact when: never in general. The noise has rank 1 along the frames, so that what differs between
-frames is an estimate without a spread: read no interval of it. With ``shared`` off and a converged
-solve it is DDS "noiseless" with this transition. Departs from the authors' code: residual products
-are over the video of each row alone; frames are not cut into blocks of 16, memory is bounded by
-``Slices(at_once=...)``.
-"""
+"""SVI: a video by a prior of images; frames share their noise, and one solve moves them all."""
 
 from __future__ import annotations
 
@@ -40,8 +20,41 @@ from posteriori.settings import Count, NonNegative
 
 @dataclass(frozen=True)
 class SVI(Method[Tensor]):
-    """Video inverse problems by an image prior; see the module. ``shared``: one noise for all
-    frames. Conjugate gradients stop early at the relative residual ``rtol``."""
+    """Video inverse problems by a prior of images: frames share their noise, and conjugate
+    gradients over all frames at once move the denoised frames towards the data.
+
+        x  at the largest level: that of the first frame, for every frame
+        D' ~ argmin_u ||y - A u||^2
+             by ``iterations`` conjugate gradients on A^T A d = A^T (y - A D) from 0
+        x' = transition(D'), its fresh noise z being one image for all frames
+
+    x is the video at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised
+    frames, and D' = D + d.
+
+    Frames that are measured alike stay alike: one noise makes one video of them, where independent
+    noise makes each frame another sample.
+
+    iterations: conjugate gradients at most, >= 1; 5 by default (published).
+    rtol: relative residual at which they stop early, >= 0; 1e-4 by default (published: 0).
+    shared: one noise for all frames, at the largest level and in every transition; on by default
+        (published).
+    transition: how x' is drawn, see ``posteriori.methods.transitions``; ``DDIM`` with eta = 0.15 by
+        default (published).
+
+    Raises ``ValueError`` for a setting out of its range, and for a transition that calls the
+    denoiser twice.
+
+    Reference: Kwon, Ye, Solving video inverse problems using image diffusion models, 2025,
+        algorithm 1.
+    Cost per step: one denoiser (of all frames), iterations + 1 operators and adjoints; no
+        derivative of the denoiser.
+    Assumes: linear A, y without noise or nearly so; images (frames, *E), as of ``priors.Slices``.
+    Exact when: never in general. The noise has rank 1 along the frames, so that what differs
+        between frames is an estimate without a spread: read no interval of it. With ``shared`` off
+        and a converged solve it is DDS "noiseless" with this transition.
+    Departs from the authors' code: residual products are over the video of each row alone; frames
+        are not cut into blocks of 16, memory is bounded by ``Slices(at_once=...)``.
+    """
 
     iterations: Count = 5
     rtol: NonNegative = 1e-4
