@@ -9,7 +9,7 @@ from posteriori.priors.combine import ComplexImages
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
-from posteriori.priors.kernels import gaussian_kernels, kernel_family
+from posteriori.priors.kernels import gaussian_kernels, kernel_family, motion_kernels
 from posteriori.priors.leaves import linearize_at, linearize_leaves
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
@@ -50,6 +50,7 @@ __all__ = [
     "linearize_leaves",
     "load_state_dict_file",
     "load_weights",
+    "motion_kernels",
     "photos",
     "save_pretrained",
 ]
