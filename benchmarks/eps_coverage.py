@@ -63,8 +63,8 @@ def table(found: Tensor, n: int, steps: int) -> str:
         "# Coverage of EPS on digits",
         "",
         f"`python benchmarks/eps_coverage.py --problems {len(found)} --steps {steps} "
-        f"--samples {n}`: {len(found)} truths, {n} samples each at {2 * steps - 1} denoiser calls. Verdict: "
-        f"{overall(parts)}.",
+        f"--samples {n}`: {len(found)} truths, {n} samples each at {2 * steps - 1} denoiser calls. "
+        f"Verdict: {overall(parts)}.",
         "",
         "| functions | 80 % intervals hold | p of uniform ranks | ranks in ten bins | verdict |",
         "|---|---|---|---|---|",
