@@ -227,9 +227,15 @@ def _drawn(cell: BoardCell, s: int) -> Row | None:
 def _uses(cell: BoardCell, method: methods.Method[Any], vjp: float) -> str:
     """What a row may look at: the score alone, products with the denoiser's Jacobian as well, or
     the mixture itself."""
-    if cell.method in ("floor", "oracle") or "closed form" in method.requires:
+    if cell.method in ("floor", "oracle") or _closed(method):
         return "mixture"
     return "Jacobian" if vjp else "score"
+
+
+def _closed(method: methods.Method[Any]) -> bool:
+    """Whether a method asks the mixture for more than its score: EPS does, for its denoiser under
+    coloured noise."""
+    return "closed form" in method.requires or isinstance(method, methods.EPS)
 
 
 def _probed(cell: BoardCell) -> Row | None:
@@ -244,7 +250,7 @@ def _probed(cell: BoardCell) -> Row | None:
     except (NotAffineError, ArithmeticError, ValueError):
         return None
     exact: ExactPosterior = exact_posterior(task.posterior)
-    uses = "mixture" if cell.method == "oracle" or "closed form" in method.requires else "-"
+    uses = "mixture" if cell.method == "oracle" or _closed(method) else "-"
     row = {
         **cell._asdict(),
         "metric": board.metric,

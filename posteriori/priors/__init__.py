@@ -13,7 +13,7 @@ from posteriori.priors.kernels import gaussian_kernels, kernel_family, motion_ke
 from posteriori.priors.leaves import linearize_at, linearize_leaves
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
-from posteriori.priors.pretrained import digits, from_pretrained, photos, save_pretrained
+from posteriori.priors.pretrained import chest_ct, digits, from_pretrained, photos, save_pretrained
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow, Schedule
 from posteriori.priors.slices import Slices
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
@@ -41,6 +41,7 @@ __all__ = [
     "Tiles",
     "Turned",
     "UNet",
+    "chest_ct",
     "digits",
     "from_diffusers",
     "from_pretrained",

@@ -239,6 +239,14 @@ def digits(
     return _shipped("digits_noise_maps" if noise_maps else "digits", device, autocast)
 
 
+def chest_ct(
+    device: str | torch.device | None = None, *, autocast: Precision | None = None
+) -> Network:
+    """The chest CT prior that ships with the package: slices of 128 x 128, Hounsfield units from
+    -1000 to 1500 as -1 to 1. A likelihood in Hounsfield units states range=(-1000, 1500)."""
+    return _shipped("chest-ct", device, autocast)
+
+
 def _shipped(name: str, device: str | torch.device | None, autocast: Precision | None) -> Network:
     folder = Path(__file__).parent / "weights" / name
     if not (folder / "card.json").is_file():

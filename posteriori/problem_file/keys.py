@@ -88,8 +88,9 @@ MEANING: dict[str, dict[str, str]] = {
     "prior": {
         "shipped": (
             "a prior of the package, written as a name alone: "
-            "colour photographs of any size, or grey digits of 32 x 32, "
-            "the last of them for noise that differs from pixel to pixel, which EPS asks for"
+            "colour photographs of any size, grey digits of 32 x 32, these also for noise that "
+            "differs from pixel to pixel, which EPS asks for, "
+            "or chest CT of 128 x 128 in Hounsfield units from -1000 to 1500"
         ),
         "path": "a folder written by `save_pretrained` or by `posteriori train --export`",
         "diffusers": "a folder of the diffusers library",

@@ -1,6 +1,7 @@
 """The ``prior`` of a problem file.
 
-photos | digits | digits_noise_maps          shipped with the package
+photos | digits | digits_noise_maps         shipped with the package
+chest-ct                                    shipped as well, Hounsfield units
 {path: FOLDER}                              a folder written by ``save_pretrained`` or by
                                             ``posteriori train --export``
 {diffusers: FOLDER}                         a folder of the diffusers library on this machine
@@ -34,7 +35,7 @@ from posteriori.problem_file.types import (
 )
 
 _KINDS = ("path", "diffusers", "grey", "ambient", "gaussian")
-SHIPPED = ("photos", "digits", "digits_noise_maps")
+SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
@@ -62,7 +63,7 @@ class Through(Part):
 class PriorSection(Part):
     """Exactly one of seven kinds."""
 
-    shipped: Literal["photos", "digits", "digits_noise_maps"] | None = None
+    shipped: Literal["photos", "digits", "digits_noise_maps", "chest-ct"] | None = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
@@ -74,8 +75,8 @@ class PriorSection(Part):
     def one(self) -> PriorSection:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                "give exactly one of photos, digits, {path: ...}, {diffusers: ...}, {grey: ...}, "
-                "{ambient: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
+                "give exactly one of photos, digits, chest-ct, {path: ...}, {diffusers: ...}, "
+                "{grey: ...}, {ambient: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
 
@@ -105,6 +106,8 @@ class PriorSection(Part):
         if self.shipped is not None:
             if self.shipped == "photos":
                 return priors.photos(autocast=autocast)
+            if self.shipped == "chest-ct":
+                return priors.chest_ct(autocast=autocast)
             return priors.digits(autocast=autocast, noise_maps=self.shipped == "digits_noise_maps")
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
@@ -130,7 +133,7 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
         if key not in _KINDS:
             raise ValueError(
                 f"unknown setting {key!r}; {suggestion(key, _KINDS)}, "
-                "or the name photos or digits alone"
+                "or the name photos, digits or chest-ct alone"
             )
     return raw
 

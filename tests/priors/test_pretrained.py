@@ -266,6 +266,7 @@ def test_the_shipped_priors_or_a_clear_error(monkeypatch, tmp_path):
         ("photos", shelf.photos),
         ("digits", shelf.digits),
         ("digits_noise_maps", partial(shelf.digits, noise_maps=True)),
+        ("chest-ct", shelf.chest_ct),
     ):
         monkeypatch.setattr(shelf, "__file__", str(tmp_path / "pretrained.py"))
         with pytest.raises(

@@ -10,6 +10,7 @@ from cases import BRIEF, METHODS, POSTERIORS, full_gaussian, mixture
 from reference import F64, draw
 
 import posteriori as po
+from posteriori.axis_kernels import AR1
 from posteriori.methods import DAPS, DDRM, DPS, MMPS, DiffPIR, PiGDM
 from posteriori.noise import Gaussian
 from posteriori.operators import Dense, PhaseRetrieval, Slicewise
@@ -177,3 +178,12 @@ def test_slices_of_another_kind_are_refused_by_name():
     like = po.Likelihood(draw(3, 2), Slicewise(Dense(draw(2, 4)), 3), Gaussian(0.1))
     with pytest.raises(ValueError, match="shape"):
         po.Posterior(Slices(mixture(), 2), like)
+
+
+def test_where_sampling_starts_slices_are_correlated_by_the_kernel():
+    prior, kernel = Slices(full_gaussian(F64, (2,)), 3, kernel=AR1(0.7)), AR1(0.7)
+    far = torch.tensor(1e6, dtype=F64)  # where only noise is left
+    columns = prior.start(torch.eye(6, dtype=F64).view(6, 3, 2), far).flatten(1)
+    columns = columns - prior.start(torch.zeros(1, 3, 2, dtype=F64), far).flatten(1)
+    found = columns.T @ columns / far**2
+    torch.testing.assert_close(found, torch.kron(kernel(3), torch.eye(2, dtype=F64)))

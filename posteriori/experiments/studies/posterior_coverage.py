@@ -154,14 +154,16 @@ def _measure(cell: Cell) -> list[Row]:
         return [row | {"group": group, "outcome": "diverged"} for group in GROUPS]
     row["denoiser"], row["vjp"] = torch.tensor(calls, dtype=torch.float64).mean(0).tolist()
     table, width = torch.stack(ranks), torch.stack(widths).mean(0)
-    rows = [row | {"group": group} | _scores(table[:, part], n) for group, part in GROUPS.items()]
+    rows = [
+        row | {"group": group} | rank_scores(table[:, part], n) for group, part in GROUPS.items()
+    ]
     # Together, too short and too long intervals would cancel, and widths would be of images and of
     # residuals.
     *parts, whole = [r | {"width": float(width[GROUPS[r["group"]]].mean())} for r in rows]
     return [*parts, whole | {"verdict": overall(parts), "width": None}]
 
 
-def _scores(ranks: Tensor, n: int) -> Row:
+def rank_scores(ranks: Tensor, n: int) -> Row:
     """Coverage, its standard errors, p-value, bins and verdict of ranks (N, K) in 0..n: K functions
     of each of N problems."""
     out: Row = {}

@@ -38,7 +38,7 @@ def test_coverage_from_ranks_is_coverage_of_the_samples():
     g = torch.Generator().manual_seed(3)
     samples, truth = (torch.randn(k, 500, generator=g, dtype=torch.float64) for k in (n, 1))
     ranks = calibration.ranks(samples, truth)[0][:, None]
-    found = study._scores(ranks, n)
+    found = study.rank_scores(ranks, n)
     for level in study.LEVELS:
         stated = calibration.coverage(samples, truth[0], (level / 100,))[0]
         assert stated.nominal == pytest.approx(level / 100)
@@ -56,13 +56,13 @@ def test_coverage_from_ranks_is_coverage_of_the_samples():
     ],
 )
 def test_a_sampler_that_is_wrong_on_purpose_is_called_so(spread, shift, expected):
-    assert study._scores(ranks_of(spread, shift), n)["verdict"] == expected
+    assert study.rank_scores(ranks_of(spread, shift), n)["verdict"] == expected
 
 
 def test_ranks_that_lean_without_leaving_the_intervals_are_not_uniform():
     ranks = torch.arange(40).repeat(20)
     folded = torch.where(ranks < 20, ranks, 39 - ranks)[:, None]
-    found = study._scores(folded, n)
+    found = study.rank_scores(folded, n)
     assert found["cover_80"] == pytest.approx(0.8)
     assert found["p"] < rank_tests.SMALL
     assert found["verdict"] == "not uniform"
@@ -153,7 +153,7 @@ def test_an_exact_sampler_is_seldom_blamed(count, samples, agree):
     for _ in range(trials):
         ranks = torch.randint(samples + 1, (count, 1 if agree else 8), generator=g).expand(-1, 8)
         rows = [
-            {"group": k, **study._scores(ranks[:, part], samples)}
+            {"group": k, **study.rank_scores(ranks[:, part], samples)}
             for k, part in problems.GROUPS.items()
             if k != "all"
         ]
