@@ -55,7 +55,8 @@ def fit_gaussian(
     if math.prod(shape) > LIMIT:
         raise ValueError(
             f"a Gaussian of {math.prod(shape)} numbers has too large a covariance (limit {LIMIT}); "
-            f"learn from smaller images"
+            f"learn from smaller images, or start expectation maximisation from independent pixels "
+            f"(start: pixels in a training file)"
         )
     groups = _groups(likelihoods)
     mean, C = start.mean.double().flatten(), start.covariance.double()
