@@ -59,6 +59,6 @@ def moved_along(x: Tensor, shift: Tensor) -> Tensor:
     n = x.shape[-1]
     f = torch.fft.rfftfreq(2 * n, dtype=x.dtype, device=x.device)
     angle = -2 * math.pi * f * shift.reshape(-1, *(1,) * (x.ndim - 1))
-    # Of the highest frequency only its cosine is real, and a transform takes no other part of it.
-    turn = torch.complex(angle.cos(), torch.where(f < 0.5, angle.sin(), 0.0))
+    # Of the highest frequency the inverse transform takes the cosine alone, as a shift back does.
+    turn = torch.complex(angle.cos(), angle.sin())
     return torch.fft.irfft(torch.fft.rfft(x, n=2 * n) * turn, n=2 * n)[..., :n]

@@ -113,6 +113,7 @@ def test_a_measured_blur_has_an_image_larger_than_y_and_a_reference_of_the_image
     assert record["rmse_mean"] == pytest.approx(float(wanted), rel=1e-4)
     assert record["data_range"] == 1.0
     assert [told["truth"] for told in record["parameters"]] == [None]
+    assert [told["level"] for told in record["parameters"]] == [0.5]  # what three samples state
     assert po.report.page(tmp_path / "out").exists()
 
 

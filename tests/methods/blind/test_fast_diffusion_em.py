@@ -79,6 +79,18 @@ def test_an_image_of_a_known_kernel_is_a_draw_from_the_spring_at_the_denoised_on
         torch.testing.assert_close(c * pair.split(found)[0], wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_equal_images_give_one_kernel_however_many_they_are():
+    """The belief weighs as much beside one image as beside three that are the same."""
+    post = blind_post(side=4)
+    u = (0.3 * draw(1, *post.shape)).expand(3, -1)
+    sigma, s = torch.tensor(0.8, dtype=F64), torch.tensor(0.4, dtype=F64)
+    ends = []
+    for samples in (1, 3):
+        method = FastDiffusionEM(samples, "mean")
+        ends.append(blind_pair(post).split(method.step(post, u, sigma, s, Same(0.0))[0])[1])
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-7, atol=1e-9)
+
+
 def test_rows_of_a_cloud_share_a_kernel_and_clouds_do_not():
     post = blind_post(side=4)
     run = po.sample(post, FastDiffusionEM(samples=3), n=6, steps=8, seed=1)

@@ -42,6 +42,12 @@ def successive(post, method, rho, n, sweeps, noise=None):
     for sigma, lower in pairwise(levels):
         state, _ = method.step(own, state, sigma, lower, rng)
     end = state if noise is None else state.u
+
+    def misfit(v, level):
+        return ((y - post.likelihood.A(v)).flatten(1) / level[:, None]).square().sum(1)[:, None]
+
+    # y depends on image and parameters together as the model says.
+    same_law(misfit(u, s), misfit(end, s if noise is None else state.noise))
     return pair, (u, s), (end, None if noise is None else state.noise)
 
 
@@ -60,10 +66,10 @@ def inverse_gamma(stated, trust, n):
 
 
 def test_sweeps_over_image_width_and_noise_leave_the_model_unchanged():
-    post, n, trust = wide_post(side=3, sigma=0.3), 1500, 12
-    s = inverse_gamma(0.3, trust, n)
+    post, n, trust = wide_post(side=3, sigma=0.1), 1500, 12
+    s = inverse_gamma(0.1, trust, n)
     method = GibbsDiffusion(prior="exact", trust=trust)
-    pair, (u, s), (end, noise) = successive(post, method, 0.4, n, 4, s)
+    pair, (u, s), (end, noise) = successive(post, method, 0.8, n, 4, s)
     same_law(u, end)
     same_law(s.log()[:, None], noise.log()[:, None])
     same_law(s.square()[:, None] * pair.split(u)[1], noise.square()[:, None] * pair.split(end)[1])

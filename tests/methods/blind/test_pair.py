@@ -106,8 +106,10 @@ def test_elliptical_slices_leave_a_law_unchanged_and_find_it_from_afar():
         rng = Streams(moves, range(n))
         z = rng.normal(torch.zeros(n, 2, dtype=F64))
         f = mean + z @ torch.linalg.cholesky(V).T if start else 0 * z + 3.0
+        before = f
         for _ in range(moves):
             f = elliptical_slice(log_like, f, rng.normal(f) @ root.T, rng)
+        assert bool((f != before).all())  # a bracket that closes around the row never loses it
         off = (f.mean(0) - mean) / (V.diagonal() / n).sqrt()
         wide = (f.var(0) / V.diagonal() - 1) / (2 / n) ** 0.5
         assert float(torch.cat([off, wide]).abs().max()) < 4.5
