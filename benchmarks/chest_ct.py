@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--slices", type=int, help="of the held-out ones, all when left out")
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--samples", type=int, default=1, help="more: scores of their mean")
     args = parser.parse_args()
     hu = torch.from_numpy(np.load(args.held_out).astype(np.float32))[: args.slices, None]
     prior = po.priors.from_pretrained(args.prior) if args.prior else po.priors.chest_ct()
@@ -125,13 +126,15 @@ def main() -> None:
 
             def run(A=A, y=y, noise=noise, method=method):
                 likes = [po.Likelihood(row, A, noise, range=RANGE) for row in y]
-                runs = po.sample_each(prior, likes, METHODS[method], steps=args.steps, seed=0)
-                x = torch.cat([r.samples for r in runs])
+                how = {"n": args.samples, "steps": args.steps, "seed": 0}
+                runs = po.sample_each(prior, likes, METHODS[method], **how)
+                x = torch.stack([r.samples.mean(0) for r in runs])
                 rest = y - A(x)
                 chi2 = float((dot(rest, rest) / (NOISE**2 * y[0].numel())).mean())
                 return {**scores(x, truth), "chi2": round(chi2, 3)}
 
-            keep(f"{name} {method}", run)
+            several = f" mean of {args.samples}" if args.samples > 1 else ""
+            keep(f"{name} {method}{several}", run)
 
 
 if __name__ == "__main__":
