@@ -123,7 +123,13 @@ class _OfWindows(Prior):
             views=(),
             patch=None,
             leaves=self._leaves_known,
+            adjustable=self._adjustable,
         )
+
+    def _adjustable(self) -> dict[str, Tensor]:
+        """The weights of the inner prior by the names that ``at`` takes here."""
+        known = self._leaves_known()
+        return {name: p.detach() for name, p in self.named_parameters() if name in known}
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         super()._check_shape(shape)
