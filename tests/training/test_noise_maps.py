@@ -3,6 +3,8 @@ where a run starts from, and the prior that comes of it."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,15 @@ def test_maps_have_two_levels_that_are_joined_as_two_looks_are():
     # Every row of a rectangle, and of its complement, is one of two rows.
     kinds = torch.stack([(boxes == boxes[:, k : k + 1]).all(2).sum(1) for k in range(6)], 1)
     assert 0.2 < float((kinds.amax(1) >= 3)[seen].double().mean()) < 0.8
+
+
+def test_two_looks_are_one_of_their_summed_precision():
+    """(0.8^-2 + 0.6^-2)^-1/2 = 0.48."""
+    maps = NoiseMapsObjective(name="noise-maps", share=1.0, log_mean=math.log(0.6), log_std=1e-9)
+    s = seen_again(torch.full((20, 1, 1, 1), 0.8), maps, (6, 5), np.random.default_rng(0))
+    far = torch.minimum((s - 0.8).abs(), (s - 0.48).abs())
+    assert float(far.max()) < 1e-6
+    assert 0.1 < float((s < 0.5).double().mean()) < 0.9
 
 
 def test_the_loss_is_that_of_the_levels_of_each_pixel(config):
