@@ -97,9 +97,11 @@ def lines(done: Run, record: dict[str, Any]) -> list[str]:
     c = done.config
     level = ", ".join(f"{name} {value}" for name, value in c["noise"].items())
     inner = c["noise_std_in_prior_range"]
+    told = c["prior_range"]
     out = [
-        f"noise: {level} in {c['range']}"
-        + (f"; {inner:g} in the prior's {c['prior_range']}" if inner is not None else "")
+        f"noise: {level}"
+        + (f" in {c['range']}" if c["range"] else "")
+        + ("" if inner is None or not told else f"; {inner:g} in the prior's {told}")
     ]
     out.append(
         f"samples: {record['finished']} of {record['n']}; calls per sample: {done.counts}; "

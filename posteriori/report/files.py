@@ -17,8 +17,10 @@ def write(run: Run, out: Path, depth: Depth | None = None) -> list[str]:
 
     depth: how the measurement is stored; numbers in the files then mean what they mean there. 8
     bits from black to white by default. Values that the files cannot hold are cut off there and
-    counted in the sentences. Images that are no pictures are not written.
+    counted in the sentences. Images that are no pictures are not written; of several parts the one
+    called "image" is.
     """
+    run = run.parts.get("image", run)
     whole, run = run.samples.shape[-2:], run.in_frame()
     mean = pictured(run.mean)
     if mean is None:

@@ -123,6 +123,9 @@ def test_solve_tells_the_width_with_an_interval(write, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "width (pixels): " in said
     assert "% interval" in said
+    assert "None" not in said
+    assert "no pictures" not in said
+    assert (tmp_path / "run" / "mean.png").exists()
     (told,) = json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"]
     assert told["low"] <= told["mean"] <= told["high"]
     assert told["level"] == 0.9
