@@ -600,7 +600,6 @@ METHODS = {
     "SVI": methods.SVI(),
     "SVI published": methods.SVI.published(),
     "TPDM": methods.TPDM(),
-    "TPDM published": methods.TPDM.published(),
     "MomentSMC": methods.MomentSMC(particles=4, pilot=4),
     "MCGDiff": methods.MCGDiff(particles=4),
     "MCGDiff published": methods.MCGDiff.published(),

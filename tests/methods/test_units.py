@@ -65,7 +65,6 @@ PROBLEMS = {"clipped": clipped, "photons": photons, "linear": linear}
 UNIT_OF_Y = {
     *(
         "DPS published",
-        "TPDM published",
         "DPS squared",
         "LGDMC published",
         "DDS published",
@@ -79,7 +78,6 @@ UNIT_OF_Y = {
 RANGE = {
     *(
         "DPS published",
-        "TPDM published",
         "DPS squared",
         "PiGDM published",
         "PiGDM paper",

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.courses import between, course
 from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.transitions import DDIM, Transition
 from posteriori.rng import Rng
@@ -73,13 +72,6 @@ class TPDM(Method[State]):
 
     def __post_init__(self) -> None:
         self._guided  # noqa: B018  (refuses a transition of two denoisers where DPS does)
-
-    @classmethod
-    @course(2000, between("log", 756.0, 0.02), "levels at equal distances in ln sigma")
-    def published(cls) -> TPDM:
-        """The authors' setting for undersampled Fourier data, with the step of DPS divided by the
-        residual's norm."""
-        return cls(every=2.0, weighting="norm", scale=0.3)
 
     @property
     def _guided(self) -> DPS:
