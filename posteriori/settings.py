@@ -69,10 +69,10 @@ Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Natural = Annotated[int, BeforeValidator(whole_number), Field(ge=0)]
 
 
-def suggestion(word: Any, known: Iterable[str]) -> str:
+def suggestion(word: Any, known: Iterable[Any]) -> str:
     """'did you mean ...?' with the nearest known name where there is a near one, and all of
     them."""
-    names = list(known)
+    names = [str(name) for name in known]
     lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
     start = f"did you mean {lower[near[0]]!r}? K" if near else "k"
@@ -128,8 +128,8 @@ class Setting:
     """What one argument may be.
 
     hint: a type as it stands in an annotation, with bounds by ``Annotated``. Words, numbers, flags,
-    tuples of them and callable protocols are compared with it; of other types only that a text is
-    one of its words, if it has any.
+    tuples of them, callable protocols and classes of the library are compared with it; of other
+    types only that a text is one of its words, if it has any.
     """
 
     def __init__(self, hint: Any) -> None:
@@ -141,11 +141,12 @@ class Setting:
             for word in typing.get_args(part)
         ]
         self.protocol = next((part for part in _parts(hint) if _callable(part)), None)
+        self.kind = next((part for part in _parts(hint) if isinstance(part, Checked)), None)
         self.adapter: TypeAdapter[Any] | None = TypeAdapter(_strict(hint)) if _plain(hint) else None
 
     def __bool__(self) -> bool:
         """Whether there is anything to compare with."""
-        return bool(self.words or self.protocol or self.adapter)
+        return bool(self.words or self.protocol or self.kind or self.adapter)
 
     def valid(self, value: Any, where: str) -> Any:
         """``value`` as the type asked for. Raises ``ValueError`` naming ``where``, the value and
@@ -157,6 +158,12 @@ class Setting:
             ):
                 raise ValueError(
                     f"{where} is {value!r}; expected an object such as {_examples(self.protocol)}"
+                )
+        elif self.kind is not None:
+            optional = type(None) in _parts(self.hint)
+            if not (isinstance(value, self.kind) or (value is None and optional)):
+                raise ValueError(
+                    f"{where} is {value!r}; expected an object such as {self.kind.__name__}()"
                 )
         elif self.words and isinstance(value, str) and value not in self.words:
             raise ValueError(f"{where} is {value!r}; {suggestion(value, self.words)}")

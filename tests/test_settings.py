@@ -57,6 +57,10 @@ def spoilt(setting):
     number, a word for an object."""
     if setting.protocol:
         return ["DDIM", transitions.DDIM]
+    if setting.kind:
+        return [setting.kind.__name__, setting.kind, 1.0]
+    if setting.words and not isinstance(setting.words[0], str):
+        return [max(setting.words) + 1, "two"]
     if setting.words:
         return [
             word[:-1] + ("x" if word[-1] != "x" else "y") for word in setting.words if len(word) > 2

@@ -93,6 +93,6 @@ class EnKG(Method[Tensor]):
 
     def _ends(self, post: Posterior, x: Tensor, s: Tensor) -> Tensor:
         """The clean ends of the flow from x at level s."""
-        low = min(post.prior.sigma_min, float(s) / 2)
+        low = min(post.prior.sigma_min, float(s))
         levels = grid.log(self.ode_steps, float(s), low).to(s)
         return flow(post.prior.denoise, x, levels)
