@@ -23,6 +23,7 @@ import types
 import typing
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
@@ -128,7 +129,7 @@ class Setting:
     """What one argument may be.
 
     hint: a type as it stands in an annotation, with bounds by ``Annotated``. Words, numbers, flags,
-    tuples of them, callable protocols and classes of the library are compared with it; of other
+    tuples of them, callable protocols and methods are compared with it; of other
     types only that a text is one of its words, if it has any.
     """
 
@@ -141,7 +142,9 @@ class Setting:
             for word in typing.get_args(part)
         ]
         self.protocol = next((part for part in _parts(hint) if _callable(part)), None)
-        self.kind = next((part for part in _parts(hint) if isinstance(part, Checked)), None)
+        # Operators and priors say themselves what they cannot be made of.
+        checked = (part for part in _parts(hint) if isinstance(part, Checked))
+        self.kind = next((part for part in checked if is_dataclass(part)), None)
         self.adapter: TypeAdapter[Any] | None = TypeAdapter(_strict(hint)) if _plain(hint) else None
 
     def __bool__(self) -> bool:
