@@ -51,4 +51,5 @@ class BlindCoilPhase(Parametric):
     def at(self, phi: Tensor) -> LinearOperator:
         maps = self.inner.sensitivities
         turned = maps * self.factors(phi.detach()).to(maps.dtype)
-        return MultiCoilFourier(turned, self.mask, self.centred) @ self.channels  # type: ignore[return-value]
+        seen = MultiCoilFourier(turned, self.mask, self.centred)
+        return seen @ self.channels  # type: ignore[return-value]
