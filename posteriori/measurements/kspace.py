@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from posteriori.extras import require_extra
 from posteriori.linalg import real_view
 from posteriori.measurements.bart import SUFFIX as BART
 from posteriori.measurements.bart import coils_first
@@ -139,6 +141,31 @@ def sensitivities(low: Tensor) -> Tensor:
     """
     total = low.abs().square().sum(0).sqrt()
     return low / total.clamp(min=1e-6 * float(total.max()))
+
+
+def espirit(kspace: Tensor, block: tuple[int, int], centred: bool = True) -> Tensor:
+    """Coil maps (coils, H, W) of the central block, sum_c |S_c|^2 = 1 everywhere, by sigpy. Their
+    phase is that of the first coil, which is 0: the object keeps its own.
+
+    kspace: with 0 where nothing was sampled. block: rows and columns; of them the largest square is
+    used. Raises ``ImportError`` naming the extra.
+    Source: Uecker, Lai, Murphy, Virtue, Elad, Pauly, Vasanawala, Lustig, ESPIRiT: an eigenvalue
+    approach to autocalibrating parallel MRI, 2014.
+    """
+    require_extra("mri", "maps: espirit", "sigpy")
+    from sigpy.mri.app import EspiritCalib
+
+    k = kspace if centred else torch.fft.fftshift(kspace, (-2, -1))
+    side = min(block)
+    maps = EspiritCalib(
+        k.to(torch.complex64).numpy(),
+        calib_width=side,
+        kernel_width=min(6, side // 2),
+        crop=0,
+        show_pbar=False,
+    ).run()
+    found = torch.from_numpy(np.asarray(maps)).to(kspace.dtype)
+    return found if centred else torch.fft.ifftshift(found, (-2, -1))
 
 
 def kspace_noise_level(kspace: Tensor, mask: Tensor, centred: bool = True) -> Tensor:

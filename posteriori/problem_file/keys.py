@@ -214,7 +214,8 @@ MEANING: dict[str, dict[str, str]] = {
     },
     "operator mri": {
         "maps": (
-            "coil maps: from the middle of the k-space, or a file of complex (coils, rows, columns)"
+            "coil maps from the middle of the k-space, plain or those of ESPIRiT (extra `mri`); "
+            "or a file of complex (coils, rows, columns)"
         ),
         "mask": "a file, bright where sampled; by default the points that are not 0",
         "threshold": PATTERN,

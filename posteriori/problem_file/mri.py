@@ -3,6 +3,7 @@ itself.
 
     operator: mri                           coil maps, phase, sampling, scale and noise level from
                                             the k-space
+    operator: {name: mri, maps: espirit}    maps of ESPIRiT, from the k-space as well
     operator: {name: mri, maps: maps.npy}   maps that were measured apart
 
 Images are in the unit of the k-space under the unitary transform, and so are the samples of a run.
@@ -49,8 +50,9 @@ class MRI(Instrument):
     """k-space (coils, rows, columns), or (rows, columns) of one coil, as .npy, .pt, .safetensors or
     the .cfl of BART.
 
-    maps: "calibration", the low-resolution images over their root of the sum of squares; or a file
-    of complex (coils, rows, columns).
+    maps: "calibration", the low-resolution images over their root of the sum of squares;
+    "espirit", those of ESPIRiT by sigpy (extra ``mri``); or a file of complex (coils, rows,
+    columns).
     mask: a file, bright where sampled, with a ``threshold`` as for a mask; by default the points
     that are not 0.
     calibration: side of the central block that is fully sampled; by default what the mask allows,
@@ -64,7 +66,9 @@ class MRI(Instrument):
 
     calibrates = True
     name: Literal["mri"]
-    maps: Literal["calibration"] | File = Field("calibration", union_mode="left_to_right")
+    maps: Literal["calibration", "espirit"] | File = Field(
+        "calibration", union_mode="left_to_right"
+    )
     mask: File | None = None
     threshold: OpenShare | None = None
     calibration: Annotated[Count, Field(ge=2)] | None = None
@@ -92,7 +96,7 @@ class MRI(Instrument):
         mask = self._mask(k)
         block = self._block(mask, tuple(k.shape[1:]))
         low = centre.low_resolution(k, block, self.centred)
-        maps = self._maps(low)
+        maps = self._maps(k, low, block)
         image = (maps.conj() * low).sum(0)
         phase = torch.polar(
             torch.ones_like(image.real),
@@ -108,7 +112,7 @@ class MRI(Instrument):
             f"{100 * float(mask.float().mean()):.1f} % "
             f"of its points are sampled{'' if self.mask else ', those that are not 0'}"
         )
-        given = self.maps != "calibration"
+        given = isinstance(self.maps, Path)
         of_file = " the phase, the maps are those of the file" if given else ""
         notes = (
             f"{source.file.name}: k-space of {len(k)} coils, {k.shape[1]} x {k.shape[2]}; "
@@ -185,7 +189,9 @@ class MRI(Instrument):
             )
         return block
 
-    def _maps(self, low: Tensor) -> Tensor:
+    def _maps(self, k: Tensor, low: Tensor, block: tuple[int, int]) -> Tensor:
+        if self.maps == "espirit":
+            return centre.espirit(k, block, self.centred)
         if not isinstance(self.maps, Path):
             return centre.sensitivities(low)
         maps = self.arrange(read_array(self.maps), str(self.maps)).to(low.dtype)

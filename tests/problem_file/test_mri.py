@@ -248,6 +248,33 @@ def test_maps_and_phase_from_the_calibration_leave_a_real_image(build, tmp_path)
     assert value > 0.4
 
 
+def test_maps_of_espirit_are_those_that_measured(build, tmp_path):
+    """Within the object the maps of a k-space without noise are the true ones, up to the phase of
+    their first coil; the phase that is left to the object is then that of the image times it."""
+    pytest.importorskip("sigpy")
+    k, x = scan(tmp_path, sigma=1e-4)
+    given = build({"name": "mri", "maps": "espirit"}).posterior.given
+    found = given.A.A.sensitivities
+    assert torch.allclose(found.abs().square().sum(0), torch.ones(24, 24), atol=1e-4)
+    S = torch.from_numpy(maps())
+    S = S * torch.polar(torch.ones(24, 24), -S[0].angle())
+    inside = torch.from_numpy(x) > 0.3
+    assert float((found - S)[:, inside].norm() / S[:, inside].norm()) < 0.05
+    clean = given.A(torch.from_numpy(x).float()[None, None])[0]
+    assert float((given.y - clean).norm() / given.y.norm()) < 0.1
+    np.save(tmp_path / "corner.npy", np.fft.fftshift(k, (-2, -1)).astype(np.complex64))
+    corner = build({"name": "mri", "maps": "espirit", "centred": False}, file="corner.npy")
+    turned = torch.fft.fftshift(corner.posterior.given.A.A.sensitivities, (-2, -1))
+    torch.testing.assert_close(turned, found, rtol=0, atol=1e-4)
+
+
+def test_maps_of_espirit_name_what_they_need(build, tmp_path, monkeypatch):
+    scan(tmp_path)
+    monkeypatch.setattr("posteriori.extras.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"maps: espirit needs sigpy.*posteriori\[mri\]"):
+        build({"name": "mri", "maps": "espirit"})
+
+
 def test_samples_are_in_the_unit_of_the_k_space(build, tmp_path):
     """The same k-space in another unit gives the same samples in that unit."""
     found = {}
