@@ -11,6 +11,7 @@ from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
 from posteriori.priors.kernels import gaussian_kernels, kernel_family, motion_kernels
 from posteriori.priors.leaves import linearize_at, linearize_leaves
+from posteriori.priors.load import load, recognise
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
 from posteriori.priors.pretrained import chest_ct, digits, from_pretrained, photos, save_pretrained
@@ -49,17 +50,18 @@ __all__ = [
     "kernel_family",
     "linearize_at",
     "linearize_leaves",
+    "load",
     "load_state_dict_file",
     "load_weights",
     "motion_kernels",
     "photos",
+    "recognise",
     "save_pretrained",
 ]
 
 # What other libraries and papers call these priors.
 _ELSEWHERE = {
     "Diffusers": "from_diffusers(folder)",
-    "load": "from_pretrained(folder), or from_diffusers(folder)",
     "Denoiser": "Network(net, shape=..., parametrization=..., schedule=...)",
     "DiffusionModel": "Network(net, shape=..., parametrization=..., schedule=...)",
     "Score": "Network(net, parametrization='score', ...)",

@@ -19,9 +19,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor
 
 from posteriori import places
+from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
@@ -31,7 +32,8 @@ from posteriori.priors.unet import UNet
 from posteriori.storage import write_text, written_whole
 
 FORMAT = 1
-NETWORKS: dict[str, type[nn.Module]] = {"UNet": UNet}
+# Networks that a card may name: each keeps its ``arguments``, and says its ``conditions``.
+NETWORKS: dict[str, Any] = {"ADM": ADM, "UNet": UNet}
 # Fields that a Network, its constructor and its card call by the same name.
 SHARED = (
     "parametrization",
@@ -71,6 +73,7 @@ class Card(BaseModel):
     train_size: tuple[int, int] | None
     errors: tuple[tuple[_Positive, _Positive], ...] | None = None
     spectrum: ErrorSpectrum | None = None
+    given: dict[str, int] = Field(default_factory=dict)
     sha256: str
     storage: Literal["float32", "float16"]
     description: str = ""
@@ -100,8 +103,8 @@ def save_pretrained(
     if not isinstance(prior, Network):
         raise TypeError(f"only a Network prior can be saved, this is a {type(prior).__name__}")
     name = type(prior.net).__name__
-    net = prior.net
-    if not isinstance(net, UNet) or NETWORKS.get(name) is not type(net):
+    net: Any = prior.net
+    if NETWORKS.get(name) is not type(net):
         raise TypeError(
             f"a {name} network cannot be rebuilt from a card; "
             f"networks that can: {', '.join(sorted(NETWORKS))}"
@@ -126,6 +129,7 @@ def save_pretrained(
             network=name,
             arguments=net.arguments,
             schedule=None if prior.schedule is None else schedule_record(prior.schedule),
+            given={key: _whole(key, value) for key, value in prior.given.items()},
             sha256=_digest(beside),
             storage=storage,
             description=description,
@@ -182,10 +186,21 @@ def from_pretrained(
         net.float(),
         schedule=schedule,
         autocast=autocast,
-        conditions=net.conditions if isinstance(net, UNet) else None,
+        conditions=net.conditions,
         **{name: getattr(card, name) for name in SHARED},
     )
+    if card.given:
+        prior = prior.at(**{name: torch.tensor(value) for name, value in card.given.items()})  # type: ignore[assignment]
     return prior.to(device) if device is not None else prior
+
+
+def _whole(name: str, value: Tensor) -> int:
+    """A condition that a card can hold. Raises ``ValueError`` for any but one class."""
+    if value.ndim or value.is_floating_point():
+        raise ValueError(
+            f"a card holds one class, not {name} of {tuple(value.shape)}; save the prior without it"
+        )
+    return int(value)
 
 
 def read_card(folder: str | Path) -> Card:

@@ -34,29 +34,33 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
-    """Names and tensors of a .safetensors, .pt, .pth, .ckpt or .pkl file, on the CPU.
-
-    A training checkpoint may hold them one level down; averaged weights are preferred, with a
-    warning that says so. Prefixes that wrappers put before every name ("module.", "model.") are
-    taken away.
-
-    Raises ``FileNotFoundError``, and ``ValueError`` in one line for: an empty, truncated or damaged
-    file, a web page, a Git LFS pointer, a pickle that needs a class of its author's, an optimizer
-    state, a file without named tensors.
-    """
-    path = Path(path)
-    inspect(path)
-    content = load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path)
-    state = _choose(content, path)
+    """Names and tensors of a .safetensors, .pt, .pth, .ckpt or .pkl file, on the CPU, as
+    ``named_tensors`` without the prefixes that wrappers put before every name ("module.",
+    "model.")."""
+    state = named_tensors(Path(path))
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
+def named_tensors(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a file as they stand in it, on the CPU.
+
+    A training checkpoint may hold them one level down; averaged weights are preferred, with a
+    warning that says so.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` in one line for: an empty, truncated or damaged
+    file, a web page, a Git LFS pointer, a pickle that needs a class of its author's, an optimizer
+    state, a file without named tensors.
+    """
+    inspect(path)
+    return _choose(load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path), path)
+
+
 def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Put every tensor of ``state`` into ``net``. Raises ``ValueError`` with the first three
-    misfits of each kind."""
+    """Put every tensor of ``state`` into ``net``; a network on the "meta" device takes the tensors
+    themselves. Raises ``ValueError`` with the first three misfits of each kind."""
     wanted = net.state_dict()
     if set(state) != set(wanted) and all(name.startswith("model.") for name in wanted):
         state = {f"model.{name}": tensor for name, tensor in state.items()}
@@ -76,7 +80,7 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -
         raise ValueError(
             f"the weights of {source} do not fit {type(net).__name__}: {'; '.join(found)}"
         )
-    net.load_state_dict(state)
+    net.load_state_dict(state, assign=any(tensor.is_meta for tensor in wanted.values()))
 
 
 def inspect(path: Path) -> None:

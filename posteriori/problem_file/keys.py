@@ -92,7 +92,8 @@ MEANING: dict[str, dict[str, str]] = {
             "differs from pixel to pixel, which EPS asks for, "
             "or chest CT of 128 x 128 in Hounsfield units from -1000 to 1500"
         ),
-        "path": "a folder written by `save_pretrained` or by `posteriori train --export`",
+        "path": "a folder written by `save_pretrained`, `posteriori train --export` or `posteriori "
+        "import`; or a diffusers folder or a file of weights that `priors.load` recognises",
         "diffusers": "a folder of the diffusers library",
         "grey": "grey images by a prior of colour images, which is one of these kinds",
         "ambient": "a network that learned from masked images, seen through a mask: a mapping with "

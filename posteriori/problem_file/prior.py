@@ -2,8 +2,10 @@
 
 photos | digits | digits_noise_maps         shipped with the package
 chest-ct                                    shipped as well, Hounsfield units
-{path: FOLDER}                              a folder written by ``save_pretrained`` or by
-                                            ``posteriori train --export``
+{path: PLACE}                               a folder written by ``save_pretrained``, by
+                                            ``posteriori train --export`` or ``posteriori import``;
+                                            a diffusers folder, or a file of weights of a network
+                                            that ``priors.load`` recognises
 {diffusers: FOLDER}                         a folder of the diffusers library on this machine
 {grey: photos}                              grey images by a prior of colour images: one of the
                                             kinds above
@@ -114,7 +116,7 @@ class PriorSection(Part):
         if self.ambient is not None:
             return self.ambient.build(autocast)
         assert self.path is not None  # one of the seven is given
-        return priors.from_pretrained(self.path, autocast=autocast)
+        return priors.load(self.path, autocast=autocast)
 
 
 def _by_name(raw: Any, info: ValidationInfo) -> Any:

@@ -824,7 +824,6 @@ def test_a_folder_of_another_kind_is_named(write, tmp_path):
         (tmp_path / part).mkdir(parents=True)
         (tmp_path / part / name).write_text("{}")
     said = {
-        "a": "prior: {diffusers: ",
         "b": "--export PRIOR` makes a prior of it",
         "c": "the folder of a run",
         "d": "name one of inner",
@@ -833,6 +832,8 @@ def test_a_folder_of_another_kind_is_named(write, tmp_path):
         with pytest.raises(FileNotFoundError, match="card.json is missing. ") as caught:
             built(write, prior={"path": part})
         assert message in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no config.json in .*a; a diffusers folder has"):
+        built(write, prior={"path": "a"})
     with pytest.raises(
         ValueError, match="is a folder, a file is expected. It is a folder of the diffusers library"
     ):

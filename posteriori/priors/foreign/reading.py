@@ -1,0 +1,116 @@
+"""From a file to the tensors of one network: averaged weights before those of the last step, names
+without what wrappers put before them, and a word on every choice."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from posteriori.priors.foreign.found import Weights
+from posteriori.priors.state_dicts import named_tensors
+
+# Prefixes with this word are averages of the weights over training.
+AVERAGE = "ema"
+DEPTH = 3  # parts of a prefix
+# Parts that say what a file is when no network is known by its names.
+TELLING = {
+    "first_stage_model.": "a latent diffusion model, whose network models the latents of its "
+    "autoencoder, which are no images",
+    "positional_embedding": "a classifier or an encoder, not a network that denoises",
+    "init_conv.weight": "a U-Net of denoising-diffusion-pytorch: build it with that package, fill "
+    "it by load_weights and give the object to load, or to Network",
+    "down_blocks.": "the weights of a diffusers model: give the folder with its config.json and "
+    "its scheduler_config.json",
+}
+
+Recogniser = Callable[[Mapping[str, Tensor]], bool]
+
+
+def read(path: Path) -> Weights:
+    """The named tensors of a file. Raises as ``named_tensors``."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        state = named_tensors(path)
+    notes = tuple(str(w.message).removeprefix(f"{path}: ") for w in said)
+    return checked(Weights(state, str(path), precision(state), notes))
+
+
+def precision(state: Mapping[str, Tensor]) -> str:
+    """In which precision the numbers are kept."""
+    kinds = Counter(
+        str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()
+    )
+    if len(kinds) == 1:
+        return f"{next(iter(kinds))}, used in float32"
+    return ", ".join(f"{n} tensors in {kind}" for kind, n in kinds.most_common()) + (
+        ", used in float32"
+    )
+
+
+def checked(weights: Weights) -> Weights:
+    """Raise ``ValueError`` for weights that are not finite, naming the first and what half
+    precision has to do with it."""
+    bad = [
+        (name, tensor)
+        for name, tensor in weights.state.items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
+    if bad:
+        name, tensor = bad[0]
+        kind = str(tensor.dtype).removeprefix("torch.")
+        why = (
+            "; float16 ends at 65504, larger weights are lost in it: fetch the float32 file"
+            if kind == "float16"
+            else "; the training diverged or the file is damaged"
+        )
+        raise ValueError(
+            f"{weights.source}: {len(bad)} tensors are not finite (first: {name}, {kind}){why}"
+        )
+    return weights
+
+
+def within(weights: Weights, recognises: Recogniser) -> Weights | None:
+    """The tensors below the prefix under which a network is recognised, without it; None when
+    there is none. Averages before others. What lies outside is named in a note."""
+    found = {
+        ".".join(parts[:k]) + "."
+        for parts in (name.split(".") for name in weights.state)
+        for k in range(1, min(len(parts), DEPTH + 1))
+    }
+    prefixes = ["", *sorted(found, key=lambda p: (AVERAGE not in p.lower(), p.count("."), p))]
+    for prefix in prefixes:
+        inner = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in weights.state.items()
+            if name.startswith(prefix)
+        }
+        if recognises(inner):
+            break
+    else:
+        return None
+    if not prefix:
+        return weights
+    notes = [f"the prefix {prefix!r} of its names is left out"]
+    rest = [name for name in weights.state if not name.startswith(prefix)]
+    if rest:
+        notes.append(f"{len(rest)} tensors outside {prefix!r} are left out ({', '.join(rest[:3])})")
+    return Weights(inner, weights.source, weights.origin, (*weights.notes, *notes))
+
+
+def unknown(weights: Weights, families: str) -> ValueError:
+    """The error for a file in which no network was recognised."""
+    names = list(weights.state)
+    for part, what in TELLING.items():
+        if any(part in name for name in names):
+            return ValueError(f"{weights.source} is {what}")
+    return ValueError(
+        f"{weights.source} holds weights without a card, of no network that is known here "
+        f"({len(names)} tensors, first {', '.join(names[:3])}); known are {families}. Build the "
+        "network, fill it by load_weights(net, load_state_dict_file(file), file) and wrap it in "
+        "Network(net, parametrization=..., schedule=...). A problem file takes a function that "
+        "does so, prior: {name: my_prior.py:load, weights: ...}"
+    )

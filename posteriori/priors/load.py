@@ -1,0 +1,182 @@
+"""One function for whatever holds a network: folders, other people's checkpoints, objects.
+
+    our folder               card.json: ``from_pretrained``
+    diffusers folder         model_index.json or config.json: ``from_diffusers``
+    a file of weights        .safetensors, .pt, .pth, .ckpt, .pkl: the network is recognised by
+                             names and shapes of its tensors, see ``posteriori.priors.foreign``
+    D(x, sigma)              a denoiser: a deepinv object, an nn.Module, any callable
+    a ``Prior``              returned as it is
+
+Nothing that a file names is imported or run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posteriori import places
+from posteriori.priors.base import Prior
+from posteriori.priors.diffusers import from_diffusers
+from posteriori.priors.foreign import adm, reading
+from posteriori.priors.foreign.found import Found, Named, Stated, Weights, optional, parameters
+from posteriori.priors.network import Network, Parametrization, Precision
+from posteriori.priors.pretrained import from_pretrained, read_card
+from posteriori.priors.schedule import VE, Schedule
+
+_Build = Callable[[Weights, Stated], Found]
+# What each family is called, how it is recognised, and what makes a prior of it.
+FAMILIES: dict[str, tuple[reading.Recogniser, _Build]] = {
+    "ADM (guided-diffusion, improved-diffusion)": (adm.recognises, adm.build),
+}
+# What tells a diffusers folder from one of ours, or from any other.
+_DIFFUSERS = ("model_index.json", "unet", "transformer", "scheduler", "scheduler_config.json")
+_FOLDER = ("range", "variance", "sigma_min", "sigma_max", "autocast")
+_OBJECT = ("shape", "range", "variance", "sigma_min", "sigma_max", "train_size", "autocast")
+
+
+def load(
+    source: str | Path | Prior | Callable[[Tensor, Tensor], Any],
+    device: str | torch.device | None = None,
+    *,
+    shape: tuple[int | None, ...] | None = None,
+    range: tuple[float, float] | None = None,
+    variance: float | None = None,
+    parametrization: Parametrization | None = None,
+    schedule: Schedule | Named | None = None,
+    sigma_data: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    train_size: int | tuple[int, int] | None = None,
+    heads: int | None = None,
+    head_channels: int | None = None,
+    new_order: bool | None = None,
+    label: int | None = None,
+    autocast: Precision | None = None,
+) -> Prior:
+    """The prior that a file, a folder or an object holds; ``recognise`` also says what it was taken
+    for.
+
+    Parameters
+    ----------
+    source: see the module. An object is called with x (B, *E) and sigma, the standard deviation of
+        the noise in the units of x: (B,) where it is an nn.Module, () where it is another callable.
+        It returns the denoised x, and needs ``shape``, ``range``, ``sigma_min`` and ``sigma_max``,
+        which nothing else can tell.
+    device: where to put it; the CPU when None.
+    shape, range, variance, parametrization, sigma_data, sigma_min, sigma_max, train_size, autocast:
+        as for ``Network``, where the source does not say them.
+    schedule: "linear", "cosine", "scaled-linear" (of 1000 steps), or an object.
+    heads, head_channels: heads of every attention, or channels of every head, of an ADM network
+        that is none of the published ones.
+    new_order: whether it was trained with ``use_new_attention_order``.
+    label: the class of a network that is conditioned on one; without it the prior is given one by
+        ``prior.at``.
+
+    Raises ``FileNotFoundError``; ``ValueError`` for a source that is not recognised, with what it
+    looks like, for one that does not say what is needed, naming that, for one of which not all
+    weights fit, and for a statement that the source has no use for.
+    """
+    stated = Stated(
+        shape,
+        range,
+        variance,
+        parametrization,
+        schedule,
+        sigma_data,
+        sigma_min,
+        sigma_max,
+        train_size,
+        heads,
+        head_channels,
+        new_order,
+        label,
+        autocast,
+    )
+    prior = recognise(source, stated).prior
+    return prior if device is None else prior.to(device)
+
+
+def recognise(
+    source: str | Path | Prior | Callable[[Tensor, Tensor], Any], stated: Stated | None = None
+) -> Found:
+    """What ``source`` is taken for, with its prior. Raises as ``load``."""
+    stated = stated or Stated()
+    if isinstance(source, Prior):
+        stated.only("a Prior", "")
+        return Found(source, f"a {type(source).__name__} of this package")
+    if not isinstance(source, str | Path):
+        return _object(source, stated)
+    path = Path(source)
+    if path.is_dir() or not path.exists():
+        return _folder(path, stated)
+    if path.suffix.lower() not in places.ARRAYS:
+        raise ValueError(f"{path} is no prior{places.place_description(path)}")
+    weights = reading.read(path)
+    for recognises, build in FAMILIES.values():
+        inner = reading.within(weights, recognises)
+        if inner is not None:
+            return build(inner, stated)
+    raise reading.unknown(weights, ", ".join(FAMILIES))
+
+
+def _folder(path: Path, stated: Stated) -> Found:
+    ours = (path / "card.json").is_file()
+    if ours or not any((path / name).exists() for name in _DIFFUSERS):
+        stated.only(f"{path}, a folder with a card,", "autocast")
+        prior = from_pretrained(path, autocast=stated.autocast)
+        card = read_card(path)
+        assert isinstance(prior.net, nn.Module)
+        text = f"{card.network} of this package: {parameters(prior.net)}"
+        return Found(prior, text, card.storage, (card.description,) if card.description else ())
+    stated.only(f"{path}, a diffusers folder,", *_FOLDER)
+    prior = from_diffusers(path, **optional(**{name: getattr(stated, name) for name in _FOLDER}))
+    assert isinstance(prior.net, nn.Module)
+    return Found(prior, f"diffusers: {parameters(prior.net)}", "float32")
+
+
+class OneLevel:
+    """A function of x and of one number: all rows of a batch have the same sigma, and a function
+    that multiplies x by it would take a list of them for a side of the image."""
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Any]) -> None:
+        self.denoise = denoise
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Any:
+        return self.denoise(x, sigma[0])
+
+
+def _object(source: Any, stated: Stated) -> Found:
+    """A denoiser D(x, sigma) as a prior: an x0 network without scaling that is told sigma."""
+    what = type(source).__name__
+    if not callable(source):
+        raise TypeError(f"a prior is made of a path or of a denoiser D(x, sigma), got {source!r}")
+    stated.only(f"the denoiser {what}", *_OBJECT)
+    needed = {
+        "shape": "(channels, height, width), None for any",
+        "range": "(low, high) of images",
+        "sigma_min": "the smallest noise level it knows",
+        "sigma_max": "the largest",
+    }
+    missing = [f"{name}= {text}" for name, text in needed.items() if getattr(stated, name) is None]
+    if missing:
+        raise ValueError(f"the denoiser {what} says nothing of itself; state {', '.join(missing)}")
+    assert stated.shape is not None
+    assert stated.sigma_min is not None
+    assert stated.sigma_max is not None
+    prior = Network(
+        source if isinstance(source, nn.Module) else OneLevel(source),
+        shape=stated.shape,
+        parametrization="x0",
+        schedule=VE(stated.sigma_min, stated.sigma_max),
+        range=stated.range,
+        train_size=stated.size,
+        autocast=stated.autocast,
+        **optional(variance=stated.variance),
+    )
+    count = f": {parameters(source)}" if isinstance(source, nn.Module) else ""
+    return Found(prior, f"the denoiser {what}{count}, called with x and sigma")
