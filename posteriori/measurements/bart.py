@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from posteriori.measurements.files import checked
+from posteriori.storage import write_bytes
 
 SUFFIX = ".cfl"
 # Sides 0 to 2 are those of the image, 3 is the coils; the other twelve (maps, time, contrast, ...)
 # have to be 1 in a single k-space.
 COILS = 3
+DIMENSIONS = 16
 
 
 def read_cfl(path: str | Path) -> Tensor:
@@ -62,3 +64,16 @@ def coils_first(array: Tensor, path: str | Path) -> Tensor:
     return (
         whole.permute(COILS, 0, 1, 2).reshape(sides[COILS], *(sides[k] for k in image)).contiguous()
     )
+
+
+def write_cfl(path: str | Path, x: Tensor) -> None:
+    """NAME.cfl and NAME.hdr of the numbers as complex64, with the sides of x in their order. Each
+    is written whole or not at all, the header last."""
+    path = Path(path)
+    sides = [*x.shape, *[1] * (DIMENSIONS - x.ndim)]
+    if x.ndim > DIMENSIONS:
+        raise ValueError(f"{path}: an array of BART has {DIMENSIONS} sides, got {x.ndim}")
+    numbers = x.detach().resolve_conj().cpu().numpy().astype("<c8")
+    write_bytes(path, numbers.tobytes(order="F"))
+    header = f"# Dimensions\n{' '.join(map(str, sides))}\n"
+    write_bytes(path.with_suffix(".hdr"), header.encode())

@@ -132,6 +132,13 @@ def read_image(
     return torch.from_numpy(image), info
 
 
+def stored_picture(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A PNG or JPEG picture (C, H, W) in the numbers that it stores, upright and without an alpha
+    channel that hides nothing, and what was done. Raises as ``read_image``."""
+    path, notes = checked(path), list[str]()
+    return _channels(_pillow(path, notes), None, path, notes), tuple(notes)
+
+
 def _stored(path: Path, channels: int | None, notes: list[str]) -> Stored:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

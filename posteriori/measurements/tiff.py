@@ -39,7 +39,7 @@ def read(path: Path, notes: list[str]) -> Stored:
         with tifffile.TiffFile(path) as file:
             series, page = file.series[0], file.series[0].keyframe
             names, shape = _axes(path, file)
-            _check_size(path, series.shape)
+            check_size(path, series.shape)
             array = series.asarray().reshape(shape)
             found = _meaning(path, page, names, shape)
             bits = page.bitspersample
@@ -101,7 +101,7 @@ def _plane_axis(names: list[str]) -> int:
     return next(k for k, name in enumerate(names) if name not in "YX")
 
 
-def _check_size(path: Path, shape: tuple[int, ...]) -> None:
+def check_size(path: Path, shape: tuple[int, ...]) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit and math.prod(shape) > 2 * 4 * limit:
         raise Image.DecompressionBombError(

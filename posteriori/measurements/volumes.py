@@ -1,5 +1,5 @@
-"""Volumes in files: NIfTI, a folder of DICOM slices, .npy. Numbers and geometry are read, and
-nothing that says whose they are.
+"""Volumes in files: a folder of DICOM slices, NIfTI, and arrays of every other kind. Numbers and
+geometry are read, and nothing that says whose they are.
 
 A volume is (D, H, W), slices first. ``affine`` takes (column, row, slice, 1), the indices of W, H
 and D counted from 0, to millimetres to the right, front and top of the patient (RAS+), as NIfTI
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from posteriori.extras import require_extra
-from posteriori.measurements.arrays import read_array
-from posteriori.measurements.files import checked
+from posteriori.measurements.formats import read_measured
+from posteriori.measurements.measured import Measured
+from posteriori.measurements.nifti import NIFTI, write_nifti
+from posteriori.measurements.zarr_arrays import ZARR
 from posteriori.storage import write_bytes
 
-NIFTI = (".nii", ".nii.gz")
 # Of the distances between slices: more than this share apart is no rounding of the scanner's.
 _EVEN = 0.01
 
@@ -50,10 +51,11 @@ class VolumeInfo:
         return slices, rows, columns
 
 
-def read_volume(path: str | Path) -> tuple[Tensor, VolumeInfo]:
-    """A volume (D, H, W) float32 from a .nii, .nii.gz or .npy file, or a folder of one DICOM
-    series.
+def read_volume(path: str | Path, key: str | None = None) -> tuple[Tensor, VolumeInfo]:
+    """A volume (D, H, W) float32 from a file of any kind of ``read_measured``, or a folder of one
+    DICOM series.
 
+    key: which array of a file that holds several.
     Stored numbers are scaled as the file says: NIfTI's slope and intercept, DICOM's rescale slope
     and intercept, by which computed tomography is in Hounsfield units. DICOM slices are put in the
     order of their positions along the normal of the slices.
@@ -62,12 +64,11 @@ def read_volume(path: str | Path) -> tuple[Tensor, VolumeInfo]:
     differ in size or direction or share a position.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and path.suffix != ZARR:
         x, info = _dicom(path)
-    elif path.name.lower().endswith(NIFTI):
-        x, info = _nifti(checked(path))
     else:
-        x, info = read_array(path).numpy(), VolumeInfo()
+        found = read_measured(path, key)
+        x, info = found.data.numpy(), VolumeInfo(found.affine, found.unit, found.notes)
     if x.ndim != 3 or np.iscomplexobj(x):
         raise ValueError(
             f"{path} holds {'complex numbers' if np.iscomplexobj(x) else 'numbers'} of shape "
@@ -91,39 +92,13 @@ def write_volume(path: str | Path, x: Tensor, info: VolumeInfo | None = None) ->
     if path.suffix == ".npy":
         np.save(content, array)
     elif path.name.lower().endswith(NIFTI):
-        require_extra("volumes", f"writing {path.name}", "nibabel")
-        import nibabel
-
-        affine = None if info is None or info.affine is None else info.affine.double().numpy()
-        image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
-        raw = image.to_bytes()
-        content.write(_zipped(raw) if path.suffix == ".gz" else raw)
+        write_nifti(
+            path, Measured(x.detach().cpu(), "ZYX", affine=None if info is None else info.affine)
+        )
+        return
     else:
         raise ValueError(f"{path}: volumes are written as .nii, .nii.gz or .npy")
     write_bytes(path, content.getvalue())
-
-
-def _zipped(raw: bytes) -> bytes:
-    import gzip
-
-    return gzip.compress(raw, mtime=0)  # the same volume is the same file
-
-
-def _nifti(path: Path) -> tuple[np.ndarray, VolumeInfo]:
-    require_extra("volumes", f"reading {path.name}", "nibabel")
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        data = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel has no common class for a damaged file
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    # A file without a form states no place; nibabel would make one up.
-    coded = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
-    affine = torch.from_numpy(np.array(image.affine, dtype=np.float64)) if coded else None
-    return data.transpose(), VolumeInfo(affine)
 
 
 def _dicom(folder: Path) -> tuple[np.ndarray, VolumeInfo]:

@@ -213,7 +213,7 @@ def simulate(A: Operator, x: Tensor, law: NoiseLaw, seed: int) -> Tensor:
         return law.sample(A(x[None]), Streams(seed, [NOISE_STREAM]))[0]
 
 
-class Measured(NamedTuple):
+class Observation(NamedTuple):
     """The operator, y (*O), the part of the image that lies under y where it is larger than y, and
     sentences about them."""
 
@@ -225,7 +225,7 @@ class Measured(NamedTuple):
 
 def measured_file(
     section: Instrument, path: Path, how: Reading, law: NoiseLaw, range: Range, wanted: Wanted
-) -> Measured:
+) -> Observation:
     """What is in a file that was measured. wanted: the shape of images; a side of any length (None)
     follows from the measurement."""
     y, level, notes = as_numbers(path, range, section.reading(how), section.pictorial)
@@ -243,7 +243,7 @@ def measured_file(
                 "{name: compose, parts: [..., {name: mask, file: ...}]}"
             )
         fitted = section.linear_part(A, fitted)
-        return Measured(A, fitted, frame, (*notes, *more, *_doubts(path, A, fitted, law, level)))
+        return Observation(A, fitted, frame, (*notes, *more, *_doubts(path, A, fitted, law, level)))
 
 
 def _seen(
