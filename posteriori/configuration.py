@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from posteriori.methods.base import Method, method_settings
 # What may differ between a run and its completion: it does not enter the samples, or follows from
 # the rest.
 FREE_SETTINGS = ("threads", "levels", "grid", "pilot", "published")
+
+_version = cache(version)  # it reads and parses a file, which takes longer than a step
 
 
 def describe(
@@ -61,7 +64,7 @@ def describe(
             "dtype": str(given.y.dtype).removeprefix("torch."),
             "device": str(given.y.device),
             "versions": {
-                "posteriori": version("posteriori"),
+                "posteriori": _version("posteriori"),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

@@ -106,8 +106,7 @@ class Checked(ABCMeta):
     def __signature__(cls) -> inspect.Signature:
         """That of the constructor, for ``help`` and editors; they would show the metaclass's
         otherwise."""
-        signature = inspect.signature(_constructor(cls))
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        return _signature(cls)
 
     if not typing.TYPE_CHECKING:
 
@@ -244,6 +243,12 @@ def settings_of(cls: Callable[..., Any]) -> dict[str, Setting]:
         if setting:
             found[name] = setting
     return found
+
+
+@cache
+def _signature(cls: type) -> inspect.Signature:
+    signature = inspect.signature(_constructor(cls))
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _constructor(cls: type) -> Any:

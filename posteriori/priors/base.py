@@ -15,7 +15,7 @@ from posteriori import identity
 from posteriori.chart import AffineChart, Chart
 from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
-from posteriori.priors.schedule import DiscreteVP
+from posteriori.priors.schedule import linear_ddpm
 from posteriori.settings import Checked
 
 Pull = Callable[[Tensor], Tensor]
@@ -110,9 +110,7 @@ class Prior(nn.Module, metaclass=Checked):
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
             error=partial(white_error, self.variance),
-            ladder=lambda: levels_within(
-                DiscreteVP.linear().ladder(), self.sigma_min, self.sigma_max
-            ),
+            ladder=lambda: levels_within(linear_ddpm().ladder(), self.sigma_min, self.sigma_max),
             anisotropic=WhiteOnly(self),
             leaves=self._leaves_known,
             adjustable=lambda: {name: p.detach() for name, p in self.named_parameters()},

@@ -27,7 +27,7 @@ from posteriori.priors.components import mixture_limits, principal_axes
 from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.leaves import MixtureAt, rows_of_leaves
 from posteriori.priors.mixture_under import MixtureUnder
-from posteriori.priors.schedule import DiscreteVP
+from posteriori.priors.schedule import linear_ddpm
 from posteriori.priors.shared_covariance import SharedCovariance
 from posteriori.rng import Rng, Streams
 
@@ -213,7 +213,7 @@ class GaussianMixture(Prior):
         return replace(
             super().know(),
             error=self._error,
-            ladder=DiscreteVP.linear().ladder,
+            ladder=linear_ddpm().ladder,
             spectrum=self._spectral_error,
             anisotropic=MixtureUnder(self),
             closed=self,

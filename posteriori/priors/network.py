@@ -35,7 +35,7 @@ from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.leaves import PriorAt, check_rows, rows_of_leaves
 from posteriori.priors.network_under import NetworkUnder
-from posteriori.priors.schedule import DiscreteVP, Level, Schedule
+from posteriori.priors.schedule import DiscreteVP, Level, Schedule, linear_ddpm
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
 Precision = Literal["bfloat16", "float16"]
@@ -239,7 +239,7 @@ class Network(Prior):
     def _ladder(self) -> Tensor:
         """The levels of the network's own schedule that lie between sigma_min and sigma_max; a
         linear-beta DDPM's for "edm"."""
-        schedule = DiscreteVP.linear() if self.schedule is None else self.schedule
+        schedule = linear_ddpm() if self.schedule is None else self.schedule
         return levels_within(schedule.ladder(), self.sigma_min, self.sigma_max)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -23,6 +23,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -295,6 +296,13 @@ class DiscreteVP(Schedule):
         # log(beta / beta~), written so that it does not cancel where the two are nearly equal.
         ratio = math.log1p((before - now) / (1 - before))
         return (torch.expm1(f * ratio) * (rest * ((1 - now) / beta) ** 2 / before)).clamp(min=1e-6)
+
+
+@cache
+def linear_ddpm() -> DiscreteVP:
+    """``DiscreteVP.linear()``, on whose levels a prior without a schedule of its own is run. Made
+    once: a prior is asked for it at every step."""
+    return DiscreteVP.linear()
 
 
 @dataclass(frozen=True)
