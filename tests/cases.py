@@ -575,6 +575,8 @@ METHODS = {
     "SITCOM published": methods.SITCOM.published(),
     "DCDP": methods.DCDP(),
     "DCDP published": methods.DCDP.published(),
+    "DCPnPDP": methods.DCPnPDP(),
+    "DCPnPDP published": methods.DCPnPDP.published(),
     "DDIP": methods.DDIP(iterations=2),
     "DDIP published": methods.DDIP.published(),
     "SCD": methods.SCD(rank=2, iterations=2),

@@ -21,6 +21,7 @@ from posteriori.methods.blind.gdiff import GibbsDiffusion
 from posteriori.methods.blind.gibbs_ddrm import GibbsDDRM
 from posteriori.methods.decoupled.daps import DAPS
 from posteriori.methods.decoupled.dcdp import DCDP
+from posteriori.methods.decoupled.dcpnpdp import DCPnPDP
 from posteriori.methods.decoupled.diffpir import DiffPIR
 from posteriori.methods.decoupled.pnpdm import PnPDM
 from posteriori.methods.decoupled.resample import ReSample
@@ -104,6 +105,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     TDS,
     DAPS,
     DCDP,
+    DCPnPDP,
     DiffPIR,
     PnPDM,
     ReSample,
@@ -166,6 +168,7 @@ __all__ = [
     "Bootstrap",
     "ConstantFraction",
     "Correlated",
+    "DCPnPDP",
     "DiffPIR",
     "DiffusionMBIR",
     "EnKG",

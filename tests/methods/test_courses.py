@@ -52,6 +52,7 @@ STEPS = {
         "RePaint.published": 250,
         "SNIPS.published": 500,
         "DCDP.published": 10,
+        "DCPnPDP.published": 50,
         "Peng.published": 50,
     },
 }
