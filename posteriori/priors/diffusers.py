@@ -1,6 +1,6 @@
-"""Unconditional image networks saved by the ``diffusers`` library, from a folder on this machine.
+"""Image networks saved by the ``diffusers`` library, from a folder on this machine.
 
-    a pipeline       folder/unet/config.json
+    a pipeline       folder/unet/config.json             or folder/transformer/config.json
                      folder/unet/diffusion_pytorch_model.safetensors
                      folder/scheduler/scheduler_config.json
     a plain folder   folder/config.json
@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from posteriori import places
+from posteriori.priors.architectures.library import KINDS, DiffusersNet, Kind
 from posteriori.priors.network import Network, Precision
 from posteriori.priors.schedulers import training
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
@@ -28,6 +29,7 @@ from posteriori.priors.state_dicts import load_state_dict_file, load_weights
 # The names of attention weights before 2023, when each block had its own class for them.
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 AUTOENCODERS = ("vae", "vqvae", "movq")
+PARTS = ("unet", "transformer")
 WEIGHTS = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
@@ -43,19 +45,21 @@ def from_diffusers(
     variance: float = 0.25,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    label: int | None = None,
     autocast: Precision | None = None,
 ) -> Network:
-    """A ``UNet2DModel`` with its scheduler as a prior; parameters as for ``Network``. Nothing is
-    downloaded.
+    """A ``UNet2DModel`` or a ``DiTTransformer2DModel`` with its scheduler as a prior; parameters as
+    for ``Network``. Nothing is downloaded.
 
     sigma_min, sigma_max: ends of sampling grids; those of the scheduler file when None.
+    label: the class, of a network that is conditioned on one; without it the prior is given one by
+    ``prior.at(class_labels=...)``, and a transformer takes no class.
     Raises ``ImportError`` without the diffusers library, ``FileNotFoundError`` naming the missing
-    file, ``ValueError`` for a network or a scheduler that is not an unconditional image diffusion
-    this package knows, and for weights that do not fit. Warns of a scheduler for distilled
-    networks.
+    file, ``ValueError`` for a network or a scheduler that is not an image diffusion this package
+    knows, and for weights that do not fit. Warns of a scheduler for distilled networks.
     """
     try:
-        from diffusers import UNet2DModel
+        import diffusers  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "from_diffusers needs the diffusers library: "
@@ -63,20 +67,22 @@ def from_diffusers(
         ) from None
     folder = Path(folder)
     _check_folder(folder)
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    config, told = _read(unet / "config.json"), _scheduler_file(folder)
+    inner = next((folder / part for part in PARTS if (folder / part).is_dir()), folder)
+    config, told = _read(inner / "config.json"), _scheduler_file(folder)
     scheduler = _read(told)
-    _check_unet(config, unet)
+    kind = _kind(config, inner)
     made = training(scheduler, told, integer=config.get("time_embedding_type") == "learned")
-    net = UNet2DModel.from_config(config)
-    weights = next((unet / name for name in WEIGHTS if (unet / name).is_file()), unet / WEIGHTS[0])
-    load_weights(net, renamed(load_state_dict_file(weights), net), weights)
+    net = DiffusersNet(kind, config, made.negative)
+    state, source = _weights(inner)
+    load_weights(net.net, renamed(state, net.net), source)
     side = config.get("sample_size")
     if side is not None:
         side = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+    channels = config.get("in_channels", 3)
+    fixed = kind == "DiTTransformer2DModel"  # it has a place for each patch of one square
     prior = Network(
-        Negative(net.float()) if made.negative else net.float(),
-        shape=(config.get("in_channels", 3), None, None),
+        net.float(),
+        shape=(channels, *side) if fixed and side else (channels, None, None),
         parametrization=made.parametrization,
         schedule=made.schedule,
         sigma_data=made.sigma_data,
@@ -84,22 +90,40 @@ def from_diffusers(
         variance=variance,
         sigma_min=made.sigma_min if sigma_min is None else sigma_min,
         sigma_max=made.sigma_max if sigma_max is None else sigma_max,
-        multiple=2 ** (len(net.config.block_out_channels) - 1),
+        multiple=1 if fixed else 2 ** (len(net.net.config.block_out_channels) - 1),  # type: ignore[union-attr, arg-type]
         autocast=autocast,
         train_size=side,
+        conditions=net.conditions,
     )
+    if label is not None:
+        prior = labelled(prior, "class_labels", label, net.classes, str(folder))
     return prior.to(device) if device is not None else prior
 
 
-class Negative(nn.Module):
-    """A network with the other sign."""
+def labelled(prior: Network, name: str, label: int, classes: int | None, source: str) -> Network:
+    """The prior of one class. Raises ``ValueError`` for a class that the network does not have."""
+    if classes is None:
+        raise ValueError(f"{source} is not conditioned on a class; leave label out")
+    if not 0 <= label < classes:
+        raise ValueError(f"label must lie in 0 .. {classes - 1}, got {label}")
+    twin = prior.at(**{name: torch.tensor(label)})
+    assert isinstance(twin, Network)  # only a condition was given
+    return twin
 
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return -self.net(x, label).sample
+def _weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
+    """The tensors of a network's folder, from one file or from those that an index names."""
+    index = folder / f"{WEIGHTS[0]}.index.json"
+    if not index.is_file():
+        file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+        file = file or folder / WEIGHTS[0]
+        return load_state_dict_file(file), file
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(_read(index).get("weight_map", {}).values())):
+        if Path(name).name != name:
+            raise ValueError(f"{index} names a file outside its folder: {name!r}")
+        state |= load_state_dict_file(folder / name)
+    return state, index
 
 
 def renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
@@ -122,7 +146,7 @@ def _check_folder(folder: Path) -> None:
         )
     if not any(
         (folder / name).exists()
-        for name in ("unet", "config.json", "scheduler", "scheduler_config.json", "card.json")
+        for name in (*PARTS, "config.json", "scheduler", "scheduler_config.json", "card.json")
     ):
         raise FileNotFoundError(
             f"no model of the diffusers library in {folder}{places.place_description(folder)}"
@@ -157,21 +181,26 @@ def _scheduler_file(folder: Path) -> Path:
     return inner if inner.is_file() else folder / "scheduler_config.json"
 
 
-def _check_unet(config: dict[str, Any], folder: Path) -> None:
+def _kind(config: dict[str, Any], folder: Path) -> Kind:
+    """The class that a configuration is of. Raises ``ValueError`` where a network is told more than
+    image, level and class."""
     kind = config.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
+    if kind == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":
+        kind = "DiTTransformer2DModel"  # the name of the class before 2024
+    if kind not in KINDS:
         raise ValueError(
-            f"{folder} holds a {kind}; "
-            "only the unconditional UNet2DModel is a prior of images by itself"
+            f"{folder} holds a {kind}; only UNet2DModel and DiTTransformer2DModel are priors of "
+            "images by themselves"
         )
-    for name in ("class_embed_type", "num_class_embeds"):
-        if config.get(name) is not None:
-            raise ValueError(
-                f"the network in {folder} is conditioned on a class ({name}={config[name]!r}); "
-                "wrap it in Network with the class fixed"
-            )
+    if config.get("class_embed_type") is not None:
+        raise ValueError(
+            f"the network in {folder} is conditioned on a class "
+            f"(class_embed_type={config['class_embed_type']!r}); "
+            "wrap it in Network with the class fixed"
+        )
     if config.get("time_embedding_type") == "fourier":
         raise ValueError(
             f"the network in {folder} is told sigma through Fourier features; "
             "wrap it in Network(parametrization='score', schedule=VE)"
         )
+    return cast(Kind, kind)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import places
+from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.foreign import adm, reading
@@ -35,7 +36,7 @@ FAMILIES: dict[str, tuple[reading.Recogniser, _Build]] = {
 }
 # What tells a diffusers folder from one of ours, or from any other.
 _DIFFUSERS = ("model_index.json", "unet", "transformer", "scheduler", "scheduler_config.json")
-_FOLDER = ("range", "variance", "sigma_min", "sigma_max", "autocast")
+_FOLDER = ("range", "variance", "sigma_min", "sigma_max", "label", "autocast")
 _OBJECT = ("shape", "range", "variance", "sigma_min", "sigma_max", "train_size", "autocast")
 
 
@@ -135,8 +136,13 @@ def _folder(path: Path, stated: Stated) -> Found:
         return Found(prior, text, card.storage, (card.description,) if card.description else ())
     stated.only(f"{path}, a diffusers folder,", *_FOLDER)
     prior = from_diffusers(path, **optional(**{name: getattr(stated, name) for name in _FOLDER}))
-    assert isinstance(prior.net, nn.Module)
-    return Found(prior, f"diffusers: {parameters(prior.net)}", "float32")
+    net = prior.net
+    assert isinstance(net, DiffusersNet)
+    notes = []
+    if net.no_class is not None and stated.label is None:
+        notes.append(f"no class is given: its images are those of any of its {net.classes} classes")
+    kind = net.arguments["kind"]
+    return Found(prior, f"{kind} of diffusers: {parameters(net)}", "", tuple(notes))
 
 
 class OneLevel:

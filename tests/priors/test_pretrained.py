@@ -672,7 +672,7 @@ def test_attention_weights_of_before_2023_are_loaded_as_the_library_does(tmp_pat
     save_file(old, str(file), metadata={"format": "pt"})
     prior, theirs = from_diffusers(tmp_path), type(net).from_pretrained(tmp_path / "unet")
     for name, tensor in theirs.state_dict().items():
-        assert torch.equal(prior.net.state_dict()[name], tensor), name
+        assert torch.equal(prior.net.net.state_dict()[name], tensor), name
         assert torch.equal(state[name], tensor)
     save_file(
         {name.replace("query", "quest"): tensor for name, tensor in old.items()},
@@ -706,7 +706,7 @@ def test_attention_weights_of_before_2023_are_loaded_as_the_library_does(tmp_pat
             {"_class_name": "UNet2DConditionModel"},
             "holds a UNet2DConditionModel",
         ),
-        ("unet/config.json", {"num_class_embeds": 10}, "conditioned on a class"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "conditioned on a class"),
         ("unet/config.json", {"time_embedding_type": "fourier"}, "Fourier features"),
         ("unet/config.json", {"layers_per_block": 2}, "do not fit UNet2DModel: .* missing"),
     ],

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from posteriori.priors.architectures.adm import ADM
+from posteriori.priors.diffusers import labelled
 from posteriori.priors.foreign.found import Found, Stated, Weights, optional, parameters
 from posteriori.priors.network import Network
 from posteriori.priors.schedule import DiscreteVP, Schedule
@@ -188,17 +189,6 @@ def build(weights: Weights, stated: Stated) -> Found:
         weights.origin,
         tuple(notes),
     )
-
-
-def labelled(prior: Network, name: str, label: int, classes: int | None, source: str) -> Network:
-    """The prior of one class. Raises ``ValueError`` for a class that the network does not have."""
-    if classes is None:
-        raise ValueError(f"{source} is not conditioned on a class; leave label out")
-    if not 0 <= label < classes:
-        raise ValueError(f"label must lie in 0 .. {classes - 1}, got {label}")
-    twin = prior.at(**{name: torch.tensor(label)})
-    assert isinstance(twin, Network)  # only a condition was given
-    return twin
 
 
 def _heads(
