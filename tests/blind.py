@@ -5,6 +5,7 @@ from reference import draw
 
 import posteriori as po
 from posteriori.priors import Gaussian, Joint
+from posteriori.tasks.kernels import ring_parts
 
 ops, F64 = po.operators, torch.float64
 
@@ -63,19 +64,11 @@ def wide_post(side=6, sigma=0.05, width=1.0, seed=0, spread=0.4):
     return po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma)))
 
 
-def kernels_post(sigma=0.03, truth=0, n=24, spread=1e-3):
-    """The finite set of kernels: three widths and the middle one shifted by two, on a ring of n
-    pixels with a stationary prior. Returns the posterior and the kernels (4, 1, n)."""
-    t = (torch.arange(n, dtype=F64) + n // 2) % n - n // 2
-
-    def kernel(width, shift=0):
-        k = torch.exp(-0.5 * (t / width) ** 2)
-        return torch.roll(k / k.sum(), n // 2 + shift)
-
-    kernels = torch.stack([kernel(0.6), kernel(1.5), kernel(3.0), kernel(1.5, 2)])[:, None]
-    apart = (t[:, None] - t).abs()
-    C = torch.exp(-torch.minimum(apart, n - apart) / 4)
-    image = Gaussian(torch.zeros(1, 1, n, dtype=F64), C)
+def kernels_post(sigma=0.03, truth=0, spread=1e-3):
+    """The finite set of kernels of ``tasks.kernels`` with a true one that is chosen. Returns the
+    posterior and the kernels (4, 1, n)."""
+    kernels, image = ring_parts()
+    n = kernels.shape[-1]
     A = ops.BlindConvolution((1, 1, n), (1, n))
     x = image.sample(1, 3)
     y = A.apply(x, kernels[truth])[0] + sigma * draw(1, 1, n, seed=5)

@@ -58,6 +58,7 @@ OPERATORS = {
     "DetectorShift": lambda dtype: ops.DetectorShift((2, 3, 7), 1.3),
     "Gamma": lambda dtype: ops.Gamma((2, 3, 4), 2.2),
     "Warp": lambda dtype: ops.Warp((2, 5, 6), 1.5 * _draw(2, 5, 6, dtype=dtype)),
+    "NavierStokes": lambda dtype: ops.NavierStokes((1, 8, 8), 0.5, 0.05, steps=3, stride=2),
     "Packed": lambda dtype: ops.Packed({"image": (1, 3, 4), "gain": (1,)}, gained),
     "Units": lambda dtype: ops.Units(torch.tensor([[0.5, -2.0, 3.0]], dtype=dtype)),
     "Units complex": lambda dtype: ops.Units(
@@ -346,6 +347,7 @@ PRIORS = {
     ),
     "ComplexImages": lambda dtype: pri.ComplexImages(full_gaussian(dtype, (2, 2, 3))),
     "ComplexImages mixture": lambda dtype: pri.ComplexImages(mixture(dtype, shape=(2, 2))),
+    "Plane": lambda dtype: pri.Plane(full_gaussian(dtype, (1, 3, 2))),
     "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
     "Joint": lambda dtype: pri.Joint(
         {"image": full_gaussian(dtype, (2, 3)), "kernel": mixture(dtype)}, units={"kernel": 0.5}

@@ -15,7 +15,8 @@ bench_app = App(
     name="bench", help="Measure methods: where the posterior is known, and on photographs."
 )
 Beds = Annotated[
-    tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256"] | str, ...], LIST_OPTION
+    tuple[Literal["gmm25", "gaussian", "bipsda", "ksd", "mixture256", "kernels"] | str, ...],
+    LIST_OPTION,
 ]
 Schedules = Annotated[tuple[Literal["original", "extended"] | str, ...], LIST_OPTION]
 Photographs = Annotated[tuple[Literal["astronaut", "chelsea"] | str, ...], LIST_OPTION]
@@ -44,14 +45,15 @@ def exact_command(
     Parameters
     ----------
     bed:
-        gmm25 (sliced Wasserstein), gaussian (KL by the affine probe), bipsda, ksd, mixture256; all
-        by default.
+        gmm25 (sliced Wasserstein), gaussian (KL by the affine probe), bipsda, ksd, mixture256,
+        kernels (probabilities of an unknown blur); all by default.
     methods:
         names as in ``posteriori methods``, and floor, oracle, prior; of your own mypackage:MyMethod
         or my_file.py:MyMethod. All but your own by default.
     cells:
         d,d_y for gmm25 (such as 8,1); white, diagonal, general for gaussian; inpainting-low,
-        inpainting-high, ct, phase for bipsda; the noise level 0.2, 0.5 for ksd; all by default.
+        inpainting-high, ct, phase for bipsda; the noise level 0.2, 0.5 for ksd, 0.03, 0.3, 1 for
+        kernels; all by default.
     steps:
         numbers of noise levels; by default those in which a bed is reported (20 and 100; 200 for
         bipsda).

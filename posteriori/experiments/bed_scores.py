@@ -23,6 +23,7 @@ from posteriori.evaluation.discrepancies import (
 from posteriori.evaluation.distances import flat, sliced_wasserstein
 from posteriori.operators.dense_matrix import matrix
 from posteriori.tasks.beds import Bed
+from posteriori.tasks.kernels import family_members, kernel_probabilities
 from posteriori.tasks.references import reference_samples
 
 Score = Callable[[Tensor, Bed, Tensor], dict[str, float]]
@@ -84,6 +85,20 @@ def mixture256_score(samples: Tensor, bed: Bed, reference: Tensor) -> dict[str, 
         "mean_error": mean_difference(samples, reference),
         "mmd": mmd(samples, reference),
         "sw2": sliced_wasserstein(samples, reference, p=2),
+    }
+
+
+def kernels_score(samples: Tensor, bed: Bed, reference: Tensor) -> dict[str, float]:
+    """ "TV", the total variation distance between the shares of samples whose kernel is nearest to
+    each of the four and the exact probabilities of these; "astray", the share of samples whose
+    kernel is farther from the nearest of them than half the distance to the next one."""
+    members = family_members(bed.posterior).flatten(1).to(samples)
+    distance, found = torch.cdist(samples[:, -members.shape[1] :], members).min(1)
+    shares = torch.bincount(found, minlength=len(members)).double() / len(found)
+    between = torch.cdist(members, members).fill_diagonal_(float("inf")).amin(1)
+    return {
+        "TV": 0.5 * float((shares - kernel_probabilities(bed.posterior)).abs().sum()),
+        "astray": float((distance > 0.5 * between[found]).double().mean()),
     }
 
 

@@ -10,8 +10,15 @@ from torch import Tensor
 
 from posteriori import tasks
 from posteriori.evaluation.distances import sliced_wasserstein
-from posteriori.experiments.bed_scores import Score, bipsda_score, ksd_toy_score, mixture256_score
+from posteriori.experiments.bed_scores import (
+    Score,
+    bipsda_score,
+    kernels_score,
+    ksd_toy_score,
+    mixture256_score,
+)
 from posteriori.tasks import beds, bipsda
+from posteriori.tasks.kernels import SIGMAS
 
 SLICES = 1000
 
@@ -96,5 +103,15 @@ BOARDS = {
         "sw2",
         lambda cell, seed, schedule: tasks.get("mixture256", seed=seed),
         mixture256_score,
+    ),
+    "kernels": Board(
+        tuple(f"{sigma:g}" for sigma in SIGMAS),
+        ("karras",),
+        (50,),
+        5,
+        200,
+        "TV",
+        lambda cell, seed, schedule: tasks.get("kernels", sigma=float(cell), seed=seed),
+        kernels_score,
     ),
 }

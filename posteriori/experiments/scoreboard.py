@@ -1,6 +1,7 @@
 """The scoreboard: methods on posteriors known in closed form, one row per run.
 
-    gmm25, bipsda, ksd, mixture256   the bed's number of samples on its grid; distances to
+    gmm25, bipsda, ksd, mixture256, kernels
+                                     the bed's number of samples on its grid; distances to
                                      as many exact samples
     gaussian                         the affine probe: KL(samples || posterior), no Monte Carlo
 

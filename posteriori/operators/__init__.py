@@ -38,6 +38,7 @@ from posteriori.operators.identity import Identity
 from posteriori.operators.jpeg import JPEG
 from posteriori.operators.mask import Mask, box_mask, random_mask
 from posteriori.operators.multicoil import MultiCoilFourier
+from posteriori.operators.navier_stokes import NavierStokes
 from posteriori.operators.null import Null
 from posteriori.operators.packed import Packed
 from posteriori.operators.parametric import Parametric
@@ -80,6 +81,7 @@ __all__ = [
     "Mask",
     "MaskedFourier",
     "MultiCoilFourier",
+    "NavierStokes",
     "Null",
     "Operator",
     "Packed",

@@ -49,6 +49,19 @@ class BlindConvolution(Parametric):
         even = torch.full_like(taps, 1 / math.prod(self.parameters_shape))
         return torch.where(total > 0, taps / torch.where(total > 0, total, 1.0), even)
 
+    def gram(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """From the correlations of x with itself and with y where the image repeats."""
+        if self.boundary != "circular":
+            return super().gram(x, y)
+        (kh, kw), (H, W) = self.parameters_shape, x.shape[-2:]
+        fx, fy, sides = torch.fft.rfft2(x.double()), torch.fft.rfft2(y.double()), (H, W)
+        own = torch.fft.irfft2(fx.abs().square().sum(1), s=sides).flatten(1)
+        across = torch.fft.irfft2((fx.conj() * fy).sum(1), s=sides).flatten(1)
+        rows = (torch.arange(kh, device=x.device) - kh // 2).repeat_interleave(kw)
+        columns = (torch.arange(kw, device=x.device) - kw // 2).repeat(kh)
+        apart = (rows[:, None] - rows) % H * W + (columns[:, None] - columns) % W
+        return own[:, apart], across[:, rows % H * W + columns % W]
+
     def read(self, phi: Tensor) -> dict[str, Tensor]:
         """Sum, and root mean square distance of the taps from their centre of mass along rows and
         columns, of the taps without their sign."""

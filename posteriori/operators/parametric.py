@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor
 
+from posteriori.linalg import real_view
 from posteriori.operators.base import Operator
 from posteriori.packing import Shapes, packed_size, unpack
 
@@ -55,6 +57,21 @@ class Parametric(Operator):
         """Parameters (B, *P) brought to where they have a meaning, such as taps >= 0 of sum 1;
         differentiable. By default phi itself."""
         return phi
+
+    def gram(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """X^T X (B, P, P) and X^T y (B, P) of the matrix X of phi -> A(x; phi), of a family that is
+        linear in phi: for each row of x (B, *E) and y (B, *O), complex numbers as pairs, P numbers
+        of phi in a row, in double precision. By default from the P images of unit parameters."""
+        size = packed_size({self.name: self.parameters_shape})
+        units = torch.eye(size, dtype=x.real.dtype, device=x.device)
+        G, h = [], []
+        for row, seen in zip(x, y, strict=True):
+            each = row.expand(size, *row.shape)
+            X = self.apply(each, units.view(-1, *self.parameters_shape))
+            X = real_view(X).flatten(1).double()
+            G.append(X @ X.T)
+            h.append(X @ real_view(seen).flatten().double())
+        return torch.stack(G), torch.stack(h)
 
     def read(self, phi: Tensor) -> dict[str, Tensor]:
         """Parameters (B, *P) as a person reads them: a name with its unit -> numbers (B, ...). By

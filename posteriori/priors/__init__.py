@@ -14,7 +14,15 @@ from posteriori.priors.leaves import linearize_at, linearize_leaves
 from posteriori.priors.load import load, recognise
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
-from posteriori.priors.pretrained import chest_ct, digits, from_pretrained, photos, save_pretrained
+from posteriori.priors.plane import Plane
+from posteriori.priors.pretrained import (
+    blur_kernels,
+    chest_ct,
+    digits,
+    from_pretrained,
+    photos,
+    save_pretrained,
+)
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow, Schedule
 from posteriori.priors.slices import Slices
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
@@ -35,6 +43,7 @@ __all__ = [
     "Joint",
     "Network",
     "Patches",
+    "Plane",
     "Prior",
     "RectifiedFlow",
     "Schedule",
@@ -42,6 +51,7 @@ __all__ = [
     "Tiles",
     "Turned",
     "UNet",
+    "blur_kernels",
     "chest_ct",
     "digits",
     "from_diffusers",

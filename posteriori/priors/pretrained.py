@@ -27,12 +27,14 @@ from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
+from posteriori.priors.plane import Plane
 from posteriori.priors.schedule import from_record, schedule_record
 from posteriori.priors.state_dicts import inspect, load_state_dict_file, load_weights
 from posteriori.priors.unet import UNet
 from posteriori.storage import write_text, written_whole
 
 FORMAT = 1
+KERNEL_SIDES = (17, 17)
 # Networks that a card may name: each keeps its ``arguments``, and says its ``conditions``.
 NETWORKS: dict[str, Any] = {"ADM": ADM, "DiffusersNet": DiffusersNet, "UNet": UNet}
 # Fields that a Network, its constructor and its card call by the same name.
@@ -261,6 +263,13 @@ def chest_ct(
     """The chest CT prior that ships with the package: slices of 128 x 128, Hounsfield units from
     -1000 to 1500 as -1 to 1. A likelihood in Hounsfield units states range=(-1000, 1500)."""
     return _shipped("chest-ct", device, autocast)
+
+
+def blur_kernels(device: str | torch.device | None = None) -> Plane:
+    """The blur kernel prior that ships with the package: 17 x 17 taps (no channel axis) of sum 1,
+    traces of a shaken camera and Gaussians, with their centre of mass near the middle. A number of
+    it is a tap."""
+    return Plane(_shipped("kernels", device, None), KERNEL_SIDES)
 
 
 def _shipped(name: str, device: str | torch.device | None, autocast: Precision | None) -> Network:

@@ -26,9 +26,11 @@ from posteriori.evaluation.exact import exact_posterior
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.noise import Poisson
 from posteriori.operators.base import LinearOperator
+from posteriori.operators.parametric import Parametric
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.tasks.beds import Bed
 from posteriori.tasks.bipsda import PhotonShare, Squares
+from posteriori.tasks.kernels import exact_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +47,15 @@ def reference_samples(bed: Bed, n: int, seed: int) -> Tensor:
     independent.
 
     Raises ``TypeError`` for a posterior whose prior is no mixture, or whose instrument is neither
-    linear with Gaussian noise nor one of BIPSDA's, and ``ValueError`` for n < 1.
+    linear with Gaussian noise, nor one of a family of blurs, nor one of BIPSDA's, and
+    ``ValueError`` for n < 1.
     """
     if n < 1:
         raise ValueError(f"reference_samples needs n >= 1, got {n}")
     if isinstance(bed.posterior.likelihood.A, LinearOperator):
         return exact_posterior(bed.posterior).sample(n, seed)
+    if isinstance(bed.posterior.given.A, Parametric):
+        return exact_pairs(bed.posterior, n, seed)
     return reject(envelope(bed.posterior), n, seed)[0]
 
 

@@ -5,6 +5,7 @@ gaussian      a Gaussian prior in R^8 seen through 5 numbers; known in closed fo
 bipsda        three Gaussians in R^10 behind a mask, X-rays or a phase-less matrix; exact draws
 ksd           14 of 16 coordinates seen weakly, two modes in the others; known in closed form
 mixture256    8 Gaussians in R^256 seen through 128 numbers; known in closed form
+kernels       24 pixels on a ring behind one of four blurs; the blur's probabilities are known
 photographs   a crop of a photograph, degraded, with the prior that ships; not known
 """
 
@@ -25,6 +26,7 @@ from posteriori.priors.base import Prior
 from posteriori.settings import suggestion
 from posteriori.tasks.beds import Bed, gaussian_bed, gmm25, ksd_toy, mixture256
 from posteriori.tasks.bipsda import bipsda
+from posteriori.tasks.kernels import kernels
 from posteriori.tasks.photographs import scene
 from posteriori.tasks.references import reference_samples
 
@@ -101,6 +103,10 @@ def _mixture256(seed: int = 0) -> Bed:
     return mixture256(seed)
 
 
+def _kernels(sigma: float = 0.3, seed: int = 0) -> Bed:
+    return kernels(sigma, seed)
+
+
 # How a bed is made from its settings, and the spacing of its noise levels.
 TASKS: dict[str, tuple[Callable[..., Bed], Literal["log", "karras"]]] = {
     "gmm25": (_gmm25, "log"),
@@ -108,6 +114,7 @@ TASKS: dict[str, tuple[Callable[..., Bed], Literal["log", "karras"]]] = {
     "bipsda": (_bipsda, "log"),
     "ksd": (_ksd, "karras"),
     "mixture256": (_mixture256, "log"),
+    "kernels": (_kernels, "karras"),
     "photographs": (_photographs, "karras"),
 }
 
@@ -116,7 +123,7 @@ def get(name: str, **settings: Any) -> BenchmarkTask:
     """A benchmark problem by name; the same settings make the same measurement.
 
     gmm25: d, measured, seed, schedule. gaussian: kind, seed. bipsda: problem, seed, schedule.
-    ksd: sigma, seed. mixture256: seed. photographs: image, problem, side.
+    ksd: sigma, seed. mixture256: seed. kernels: sigma, seed. photographs: image, problem, side.
     Raises ``ValueError`` for an unknown name, and for a value that the task does not have;
     ``TypeError`` for a setting that it does not have; ``ImportError`` for a photograph without
     scikit-image.

@@ -106,6 +106,21 @@ def test_the_parameter_is_the_logarithm_of_the_width_in_pixels():
     torch.testing.assert_close(kernel, ops.gaussian_kernel(1.7, 9), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("boundary", ["circular", "valid", "zero"])
+@pytest.mark.parametrize("size", [(4, 3), (3, 5)])
+def test_the_normal_equations_of_a_kernel_are_those_of_its_unit_taps(boundary, size):
+    """X^T X and X^T y, of each row its own; by correlations where the image repeats."""
+    A = ops.BlindConvolution((2, 6, 5), size, boundary)
+    x, n = draw(3, 2, 6, 5), size[0] * size[1]
+    y = A.apply(x, draw(3, *size, seed=1)) + draw(*A.apply(x, draw(3, *size)).shape, seed=2)
+    G, h = A.gram(x, y)
+    for k in range(3):
+        units = torch.eye(n, dtype=F64).view(n, *size)
+        X = A.apply(x[k].expand(n, -1, -1, -1), units).flatten(1).T
+        torch.testing.assert_close(G[k], X.T @ X, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(h[k], X.T @ y[k].flatten(), rtol=1e-10, atol=1e-10)
+
+
 def test_a_feasible_kernel_has_taps_of_sum_one_that_are_not_negative():
     A = ops.BlindConvolution((1, 6, 6), (3, 3))
     phi = draw(4, 3, 3)

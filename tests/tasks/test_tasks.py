@@ -36,7 +36,8 @@ def test_every_task_draws_from_its_posterior_and_lists_its_levels(name):
     x = task.exact(3, seed=1)
     assert x.shape == (3, *task.prior.shape)
     assert torch.equal(x, task.exact(3, seed=1))
-    assert torch.equal(x, exact_posterior(task.posterior).sample(3, 1))
+    if name != "kernels":  # image and blur together have no closed form
+        assert torch.equal(x, exact_posterior(task.posterior).sample(3, 1))
     other = tasks.get(name, seed=1)
     assert not torch.equal(other.posterior.likelihood.y, task.posterior.likelihood.y)
 

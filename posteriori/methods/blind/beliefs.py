@@ -1,10 +1,16 @@
-"""What y says of an instrument's parameters once the image is known, where they are believed to be
-Gaussian: phi = m + R e, e ~ N(0, I), R R^T = C.
+"""What y says of an instrument's parameters once the image is known, for a family that is linear
+in them: X_i is the matrix phi -> A(x_i; phi) of an image x_i, and
 
-For a family that is linear in phi, with X_i the matrix phi -> A(x_i; phi) of an image x_i,
+    G = sum_i X_i^T X_i / s^2,   h = sum_i X_i^T y / s^2
 
-    Q = I + sum_i R^T X_i^T X_i R / s^2,   b = sum_i R^T X_i^T (y - X_i m) / s^2
-    e ~ N(Q^-1 b, Q^-1) of one image;      m + R Q^-1 b maximises the sum of several log densities
+Believed of the parameters is p(phi) = sum_j w_j N(m_j, R_j R_j^T). Given the images
+
+    phi ~ sum_j w_j' N(m_j + R_j Q_j^-1 b_j, R_j Q_j^-1 R_j^T)
+    Q_j = I + R_j^T G R_j,   b_j = R_j^T (h - G m_j)
+    w_j' ~ w_j |Q_j|^(-1/2) exp(h^T m_j - m_j^T G m_j / 2 + b_j^T Q_j^-1 b_j / 2)
+
+Of one Gaussian the mean of that law is where the density is largest. Near a point z, that is with
+N(z, rho^2 I) for the belief, it is largest at (G + I / rho^2)^-1 (h + z / rho^2).
 """
 
 from __future__ import annotations
@@ -15,89 +21,141 @@ import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import real_view
+from posteriori.linalg import per_row
 from posteriori.methods.blind.pair import BlindPair, blind_pair
 from posteriori.methods.data_steps.elliptical_slice import elliptical_slice
 from posteriori.priors.mixture import GaussianMixture
 from posteriori.rng import Rng
 
 
+def family_of(pair: BlindPair) -> GaussianMixture:
+    """The law of the parameters, a mixture. Raises ``TypeError`` where it is none."""
+    closed = pair.belief.know().closed
+    if not isinstance(closed, GaussianMixture):
+        raise TypeError("this needs a belief in the parameters that is a mixture in closed form")
+    return closed
+
+
 def belief_of(pair: BlindPair) -> GaussianMixture:
-    """The Gaussian law of the parameters. Raises ``TypeError`` where it is none."""
+    """The same, of one Gaussian. Raises ``TypeError`` where it is none."""
     closed = pair.belief.know().closed
     if not isinstance(closed, GaussianMixture) or len(closed.means) != 1:
         raise TypeError("this needs a belief in the parameters that is one Gaussian in closed form")
     return closed
 
 
-def belief_refusal(post: Posterior, name: str, *, linear: bool = False) -> str | None:
-    """Why the parameters of a pair cannot be drawn, or with ``linear`` solved for; None where they
-    can."""
+def belief_refusal(post: Posterior, name: str) -> str | None:
+    """Why the parameters of a pair cannot be drawn given the image; None where they can: one
+    Gaussian, or a mixture where y is linear in them."""
     pair = blind_pair(post)
     try:
-        belief_of(pair)
+        family_of(pair) if pair.A.bilinear else belief_of(pair)
     except TypeError as error:
         return f"{name}: {error}"
-    if linear and not pair.A.bilinear:
-        return f"{name}: this needs an instrument linear in {pair.A.name}, {pair.A.label} is not"
     return None
 
 
-def root_of(belief: GaussianMixture, like: Tensor) -> Tensor:
-    """R (P, P) with R R^T = C."""
-    root = belief.variances[0].clamp(min=0).sqrt().to(like)
-    return torch.diag(root) if belief.axes is None else belief.axes[0].to(like) * root
+def linear_refusal(post: Posterior, name: str) -> str | None:
+    """Why the parameters of a pair cannot be solved for; None where y is linear in them."""
+    A = blind_pair(post).A
+    return (
+        None
+        if A.bilinear
+        else f"{name}: this needs an instrument linear in {A.name}, {A.label} is not"
+    )
+
+
+def roots_of(belief: GaussianMixture, like: Tensor) -> Tensor:
+    """R_j (K or 1, P, P) with R_j R_j^T = C_j."""
+    root = belief.variances.clamp(min=0).sqrt().to(like)
+    return torch.diag_embed(root) if belief.axes is None else belief.axes.to(like) * root[:, None]
 
 
 def deviation(belief: GaussianMixture, z: Tensor) -> Tensor:
-    """Draws of N(0, C) from standard normal z (B, *P)."""
-    return (z.flatten(1) @ root_of(belief, z).T).view_as(z)
+    """Draws of N(0, C) of one Gaussian from standard normal z (B, *P)."""
+    return (z.flatten(1) @ roots_of(belief, z)[0].T).view_as(z)
+
+
+def drawn_beliefs(pair: BlindPair, like: Tensor, rng: Rng) -> Tensor:
+    """Draws of p(phi), shaped as ``like`` (B, *P), in the coordinates of the parameters' prior."""
+    nothing = like.new_zeros(len(like), like[0].numel(), like[0].numel(), dtype=torch.float64)
+    return NormalEquations(nothing, nothing[:, 0], family_of(pair)).draw(rng, like)
 
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """Q (B, P, P) and b (B, P) of each row, with m (P,) and R (P, P)."""
+    """G (B, P, P) and h (B, P) of each row in float64, and the belief in the parameters."""
 
-    Q: Tensor
-    b: Tensor
-    mean: Tensor
-    root: Tensor
+    G: Tensor
+    h: Tensor
+    belief: GaussianMixture | None
 
     def summed(self, group: int) -> NormalEquations:
         """Those of every ``group`` rows together, which share their parameters."""
-        n = self.Q.shape[-1]
-        eye = torch.eye(n, dtype=self.Q.dtype, device=self.Q.device)
-        Q = (self.Q - eye).view(-1, group, n, n).sum(1) + eye
-        return NormalEquations(Q, self.b.view(-1, group, n).sum(1), self.mean, self.root)
+        n = self.G.shape[-1]
+        G, h = self.G.view(-1, group, n, n).sum(1), self.h.view(-1, group, n).sum(1)
+        return NormalEquations(G, h, self.belief)
+
+    def over(self, n: int) -> NormalEquations:
+        """Those of a mean over n images, in the place of their sum."""
+        return NormalEquations(self.G / n, self.h / n, self.belief)
+
+    def near(self, z: Tensor, rho: float) -> Tensor:
+        """The parameters (B, P) of the largest density near z (B, P)."""
+        eye = torch.eye(self.G.shape[-1]).to(self.G)
+        return torch.linalg.solve(self.G + eye / rho**2, self.h + z / rho**2)
 
     def best(self) -> Tensor:
-        """The parameters that maximise the density, (B, P)."""
-        return self.mean + torch.linalg.solve(self.Q, self.b) @ self.root.T
+        """Those of the largest density under a belief of one Gaussian, (B, P)."""
+        means, roots, L, b, _ = self._given()
+        e = torch.cholesky_solve(b[:, 0, :, None], L[:, 0])[..., 0]
+        return means[0] + e @ roots[0].T
 
-    def draw(self, z: Tensor) -> Tensor:
-        """Draws of them (B, P) from standard normal z (B, P)."""
-        L = torch.linalg.cholesky(self.Q)
-        noise = torch.linalg.solve_triangular(L.mT, z[..., None], upper=True)[..., 0]
-        return self.best() + noise @ self.root.T
+    def draw(self, rng: Rng, like: Tensor) -> Tensor:
+        """Draws of them, shaped as ``like`` (B, *P)."""
+        means, roots, L, b, log_w = self._given()
+        rows, j = torch.arange(len(b)), torch.zeros(len(b), dtype=torch.long)
+        if len(means) > 1:
+            u = rng.uniform(1).to(log_w)
+            j = (log_w.softmax(1).cumsum(1) < u).sum(1).clamp(max=len(means) - 1)
+        own = j if len(roots) > 1 else torch.zeros_like(j)
+        z = rng.normal(like).flatten(1).to(b)
+        L = L[rows, own]
+        half = torch.linalg.solve_triangular(L, b[rows, j][..., None], upper=False)
+        e = torch.linalg.solve_triangular(L.mT, half + z[..., None], upper=True)
+        return (means[j] + (roots[own] @ e)[..., 0]).to(like).view_as(like)
+
+    def _given(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """m_j (K, P), R_j (K or 1, P, P), the roots of Q_j (B, K or 1, P, P), b_j (B, K, P) and
+        log w_j' (B, K)."""
+        assert self.belief is not None  # whoever draws has asked for one
+        means, roots = self.belief.means.to(self.h), roots_of(self.belief, self.h)
+        Q = roots.mT @ self.G[:, None] @ roots + torch.eye(self.h.shape[1]).to(self.h)
+        L = torch.linalg.cholesky(Q)
+        pulled = means @ self.G  # (B, K, P)
+        b = (roots.mT @ (self.h[:, None] - pulled)[..., None])[..., 0]
+        half = torch.linalg.solve_triangular(
+            L.expand(*b.shape[:2], -1, -1), b[..., None], upper=False
+        )
+        fit = self.h @ means.T - 0.5 * (pulled * means).sum(2)
+        log_w = fit + 0.5 * half.square().sum((2, 3)) - L.diagonal(dim1=2, dim2=3).log().sum(2)
+        return means, roots, L, b, log_w + self.belief.log_weights.to(log_w)
 
 
-def normal_equations(pair: BlindPair, x: Tensor, noise: Tensor) -> NormalEquations:
+def normal_equations(
+    pair: BlindPair, x: Tensor, noise: Tensor, y: Tensor | None = None
+) -> NormalEquations:
     """Those of images x (B, *E) in the user's terms, parameters being in the coordinates of their
-    prior, and noise levels (B,)."""
-    belief, own = belief_of(pair), pair.chart.parts[1]
-    shape = pair.A.parameters_shape
-    mean, root = belief.mean.to(x).flatten(), root_of(belief, x)
-    y = pair.post.likelihood.each.expand(len(x), *pair.A.out_shape)
-    units = root.T.reshape(-1, *shape)
-    Q, b = [], []
-    for k in range(len(x)):
-        row = x[k : k + 1]
-        seen = pair.A.apply(row.expand(len(units), *row.shape[1:]), own.a * units)
-        X = real_view(seen).flatten(1).T / noise[k]
-        gap = y[k] - pair.A.apply(row, own.push(mean.view(shape)))[0]
-        Q.append(X.T @ X + torch.eye(len(units), dtype=x.dtype, device=x.device))
-        b.append(X.T @ (real_view(gap).flatten() / noise[k]))
-    return NormalEquations(torch.stack(Q), torch.stack(b), mean, root)
+    prior, and noise levels (B,). y: of each row (B, *O), by default the measurement."""
+    own, closed = pair.chart.parts[1], pair.belief.know().closed
+    if y is None:
+        y = pair.post.likelihood.each.expand(len(x), *pair.A.out_shape)
+    if own.b:
+        y = y - pair.A.apply(x, x.new_full(pair.A.parameters_shape, own.b))
+    G, h = pair.A.gram(x, y)
+    s2 = noise.double().square()
+    belief = closed if isinstance(closed, GaussianMixture) else None
+    return NormalEquations(own.a**2 * G / per_row(s2, G), own.a * h / per_row(s2, h), belief)
 
 
 def move_parameters(
@@ -107,8 +165,7 @@ def move_parameters(
     unchanged: a draw of it where y is linear in phi, else ``moves`` elliptical slices. x (B, *E) in
     the user's terms."""
     if pair.A.bilinear:
-        z = rng.normal(phi).flatten(1)
-        return normal_equations(pair, x, noise).draw(z).view_as(phi)
+        return normal_equations(pair, x, noise).draw(rng, phi)
     belief, like = belief_of(pair), pair.of_parameters(x, noise)
     mean = belief.mean.to(phi)
     for _ in range(moves):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.blind.beliefs import belief_refusal, normal_equations
-from posteriori.methods.blind.pair import blind_pair, linear_pair_refusal
+from posteriori.methods.blind.beliefs import NormalEquations, linear_refusal, normal_equations
+from posteriori.methods.blind.berkson import drawn_images, regression_on_denoised
+from posteriori.methods.blind.pair import BlindPair, blind_pair, linear_pair_refusal
 from posteriori.packing import in_a_row
 from posteriori.rng import Rng
 from posteriori.settings import Count
@@ -21,38 +22,50 @@ class FastDiffusionEM(Method[Tensor]):
     """A point estimate of the instrument, and samples of the image given it: one round of
     expectation maximisation within each step of a posterior sampler.
 
-        E:  x_i  ~ N(x; D_i, r2 I) p(y | x, k)
         M:  k    = argmax log p(k) + sum_i log p(y | x_i, k) / n      one for the n rows of a cloud
+        E:  x_i  ~ N(x; D_i, C) p(y | x, k)
             x_i' = x_i + s z                        the draw, with the next level's noise
 
-    D_i is the denoised image of row i at noise level sigma, x_i' the image at the next level s, r2
-    what the prior does not know of x0 at sigma, k the parameters, z standard normal.
+    D_i is the denoised image of row i at noise level sigma, x_i' the image at the next level s, C
+    what the prior does not know of x0 at sigma, by frequency where that was measured, k the
+    parameters, z standard normal.
 
-    The M-step is one linear system, the normal equations of all x_i and the Gaussian belief p(k)
-    summed. For a given k the E-step with its renoising is ``DAPS`` with exact draws, which samples
-    the posterior of a Gaussian prior. EM needs draws, or their second moments: with "mean" in their
-    place, which is what the authors' fast form takes (D itself), log p(y | k) may fall.
+    The M-step is one linear system: the normal equations of all images are summed, and p(k) is the
+    Gaussian that is believed of k. Any other belief enters by half-quadratic splitting, one round a
+    level:
+
+        k <- D_k( argmax log N(k; k_before, rho^2 I) + sum_i log p(y | x_i, k) / n, rho )
+
+    with the denoiser D_k of the parameters' prior and rho the level sigma in their unit; k is then
+    made feasible (a kernel has taps >= 0 of sum 1). For a given k the E-step with its renoising is
+    ``DAPS``.
 
     samples: n, the rows that share a kernel, >= 1; 4 by default.
-    expectation: x_i, "draw" or "mean", the mean of that law; "draw" by default.
+    expectation: what is taken for x_i in the M-step.
+        "denoised"  D_i, with the error of D as noise of y (see ``blind.berkson``); the default.
+            The authors' fast form takes D_i without that error.
+        "draw"      an image of the E-step for the k before. It fits y by that k, so that k moves by
+            little where y has little noise.
+        "mean"      the mean of these; log p(y | k) may fall.
 
     Raises ``ValueError`` for a setting out of its range.
 
     Reference: Laroche, Almansa, Coupete, Fast diffusion EM: a diffusion model for blind inverse
         problems with application to deconvolution, 2024, algorithm 2.
-    Cost per step: one denoiser, one solve by row, one linear system of the size of k.
+    Cost per step: one denoiser of image and parameters, one of the parameters, one solve, one
+        linear system of the size of k.
     Assumes: a ``Parametric`` instrument linear in image and parameters (a kernel), Gaussian noise,
-        a ``Joint`` prior whose belief in the parameters is one Gaussian.
+        a ``Joint`` prior.
     Exact when: k is known and the prior Gaussian. It returns one k for a cloud, a maximum of
         p(k) p(y | k) at best: the spread of k says nothing of what is not known of it.
-    Departs from the paper: the guidance is a draw in closed form in the place of DPS or PiGDM; the
-        prior of the kernel is the belief, by normal equations rather than half-quadratic splitting
-        with a plug-and-play denoiser; channels are summed, not averaged after the solve; the mean
-        over samples weighs the belief alike for any n.
+    Departs from the paper: the guidance is a draw in closed form in the place of DPS or PiGDM; one
+        round of splitting a level at a weight that follows the level, in the place of ten at a
+        fixed one; channels are summed, not averaged after the solve; the mean over samples weighs
+        the belief alike for any n.
     """
 
     samples: Count = 4
-    expectation: Literal["draw", "mean"] = "draw"
+    expectation: Literal["denoised", "draw", "mean"] = "denoised"
 
     reference: ClassVar[str] = "laroche2024fastem"
     family: ClassVar[str] = "blind"
@@ -65,7 +78,7 @@ class FastDiffusionEM(Method[Tensor]):
 
     def refuses(self, post: Posterior) -> str | None:
         name = "FastDiffusionEM"
-        said = linear_pair_refusal(post, name) or belief_refusal(post, name, linear=True)
+        said = linear_pair_refusal(post, name) or linear_refusal(post, name)
         return said or super().refuses(post)
 
     def init(self, post: Posterior, x: Tensor, rng: Rng) -> Tensor:
@@ -75,17 +88,40 @@ class FastDiffusionEM(Method[Tensor]):
     def step(
         self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Tensor, Info]:
-        pair, noise = blind_pair(post), blind_pair(post).noise(len(state))
-        (c, d), phi = pair.units, pair.split(state)[1]
-        x0, told = pair.split(post.prior.denoise(state, sigma))[0], pair.told(state)[1]
-        r2 = pair.image.know().error(c * sigma)
-        source: Rng = rng if self.expectation == "draw" else Still()
-        x = pair.draw_images(c * x0, told, r2, noise, source) / c
-        seen = pair.told(in_a_row((x, phi)))[0]
-        each = normal_equations(pair, seen, noise * self.samples**0.5)
-        k = each.summed(self.samples).best().repeat_interleave(self.samples, 0)
+        pair, (c, d) = blind_pair(post), blind_pair(post).units
+        x0 = c * pair.split(post.prior.denoise(state, sigma))[0]
+        phi = d * pair.split(state)[1]
+        k = self._fitted(pair, x0, phi, sigma, rng)
+        x = drawn_images(pair, x0, pair.chart.parts[1].push(k), c * sigma, self.samples, rng) / c
         x = x + float(s) * rng.normal(x) if float(s) > 0 else x
-        return in_a_row((x, k.view_as(phi) / d)), {}
+        return in_a_row((x, k / d)), {}
+
+    def _fitted(self, pair: BlindPair, x0: Tensor, phi: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
+        """The M-step: k (B, *P) from denoised images x0 and the k before, in the coordinates of
+        their own priors."""
+        (c, d), n, own = pair.units, self.samples, pair.chart.parts[1]
+        told = own.push(phi)
+        if self.expectation == "denoised":
+            each = regression_on_denoised(pair, x0, told, c * sigma, n, rng)
+        else:
+            source: Rng = rng if self.expectation == "draw" else Still()
+            x = drawn_images(pair, x0, told, c * sigma, n, source)
+            each = normal_equations(pair, pair.chart.parts[0].push(x), pair.noise(len(x)))
+        equations = each.summed(n).over(n)
+        k = maximised(pair, equations, phi[::n].flatten(1), float(d * sigma))
+        return k.repeat_interleave(n, 0).to(phi).view_as(phi)
+
+
+def maximised(pair: BlindPair, data: NormalEquations, phi: Tensor, rho: float) -> Tensor:
+    """The M-step (B, P): exactly under a Gaussian belief, else a round of half-quadratic splitting
+    from phi (B, P) at the weight 1 / rho^2."""
+    if data.belief is not None and len(data.belief.means) == 1:
+        return data.best()
+    shape, own, belief = pair.A.parameters_shape, pair.chart.parts[1], pair.belief
+    near = data.near(phi.to(data.h), rho).to(phi).view(-1, *shape)
+    level = near.new_tensor(min(max(rho, belief.sigma_min), belief.sigma_max))
+    k = pair.A.feasible(own.push(belief.denoise(near, level)))
+    return ((k - own.b) / own.a).flatten(1)
 
 
 class Still:

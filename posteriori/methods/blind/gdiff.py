@@ -11,7 +11,7 @@ from torch import Tensor
 from posteriori.likelihood import Posterior
 from posteriori.linalg import real_view
 from posteriori.methods.base import Info, Method
-from posteriori.methods.blind.beliefs import belief_of, belief_refusal, deviation, move_parameters
+from posteriori.methods.blind.beliefs import belief_refusal, drawn_beliefs, move_parameters
 from posteriori.methods.blind.pair import BlindPair, blind_pair, linear_pair_refusal
 from posteriori.methods.decoupled.pnpdm import PnPDM
 from posteriori.packing import in_a_row
@@ -65,7 +65,8 @@ class GibbsDiffusion(Method[GibbsState]):
     Cost per step: ``sweeps`` times as many denoisers of the pair as ``prior_steps`` levels lie
         below rho, one solve by row, ``moves`` times a few operators.
     Assumes: a ``Parametric`` instrument that is linear in the image, Gaussian noise, a ``Joint``
-        prior whose belief in the parameters is one Gaussian.
+        prior whose belief in the parameters is one Gaussian, or a mixture where y is linear in
+        them.
     Exact when: rho tends to 0 slowly, with enough ``prior_steps`` and sweeps: image and parameters
         move each other by little where rho is far below the noise, so that most sweeps belong
         around the level of the noise, and ``floor`` stops there.
@@ -100,8 +101,7 @@ class GibbsDiffusion(Method[GibbsState]):
     def init(self, post: Posterior, x: Tensor, rng: Rng) -> GibbsState:
         pair = blind_pair(post)
         image, phi = pair.split(x)
-        belief = belief_of(pair)
-        drawn = belief.mean.to(phi) + deviation(belief, rng.normal(phi))
+        drawn = drawn_beliefs(pair, phi, rng)
         return GibbsState(in_a_row((image, drawn / pair.units[1])), pair.noise(len(x)))
 
     def step(

@@ -53,7 +53,8 @@ class GibbsDDRM(Method[Tensor]):
     Cost per step: 1 + ``cycles`` denoisers, as many data steps in closed form by row, ``cycles``
         draws of the parameters.
     Assumes: a ``Parametric`` instrument that is linear in the image and has a spectrum at known
-        parameters, Gaussian noise, a ``Joint`` prior whose belief in them is one Gaussian.
+        parameters, Gaussian noise, a ``Joint`` prior whose belief in them is one
+        Gaussian, or a mixture where y is linear in them.
     Exact when: never in general. The draw of phi leaves its law given D' unchanged; where the
         parameters are a point the steps are those of ``DDRM``.
     Departs from the paper: phi is drawn exactly where y is linear in it, and by elliptical slices
