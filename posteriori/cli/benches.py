@@ -125,14 +125,15 @@ def images_command(
     side:
         of the crops, in pixels, a multiple of 8 from 32 to 256; 128 by default.
     limit:
-        seconds after which a run is given up and its row says so; none by default.
+        seconds of the processor after which a run is given up and its row says so; none by default.
     out:
         the contact sheet to write, a PNG file.
     json_:
         write one row per image, problem and method there, the pictures and the tables beside it;
         rows that it holds already are not measured again. By default tables are printed only.
     quick:
-        where not said otherwise the astronaut, 64 pixels, 10 steps, at most 5 seconds a row.
+        where not said otherwise the astronaut, 64 pixels, 10 steps, at most 5 seconds of the
+        processor a row.
     quiet:
         no progress bar.
     """
