@@ -1,7 +1,7 @@
 """A photograph of 301 x 217 with a real border, at the defaults of a problem file: decibels gained,
 and what that takes.
 
-    python benchmarks/border.py [--picture FILE] [--boundary valid|circular]
+    python benchmarks/border.py [--picture FILE] [--boundary valid|circular] [--steps N]
 
 A piece is cut out of a larger photograph after the blur (Gaussian, std 1.6) and before the noise
 (0.03 of [0, 1]): what lies around it has entered it. Without ``--picture`` the photograph is
@@ -37,6 +37,7 @@ def main() -> None:
         "--boundary", help="of the blur in the problem file (default: none is stated)"
     )
     parser.add_argument("--method", default="DiffPIR", help="(default: DiffPIR)")
+    parser.add_argument("--steps", type=int, help="(default: those of a problem file)")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     scene = photograph(asked.picture)
@@ -57,7 +58,7 @@ def main() -> None:
             "noise": {"law": "gaussian", "sigma": NOISE, "range": [0, 1]},
             "measurement": {"file": "y.npy"},
             "method": asked.method,
-        }
+        } | ({"steps": asked.steps} if asked.steps else {})
         (Path(folder) / "problem.yaml").write_text(yaml.safe_dump(record))
         task = problem_file.load(Path(folder) / "problem.yaml").build()
         began = time.process_time()
