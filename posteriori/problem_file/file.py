@@ -57,7 +57,7 @@ from posteriori.problem_file.types import Count, Part, Seed, validation_sentence
 from posteriori.problem_file.unknown import UnknownSection
 
 # Noise levels where neither the file nor a paper says how many.
-USUAL_STEPS = 50
+USUAL_STEPS = 32
 
 
 def _file_alone(raw: Any) -> Any:
@@ -113,7 +113,7 @@ class Problem(Part):
     depend on it.
     method: without one it is chosen by the kind of problem, see ``posteriori.problem_file.advice``.
     methods: those that ``compare`` takes.
-    steps: noise levels visited; 50 by default, and those of its paper for the preset "published".
+    steps: noise levels visited; 32 by default, and those of its paper for the preset "published".
     grid: where they lie; without it, or with null, the method's own choice or its paper's, and
     "karras" for a method that has none.
     """

@@ -71,7 +71,7 @@ MEANING: dict[str, dict[str, str]] = {
         "n": "samples to draw",
         "steps": (
             "noise levels that a run visits; "
-            "by default 50, and those of its paper for the preset published"
+            "by default 32, and those of its paper for the preset published"
         ),
         "seed": "of the samples: sample k depends on it and on k alone",
         "grid": (
