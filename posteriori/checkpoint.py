@@ -182,9 +182,11 @@ def pending(
 
 
 def kept_in(folder: Path) -> bool:
-    """Whether anything of a run under way is kept in a folder."""
-    return (folder / "checkpoint.safetensors").exists() or any(
-        (folder / "rows").glob("*.safetensors")
+    """Whether anything of a run under way, or of a slab of a volume, is kept in a folder."""
+    return (
+        (folder / "checkpoint.safetensors").exists()
+        or any((folder / "rows").glob("*.safetensors"))
+        or any((folder / "slabs").glob("*/*/run.json"))
     )
 
 

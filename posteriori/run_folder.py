@@ -77,11 +77,13 @@ def holds(folder: Path) -> str | None:
 
 
 @contextmanager
-def explained(folder: Path, work: Resumable | None = None) -> Iterator[None]:
+def explained(
+    folder: Path, work: Resumable | None = None, config: dict[str, Any] | None = None
+) -> Iterator[None]:
     """Write into run.json that, and why, what is done within it ended before its time. The
     exception goes on.
 
-    work: whose configuration is written; it may still change within.
+    work: whose configuration is written; it may still change within. config: that does not.
     """
     try:
         yield
@@ -95,6 +97,6 @@ def explained(folder: Path, work: Resumable | None = None) -> Iterator[None]:
         with suppress(OSError):  # as of a full disk, of which the first error tells
             write_json(
                 folder / "run.json",
-                {"state": state, "reason": reason, "config": work.config if work else {}},
+                {"state": state, "reason": reason, "config": work.config if work else config or {}},
             )
         raise

@@ -6,6 +6,8 @@ kspace           |y| of complex measurements, root of the sum of squares over co
                  where nothing was measured
 backprojection   A^H y, (C, H, W), where y is no picture itself
 residual         |y - A x| of sample 0 over its noise level, as y lies
+
+Of volumes each is that of the slice in the middle.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def viewed(run: Run, post: Posterior) -> Run:
 
 def views(run: Run, post: Posterior) -> dict[str, Tensor]:
     y, A = post.given.y, post.given.A
-    lies = A.layout(y)
+    lies = _middle(A.layout(y), post)
     seen: dict[str, Tensor] = {}
     if lies.is_complex() and lies.ndim >= 2:
         seen["kspace"] = (
@@ -42,13 +44,17 @@ def views(run: Run, post: Posterior) -> dict[str, Tensor]:
     elif not lies.is_complex() and pictured(lies) is not None:
         seen["measurement"] = lies if lies.ndim == 3 else lies[None]
     if "measurement" not in seen and isinstance(A, LinearOperator):
-        back = A.adjoint(y[None])[0]
+        back = _middle(A.adjoint(y[None])[0], post)
         flat = pictured(framed(back, post.given.frame))
         if flat is not None:
             seen["backprojection"] = flat
     if post.given.noise.std != 0:
         level = post.given.noise.variance(y).sqrt().clamp(min=1e-30)
-        seen["residual"] = A.layout(
-            post.given.residual(run.samples[:1].to(y.device))[0].abs() / level
-        )
+        rest = post.given.residual(run.samples[:1].to(y.device))[0].abs() / level
+        seen["residual"] = _middle(A.layout(rest), post)
     return {name: array.cpu() for name, array in seen.items()}
+
+
+def _middle(x: Tensor, post: Posterior) -> Tensor:
+    """Of something of volumes (D, C, H, W), slices first, the slice in the middle."""
+    return x[len(x) // 2] if len(post.shape) == 4 and x.ndim > 2 else x

@@ -53,6 +53,9 @@ def solve_command(
     resume: bool = False,
     quiet: bool = False,
     checkpoint_seconds: float = 20.0,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    write: Literal["nifti", "npy", "dicom"] | None = None,
 ) -> None:
     """Solve the problem that a YAML file describes.
 
@@ -68,13 +71,35 @@ def solve_command(
         no progress bar, and no lines in its place where there is no terminal.
     checkpoint_seconds:
         seconds between two checkpoints: what an interruption loses at most.
+    workers:
+        processes that share the slices of a volume, to the same bits as one process of as many
+        threads; this process alone by default.
+    scheduler:
+        the address of a dask scheduler whose workers, on any machines that see the same files,
+        draw the slices of a volume; none by default.
+    write:
+        the kind of file in which volumes are written; by default what the problem file says, or
+        that of the measurement.
     """
     from posteriori.cli.resuming import resumable, run_kept
     from posteriori.cli.solve import solve_problem
+    from posteriori.cli.volume import Workers
 
+    if workers is not None and (workers < 1 or scheduler is not None):
+        raise ValueError(
+            f"--workers must be at least 1, got {workers}"
+            if workers < 1
+            else "give either --workers, of this machine, or --scheduler, which has its own"
+        )
     with resumable(lambda: run_kept(out), "--resume"):
         solve_problem(
-            problem, out, resume=resume, progress=not quiet, checkpoint_seconds=checkpoint_seconds
+            problem,
+            out,
+            resume=resume,
+            progress=not quiet,
+            checkpoint_seconds=checkpoint_seconds,
+            workers=Workers(workers, scheduler),
+            write=write,
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from posteriori.run import read_arrays, read_json
+from posteriori.slabs import slabs_kept
 from posteriori.storage import full
 
 
@@ -73,6 +74,9 @@ def run_kept(folder: Path) -> str:
     record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     if record.get("state") == "complete":
         return f"all samples are kept in {folder}, only their pictures and page are missing"
+    done, begun = slabs_kept(folder)
+    if begun:
+        return f"{done} complete slabs and {begun - done} that have begun are kept in {folder}"
     config = record.get("config") or {}
     rows = [
         json.loads(read_arrays(file)[1]["notes"])

@@ -9,27 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from posteriori import places, problem_file, report
+from posteriori.cli.volume import Workers, draw_volume
 from posteriori.diagnostics import quiet
 from posteriori.driver import sample
 from posteriori.evaluation.noise_level import noise_level
 from posteriori.evaluation.parameters import sentence
+from posteriori.likelihood import Posterior
 from posteriori.measurements import Depth, depth
 from posteriori.measurements.images import SUFFIXES
-from posteriori.report import files
+from posteriori.plan import Plan
+from posteriori.problem_file.volume import Kind, check_kind
+from posteriori.report import files, volumes
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.run_folder import explained, holds
 from posteriori.settings import NonNegative, Setting
+from posteriori.slabs import clear_slabs, why_whole
 
 
 def solve_problem(
-    problem: Path, out: Path, *, resume: bool, progress: bool, checkpoint_seconds: float
+    problem: Path,
+    out: Path,
+    *,
+    resume: bool,
+    progress: bool,
+    checkpoint_seconds: float,
+    workers: Workers | None = None,
+    write: Kind | None = None,
 ) -> None:
     """Solve, save, print. A folder that holds another run is refused before anything is
-    computed."""
+    computed.
+
+    workers: processes that draw the slabs of a volume; this one alone by default. write: in place
+    of the problem file's own.
+    """
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
+    workers = workers or Workers()
     given = problem_file.load(problem)
     check_folder(given, out, resume)
-    task = given.build()
+    task = written_as(given.build(), write)
+    why = why_whole(task)
+    if workers.asked and why is not None:
+        raise ValueError(
+            f"--workers draws the slabs of a volume that falls apart, and {why}; leave it out"
+        )
     for note in task.notes:
         print(note, file=sys.stderr)
     if task.choice is not None:
@@ -37,12 +59,8 @@ def solve_problem(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", given.record)
     if holds(out) is None:
-        names = ("n", "steps", "grid", "batch")
         with locked(out), explained(out):
-            print(
-                task.posterior.plan(task.method, **{name: task.settings[name] for name in names}),
-                flush=True,
-            )
+            print(_plan(task), flush=True)
     kept: dict[str, Any] = {
         "progress": progress,
         "folder": out,
@@ -50,7 +68,12 @@ def solve_problem(
         "checkpoint_seconds": checkpoint_seconds,
     }
     with quiet():
-        done = sample(task.posterior, task.method, **task.settings, **kept)
+        if why is None:
+            done = draw_volume(
+                problem, task, out, resume=resume, progress=progress, workers=workers
+            )
+        else:
+            done = sample(task.posterior, task.method, **task.settings, **kept)
     record = report.save(
         done, task.posterior, out, task.reference, **task.usual, method=task.method
     )
@@ -60,9 +83,37 @@ def solve_problem(
         "noise_level": asdict(level) if level else None,
     }
     write_json(out / "summary.json", record)
-    said = files.write(done, out, stored(given))
+    clear_slabs(out)
+    said = (
+        files.write(done, out, stored(given))
+        if task.volume is None
+        else volumes.write(done, out, task.volume.kind, task.volume.info)
+    )
     told_level = [str(level)] if level is not None and level.differs else []
     print("\n".join([*lines(done, record), *told_level, *said, f"page: {report.page(out)}"]))
+
+
+def _plan(task: problem_file.Task) -> Plan:
+    """Of a volume that falls apart that of all its slices, from two steps of one of them."""
+    settings = {name: task.settings[name] for name in ("n", "steps", "grid", "batch")}
+    if why_whole(task) is not None:
+        return task.posterior.plan(task.method, **settings)
+    assert task.volume is not None  # why_whole has asked
+    assert task.volume.parts is not None
+    parts, whole = task.volume.parts, task.posterior.given
+    settings["n"] *= len(whole.y)
+    return Posterior(parts.prior, parts.likelihood(whole, 0)).plan(task.method, **settings)
+
+
+def written_as(task: problem_file.Task, kind: Kind | None) -> problem_file.Task:
+    """The task with its volumes written in ``kind``. Raises ``ValueError`` for one of images, and
+    where its volumes cannot be written so."""
+    if kind is None:
+        return task
+    if task.volume is None:
+        raise ValueError("--write is for volumes, prior: {slices: ...}; leave it out")
+    check_kind(kind, task.volume.info, task.posterior.shape)
+    return task._replace(volume=task.volume._replace(kind=kind))
 
 
 def check_folder(given: problem_file.Problem, out: Path, resume: bool) -> None:
@@ -145,6 +196,7 @@ def stored(given: problem_file.Problem) -> Depth | None:
     path = source.file or source.image
     if (
         path is None
+        or given.prior.slices is not None
         or path.suffix.lower() not in SUFFIXES
         or (source.file and not given.operator.pictorial)
     ):

@@ -2,6 +2,7 @@
 
 from posteriori.measurements.arrays import read_array
 from posteriori.measurements.depth import Depth, depth
+from posteriori.measurements.dicom import write_series
 from posteriori.measurements.formats import read_measured, write_measured
 from posteriori.measurements.images import ImageInfo, read_image, write_image
 from posteriori.measurements.measured import Measured
@@ -19,5 +20,6 @@ __all__ = [
     "read_volume",
     "write_image",
     "write_measured",
+    "write_series",
     "write_volume",
 ]

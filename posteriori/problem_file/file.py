@@ -41,18 +41,23 @@ from pydantic import (
 from torch import Tensor
 
 from posteriori import places
-from posteriori.likelihood import Likelihood, Posterior, framed
+from posteriori.likelihood import Frame, Likelihood, Posterior, Range, framed
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
 from posteriori.methods.courses import steps_of
-from posteriori.noise import Gaussian
+from posteriori.noise import Gaussian, NoiseLaw
+from posteriori.operators.base import Operator
+from posteriori.priors import Prior, Slices
 from posteriori.problem_file import noise, operator
+from posteriori.problem_file import volume as volumes
 from posteriori.problem_file.advice import Choice, choose
 from posteriori.problem_file.entries import Entry, entries
 from posteriori.problem_file.method import Solver
+from posteriori.problem_file.mri import MRI
 from posteriori.problem_file.noise_level import estimated
 from posteriori.problem_file.prior import Arithmetic, Belief
 from posteriori.problem_file.reading import Measurement, Reference, as_image, degrade, measured_file
+from posteriori.problem_file.section import Instrument, Notes
 from posteriori.problem_file.types import Count, Part, Seed, validation_sentences
 from posteriori.problem_file.unknown import UnknownSection
 
@@ -84,7 +89,7 @@ Entries = Annotated[list[Any], BeforeValidator(_entries)]
 class Task(NamedTuple):
     """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes``
     are sentences to show to the user; ``choice`` says why this method, where the file names
-    none."""
+    none; ``volume`` is what is known of volumes, None for images."""
 
     posterior: Posterior
     method: Method[Any]
@@ -93,6 +98,7 @@ class Task(NamedTuple):
     notes: tuple[str, ...]
     baseline: Compared | None = None
     choice: Choice | None = None
+    volume: volumes.Volume | None = None
 
     @property
     def usual(self) -> dict[str, Any]:
@@ -114,6 +120,7 @@ class Problem(Part):
     method: without one it is chosen by the kind of problem, see ``posteriori.problem_file.advice``.
     methods: those that ``compare`` takes.
     steps: noise levels visited; 32 by default, and those of its paper for the preset "published".
+    write: the kind of file in which volumes are written; by default that of the measurement.
     grid: where they lie; without it, or with null, the method's own choice or its paper's, and
     "karras" for a method that has none.
     """
@@ -134,6 +141,7 @@ class Problem(Part):
     batch: Count | None = None
     precision: Arithmetic = "float32"
     device: str = "cpu"
+    write: volumes.Kind | None = None
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
     _code: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -152,6 +160,7 @@ class Problem(Part):
                     "noise.sigma: estimate takes the operator for known; with `unknown` give a "
                     "number"
                 )
+        self._check_volumes()
         if (
             self.measurement.image is not None
             and isinstance(self.noise, noise.GaussianEntry)
@@ -163,6 +172,28 @@ class Problem(Part):
             )
         return self
 
+    def _check_volumes(self) -> None:
+        if self.prior.slices is None:
+            if self.write is not None:
+                raise ValueError("write is for volumes, prior: {slices: ...}; leave it out")
+            if volumes.works_along(self.operator) and self.prior.maker is None:
+                raise ValueError(
+                    "the operator works along the slices of volumes: "
+                    "prior: {slices: ...} makes a prior of them"
+                )
+            return
+        if self.prior.slices.slices is not None:
+            raise ValueError("prior: slices are images, not volumes again")
+        if self.unknown is not None:
+            raise ValueError("unknown belongs to images; with prior: {slices: ...} leave it out")
+        if self.operator.calibrates or isinstance(self.operator, MRI):
+            raise ValueError(
+                f"operator {self.operator.name} takes settings from the measurement of one image; "
+                "measure volumes slice by slice with radon, or solve its slices one by one"
+            )
+        if isinstance(self.noise, noise.GaussianEntry) and self.noise.unknown:
+            raise ValueError("noise.sigma: of a volume it is not estimated: give a number")
+
     @property
     def raw(self) -> dict[str, Any]:
         """The file as it was written."""
@@ -172,7 +203,9 @@ class Problem(Part):
     def record(self) -> dict[str, Any]:
         """The file as it was written and, where it names classes by their import path, the digests
         of the files that they stand in."""
-        return self._raw | ({"code": self._code} if self._code else {})
+        return volumes.nameless(self._raw, self.measurement, self.reference) | (
+            {"code": self._code} if self._code else {}
+        )
 
     def build(self) -> Task:
         """Read the files, load the prior, and put everything together.
@@ -184,6 +217,72 @@ class Problem(Part):
         section, law, range, prior, learnt = self.operator.ready(
             self.measurement, self.noise, self.prior.build(self.precision)
         )
+        if isinstance(prior, Slices):
+            return self._of_volumes(section, law, range, prior, learnt)
+        A, y, frame, law, reference, notes = self._files(section, law, range, prior)
+        notes = (*section.notes(), *learnt, *notes)
+        device, baseline = _device(self.device), None
+        if self.unknown is not None:
+            opened = self.unknown.opened(section, A)
+            if reference is not None and self.measurement.image is not None:
+                reference = opened.packed(reference)
+            prior, A, frame = opened.joint(prior, range), opened.family, None
+            posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law))
+        else:
+            with torch.no_grad():
+                usual = section.baseline(A)
+                baseline = None if usual is None else Compared(usual.name, usual.image(y))
+            given = Likelihood(y.to(device), A.to(device), law, range=range, frame=frame)
+            posterior = Posterior(prior.to(device), given)
+        return self._task(posterior, posterior, reference, notes, baseline)
+
+    def _of_volumes(
+        self, section: Instrument, law: NoiseLaw, range: Range, prior: Slices, learnt: Notes
+    ) -> Task:
+        wanted = self.image_shape or prior.shape
+        found = volumes.opened(section, prior, self.measurement, self.reference, law, range, wanted)
+        device = _device(self.device)
+        whole = Likelihood(found.y.to(device), found.A.to(device), law, range=range)
+        posterior, parts = Posterior(prior.to(device), whole), found.volume.parts
+        judged = posterior
+        if parts is not None:
+            parts = parts._replace(prior=parts.prior.to(device), A=parts.A.to(device))
+            judged = Posterior(parts.prior, parts.likelihood(whole, 0))
+        kind = self.write or found.volume.kind
+        volumes.check_kind(kind, found.volume.info, found.A.in_shape)
+        known = found.volume._replace(parts=parts, kind=kind)
+        notes = (*section.notes(), *learnt, *found.notes)
+        usual = None if found.usual is None else Compared(*found.usual)
+        return self._task(posterior, judged, found.reference, notes, usual, known)
+
+    def _task(
+        self,
+        posterior: Posterior,
+        judged: Posterior,
+        reference: Tensor | None,
+        notes: Notes,
+        baseline: Compared | None,
+        volume: volumes.Volume | None = None,
+    ) -> Task:
+        """judged: what a method is chosen for, where the file names none."""
+        choice = None if self.method or self.methods else choose(judged, self.steps)
+        listed = self.methods[0].method if self.methods else None
+        method = self.method or (choice.method if choice else listed)
+        assert method is not None  # without either, one was chosen
+        settings: dict[str, Any] = {
+            name: getattr(self, name) for name in ("n", "seed", "grid", "batch")
+        }
+        settings["steps"] = steps_of(
+            method, self.steps or (choice.steps if choice else None), USUAL_STEPS
+        )
+        if choice and self.grid is None:
+            settings["grid"] = choice.levels
+        return Task(posterior, method, reference, settings, notes, baseline, choice, volume)
+
+    def _files(
+        self, section: Instrument, law: NoiseLaw, range: Range, prior: Prior
+    ) -> tuple[Operator, Tensor, Frame | None, NoiseLaw, Tensor | None, Notes]:
+        """Operator, y, frame, noise, reference and sentences of a problem of images."""
         wanted = self.image_shape or prior.shape
         if self.measurement.image is not None:
             reference, notes = as_image(self.measurement.image, range, self.measurement)
@@ -222,33 +321,7 @@ class Problem(Part):
                 f"the reference {place} has shape {tuple(reference.shape)}, "
                 f"images here have shape {A.in_shape}"
             )
-        notes = (*section.notes(), *learnt, *notes)
-        device, baseline = _device(self.device), None
-        if self.unknown is not None:
-            opened = self.unknown.opened(section, A)
-            if reference is not None and self.measurement.image is not None:
-                reference = opened.packed(reference)
-            prior, A, frame = opened.joint(prior, range), opened.family, None
-            posterior = Posterior(prior.to(device), Likelihood(y.to(device), A.to(device), law))
-        else:
-            with torch.no_grad():
-                usual = section.baseline(A)
-                baseline = None if usual is None else Compared(usual.name, usual.image(y))
-            given = Likelihood(y.to(device), A.to(device), law, range=range, frame=frame)
-            posterior = Posterior(prior.to(device), given)
-        choice = None if self.method or self.methods else choose(posterior, self.steps)
-        listed = self.methods[0].method if self.methods else None
-        method = self.method or (choice.method if choice else listed)
-        assert method is not None  # without either, one was chosen
-        settings: dict[str, Any] = {
-            name: getattr(self, name) for name in ("n", "seed", "grid", "batch")
-        }
-        settings["steps"] = steps_of(
-            method, self.steps or (choice.steps if choice else None), USUAL_STEPS
-        )
-        if choice and self.grid is None:
-            settings["grid"] = choice.levels
-        return Task(posterior, method, reference, settings, notes, baseline, choice)
+        return A, y, frame, law, reference, notes
 
 
 def load(path: str | Path) -> Problem:

@@ -57,7 +57,7 @@ MEANING: dict[str, dict[str, str]] = {
         "measurement": "the file that was measured, or a clean image to simulate one from",
         "reference": "the true image, for comparison only; none by default",
         "image_shape": (
-            "channels, height, width of the image; "
+            "channels, height, width of the image, of volumes the number of slices first; "
             "by default as large as the measurement, with the channels of the prior"
         ),
         "method": (
@@ -83,6 +83,10 @@ MEANING: dict[str, dict[str, str]] = {
             "by default about a million numbers"
         ),
         "precision": "of a network's inner arithmetic",
+        "write": (
+            "the kind of file in which volumes are written, .nii.gz, .npy or a folder of a DICOM "
+            "series each; by default that of the measurement"
+        ),
         "device": "where images are worked on, such as cpu or cuda:0",
     },
     "prior": {
@@ -96,6 +100,7 @@ MEANING: dict[str, dict[str, str]] = {
         "import`; or a diffusers folder or a file of weights that `priors.load` recognises",
         "diffusers": "a folder of the diffusers library",
         "grey": "grey images by a prior of colour images, which is one of these kinds",
+        "slices": "volumes and videos whose slices are independent images of one of these kinds",
         "ambient": "a network that learned from masked images, seen through a mask: a mapping with "
         "the keys below",
         "gaussian": "independent pixels, known in closed form: a mapping with the keys below",
@@ -134,7 +139,8 @@ MEANING: dict[str, dict[str, str]] = {
     },
     "measurement": READ
     | {
-        "file": "what was measured: .png, .jpg, .tif, .npy, .pt or .safetensors; this or image",
+        "file": "what was measured: .png, .jpg, .tif, .npy, .pt or .safetensors, of volumes .nii, "
+        ".nii.gz or a folder of a DICOM series; this or image",
         "image": "a clean image, to be degraded first; this or file",
         "seed": "of the noise that is added to image",
     },
@@ -229,6 +235,19 @@ MEANING: dict[str, dict[str, str]] = {
         ),
         "coil_axis": "where an array has its coils",
         "centred": "whether the zero frequency lies in the middle of the array",
+    },
+    "operator thick-slices": {
+        "factor": "how many slices each measured slice is the mean of",
+    },
+    "operator temporal-blur": {
+        "frames": "how many frames each measured frame is the mean of; this or kernel",
+        "kernel": "their weights; this or frames",
+        "boundary": "what is before the first and after the last frame: the video again, "
+        "that frame, or nothing is assumed and fewer frames are measured",
+    },
+    "operator kept-frames": {
+        "frames": "the numbers of the frames that were measured, from 0",
+        "of": "how many frames the video has",
     },
     "operator compose": {"parts": "two operators or more, in the order in which light meets them"},
 }

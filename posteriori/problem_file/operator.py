@@ -22,9 +22,14 @@ from posteriori.operators.blur import Boundary
 from posteriori.operators.downsample import Kind
 from posteriori.operators.jpeg import Subsampling
 from posteriori.problem_file import own, patterns
+from posteriori.problem_file.along_axis import (
+    KeptFramesEntry,
+    TemporalBlurEntry,
+    ThickSlicesEntry,
+)
 from posteriori.problem_file.ct import RadonEntry, TransmissionEntry
 from posteriori.problem_file.mri import MRI
-from posteriori.problem_file.section import Instrument, Margins, Notes, OpenShare, Shape
+from posteriori.problem_file.section import Axis, Instrument, Margins, Notes, OpenShare, Shape
 from posteriori.problem_file.types import Count, File, Number, Positive, Seed, Whole
 from posteriori.settings import Setting
 
@@ -152,6 +157,10 @@ class DownsampleEntry(Instrument):
 
     def build(self, shape: Shape) -> Operator:
         return ops.Downsample(shape, self.factor, self.kind)
+
+    def axes(self) -> tuple[Axis, Axis, Axis] | None:
+        finer = Axis(1 / self.factor) if self.kind == "stride" else Axis.of_means(self.factor)
+        return Axis(), finer, finer
 
 
 class GreyEntry(Instrument):
@@ -285,6 +294,16 @@ class ComposeEntry(Instrument):
     def notes(self) -> Notes:
         return tuple(note for part in self.parts for note in part.notes())
 
+    def axes(self) -> tuple[Axis, Axis, Axis] | None:
+        whole = Axis(), Axis(), Axis()
+        for part in self.parts:
+            own = part.axes()
+            if own is None:
+                return None
+            slices, rows, columns = (a.after(b) for a, b in zip(own, whole, strict=True))
+            whole = slices, rows, columns
+        return whole
+
     @property
     def pictorial(self) -> bool:
         return all(part.pictorial for part in self.parts)
@@ -338,6 +357,9 @@ OperatorSection = Annotated[
     | JPEGEntry
     | MaskedFourierEntry
     | MRI
+    | ThickSlicesEntry
+    | TemporalBlurEntry
+    | KeptFramesEntry
     | ComposeEntry,
     Field(discriminator="name"),
     WrapValidator(_own),

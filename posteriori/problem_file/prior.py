@@ -9,6 +9,8 @@ chest-ct                                    shipped as well, Hounsfield units
 {diffusers: FOLDER}                         a folder of the diffusers library on this machine
 {grey: photos}                              grey images by a prior of colour images: one of the
                                             kinds above
+{slices: chest-ct}                          volumes and videos of independent slices: one of the
+                                            kinds above
 {ambient: {path: FOLDER, mask: m.png}}      a prior that ``objective: ambient`` trained, seen
                                             through a mask like those of its data
 {gaussian: {mean: 0.5, std: 0.2,            N(mean, std^2) in every pixel, known in closed form
@@ -36,7 +38,7 @@ from posteriori.problem_file.types import (
     suggestion,
 )
 
-_KINDS = ("path", "diffusers", "grey", "ambient", "gaussian")
+_KINDS = ("path", "diffusers", "grey", "slices", "ambient", "gaussian")
 SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
@@ -63,12 +65,13 @@ class Through(Part):
 
 
 class PriorSection(Part):
-    """Exactly one of seven kinds."""
+    """Exactly one of eight kinds."""
 
     shipped: Literal["photos", "digits", "digits_noise_maps", "chest-ct"] | None = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
+    slices: Belief | None = None
     ambient: Through | None = None
     gaussian: White | None = None
     maker: InstanceOf[own.Own] | None = None
@@ -78,7 +81,8 @@ class PriorSection(Part):
         if len(self.model_fields_set) != 1:
             raise ValueError(
                 "give exactly one of photos, digits, chest-ct, {path: ...}, {diffusers: ...}, "
-                "{grey: ...}, {ambient: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
+                "{grey: ...}, {slices: ...}, {ambient: ...}, {gaussian: ...}, "
+                "{name: mypackage:MyPrior}"
             )
         return self
 
@@ -97,6 +101,8 @@ class PriorSection(Part):
             )
         if self.grey is not None:
             return priors.GreyImages(self.grey.build(precision))
+        if self.slices is not None:
+            return priors.Slices(self.slices.build(precision))
         if self.maker is not None:
             if precision != "float32" and "autocast" not in self.maker.arguments:
                 raise ValueError(
@@ -115,7 +121,7 @@ class PriorSection(Part):
             return priors.from_diffusers(self.diffusers, autocast=autocast)
         if self.ambient is not None:
             return self.ambient.build(autocast)
-        assert self.path is not None  # one of the seven is given
+        assert self.path is not None  # one of the eight is given
         return priors.load(self.path, autocast=autocast)
 
 

@@ -24,6 +24,23 @@ Margins = tuple[tuple[int, int], tuple[int, int]]
 OpenShare = Annotated[Number, Field(gt=0, lt=1)]
 
 
+class Axis(NamedTuple):
+    """Where measured pixels lie along one axis: pixel k of the image is at ``step * k + first`` of
+    y."""
+
+    step: float = 1.0
+    first: float = 0.0
+
+    @classmethod
+    def of_means(cls, factor: int) -> Axis:
+        """Of means over ``factor`` pixels, each of which lies in the middle of its own."""
+        return cls(1 / factor, -(factor - 1) / (2 * factor))
+
+    def after(self, before: Axis) -> Axis:
+        """Of two instruments, this one the later."""
+        return Axis(self.step * before.step, self.step * before.first + self.first)
+
+
 class Baseline(NamedTuple):
     """What the field makes of a measurement without a learned prior: ``image`` maps y to an image
     in the range of the likelihood."""
@@ -51,9 +68,11 @@ class Instrument(Part):
     calibrates: whether it takes noise level and range from the measurement where the file does not
     state them.
     positive: whether its measurements are >= 0 for every image.
+    along: whether it works along the first axis of volumes, which it then takes whole.
     """
 
     pictures: ClassVar[bool] = False
+    along: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
     positive: ClassVar[bool] = False
 
@@ -93,6 +112,10 @@ class Instrument(Part):
         """By how many pixels images are larger than their measurement: above and below, to the left
         and to the right."""
         return (0, 0), (0, 0)
+
+    def axes(self) -> tuple[Axis, Axis, Axis] | None:
+        """Where the slices, rows and columns of y lie in the image; None where y shows no scene."""
+        return (Axis(), Axis(), Axis()) if self.pictorial else None
 
     def linear_part(self, A: Operator, y: Tensor) -> Tensor:
         """y without what A, in the unit of the image, leaves out: A x where the law is A x + b."""

@@ -16,6 +16,7 @@ from posteriori.likelihood import framed
 from posteriori.places import place_description
 from posteriori.report import figures, words
 from posteriori.report.table import HEADINGS, cells
+from posteriori.report.volumes import middle_slice
 from posteriori.run import Run, read_json
 from posteriori.storage import write_text
 
@@ -85,7 +86,8 @@ def page(
     if len(runs) > 1:
         runs.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))
     title = f"{runs[0][0].config.get('operator', 'measurement')}: posterior samples"
-    parts = [f"<h1>{html.escape(title)}</h1>", _said(words.lead(runs)), *_body(runs)]
+    parts = [f"<h1>{html.escape(title)}</h1>", _said(words.lead(runs))]
+    parts += [_said(runs[0][0].config.get("shown", "")), *_body(runs)]
     target = Path(out) if out else folder / "index.html"
     write_text(
         target,
@@ -108,7 +110,7 @@ def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
     if reference is not None:
         reference = framed(reference, run.config.get("frame"))
         run = replace(run, extras=run.extras | {"reference": reference})
-    return run, completed(run, record, reference)
+    return middle_slice(run), completed(run, record, reference)
 
 
 def _body(runs: list[tuple[Run, dict[str, Any]]]) -> list[str]:
@@ -174,7 +176,7 @@ def _table(records: list[dict[str, Any]]) -> str:
 
 
 def _about(run: Run) -> str:
-    config = {k: v for k, v in run.config.items() if k != "levels"}
+    config = {k: v for k, v in run.config.items() if k not in ("levels", "shown")}
     levels = run.config["levels"]
     config["levels"] = f"{len(levels)} from {levels[0]:.4g} to {levels[-2]:.4g}, then 0"
     text = json.dumps(

@@ -6,52 +6,9 @@ import numpy as np
 import pytest
 import torch
 from reference import draw
+from scans import INTERCEPT, SECRETS, SLOPE, STORED, series
 
-from posteriori.measurements import VolumeInfo, read_volume, write_volume
-
-# What no file that is written may hold.
-SECRETS = {
-    "PatientName": "Doe^Jane^Q",
-    "PatientID": "SECRET-ID-4711",
-    "PatientBirthDate": "19700101",
-    "InstitutionName": "Hidden Clinic",
-    "AccessionNumber": "ACC-0815",
-}
-SLOPE, INTERCEPT = 2.0, -1024.0
-
-
-def series(folder, stored, *, places=None, turn=(1, 0, 0, 0, 1, 0), order=None, **other):
-    """A DICOM series of int16 slices (D, H, W), 2.5 mm apart, rows 0.7 and columns 0.6 mm."""
-    pydicom = pytest.importorskip("pydicom")
-    folder.mkdir(exist_ok=True)
-    normal = np.cross(turn[:3], turn[3:])
-    uid = pydicom.uid.generate_uid()
-    for k, pixels in enumerate(stored):
-        s = pydicom.Dataset()
-        s.file_meta = pydicom.dataset.FileMetaDataset()
-        s.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        s.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        s.file_meta.MediaStorageSOPInstanceUID = s.SOPInstanceUID = pydicom.uid.generate_uid()
-        s.SOPClassUID = pydicom.uid.CTImageStorage
-        s.SeriesInstanceUID, s.Modality = uid, "CT"
-        s.Rows, s.Columns = pixels.shape
-        s.BitsAllocated = s.BitsStored = 16
-        s.HighBit, s.PixelRepresentation, s.SamplesPerPixel = 15, 1, 1
-        s.PhotometricInterpretation = "MONOCHROME2"
-        s.PixelSpacing, s.ImageOrientationPatient = [0.7, 0.6], list(turn)
-        at = 2.5 * k if places is None else places[k]
-        s.ImagePositionPatient = list(np.array([-10.0, 20.0, 5.0]) + at * normal)
-        s.RescaleSlope, s.RescaleIntercept = SLOPE, INTERCEPT
-        for word, value in {**SECRETS, **other}.items():
-            setattr(s, word, value)
-        s.PixelData = pixels.astype(np.int16).tobytes()
-        # Names say nothing of the order.
-        name = f"{(order or list(range(len(stored))))[k]:03d}.dcm"
-        s.save_as(folder / name, enforce_file_format=True)
-    return folder
-
-
-STORED = np.arange(4 * 3 * 5).reshape(4, 3, 5) - 7
+from posteriori.measurements import VolumeInfo, read_volume, write_series, write_volume
 
 
 def test_a_series_is_in_hounsfield_units_and_in_the_order_of_positions(tmp_path):
@@ -158,3 +115,50 @@ def test_other_shapes_and_suffixes_are_refused_by_name(tmp_path):
         write_volume(tmp_path / "volume.mat", torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match=r"of shape \(D, H, W\)"):
         write_volume(tmp_path / "volume.npy", torch.zeros(3, 4))
+
+
+AFFINE = torch.tensor(
+    [[-0.6, 0.0, 0.3, 10], [0, -0.7, 0.1, -20], [0, 0, 2.5, 5], [0, 0, 0, 1]], dtype=torch.float64
+)
+# All that a series that is written says.
+FIELDS = {
+    *("SOPClassUID", "Modality", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"),
+    *("FrameOfReferenceUID", "ImageType", "InstanceNumber", "Rows", "Columns", "PixelSpacing"),
+    *("SliceThickness", "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "RescaleSlope"),
+    *("PixelRepresentation", "RescaleIntercept", "RescaleType", "PixelData"),
+}
+
+
+def test_a_series_that_is_written_is_read_again_to_half_a_stored_unit(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    x = 1200 * draw(4, 3, 5) - 300
+    step = write_series(tmp_path / "out", x, AFFINE, "HU")
+    assert step == pytest.approx(float(x.max() - x.min()) / 65000, rel=1e-5)
+    again, info = read_volume(tmp_path / "out")
+    assert float((again - x).abs().max()) <= step / 2 * (1 + 1e-3)
+    assert info.unit == "HU"
+    # Every slice lies where the affine says, though the slices are not stacked at right angles.
+    for k, file in enumerate(sorted((tmp_path / "out").iterdir())):
+        s = pydicom.dcmread(file)
+        assert {element.keyword for element in s} == FIELDS
+        place = AFFINE @ torch.tensor([0.0, 0.0, k, 1.0], dtype=torch.float64)
+        lps = (place[:3] * torch.tensor([-1.0, -1.0, 1.0])).tolist()
+        assert [float(v) for v in s.ImagePositionPatient] == pytest.approx(lps)
+        assert [float(v) for v in s.PixelSpacing] == pytest.approx([0.7, 0.6])
+    first = [file.read_bytes() for file in sorted((tmp_path / "out").iterdir())]
+    write_series(tmp_path / "out", x, AFFINE, "HU")
+    assert [file.read_bytes() for file in sorted((tmp_path / "out").iterdir())] == first
+    write_series(tmp_path / "flat", torch.full((2, 3, 5), 7.0), AFFINE, "")
+    assert torch.equal(read_volume(tmp_path / "flat")[0], torch.full((2, 3, 5), 7.0))
+
+
+def test_a_series_needs_a_place_and_right_angles(tmp_path):
+    pytest.importorskip("pydicom")
+    with pytest.raises(ValueError, match="which this volume does not know"):
+        write_series(tmp_path / "out", torch.zeros(2, 3, 5), None, "")
+    skew = AFFINE.clone()
+    skew[0, 1] = 0.5
+    with pytest.raises(ValueError, match="not at right angles"):
+        write_series(tmp_path / "out", torch.zeros(2, 3, 5), skew, "")
+    assert not (tmp_path / "out").exists()
