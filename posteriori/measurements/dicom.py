@@ -24,6 +24,8 @@ from posteriori.storage import write_bytes
 
 # Of the distances between slices: more than this share apart is no rounding of the scanner's.
 _EVEN = 0.01
+# DICOM counts to the left and to the back, RAS+ to the right and to the front.
+_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # What a stored number of 16 bits may be; a margin is left for the rounding of the intercept.
 _STORED = 65000
 _CT, _OTHER = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"
@@ -116,7 +118,7 @@ def _affine(first: Any, normal: np.ndarray, step: float) -> Tensor:
     lps[:3, 1] = turn[3:] * rows_mm
     lps[:3, 2] = normal * step
     lps[:3, 3] = [float(v) for v in first.ImagePositionPatient]
-    return torch.from_numpy(np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps)
+    return torch.from_numpy(_RAS @ lps)
 
 
 def write_series(folder: Path, x: Tensor, affine: Tensor | None, unit: str) -> float:
@@ -147,7 +149,7 @@ def _geometry(affine: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
             "a DICOM series states where its slices lie, which this volume does not know; "
             "write it as nifti or npy"
         )
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine.double().numpy()
+    lps = _RAS @ affine.double().numpy()
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     columns, rows = lps[:3, 0] / spacing[0], lps[:3, 1] / spacing[1]
     if abs(float(columns @ rows)) > 1e-3:
