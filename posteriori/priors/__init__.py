@@ -17,6 +17,7 @@ from posteriori.priors.network import Network
 from posteriori.priors.plane import Plane
 from posteriori.priors.pretrained import (
     blur_kernels,
+    brain_mri,
     chest_ct,
     digits,
     from_pretrained,
@@ -52,6 +53,7 @@ __all__ = [
     "Turned",
     "UNet",
     "blur_kernels",
+    "brain_mri",
     "chest_ct",
     "digits",
     "from_diffusers",

@@ -272,6 +272,15 @@ def blur_kernels(device: str | torch.device | None = None) -> Plane:
     return Plane(_shipped("kernels", device, None), KERNEL_SIDES)
 
 
+def brain_mri(
+    device: str | torch.device | None = None, *, autocast: Precision | None = None
+) -> Network:
+    """The brain MRI prior that ships with the package: magnitude slices, grey in [-1, 1]. Trained
+    at 128 x 128; any size. A likelihood in other units states range=(0, white), white being the
+    brightest tissue."""
+    return _shipped("brain-mri", device, autocast)
+
+
 def _shipped(name: str, device: str | torch.device | None, autocast: Precision | None) -> Network:
     folder = Path(__file__).parent / "weights" / name
     if not (folder / "card.json").is_file():

@@ -94,7 +94,8 @@ MEANING: dict[str, dict[str, str]] = {
             "a prior of the package, written as a name alone: "
             "colour photographs of any size, grey digits of 32 x 32, these also for noise that "
             "differs from pixel to pixel, which EPS asks for, "
-            "or chest CT of 128 x 128 in Hounsfield units from -1000 to 1500"
+            "chest CT of 128 x 128 in Hounsfield units from -1000 to 1500, "
+            "or magnitudes of brain MRI of any size"
         ),
         "path": "a folder written by `save_pretrained`, `posteriori train --export` or `posteriori "
         "import`; or a diffusers folder or a file of weights that `priors.load` recognises",

@@ -2,6 +2,7 @@
 
 photos | digits | digits_noise_maps         shipped with the package
 chest-ct                                    shipped as well, Hounsfield units
+brain-mri                                   shipped as well, magnitudes
 {path: PLACE}                               a folder written by ``save_pretrained``, by
                                             ``posteriori train --export`` or ``posteriori import``;
                                             a diffusers folder, or a file of weights of a network
@@ -39,7 +40,7 @@ from posteriori.problem_file.types import (
 )
 
 _KINDS = ("path", "diffusers", "grey", "slices", "ambient", "gaussian")
-SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct")
+SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
@@ -67,7 +68,7 @@ class Through(Part):
 class PriorSection(Part):
     """Exactly one of eight kinds."""
 
-    shipped: Literal["photos", "digits", "digits_noise_maps", "chest-ct"] | None = None
+    shipped: Literal["photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri"] | None = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
@@ -80,8 +81,8 @@ class PriorSection(Part):
     def one(self) -> PriorSection:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                "give exactly one of photos, digits, chest-ct, {path: ...}, {diffusers: ...}, "
-                "{grey: ...}, {slices: ...}, {ambient: ...}, {gaussian: ...}, "
+                "give exactly one of photos, digits, chest-ct, brain-mri, {path: ...}, "
+                "{diffusers: ...}, {grey: ...}, {slices: ...}, {ambient: ...}, {gaussian: ...}, "
                 "{name: mypackage:MyPrior}"
             )
         return self
@@ -116,6 +117,8 @@ class PriorSection(Part):
                 return priors.photos(autocast=autocast)
             if self.shipped == "chest-ct":
                 return priors.chest_ct(autocast=autocast)
+            if self.shipped == "brain-mri":
+                return priors.brain_mri(autocast=autocast)
             return priors.digits(autocast=autocast, noise_maps=self.shipped == "digits_noise_maps")
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
@@ -141,7 +144,7 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
         if key not in _KINDS:
             raise ValueError(
                 f"unknown setting {key!r}; {suggestion(key, _KINDS)}, "
-                "or the name photos, digits or chest-ct alone"
+                "or the name photos, digits, chest-ct or brain-mri alone"
             )
     return raw
 
