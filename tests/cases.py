@@ -601,6 +601,7 @@ METHODS = {
     "DiffusionMBIR": methods.DiffusionMBIR(),
     "DiffusionMBIR published": methods.DiffusionMBIR.published(),
     "PaDIS": methods.PaDIS(),
+    "PaDIS published": methods.PaDIS.published(),
     "SVI": methods.SVI(),
     "SVI published": methods.SVI.published(),
     "TPDM": methods.TPDM(),

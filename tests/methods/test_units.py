@@ -65,6 +65,7 @@ PROBLEMS = {"clipped": clipped, "photons": photons, "linear": linear}
 UNIT_OF_Y = {
     *(
         "DPS published",
+        "PaDIS published",
         "DPS squared",
         "LGDMC published",
         "DDS published",
@@ -78,6 +79,7 @@ UNIT_OF_Y = {
 RANGE = {
     *(
         "DPS published",
+        "PaDIS published",
         "DPS squared",
         "PiGDM published",
         "PiGDM paper",

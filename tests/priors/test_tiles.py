@@ -218,6 +218,30 @@ def test_padis_draws_another_partition_for_each_row_and_step():
     assert int(counts.max()) < 10 + 5 * 3.1
 
 
+def test_padis_published_takes_langevin_steps_of_the_paper():
+    """x - zeta grad ||y - A D||, then x + h/2 score + sqrt(h) z with h = sigma^2 / 2, ten of them
+    with a partition each; the last level without noise. zeta is 0.3 for images in [0, 1]."""
+    method, post = methods.PaDIS.published(), picture(Patches(full_gaussian(F64, (1, 4, 4)), 4))
+    assert (method.scale, method.inner) == (2 * 0.3, 10)
+    x, sigma, numbers = draw(1, 1, 6, 7), level(0.7), draw(1, 42 * 10, seed=5)
+    for s in (level(0.4), level(0.0)):
+        own, _ = method.step(post, x, sigma, s, Given(numbers))
+        u = x.clone().requires_grad_()
+        for k in range(10):
+            # Given draws 0.5 for every uniform number: the offset (2, 2).
+            D = Patches(full_gaussian(F64, (1, 4, 4)), 4, (2, 2)).denoise(u, sigma)
+            (grad,) = torch.autograd.grad(post.likelihood.residual(D).norm(), u)
+            h, z = 0.5 * 0.7**2, numbers[:, 42 * k : 42 * k + 42].view(1, 1, 6, 7)
+            score = (D.detach() - u.detach()) / 0.7**2
+            u = u.detach() - 0.6 * grad + h / 2 * score + (h**0.5 * z if float(s) else 0)
+            u.requires_grad_()
+        torch.testing.assert_close(own, u.detach(), rtol=1e-9, atol=1e-9)
+    run = po.sample(post, methods.PaDIS("norm", 0.1, inner=3), n=2, grid=LEVELS, seed=3)
+    assert run.counts["denoiser"] == run.counts["vjp"] == 3 * 4
+    with pytest.raises(ValueError, match="guided by the residual's norm, got the weighting"):
+        methods.PaDIS(inner=2)
+
+
 def test_rows_of_offsets_of_their_own_are_as_alone():
     prior, s = full_gaussian(F64, (1, 4, 4)), level(0.6)
     x, offsets = draw(3, 1, 6, 7), torch.tensor([[0, 1], [3, 2], [0, 0]])
