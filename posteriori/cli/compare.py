@@ -17,6 +17,7 @@ from posteriori.problem_file.entries import Entry, entries, read_entries
 from posteriori.problem_file.file import USUAL_STEPS
 from posteriori.report import comparison
 from posteriori.report.comparison import ComparedRow
+from posteriori.report.volumes import middle_slice
 from posteriori.run import Run, read_json, write_json
 from posteriori.storage import write_text
 
@@ -78,7 +79,8 @@ def attempt(
         kind = "" if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: "
         return ComparedRow(entry.label, reason=f"{kind}{error}".removesuffix(": "))
     # The run comes with the pictures that were kept beside the samples.
-    return ComparedRow.of(entry.label, Run.load(folder).in_frame(), record)
+    shown = middle_slice(Run.load(folder).in_frame())
+    return ComparedRow.of(entry.label, shown, record)
 
 
 def check_comparison(given: problem_file.Problem, out: Path) -> None:

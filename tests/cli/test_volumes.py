@@ -118,6 +118,19 @@ def test_methods_and_operators_that_tie_slices_draw_the_volume_whole(
     assert read_volume(tmp_path / "run" / "mean.npy")[0].shape == (4, 8, 8)
 
 
+def test_methods_are_compared_on_a_volume(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "y.npy", (300 * draw(4, 8, 8)).numpy().astype(np.float32))
+    place, out = problem(tmp_path, "y.npy"), tmp_path / "compared"
+    words = ("compare", place, "--methods", "MMPS,DDS3D", "--out", out, "--quiet")
+    assert call(monkeypatch, *words) == 0
+    table = capsys.readouterr().out
+    assert "| MMPS " in table
+    assert "| DDS3D" in table
+    page = (out / "index.html").read_text()
+    assert page.count("<figcaption>Mean of 2") == 2
+    assert "Measurement" in page
+
+
 def test_options_of_volumes_are_refused_for_images(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "y.npy", np.zeros((1, 8, 8), dtype=np.float32))
     place = problem(tmp_path, "y.npy")
