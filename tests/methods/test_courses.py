@@ -227,7 +227,7 @@ def test_a_problem_file_takes_the_papers_steps(tmp_path):
         ("{name: DPS, preset: published}", "", 1000),
         ("{name: DPS, preset: published, scale: 1}", "", 1000),
         ("{name: DPS, preset: published}", "steps: 7\n", 7),
-        ("DPS", "", 50),
+        ("DPS", "", 32),
     ):
         (tmp_path / "p.yaml").write_text(text + f"method: {method}\n{more}")
         task = problem_file.load(tmp_path / "p.yaml").build()
