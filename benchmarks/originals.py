@@ -6,6 +6,7 @@ The original is fetched by pip into a temporary folder, without its dependencies
 of this repository:
 
     adm        guided-diffusion-sdk 1.0.0: guided_diffusion.unet.UNetModel
+    edm        deepinv 0.5.0: NCSNpp and ADMUNet, the networks of EDM, without its other modules
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from foreign import fill, wave
 
 from posteriori.priors.architectures.adm import ADM
+from posteriori.priors.architectures.edm import EDMNet
 
 warnings.simplefilter("ignore")
 
 
-def fetched(package: str, *stubs: str) -> None:
-    """Put ``package`` on the path; modules named in ``stubs`` are empty."""
+def fetched(package: str, *stubs: str) -> str:
+    """Put ``package`` on the path, and say where it lies; modules named in ``stubs`` are empty."""
     folder = tempfile.mkdtemp()
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, package]
     subprocess.run(pip, check=True)
     sys.path.insert(0, folder)
+    importlib.invalidate_caches()
     for name in stubs:
         sys.modules[name] = types.ModuleType(name)
+    return folder
 
 
 def compared(name: str, ours, theirs, *inputs, anchor: bool = False) -> None:
@@ -100,7 +104,64 @@ def adm() -> None:
             compared(f"ADM {name}", ours, theirs, x, torch.tensor([3.0, 700.0]), y, anchor=anchor)
 
 
-FAMILIES = {"adm": adm}
+WIDE = {"width": 128, "multipliers": (1, 1), "blocks": 1, "attention": (4,), "embedding": 512}
+EDM_CASES = {
+    "DDPM++": ("ddpm", {"kind": "song", "features": 128, "augmentations": 9}),
+    "NCSN++": (
+        "ncsn",
+        {
+            "kind": "song",
+            "features": 256,
+            "augmentations": 9,
+            "random_features": True,
+            "encoder": "residual",
+            "taps": (1, 3, 3, 1),
+        },
+    ),
+    "ADM": (None, {"kind": "dhariwal", "features": 128}),
+}
+
+
+def edm() -> None:
+    folder = fetched("deepinv==0.5.0")
+    for name, inside in (("deepinv", ""), ("deepinv.models", "/models"), ("deepinv.utils", "/x")):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [f"{folder}/deepinv{inside}"]
+    sys.modules["deepinv.utils.io"] = types.ModuleType("deepinv.utils.io")
+    sys.modules["deepinv.utils.io"].DownloadError = OSError
+    NCSNpp = importlib.import_module("deepinv.models.ncsnpp").NCSNpp
+    ADMUNet = importlib.import_module("deepinv.models.guided_diffusion").ADMUNet
+    torch.manual_seed(0)
+    for anchor in (False, True):
+        for name, (kind, settings) in EDM_CASES.items():
+            for classes in (None, 5):
+                theirs = (ADMUNet if kind is None else NCSNpp)(
+                    **({} if kind is None else {"model_type": kind}),
+                    img_resolution=8,
+                    label_dim=classes or 0,
+                    augment_dim=settings.get("augmentations", 0),
+                    model_channels=128,
+                    channel_mult=(1, 1),
+                    num_blocks=1,
+                    attn_resolutions=(4,),
+                    pretrained=None,
+                )
+                ours = EDMNet(
+                    side=8, channels=3, out_channels=3, classes=classes, **(WIDE | settings)
+                )
+                theirs.forward = theirs.forward_unet
+                y = None if classes is None else torch.tensor([1, 4])
+                told = None if y is None else torch.nn.functional.one_hot(y, classes).float()
+                inputs = wave((2, 3, 8, 8), 0.5), torch.tensor([-1.0, 0.7]), told
+                ours_takes = ours.forward
+                ours.forward = lambda x, c, _, y=y, f=ours_takes: f(x, c, y)
+                what = f"EDM {name}{', classes' if classes else ''}"
+                if anchor and settings.get("random_features"):
+                    theirs.map_noise.freqs.copy_(wave((128,), 0.3))
+                compared(what, ours, theirs, *inputs, anchor=anchor)
+
+
+FAMILIES = {"adm": adm, "edm": edm}
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from posteriori import places
 from posteriori.priors.architectures.adm import ADM
+from posteriori.priors.architectures.edm import EDMNet
 from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
@@ -36,7 +37,12 @@ from posteriori.storage import write_text, written_whole
 FORMAT = 1
 KERNEL_SIDES = (17, 17)
 # Networks that a card may name: each keeps its ``arguments``, and says its ``conditions``.
-NETWORKS: dict[str, Any] = {"ADM": ADM, "DiffusersNet": DiffusersNet, "UNet": UNet}
+NETWORKS: dict[str, Any] = {
+    "ADM": ADM,
+    "DiffusersNet": DiffusersNet,
+    "EDMNet": EDMNet,
+    "UNet": UNet,
+}
 # Fields that a Network, its constructor and its card call by the same name.
 SHARED = (
     "parametrization",

@@ -33,6 +33,10 @@ CURRENT = ("state_dict", "model", "network", "model_state_dict", "params", "net"
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
+class RefusedPickleError(ValueError):
+    """A file that needs a class of its author's."""
+
+
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """Names and tensors of a .safetensors, .pt, .pth, .ckpt or .pkl file, on the CPU, as
     ``named_tensors`` without the prefixes that wrappers put before every name ("module.",
@@ -55,7 +59,7 @@ def named_tensors(path: Path) -> dict[str, Tensor]:
     state, a file without named tensors.
     """
     inspect(path)
-    return _choose(load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path), path)
+    return choose(load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path), path)
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
@@ -131,7 +135,7 @@ def _unpickle(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise RefusedPickleError(
             f"{path} was refused because loading it would run code of the class "
             f"{_wanted_class(str(error), path)}; save a plain dictionary of tensors from where "
             "that class is known (best as .safetensors)"
@@ -162,7 +166,7 @@ def _wanted_class(message: str, path: Path) -> str:
     return "(unnamed)"
 
 
-def _choose(content: Any, path: Path) -> dict[str, Tensor]:
+def choose(content: Any, path: Path) -> dict[str, Tensor]:
     """The named tensors of a file's content."""
     if isinstance(content, dict) and {"state", "param_groups"} <= set(content):
         raise ValueError(
@@ -180,7 +184,7 @@ def _choose(content: Any, path: Path) -> dict[str, Tensor]:
                 and not _is_state(inner)
                 and {*AVERAGES, *CURRENT} & set(inner)
             ):
-                return _choose(inner, path)
+                return choose(inner, path)
             if _is_state(inner):
                 if key in AVERAGES:
                     warnings.warn(

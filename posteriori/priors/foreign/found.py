@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -74,13 +74,15 @@ class Stated:
 class Weights:
     """The tensors of a file, by their names within the network.
 
-    source: the file, for messages. origin: which entry of it they are, such as "ema". notes: what
-    was decided on the way.
+    source: the file, for messages. origin: in which precision they are kept. notes: what
+    was decided on the way. told: what a pickled module around the network says, its "class" among
+    it.
     """
 
     state: Mapping[str, Tensor]
     source: str
     origin: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -6,15 +6,26 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from posteriori.priors.foreign import inert
 from posteriori.priors.foreign.found import Weights
-from posteriori.priors.state_dicts import named_tensors
+from posteriori.priors.state_dicts import (
+    AVERAGES,
+    CURRENT,
+    RefusedPickleError,
+    choose,
+    named_tensors,
+)
 
 # Prefixes with this word are averages of the weights over training.
 AVERAGE = "ema"
+# Entries of a file that are modules, averaged before others.
+MODULES = ("G_ema", "net", "model")
 DEPTH = 3  # parts of a prefix
 # Parts that say what a file is when no network is known by its names.
 TELLING = {
@@ -31,12 +42,52 @@ Recogniser = Callable[[Mapping[str, Tensor]], bool]
 
 
 def read(path: Path) -> Weights:
-    """The named tensors of a file. Raises as ``named_tensors``."""
+    """The named tensors of a file. A pickle that needs classes of its author's is read without
+    them. Raises as ``named_tensors``, and ``ValueError`` for a pickle in which there is no network,
+    naming what it refers to."""
+    told: Mapping[str, Any] = {}
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        state = named_tensors(path)
-    notes = tuple(str(w.message).removeprefix(f"{path}: ") for w in said)
-    return checked(Weights(state, str(path), precision(state), notes))
+        try:
+            state = named_tensors(path)
+            notes: list[str] = []
+        except RefusedPickleError as refused:
+            state, told, notes = _without_classes(path, refused)
+    notes = [str(w.message).removeprefix(f"{path}: ") for w in said] + notes
+    return checked(Weights(state, str(path), precision(state), told, tuple(notes)))
+
+
+def _without_classes(
+    path: Path, refused: RefusedPickleError
+) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str]]:
+    """Tensors, what a module around them says, and a note. Raises ``refused`` for a file in the
+    format of torch before 1.6, which is several pickles."""
+    content, names = inert.read(path)
+    if isinstance(content, int):
+        raise refused
+    listed = _short(", ".join(dict.fromkeys(names)))
+    note = f"classes that the file names are not run ({listed})"
+    entries = {"": content} if inert.module_state(content) else inert.contents(content)
+    for key in ("", *AVERAGES, *MODULES, *CURRENT):
+        state = inert.tensors(entries.get(key))
+        if not state:
+            continue
+        attributes = inert.module_state(entries[key]) or {}
+        plain = {k: v for k, v in attributes.items() if isinstance(v, int | float | str)}
+        plain |= inert.contents(attributes.get("_buffers"))
+        taken = [f"the module {key!r} is taken"] if key else []
+        return state, plain | {"class": inert.class_of(entries[key])}, [*taken, note]
+    try:
+        return choose(content, path), {}, [note]
+    except ValueError:
+        raise ValueError(
+            f"{path} was refused: it refers to {listed}, of which nothing was run, and holds no "
+            "network and no named tensors beside"
+        ) from None
+
+
+def _short(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def precision(state: Mapping[str, Tensor]) -> str:
@@ -98,7 +149,7 @@ def within(weights: Weights, recognises: Recogniser) -> Weights | None:
     rest = [name for name in weights.state if not name.startswith(prefix)]
     if rest:
         notes.append(f"{len(rest)} tensors outside {prefix!r} are left out ({', '.join(rest[:3])})")
-    return Weights(inner, weights.source, weights.origin, (*weights.notes, *notes))
+    return replace(weights, state=inner, notes=(*weights.notes, *notes))
 
 
 def unknown(weights: Weights, families: str) -> ValueError:
