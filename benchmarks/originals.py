@@ -6,6 +6,7 @@ The original is fetched by pip into a temporary folder, without its dependencies
 of this repository:
 
     adm        guided-diffusion-sdk 1.0.0: guided_diffusion.unet.UNetModel
+    score_sde  sgmse 0.1.2: NCSNpp, which is that of score_sde with its images in the complex plane
     edm        deepinv 0.5.0: NCSNpp and ADMUNet, the networks of EDM, without its other modules
 """
 
@@ -27,6 +28,7 @@ from foreign import fill, wave
 
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
+from posteriori.priors.architectures.score_sde import NCSNpp
 
 warnings.simplefilter("ignore")
 
@@ -161,7 +163,72 @@ def edm() -> None:
                 compared(what, ours, theirs, *inputs, anchor=anchor)
 
 
-FAMILIES = {"adm": adm, "edm": edm}
+# What goes beside the ways down and up there, blocks, sides with attention, VE.
+SDE_CASES = {
+    "NCSN++ with skips": ("input_skip", "output_skip", "sum", 2, (8,), True),
+    "NCSN++ with a stream": ("residual", "none", "sum", 1, (), True),
+    "NCSN++ with images beside": ("input_skip", "output_skip", "cat", 1, (16, 4), True),
+    "DDPM++": ("none", "none", "sum", 2, (8,), False),
+}
+
+
+class Complex(torch.nn.Module):
+    """Their network of two complex images, up to the layer that makes one of them, as one of four
+    real ones."""
+
+    def __init__(self, net) -> None:
+        super().__init__()
+        self.net = net
+
+    def state_dict(self, *_, **__):
+        return {k: v for k, v in self.net.state_dict().items() if "output_layer" not in k}
+
+    def forward(self, x, c):
+        caught = []
+        self.net.output_layer.register_forward_hook(lambda m, inputs, out: caught.append(inputs[0]))
+        pairs = x.reshape(len(x), 2, 2, *x.shape[2:]).movedim(2, -1).contiguous()
+        self.net(torch.view_as_complex(pairs), c)
+        return caught[-1]
+
+
+def score_sde() -> None:
+    folder = fetched("sgmse==0.1.2")
+    for name, inside in (("sgmse", ""), ("sgmse.backbones", "/backbones")):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [f"{folder}/sgmse{inside}"]
+    registry = types.ModuleType("sgmse.backbones.shared")
+    registry.BackboneRegistry = types.SimpleNamespace(register=lambda name: lambda cls: cls)
+    sys.modules["sgmse.backbones.shared"] = registry
+    Theirs = importlib.import_module("sgmse.backbones.ncsnpp").NCSNpp
+    torch.manual_seed(0)
+    words = {"none": None, "residual": "residual", "input_skip": "skip", "output_skip": "skip"}
+    for anchor in (False, True):
+        for name, (down, up, joined, blocks, sides, ve) in SDE_CASES.items():
+            net = Theirs(
+                scale_by_sigma=ve,
+                nf=16,
+                ch_mult=(1, 2, 2),
+                num_res_blocks=blocks,
+                attn_resolutions=sides,
+                fir=ve,
+                progressive=up,
+                progressive_input=down,
+                progressive_combine=joined,
+                embedding_type="fourier" if ve else "positional",
+                image_size=16,
+                centered=not ve,
+            )
+            net.sigmas = torch.zeros(1000)
+            theirs = Complex(net)
+            levels = tuple(k for k in range(3) if 16 >> k in sides)
+            ours = NCSNpp(
+                4, 16, (1, 2, 2), blocks, levels, ve, words[down], words[up], joined == "cat"
+            )
+            c = torch.tensor([0.3, 5.0] if ve else [3.0, 700.0])
+            compared(f"score_sde {name}", ours, theirs, wave((2, 4, 16, 16), 0.5), c, anchor=anchor)
+
+
+FAMILIES = {"adm": adm, "edm": edm, "score_sde": score_sde}
 
 
 def main() -> None:

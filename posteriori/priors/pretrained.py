@@ -25,6 +25,7 @@ from posteriori import places
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
 from posteriori.priors.architectures.library import DiffusersNet
+from posteriori.priors.architectures.score_sde import NCSNpp
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
 from posteriori.priors.network import Network, Parametrization, Precision
@@ -41,6 +42,7 @@ NETWORKS: dict[str, Any] = {
     "ADM": ADM,
     "DiffusersNet": DiffusersNet,
     "EDMNet": EDMNet,
+    "NCSNpp": NCSNpp,
     "UNet": UNet,
 }
 # Fields that a Network, its constructor and its card call by the same name.

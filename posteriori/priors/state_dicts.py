@@ -176,6 +176,9 @@ def choose(content: Any, path: Path) -> dict[str, Tensor]:
     if _is_state(content):
         return content
     if isinstance(content, dict):
+        shadow = _shadow(content)
+        if shadow is not None:
+            return averaged(shadow, choose({**content, "ema": None}, path), path)
         for key in (*AVERAGES, *CURRENT):
             inner = content.get(key)
             if (
@@ -198,6 +201,35 @@ def choose(content: Any, path: Path) -> dict[str, Tensor]:
         f"{path} holds no named tensors: "
         f"found {keys}, expected a dictionary of them, or one under {AVERAGES[:2]} or {CURRENT[:3]}"
     )
+
+
+def _shadow(content: dict[Any, Any]) -> list[Any] | None:
+    """Averaged weights that are kept as a list."""
+    kept = content.get("ema")
+    shadow = kept.get("shadow_params") if isinstance(kept, dict) else None
+    return shadow if isinstance(shadow, list) else None
+
+
+def averaged(shadow: list[Any], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state with averaged weights, which were kept in the order of its parameters, without
+    names, and without what is not trained: the list ``sigmas`` and the frequencies ``0.W``.
+
+    Raises ``ValueError`` where number or shapes differ.
+    """
+    names = [n for n in state if not n.endswith(("sigmas", "all_modules.0.W"))]
+    fits = len(names) == len(shadow) and all(
+        isinstance(tensor, Tensor) and tensor.shape == state[name].shape
+        for name, tensor in zip(names, shadow, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{path}: the averaged weights are a list of {len(shadow)} tensors without names, "
+            f"which are not those of its model ({len(names)} trained)"
+        )
+    warnings.warn(
+        f"{path}: the averaged weights 'ema' are taken, not those of the last step", stacklevel=3
+    )
+    return state | dict(zip(names, shadow, strict=True))
 
 
 def _is_state(value: Any) -> TypeGuard[dict[str, Tensor]]:

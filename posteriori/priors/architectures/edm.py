@@ -233,19 +233,42 @@ class EDMNet(nn.Module):
         if augmentations:
             self.map_augment = nn.Linear(augmentations, features, bias=False)
 
-        def block(c: int, out: int, attend: bool, resample: Literal["up", "down"] | None = None):  # type: ignore[no-untyped-def]  # noqa: ANN202
-            heads = (1 if self.song else max(1, out // HEAD)) if attend else 0
-            return Block(c, out, embedding, self.song, heads, resample, taps)
-
+        self._inside = embedding, self.song, tuple(taps)
         widths = [int(m * width) for m in multipliers]
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        c = width if self.song else widths[0]
-        self.enc[f"{side}x{side}_conv"] = Conv(channels, c, 3)
-        made, aux = [c], channels
-        for level, out in enumerate(widths):
-            at = f"{side >> level}x{side >> level}"
+        first = width if self.song else widths[0]
+        sides = [side >> level for level in range(len(widths))]
+        attend = [s in attention for s in sides]
+        self.enc = nn.ModuleDict({f"{side}x{side}_conv": Conv(channels, first, 3)})
+        made = self._way_down(first, widths, sides, attend, blocks, encoder, channels)
+        self.dec = nn.ModuleDict()
+        self._way_up(widths, sides, attend, blocks, decoder, out_channels, made)
+        if not self.song:
+            self.out_norm = group_norm(widths[0], 1e-5)
+            self.out_conv = Conv(widths[0], out_channels, 3)
+
+    def _block(
+        self, c: int, out: int, attend: bool = False, resample: Literal["up", "down"] | None = None
+    ) -> Block:
+        embedding, song, taps = self._inside
+        heads = (1 if song else max(1, out // HEAD)) if attend else 0
+        return Block(c, out, embedding, song, heads, resample, taps)
+
+    def _way_down(
+        self,
+        c: int,
+        widths: Sequence[int],
+        sides: Sequence[int],
+        attend: Sequence[bool],
+        blocks: int,
+        encoder: str,
+        channels: int,
+    ) -> list[int]:
+        """Fill ``enc``, from c channels on; the channels of what each of its blocks makes."""
+        made, aux, taps = [c], channels, self._inside[2]
+        for level, (out, side) in enumerate(zip(widths, sides, strict=True)):
+            at = f"{side}x{side}"
             if level:
-                self.enc[f"{at}_down"] = block(c, c, False, "down")
+                self.enc[f"{at}_down"] = self._block(c, c, resample="down")
                 made.append(c)
                 if encoder == "skip":
                     self.enc[f"{at}_aux_down"] = Conv(aux, aux, 0, "down", taps)
@@ -254,28 +277,41 @@ class EDMNet(nn.Module):
                     self.enc[f"{at}_aux_residual"] = Conv(aux, c, 3, "down", taps, together=True)
                     aux = c
             for k in range(blocks):
-                self.enc[f"{at}_block{k}"] = block(c, out, side >> level in attention)
+                self.enc[f"{at}_block{k}"] = self._block(c, out, attend[level])
                 c = out
                 made.append(c)
-        for level, out in reversed(list(enumerate(widths))):
-            at = f"{side >> level}x{side >> level}"
-            if level == len(widths) - 1:
-                self.dec[f"{at}_in0"] = block(c, c, True)
-                self.dec[f"{at}_in1"] = block(c, c, False)
+        return made
+
+    def _way_up(
+        self,
+        widths: Sequence[int],
+        sides: Sequence[int],
+        attend: Sequence[bool],
+        blocks: int,
+        decoder: str,
+        out_channels: int,
+        made: list[int],
+    ) -> None:
+        """Fill ``dec``; ``made`` is used up."""
+        c, last = made[-1], len(widths) - 1
+        for level in reversed(range(len(widths))):
+            at, out = f"{sides[level]}x{sides[level]}", widths[level]
+            if level == last:
+                self.dec[f"{at}_in0"] = self._block(c, c, attend=True)
+                self.dec[f"{at}_in1"] = self._block(c, c)
             else:
-                self.dec[f"{at}_up"] = block(c, c, False, "up")
+                self.dec[f"{at}_up"] = self._block(c, c, resample="up")
             for k in range(blocks + 1):
-                attend = side >> level in attention and (k == blocks or not self.song)
-                self.dec[f"{at}_block{k}"] = block(c + made.pop(), out, attend)
+                looks = attend[level] and (k == blocks or not self.song)
+                self.dec[f"{at}_block{k}"] = self._block(c + made.pop(), out, looks)
                 c = out
             if self.song and (decoder == "skip" or level == 0):
-                if decoder == "skip" and level < len(widths) - 1:
-                    self.dec[f"{at}_aux_up"] = Conv(out_channels, out_channels, 0, "up", taps)
+                if decoder == "skip" and level < last:
+                    self.dec[f"{at}_aux_up"] = Conv(
+                        out_channels, out_channels, 0, "up", self._inside[2]
+                    )
                 self.dec[f"{at}_aux_norm"] = group_norm(c, 1e-6)
                 self.dec[f"{at}_aux_conv"] = Conv(c, out_channels, 3)
-        if not self.song:
-            self.out_norm = group_norm(c, 1e-5)
-            self.out_conv = Conv(c, out_channels, 3)
 
     @property
     def conditions(self) -> dict[str, tuple[int | None, ...]]:
