@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import pkgutil
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from posteriori import noise as laws
 from posteriori import operators as ops
 from posteriori import priors as pri
 from posteriori.likelihood import Likelihood, Posterior
+from posteriori.methods.smc.moments import method as moments
 from posteriori.priors.base import Prior
 from posteriori.testing import CLAIMS
 
@@ -643,11 +645,19 @@ METHODS |= {
 def brief(method):
     """The same method with little work inside a step: for what does not depend on how much there
     is."""
-    most = {"inner": 40, "inner_steps": 20, "prior_steps": 10, "draws": 16, "couplings": 4}
+    most = {
+        **{"inner": 40, "inner_steps": 20, "prior_steps": 10, "iterations": 5, "repeats": 3},
+        **{"draws": 16, "couplings": 4, "updates": 20, "polish": 20},
+    }
     have = {field.name for field in dataclasses.fields(method)} & most.keys()
     found = {name: getattr(method, name) for name in have}
     short = {name: min(n, most[name]) for name, n in found.items() if isinstance(n, int)}
     return dataclasses.replace(method, **short)
+
+
+def short_pilot(monkeypatch):
+    """``MomentSMC`` finds its levels along 6 in place of 64."""
+    monkeypatch.setattr(moments, "adapted", partial(moments.adapted, count=6))
 
 
 # The same names: what sweeps of contracts run.

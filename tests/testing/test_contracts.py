@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from cases import BRIEF, METHODS, NOISES, bed, posteriors_of
+from cases import BRIEF, METHODS, NOISES, bed, posteriors_of, short_pilot
 
 import posteriori as po
 from posteriori.linalg import dot
@@ -37,7 +37,8 @@ def sweep():
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype"), sweep())
-def test_method(name, kind, dtype):
+def test_method(name, kind, dtype, monkeypatch):
+    short_pilot(monkeypatch)
     method = BRIEF[name]
     post = posteriors_of(method)[kind](dtype)
     if method.refuses(post):

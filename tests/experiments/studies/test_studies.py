@@ -9,14 +9,24 @@ import json
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from cases import brief
 from matplotlib.figure import Figure
 from PIL import Image
 from reference import REPOSITORY
 
 from posteriori.cli import main
-from posteriori.experiments.studies import STUDIES, Study, explicit_accuracy, pages
+from posteriori.experiments.studies import (
+    STUDIES,
+    Study,
+    coverage_problems,
+    explicit_accuracy,
+    jensen_limits,
+    multimodal,
+    pages,
+)
 from posteriori.experiments.studies import record as runner
 from posteriori.run import locked
 
@@ -139,13 +149,41 @@ def of_each_kind(plan):
     return cells
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Studies on few numbers: samples, draws of the reference, directions, noise levels of a truth,
+    updates of a fit. What is kept of problems is forgotten before and after."""
+    sizes = {
+        explicit_accuracy: {"DRAWS": 4},
+        multimodal: {"N": 32, "REFERENCE": 100, "FEW": 3},
+        jensen_limits: {"N": 20, "PHASE_N": 20, "REFERENCE": 100, "SLICES": 10},
+        coverage_problems: {"TRUTH_STEPS": 3},
+    }
+    for module, values in sizes.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    once = partial(jensen_limits.by_importance, proposals=1)
+    monkeypatch.setattr(jensen_limits, "by_importance", once)
+    build = multimodal._build
+    monkeypatch.setattr(multimodal, "_build", lambda *cell: (m := build(*cell)) and brief(m))
+    mixture = coverage_problems.SETUPS["mixture"]
+    fit, *numbers = mixture["ScorePriorVI"]
+    monkeypatch.setitem(mixture, "ScorePriorVI", (brief(fit), *numbers))
+    kept = coverage_problems.drawn_problem, jensen_limits.truth
+    for problems in kept:
+        problems.cache_clear()
+    yield
+    for problems in kept:
+        problems.cache_clear()
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_every_method_and_bed_of_a_study_is_measured_and_its_kept_rows_are_drawn(
     tmp_path, monkeypatch, name
 ):
     """Each kind of cell, as short as it can be, through the runner, which checks its rows; figure
     and findings are of the kept rows."""
-    monkeypatch.setattr(explicit_accuracy, "DRAWS", 4)
     study, rows = STUDIES[name], pages.rows_of(runner.read_record(PAGES / f"{name}.json"))
     cells = of_each_kind(study.plan(True))
     kept = {"draw": lambda _: study.draw(rows), "findings": lambda _: study.findings(rows)}

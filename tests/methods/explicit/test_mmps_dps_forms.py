@@ -150,6 +150,7 @@ def test_moment_matching_takes_a_nonlinear_operator_and_still_refuses_other_nois
             full_gaussian(shape=(2,)),
             po.Likelihood(torch.ones(3, dtype=F64), Curved(), Gaussian(0.2)),
         ),
+        claims=False,  # which do not depend on the posterior: test_claims has them
     )
     A = po.operators.Identity((6,))
     counted = po.Posterior(

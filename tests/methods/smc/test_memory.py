@@ -1,5 +1,5 @@
-"""Clouds of images in a bounded memory: 128 particles of 3x64x64, some at a time, give the samples
-of the whole."""
+"""Clouds of images in a bounded memory: 128 particles, some at a time, give the samples of the
+whole."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cases import bed, full_gaussian
+from cases import bed, full_gaussian, short_pilot
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import posteriori as po
 from posteriori.methods import DDSMC, FPS, TDS, Bootstrap, MCGDiff, MomentSMC, SMCDiff
 from posteriori.methods.smc import particles
+from posteriori.methods.smc.moments import second_moments
 from posteriori.noise import Gaussian
 from posteriori.priors.base import Prior
 
-SIZE, PARTICLES = (3, 64, 64), 128
-# One batch of the images of the cloud, in single precision: 6 MiB.
-CLOUD = PARTICLES * 3 * 64 * 64 * 4
+SIZE, PARTICLES = (3, 32, 32), 128
+# One batch of the images of the cloud, in single precision: 1.5 MiB.
+CLOUD = PARTICLES * 3 * 32 * 32 * 4
 
 
 class Conv(Prior):
@@ -74,7 +75,7 @@ class Live(TorchDispatchMode):
 
 def photo():
     seen = torch.zeros(SIZE, dtype=torch.bool)
-    seen[0, 10, 20] = seen[2, 40, 50] = True
+    seen[0, 10, 20] = seen[2, 20, 25] = True
     A = po.operators.Mask(seen)
     return po.Posterior(Conv(), po.Likelihood(torch.tensor([0.3, -0.2]), A, Gaussian(0.2)))
 
@@ -91,15 +92,23 @@ IMAGES = [
 ]
 
 
+def fewer_numbers(monkeypatch):
+    """A quarter of the numbers at once: as many rows of these images as of ones of 64 x 64."""
+    quarter = particles.NUMBERS_AT_ONCE // 4
+    for module in (particles, second_moments):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", quarter)
+
+
 @pytest.mark.parametrize("method", IMAGES, ids=str)
-def test_a_cloud_of_images_stays_within_its_memory(method):
+def test_a_cloud_of_images_stays_within_its_memory(method, monkeypatch):
     """By default 21 rows at a time: at most 16 copies of the cloud, graph and temporaries of a step
     included."""
+    fewer_numbers(monkeypatch)
     post = photo()
     with Live() as live:
         run = po.sample(post, method, n=PARTICLES, grid=torch.tensor([1.0, 0.5, 0.0]))
     assert len(run.samples) == PARTICLES
-    assert post.prior.largest == particles.NUMBERS_AT_ONCE // (3 * 64 * 64) == 21
+    assert post.prior.largest == particles.NUMBERS_AT_ONCE // (3 * 32 * 32) == 21
     assert live.most < 16 * CLOUD, live.most / CLOUD
 
 
@@ -151,9 +160,10 @@ SMALL = [
 
 
 @pytest.mark.parametrize("method", SMALL, ids=str)
-def test_chunks_give_the_same_samples_for_every_method(method):
+def test_chunks_give_the_same_samples_for_every_method(method, monkeypatch):
     """To rounding, not to the bit: sums of batched products depend on the batch. MomentSMC's solves
     stop at 1e-6 and magnify it."""
+    short_pilot(monkeypatch)
     plain, post = full_gaussian(), bed("general", sigma=0.1)
     post = po.Posterior(Recorded(plain.mean, plain.covariance), post.likelihood)
     whole = po.sample(post, method, n=32, steps=6)
