@@ -11,6 +11,7 @@ import torch
 from posteriori.measurements import (
     archives,
     bart,
+    dicom_frames,
     fits,
     hdf5,
     images,
@@ -70,8 +71,11 @@ def write_measured(path: str | Path, measured: Measured) -> tuple[str, ...]:
 
 
 def format_of(path: str | Path) -> Format:
-    """The kind of a file by its suffix. Raises ``ValueError`` for one that none has."""
+    """The kind of a file by its suffix; a folder, but for .zarr, is a DICOM series. Raises
+    ``ValueError`` for a suffix that none has."""
     name = Path(path).name.lower()
+    if Path(path).is_dir() and not name.endswith(zarr_arrays.ZARR):
+        return SERIES
     fitting = [(len(s), f) for f in FORMATS for s in f.suffixes if name.endswith(s)]
     if not fitting:
         known = ", ".join(s for f in FORMATS for s in f.suffixes)
@@ -145,6 +149,7 @@ def _uncounted(read: Callable[[Path], Measured]) -> Callable[[Path, str | None],
     return lambda path, _: read(path)
 
 
+SERIES = Format("dicom", ("",), _uncounted(dicom_frames.read_series), None, False, "volumes")
 FORMATS = (
     Format("png", (".png",), _picture, _to_png),
     Format("jpeg", (".jpg", ".jpeg"), _picture),
@@ -157,6 +162,7 @@ FORMATS = (
     Format("cfl", (bart.SUFFIX,), _cfl, _to_cfl),
     Format("hdf5", hdf5.HDF5, hdf5.read_hdf5, hdf5.write_hdf5, True, "files"),
     Format("nifti", nifti.NIFTI, _uncounted(nifti.read_nifti), nifti.write_nifti, False, "volumes"),
+    Format("dicom", dicom_frames.DICOM, _uncounted(dicom_frames.read_dicom), extra="volumes"),
     Format("mrc", mrc.MRC, _uncounted(mrc.read_mrc), mrc.write_mrc, False, "files"),
     Format("fits", fits.FITS, fits.read_fits, fits.write_fits, True, "files"),
     Format(

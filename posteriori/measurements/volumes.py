@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posteriori.measurements.dicom import read_series
 from posteriori.measurements.formats import read_measured
 from posteriori.measurements.measured import Measured
 from posteriori.measurements.nifti import NIFTI, write_nifti
-from posteriori.measurements.zarr_arrays import ZARR
 from posteriori.storage import write_bytes
 
 
@@ -58,12 +56,8 @@ def read_volume(path: str | Path, key: str | None = None) -> tuple[Tensor, Volum
     differ in size or direction or share a position.
     """
     path = Path(path)
-    if path.is_dir() and path.suffix != ZARR:
-        x, affine, unit, notes = read_series(path)
-        info = VolumeInfo(affine, unit, notes)
-    else:
-        found = read_measured(path, key)
-        x, info = found.data.numpy(), VolumeInfo(found.affine, found.unit, found.notes)
+    found = read_measured(path, key)
+    x, info = found.data.numpy(), VolumeInfo(found.affine, found.unit, found.notes)
     if x.ndim != 3 or np.iscomplexobj(x):
         raise ValueError(
             f"{path} holds {'complex numbers' if np.iscomplexobj(x) else 'numbers'} of shape "

@@ -400,7 +400,7 @@ def test_cfl_is_written_as_bart_has_it_and_sections_after_the_sides_are_ignored(
 # All
 
 
-@pytest.mark.parametrize("name", [f"x{s}" for f in FORMATS if f.extra for s in f.suffixes[:1]])
+@pytest.mark.parametrize("name", [f"x{f.suffixes[0]}" for f in FORMATS if f.extra])
 def test_a_missing_library_is_named_with_its_extra_in_one_sentence(tmp_path, name, monkeypatch):
     place = tmp_path / name
     place.mkdir() if name.endswith("zarr") else place.write_bytes(b"something")
@@ -409,7 +409,8 @@ def test_a_missing_library_is_named_with_its_extra_in_one_sentence(tmp_path, nam
     monkeypatch.setattr(
         "posteriori.extras.find_spec", lambda n: None if n.split(".")[0] in heavy else find(n)
     )
-    for act in (lambda: read_measured(place), lambda: write_measured(place, MEASURED)):
+    acts = [lambda: read_measured(place), lambda: write_measured(place, MEASURED)]
+    for act in acts[: 1 if format_of(place).write is None else 2]:
         with pytest.raises(ImportError, match=r"needs \w+: pip install 'posteriori\[\w+\]'"):
             act()
 
