@@ -94,6 +94,13 @@ OPERATORS = {
     "PhaseMap": lambda dtype: ops.PhaseMap(
         torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
     ),
+    "ApertureSynthesis": lambda dtype: ops.ApertureSynthesis(
+        _draw(7, dtype=dtype, seed=1) * 2e9,
+        _draw(7, dtype=dtype, seed=2) * 2e9,
+        (1, 5, 4),
+        20.0,
+        "triangle",
+    ),
     "Compose Fourier": lambda dtype: (
         ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6))
     ),

@@ -1,4 +1,4 @@
-"""FITS images of astronomy, and what is measured of the sky by interferometers (uvfits)."""
+"""FITS images of astronomy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def read_fits(path: str | Path, key: str | None = None) -> Measured:
     """The first image of a FITS file, or that of the extension ``key`` (its name or number).
 
     Numbers are scaled by BSCALE and BZERO; blank ones are NaN. Axes come as numpy has them, the
-    fastest last, those of one element left out; row 0 is the lowest of the picture, as the format
-    has it. spacing: absolute steps CDELT (or of the CD matrix) in the unit CUNIT. Raises
-    ``ImportError`` naming the extra, ``ValueError`` naming the file.
+    fastest last, those of one element left out; row 0 is the top of the picture, as everywhere
+    here, which the format stores last. spacing: absolute steps CDELT (or of the CD matrix) in the
+    unit CUNIT. Raises ``ImportError`` naming the extra, ``ValueError`` naming the file.
     """
     path = checked(path)
     require_extra("files", f"reading {path.name}", "astropy")
@@ -46,8 +46,9 @@ def read_fits(path: str | Path, key: str | None = None) -> Measured:
     units_here = {units_of[k] for k in places}
     known = len(units_here) == 1 and all(steps[k] for k in places) and places
     spacing = tuple(steps[k] if k in places else None for k in range(len(axes))) if known else None
-    data = as_tensor(array.reshape([array.shape[k] for k in kept]), path)
-    note = f"{path.name}: row 0 is the lowest of the picture, as FITS has it"
+    array = array.reshape([array.shape[k] for k in kept])
+    data = as_tensor(np.flip(array, _rows(axes)), path)
+    note = f"{path.name}: row 0 is the top of the picture, which FITS stores last"
     return Measured(
         data,
         axes,
@@ -59,8 +60,8 @@ def read_fits(path: str | Path, key: str | None = None) -> Measured:
 
 
 def write_fits(path: str | Path, m: Measured) -> tuple[str, ...]:
-    """Data with BUNIT and the steps. Raises ``ImportError`` naming the extra, ``ValueError`` for
-    complex numbers, which the format has not."""
+    """Data with BUNIT and the steps, row 0 as the last. Raises ``ImportError`` naming the extra,
+    ``ValueError`` for complex numbers, which the format has not."""
     path = Path(path)
     require_extra("files", f"writing {path.name}", "astropy")
     from astropy.io import fits
@@ -69,6 +70,7 @@ def write_fits(path: str | Path, m: Measured) -> tuple[str, ...]:
         raise ValueError(f"{path}: FITS images are real; write modulus and phase apart")
     array = as_array(m.data)
     array = array.astype(np.uint8) if array.dtype == bool else array
+    array = np.flip(array, _rows(m.axes))
     unit = fits.PrimaryHDU(array)
     if m.unit:
         unit.header["BUNIT"] = m.unit
@@ -84,6 +86,11 @@ def write_fits(path: str | Path, m: Measured) -> tuple[str, ...]:
     unit.writeto(content)
     write_bytes(path, content.getvalue())
     return ("FITS has no place for an affine of the body",) if m.affine is not None else ()
+
+
+def _rows(axes: str) -> int:
+    """Which axis runs along the rows of a picture: the last but one where it is not said."""
+    return axes.index("Y") if "Y" in axes else max(0, len(axes) - 2)
 
 
 def _image(path: Path, units: Any, key: str | None) -> Any:

@@ -19,6 +19,7 @@ from posteriori.measurements import (
     nifti,
     png,
     tiff_stacks,
+    uvfits,
     zarr_arrays,
 )
 from posteriori.measurements.arrays import read_array
@@ -165,6 +166,7 @@ FORMATS = (
     Format("dicom", dicom_frames.DICOM, _uncounted(dicom_frames.read_dicom), extra="volumes"),
     Format("mrc", mrc.MRC, _uncounted(mrc.read_mrc), mrc.write_mrc, False, "files"),
     Format("fits", fits.FITS, fits.read_fits, fits.write_fits, True, "files"),
+    Format("uvfits", uvfits.UVFITS, _uncounted(uvfits.read_uvfits), extra="files"),
     Format(
         "zarr", (zarr_arrays.ZARR,), zarr_arrays.read_zarr, zarr_arrays.write_zarr, True, "files"
     ),

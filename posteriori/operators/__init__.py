@@ -4,6 +4,7 @@ from typing import NoReturn
 
 from posteriori.operators.affine import Affine
 from posteriori.operators.along_axis import AlongAxis, kept_frames, temporal_blur, thick_slices
+from posteriori.operators.aperture_synthesis import ApertureSynthesis
 from posteriori.operators.back_projection import back_projection
 from posteriori.operators.base import (
     AdjointError,
@@ -60,6 +61,7 @@ __all__ = [
     "AdjointError",
     "Affine",
     "AlongAxis",
+    "ApertureSynthesis",
     "BlindCoilPhase",
     "BlindConvolution",
     "BlindGamma",

@@ -334,10 +334,11 @@ def test_fits_is_scaled_and_has_the_steps_of_the_sky(tmp_path):
         file[0].data = content
         file[0].header["BSCALE"], file[0].header["BZERO"] = 0.5, 3.0
     m = read_measured(tmp_path / "i.fits")
-    np.testing.assert_allclose(m.data.numpy(), 0.5 * np.arange(20).reshape(4, 5) + 3)
+    np.testing.assert_allclose(m.data.numpy(), 0.5 * np.arange(20).reshape(4, 5)[::-1] + 3)
     assert (m.axes, m.unit, m.spacing, m.spacing_unit) == ("YX", "JY/PIXEL", (2e-9, 2e-9), "deg")
-    assert "row 0 is the lowest" in m.notes[0]
+    assert "row 0 is the top" in m.notes[0]
     write_measured(tmp_path / "j.fits", m)
+    np.testing.assert_array_equal(fits.getdata(tmp_path / "j.fits")[::-1], m.data.numpy())
     again = read_measured(tmp_path / "j.fits")
     assert (again.unit, again.spacing, again.spacing_unit) == (m.unit, m.spacing, "deg")
     with pytest.raises(ValueError, match="FITS images are real"):
