@@ -102,9 +102,16 @@ MEANING: dict[str, dict[str, str]] = {
         "diffusers": "a folder of the diffusers library",
         "grey": "grey images by a prior of colour images, which is one of these kinds",
         "slices": "volumes and videos whose slices are independent images of one of these kinds",
+        "tiles": "images larger than those of a prior, by overlapping tiles: a mapping with the "
+        "keys below",
         "ambient": "a network that learned from masked images, seen through a mask: a mapping with "
         "the keys below",
         "gaussian": "independent pixels, known in closed form: a mapping with the keys below",
+    },
+    "prior.tiles": {
+        "prior": "of one tile: one of these kinds",
+        "size": "side of a tile, in pixels",
+        "overlap": "pixels that neighbours share, at least; by default a quarter of size",
     },
     "prior.ambient": {
         "path": "its folder, of `posteriori train --export` with objective: ambient",
@@ -278,6 +285,7 @@ def parts() -> Iterator[KeySection]:
     """Every mapping of a problem file."""
     yield _part("", Problem)
     yield _part("prior", prior.PriorSection)
+    yield _part("prior.tiles", prior.Larger)
     yield _part("prior.ambient", prior.Through)
     yield _part("prior.gaussian", prior.White)
     yield _part("unknown", unknown.UnknownSection)

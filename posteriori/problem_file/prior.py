@@ -12,6 +12,8 @@ brain-mri                                   shipped as well, magnitudes
                                             kinds above
 {slices: chest-ct}                          volumes and videos of independent slices: one of the
                                             kinds above
+{tiles: {prior: digits, size: 32,           images larger than a prior's by overlapping tiles
+         overlap: 8}}
 {ambient: {path: FOLDER, mask: m.png}}      a prior that ``objective: ambient`` trained, seen
                                             through a mask like those of its data
 {gaussian: {mean: 0.5, std: 0.2,            N(mean, std^2) in every pixel, known in closed form
@@ -38,8 +40,9 @@ from posteriori.problem_file.types import (
     RisingPair,
     suggestion,
 )
+from posteriori.settings import Natural
 
-_KINDS = ("path", "diffusers", "grey", "slices", "ambient", "gaussian")
+_KINDS = ("path", "diffusers", "grey", "slices", "tiles", "ambient", "gaussian")
 SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
@@ -65,14 +68,27 @@ class Through(Part):
         return priors.Ambient(priors.from_pretrained(self.path, autocast=autocast), seen)
 
 
+class Larger(Part):
+    """Images larger than those of a prior, by averaged overlapping tiles."""
+
+    prior: Belief
+    size: Count
+    overlap: Natural | None = None
+
+    def build(self, precision: Arithmetic) -> priors.Prior:
+        overlap = self.size // 4 if self.overlap is None else self.overlap
+        return priors.Tiles(self.prior.build(precision), self.size, overlap)
+
+
 class PriorSection(Part):
-    """Exactly one of eight kinds."""
+    """Exactly one of nine kinds."""
 
     shipped: Literal["photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri"] | None = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
     slices: Belief | None = None
+    tiles: Larger | None = None
     ambient: Through | None = None
     gaussian: White | None = None
     maker: InstanceOf[own.Own] | None = None
@@ -82,8 +98,8 @@ class PriorSection(Part):
         if len(self.model_fields_set) != 1:
             raise ValueError(
                 "give exactly one of photos, digits, chest-ct, brain-mri, {path: ...}, "
-                "{diffusers: ...}, {grey: ...}, {slices: ...}, {ambient: ...}, {gaussian: ...}, "
-                "{name: mypackage:MyPrior}"
+                "{diffusers: ...}, {grey: ...}, {slices: ...}, {tiles: ...}, {ambient: ...}, "
+                "{gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
 
@@ -104,6 +120,8 @@ class PriorSection(Part):
             return priors.GreyImages(self.grey.build(precision))
         if self.slices is not None:
             return priors.Slices(self.slices.build(precision))
+        if self.tiles is not None:
+            return self.tiles.build(precision)
         if self.maker is not None:
             if precision != "float32" and "autocast" not in self.maker.arguments:
                 raise ValueError(
@@ -124,7 +142,7 @@ class PriorSection(Part):
             return priors.from_diffusers(self.diffusers, autocast=autocast)
         if self.ambient is not None:
             return self.ambient.build(autocast)
-        assert self.path is not None  # one of the eight is given
+        assert self.path is not None  # one of the nine is given
         return priors.load(self.path, autocast=autocast)
 
 
@@ -150,4 +168,5 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
 
 
 Belief = Annotated[PriorSection, BeforeValidator(_by_name)]
+Larger.model_rebuild()
 PriorSection.model_rebuild()

@@ -197,6 +197,23 @@ def test_a_volume_with_holes_gives_its_observed_numbers(build, tmp_path):
     assert torch.equal(given.y, given.A(x[None, :, None])[0])
 
 
+def test_slices_and_images_larger_than_a_prior_are_tiled(build, tmp_path):
+    inner = gaussian(1, 4, 6)["slices"]["gaussian"] | {"shape": [1, 4, 4]}
+    np.save(tmp_path / "y.npy", volume(3, 7, 10).numpy())
+    tiles = {"prior": {"gaussian": inner}, "size": 4}
+    task = build(prior={"slices": {"tiles": tiles}})
+    assert task.posterior.shape == (3, 1, 7, 10)
+    np.save(tmp_path / "y.npy", volume(7, 10).numpy())
+    for more, overlap in (({}, 1), ({"overlap": 3}, 3), ({"overlap": 0}, 0)):
+        prior = build(prior={"tiles": tiles | more}).posterior.prior
+        assert isinstance(prior, po.priors.Tiles)
+        assert (prior.size, prior.overlap) == (4, overlap)
+    with pytest.raises(ValueError, match="overlap must be from 0 to 3, got 4"):
+        build(prior={"tiles": tiles | {"overlap": 4}})
+    with pytest.raises(ValueError, match="unknown setting 'sides'"):
+        build(prior={"tiles": tiles | {"sides": 4}})
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
