@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from posteriori.run import Run, Status
 
     __version__: str
+    from posteriori.diffusion_em import fit_instrument
     from posteriori.driver import sample
     from posteriori.each import sample_each
 
@@ -56,6 +57,7 @@ HOMES = {
     "Run": "run",
     "RunWarning": "diagnostics",
     "Status": "run",
+    "fit_instrument": "diffusion_em",
     "sample": "driver",
     "sample_each": "each",
 }
@@ -81,6 +83,7 @@ __all__ = [
     "RunWarning",
     "Status",
     "evaluation",
+    "fit_instrument",
     "grid",
     "measurements",
     "methods",

@@ -151,3 +151,47 @@ def images_command(
         limit,
     )
     runner.bench_photographs(chosen, json_, out, not quiet and sys.stderr.isatty())
+
+
+@bench_app.command(name="blind")
+def blind_command(
+    *,
+    images: Path | None = None,
+    methods: Methods = (),
+    crops: int | None = None,
+    steps: int = 40,
+    side: int = 128,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    quick: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Photographs behind a motion blur that is not known: kernels that were found, and PSNR.
+
+    Lists are written BlindDPS,FastDiffusionEM or BlindDPS FastDiffusionEM.
+
+    Parameters
+    ----------
+    images:
+        a folder of pictures, of each the crop in its middle; by default the photograph that ships,
+        with the crops beside it.
+    methods:
+        names of the family blind in ``posteriori methods``; FastDiffusionEM by default.
+    crops:
+        how many; 20 of a folder and 8 of the photograph that ships by default.
+    steps:
+        noise levels that a run visits; 40 by default.
+    side:
+        of the crops, in pixels, a multiple of 8 from 32 to 256; 128 by default.
+    json_:
+        write one row per crop and method there, and the table beside it; rows that it holds already
+        are not measured again. By default the table is printed only.
+    quick:
+        where not said otherwise four crops.
+    quiet:
+        no progress bar.
+    """
+    from posteriori.cli import bench_blind as runner
+
+    usual = 4 if quick else 20 if images else 8
+    chosen = runner.BlindSelection(images, methods, usual if crops is None else crops, side, steps)
+    runner.bench_blind(chosen, json_, not quiet and sys.stderr.isatty())

@@ -49,6 +49,22 @@ class BlindConvolution(Parametric):
         even = torch.full_like(taps, 1 / math.prod(self.parameters_shape))
         return torch.where(total > 0, taps / torch.where(total > 0, total, 1.0), even)
 
+    def in_the_middle(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the image repeats beyond its border, kernel and image moved by whole pixels so that
+        the centre of mass of the kernel lies in its middle. Taps that would leave are dropped."""
+        if self.boundary != "circular":
+            return x, phi
+        mass, (kh, kw) = self.feasible(phi), self.parameters_shape
+        rows, columns = (torch.arange(n).to(phi) - n // 2 for n in (kh, kw))
+        down = (mass.sum(2) @ rows).round().long().tolist()
+        right = (mass.sum(1) @ columns).round().long().tolist()
+        moved = []
+        for image, kernel, i, j in zip(x, phi, down, right, strict=True):
+            wide = torch.nn.functional.pad(kernel, (kw, kw, kh, kh))
+            k = wide[kh + i : 2 * kh + i, kw + j : 2 * kw + j]
+            moved.append((image.roll((i, j), (-2, -1)), k))
+        return torch.stack([image for image, _ in moved]), torch.stack([k for _, k in moved])
+
     def gram(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """From the correlations of x with itself and with y where the image repeats."""
         if self.boundary != "circular":

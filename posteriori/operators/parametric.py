@@ -58,6 +58,11 @@ class Parametric(Operator):
         differentiable. By default phi itself."""
         return phi
 
+    def in_the_middle(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Another x (B, *E) and phi (B, *P) that measure the same, where y does not tell them from
+        these: those nearest to the middle. By default they themselves."""
+        return x, phi
+
     def gram(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """X^T X (B, P, P) and X^T y (B, P) of the matrix X of phi -> A(x; phi), of a family that is
         linear in phi: for each row of x (B, *E) and y (B, *O), complex numbers as pairs, P numbers

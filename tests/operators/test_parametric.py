@@ -238,3 +238,23 @@ def test_what_does_not_fit_is_refused():
         ops.BlindConvolution((1, 4, 4), (3, 3))(draw(2, 24))
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         ops.Packed({"a": (2,), "b": (1,)}, lambda a, b: a * b)(draw(2, 4))
+
+
+def test_a_kernel_beside_its_middle_is_moved_with_its_image_and_measures_the_same():
+    """By whole pixels, each row by its own; where the image does not repeat nothing is moved."""
+    A = ops.BlindConvolution((2, 8, 7), (7, 5))
+    kernel = torch.zeros(3, 7, 5, dtype=F64)
+    kernel[0, 4:7, 3:5] = draw(3, 2).abs()
+    kernel[1, 3, 2] = 1.0
+    kernel[2, 0:2, 1] = 0.5
+    x = draw(3, 2, 8, 7, seed=1)
+    moved, k = A.in_the_middle(x, kernel)
+    torch.testing.assert_close(A.apply(moved, k), A.apply(x, kernel), rtol=1e-10, atol=1e-11)
+    assert torch.equal(moved[1], x[1])
+    assert not torch.equal(moved[0], x[0])
+    mass = A.feasible(k)
+    for axis, n in ((2, 7), (1, 5)):
+        middle = mass.sum(axis) @ (torch.arange(n, dtype=F64) - n // 2)
+        assert float(middle.abs().max()) <= 0.5
+    for family in (ops.BlindConvolution((2, 8, 7), (7, 5), "valid"), ops.BlindGamma((2, 8, 7))):
+        assert family.in_the_middle(x, kernel)[0] is x

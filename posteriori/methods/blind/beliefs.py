@@ -44,6 +44,12 @@ def belief_of(pair: BlindPair) -> GaussianMixture:
     return closed
 
 
+def exact_belief(pair: BlindPair) -> bool:
+    """Whether it is one Gaussian."""
+    closed = pair.belief.know().closed
+    return isinstance(closed, GaussianMixture) and len(closed.means) == 1
+
+
 def belief_refusal(post: Posterior, name: str) -> str | None:
     """Why the parameters of a pair cannot be drawn given the image; None where they can: one
     Gaussian, or a mixture where y is linear in them."""
@@ -156,6 +162,18 @@ def normal_equations(
     s2 = noise.double().square()
     belief = closed if isinstance(closed, GaussianMixture) else None
     return NormalEquations(own.a**2 * G / per_row(s2, G), own.a * h / per_row(s2, h), belief)
+
+
+def maximised(pair: BlindPair, data: NormalEquations, phi: Tensor, rho: float) -> Tensor:
+    """The M-step (B, P): exactly under a Gaussian belief, else a round of half-quadratic splitting
+    from phi (B, P) at the weight 1 / rho^2."""
+    if exact_belief(pair):
+        return data.best()
+    shape, own, belief = pair.A.parameters_shape, pair.chart.parts[1], pair.belief
+    near = data.near(phi.to(data.h), rho).to(phi).view(-1, *shape)
+    level = near.new_tensor(min(max(rho, belief.sigma_min), belief.sigma_max))
+    k = pair.A.feasible(own.push(belief.denoise(near, level)))
+    return ((k - own.b) / own.a).flatten(1)
 
 
 def move_parameters(

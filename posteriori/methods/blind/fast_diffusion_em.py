@@ -9,7 +9,12 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
-from posteriori.methods.blind.beliefs import NormalEquations, linear_refusal, normal_equations
+from posteriori.methods.blind.beliefs import (
+    exact_belief,
+    linear_refusal,
+    maximised,
+    normal_equations,
+)
 from posteriori.methods.blind.berkson import drawn_images, regression_on_denoised
 from posteriori.methods.blind.pair import BlindPair, blind_pair, linear_pair_refusal
 from posteriori.packing import in_a_row
@@ -37,8 +42,8 @@ class FastDiffusionEM(Method[Tensor]):
         k <- D_k( argmax log N(k; k_before, rho^2 I) + sum_i log p(y | x_i, k) / n, rho )
 
     with the denoiser D_k of the parameters' prior and rho the level sigma in their unit; k is then
-    made feasible (a kernel has taps >= 0 of sum 1). For a given k the E-step with its renoising is
-    ``DAPS``.
+    made feasible (a kernel has taps >= 0 of sum 1) and, with the images, brought to the middle
+    where y does not tell its place. For a given k the E-step with its renoising is ``DAPS``.
 
     samples: n, the rows that share a kernel, >= 1; 4 by default.
     expectation: what is taken for x_i in the M-step.
@@ -91,14 +96,16 @@ class FastDiffusionEM(Method[Tensor]):
         pair, (c, d) = blind_pair(post), blind_pair(post).units
         x0 = c * pair.split(post.prior.denoise(state, sigma))[0]
         phi = d * pair.split(state)[1]
-        k = self._fitted(pair, x0, phi, sigma, rng)
+        x0, k = self._fitted(pair, x0, phi, sigma, rng)
         x = drawn_images(pair, x0, pair.chart.parts[1].push(k), c * sigma, self.samples, rng) / c
         x = x + float(s) * rng.normal(x) if float(s) > 0 else x
         return in_a_row((x, k / d)), {}
 
-    def _fitted(self, pair: BlindPair, x0: Tensor, phi: Tensor, sigma: Tensor, rng: Rng) -> Tensor:
-        """The M-step: k (B, *P) from denoised images x0 and the k before, in the coordinates of
-        their own priors."""
+    def _fitted(
+        self, pair: BlindPair, x0: Tensor, phi: Tensor, sigma: Tensor, rng: Rng
+    ) -> tuple[Tensor, Tensor]:
+        """The M-step from denoised images x0 and the k before, in the coordinates of their own
+        priors: these images, moved where k was, and k (B, *P)."""
         (c, d), n, own = pair.units, self.samples, pair.chart.parts[1]
         told = own.push(phi)
         if self.expectation == "denoised":
@@ -109,19 +116,11 @@ class FastDiffusionEM(Method[Tensor]):
             each = normal_equations(pair, pair.chart.parts[0].push(x), pair.noise(len(x)))
         equations = each.summed(n).over(n)
         k = maximised(pair, equations, phi[::n].flatten(1), float(d * sigma))
-        return k.repeat_interleave(n, 0).to(phi).view_as(phi)
-
-
-def maximised(pair: BlindPair, data: NormalEquations, phi: Tensor, rho: float) -> Tensor:
-    """The M-step (B, P): exactly under a Gaussian belief, else a round of half-quadratic splitting
-    from phi (B, P) at the weight 1 / rho^2."""
-    if data.belief is not None and len(data.belief.means) == 1:
-        return data.best()
-    shape, own, belief = pair.A.parameters_shape, pair.chart.parts[1], pair.belief
-    near = data.near(phi.to(data.h), rho).to(phi).view(-1, *shape)
-    level = near.new_tensor(min(max(rho, belief.sigma_min), belief.sigma_max))
-    k = pair.A.feasible(own.push(belief.denoise(near, level)))
-    return ((k - own.b) / own.a).flatten(1)
+        k = k.repeat_interleave(n, 0).to(phi).view_as(phi)
+        if exact_belief(pair):
+            return x0, k
+        x0, told = pair.A.in_the_middle(x0, own.push(k))
+        return x0, (pair.A.feasible(told) - own.b) / own.a
 
 
 class Still:

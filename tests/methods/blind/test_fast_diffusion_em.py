@@ -3,16 +3,17 @@ known instrument follow the posterior."""
 
 from dataclasses import replace
 
+import pytest
 import torch
-from blind import Same, blind_post, known_kernel
+from blind import Same, blind_post, known_kernel, wide_post
 from reference import draw
 
 import posteriori as po
+from posteriori.diffusion_em import fit_instrument
 from posteriori.evaluation.blind import known_instrument
 from posteriori.methods import FastDiffusionEM
-from posteriori.methods.blind.beliefs import belief_of, normal_equations
+from posteriori.methods.blind.beliefs import belief_of, maximised, normal_equations
 from posteriori.methods.blind.berkson import drawn_images, regression_on_denoised
-from posteriori.methods.blind.fast_diffusion_em import maximised
 from posteriori.methods.blind.pair import blind_pair
 from posteriori.methods.data_steps.gaussian_draws import Tilted, exact_draw
 from posteriori.priors import Gaussian
@@ -221,3 +222,35 @@ def test_any_other_belief_enters_by_its_denoiser_at_the_level_of_the_spring():
     torch.testing.assert_close(k.flatten(), half / half.sum(), rtol=1e-7, atol=1e-9)
     run = po.sample(pair.post, FastDiffusionEM(samples=2), n=2, steps=4)
     assert float(run.parts["kernel"].samples.sum((1, 2)).sub(1).abs().max()) < 1e-6
+
+
+def evidences(post, path):
+    return [
+        known_instrument(post, k).log_evidence
+        + float(belief_of(blind_pair(post)).log_prob(k[None]))
+        for k in path
+    ]
+
+
+def test_rounds_of_whole_runs_are_rounds_of_em():
+    """With many exact draws a round ends where that with exact expectations does, and none lowers
+    log p(k) p(y | k) by more than the draws explain."""
+    post = blind_post(spread=0.3, side=5, sigma=0.1)
+    point = torch.zeros(3, 3, dtype=F64)
+    point[1, 1] = 1.0
+    exact = po.methods.DAPS(draw="exact")
+    fitted = fit_instrument(post, exact, rounds=5, n=400, start=point, steps=2)
+    wanted, k = rounds(post, point, False, 1)
+    assert fitted.parameters.shape == (6, 3, 3)
+    far = float((k - point).norm())
+    assert float((fitted.parameters[1] - k).norm()) < 0.1 * far
+    found = torch.tensor(evidences(post, fitted.parameters), dtype=F64)
+    assert float(found[0]) == pytest.approx(float(wanted[0]))
+    assert float(found.diff().min()) > -0.05
+    assert float(found[-1] - found[0]) > 1
+    other = fit_instrument(post, po.methods.MMPS(), rounds=2, n=4, steps=6)
+    assert evidences(post, other.parameters)[2] > evidences(post, point[None])[0]
+    with pytest.raises(ValueError, match="at least 1"):
+        fit_instrument(post, exact, rounds=0)
+    with pytest.raises(ValueError, match="BlindGaussianBlur is not"):
+        fit_instrument(wide_post(), exact)
