@@ -12,9 +12,9 @@ digits of ``test``, half of the pixels measured with noise 0.02, by MMPS: PSNR i
 four samples, the coverage of their 60 % intervals over hidden pixels, training seconds of the
 processor and denoiser calls of the E-steps.
 
-The ambient network is asked in three ways: through one mask like those of its data (the sampler of
-the paper), without a mask (all pixels seen, which it was not trained for), and in one step, as
-E[x0 | the measured pixels].
+The ambient network is asked in four ways: through one mask like those of its data (the sampler of
+the paper), through two pairs of complementary masks, without a mask (all pixels seen, which it was
+not trained for), and in one step, as E[x0 | the measured pixels].
 """
 
 from __future__ import annotations
@@ -179,7 +179,12 @@ def main() -> None:
             ways: dict[str, po.Prior] = {"as it is": prior}
             if objective == "ambient":
                 one = torch.from_numpy(masks(1, 1)[0])
-                ways = {"through one mask": po.priors.Ambient(prior, one), "without a mask": prior}
+                four = po.priors.complementary_masks(SIDE, SIDE, pairs=2)
+                ways = {
+                    "through one mask": po.priors.Ambient(prior, one),
+                    "through two pairs of masks": po.priors.Ambient(prior, four),
+                    "without a mask": prior,
+                }
                 row(objective, "in one step", f"{one_step(prior, truths, seen):.2f}", "-", seconds)
             for way, asked_prior in ways.items():
                 value, coverage = tested(asked_prior, truths, seen)

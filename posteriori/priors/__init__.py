@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from posteriori.priors.ambient import Ambient
+from posteriori.priors.ambient import Ambient, complementary_masks
 from posteriori.priors.averaged import AveragedScores, Turned
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
@@ -55,6 +55,7 @@ __all__ = [
     "blur_kernels",
     "brain_mri",
     "chest_ct",
+    "complementary_masks",
     "digits",
     "from_diffusers",
     "from_pretrained",

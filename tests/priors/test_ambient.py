@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from cases import toy_unet
+from torch import nn
 
 import posteriori as po
 from posteriori import problem_file
 from posteriori.methods import DPS
-from posteriori.priors import Ambient, Network
+from posteriori.priors import Ambient, Network, complementary_masks
 
 F64 = torch.float64
 
@@ -50,6 +51,57 @@ def test_its_score_goes_through_the_mask_and_the_likelihood_has_its_own_operator
     run = po.sample(posterior(prior), DPS(), n=2, steps=4, seed=1)
     assert run.samples.shape == (2, 1, 8, 12)
     assert all(status.ok for status in run.status)
+
+
+class Correlated(nn.Module):
+    """The network of h for x0 ~ N(0, C) on 3 x 4 pixels, what an ambient network would learn."""
+
+    def __init__(self, C, sigma_data):
+        super().__init__()
+        self.C, self.d = C, sigma_data
+
+    def forward(self, x, label, mask):
+        sigma, d = torch.exp(4 * label[0]), self.d
+        seen, total = mask[0].flatten().bool(), (sigma**2 + d**2).sqrt()
+        S = self.C[:, seen]
+        gain = S @ torch.linalg.inv(S[seen] + sigma**2 * torch.eye(len(S[0]), dtype=F64))
+        estimate = ((total * x).flatten(1)[:, seen] @ gain.T).view_as(x)
+        return (estimate - mask * (d / total) ** 2 * total * x) * (
+            mask * total / (sigma * d) + (1 - mask) / d
+        )
+
+
+def test_several_masks_know_more_than_each_alone():
+    """Of N(0, C) D is linear, so that its error is known in closed form: through two halves it is
+    between that of E[x0 | x] and that of a half, at every level. One call of each mask, weighted by
+    1 / c_out^2, is what the stack says."""
+    d, eye = 0.5, torch.eye(12, dtype=F64)
+    place = torch.cartesian_prod(torch.arange(3), torch.arange(4)).to(F64)
+    C = d**2 * torch.exp(-torch.cdist(place, place) / 3)
+    net = Network(
+        Correlated(C, d), shape=(1, 3, 4), sigma_data=d, conditions={"mask": (1, None, None)}
+    )
+    masks = complementary_masks(3, 4, 1, seed=3)
+    assert torch.equal(masks[0], ~masks[1])
+    assert int(masks[0].sum()) == 6
+    for level in (0.05, 0.3, 1.0, 3.0):
+        sigma = torch.tensor(level, dtype=F64)
+
+        def linear(mask, sigma=sigma):
+            return Ambient(net, mask).denoise(eye.view(12, 1, 3, 4), sigma).view(12, 12).T
+
+        def error(W, level=level):
+            return float(((W - eye) @ C @ (W - eye).T + level**2 * W @ W.T).trace())
+
+        whole, both = linear(torch.ones(3, 4) > 0), linear(masks)
+        torch.testing.assert_close(whole, C @ torch.linalg.inv(C + level**2 * eye))
+        parts = [linear(mask) for mask in masks]
+        assert error(whole) < error(both) < min(map(error, parts))
+        w = [1 / d**2 + mask.view(12, 1) / level**2 for mask in masks]
+        torch.testing.assert_close(both, (w[0] * parts[0] + w[1] * parts[1]) / (w[0] + w[1]))
+    x = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    twice, once = (Ambient(net, m).denoise(x, sigma) for m in (masks[[0, 0]], masks[0]))
+    torch.testing.assert_close(twice, once)
 
 
 def test_a_problem_file_names_the_network_and_its_mask(tmp_path):
