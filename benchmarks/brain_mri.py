@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["MMPS"], choices=list(METHODS))
     parser.add_argument("--count", type=int, default=10, help="held-out slices (default: 10)")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rows", type=int, help="solve the first so many slices of each source")
     asked = parser.parse_args()
     prior = loaded(asked.prior) if asked.methods else None
     record = json.loads(asked.out.read_text()) if asked.out.exists() else {}
@@ -180,7 +181,7 @@ def main() -> None:
                     lambda a=like, x=x, w=best: scores(total_variation(a.A, a.y[None], w)[0], x),
                 )
             for method in asked.methods:
-                for k, x in enumerate(truths):
+                for k, x in enumerate(truths[: asked.rows]):
                     place = f"{name}, {method} of {asked.steps} steps"
                     like = measured(x, speed, k)
                     keep(
