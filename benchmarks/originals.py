@@ -1,6 +1,6 @@
 """Our networks beside the original code of their families, at random weights.
 
-    python benchmarks/originals.py [adm ...]
+    python benchmarks/originals.py [adm edm score_sde]
 
 The original is fetched by pip into a temporary folder, without its dependencies, and is never part
 of this repository:
@@ -8,12 +8,14 @@ of this repository:
     adm        guided-diffusion-sdk 1.0.0: guided_diffusion.unet.UNetModel
     score_sde  sgmse 0.1.2: NCSNpp, which is that of score_sde with its images in the complex plane
     edm        deepinv 0.5.0: NCSNpp and ADMUNet, the networks of EDM, without its other modules
+    edm2       training/networks_edm2.py of its authors' repository, which no package carries:
+               `python benchmarks/originals.py --edm2 FILE`
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from foreign import fill, wave
 
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
+from posteriori.priors.architectures.edm2 import EDM2Net
 from posteriori.priors.architectures.score_sde import NCSNpp
 
 warnings.simplefilter("ignore")
@@ -228,14 +231,47 @@ def score_sde() -> None:
             compared(f"score_sde {name}", ours, theirs, wave((2, 4, 16, 16), 0.5), c, anchor=anchor)
 
 
+def edm2(file: str) -> None:
+    for name in ("torch_utils", "torch_utils.persistence", "torch_utils.misc"):
+        sys.modules[name] = types.ModuleType(name)
+    tools = sys.modules["torch_utils"]
+    tools.persistence = sys.modules["torch_utils.persistence"]
+    tools.misc = sys.modules["torch_utils.misc"]
+    tools.persistence.persistent_class = lambda cls: cls
+    tools.misc.const_like = lambda x, value: torch.as_tensor(value, dtype=x.dtype)
+    spec = importlib.util.spec_from_file_location("networks_edm2", file)
+    theirs_of = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs_of)
+    torch.manual_seed(0)
+    for anchor in (False, True):
+        for classes in (None, 5):
+            theirs = theirs_of.UNet(
+                8, 3, classes or 0, 64, [1, 2], num_blocks=1, attn_resolutions=[4]
+            )
+            ours = EDM2Net(8, 3, (64, 128), 1, (4,), 64, 128, classes)
+            y = None if classes is None else torch.tensor([1, 4])
+            told = None if y is None else torch.nn.functional.one_hot(y, classes).float()
+            ours_takes = ours.forward
+            ours.forward = lambda x, c, _, y=y, f=ours_takes: f(x, c, y)
+            if anchor:
+                theirs.emb_fourier.freqs.copy_(wave((64,), 0.3))
+                theirs.emb_fourier.phases.copy_(wave((64,), 0.6))
+            inputs = wave((2, 3, 8, 8), 0.5), torch.tensor([-1.0, 0.7]), told
+            compared(f"EDM2{', classes' if classes else ''}", ours, theirs, *inputs, anchor=anchor)
+
+
 FAMILIES = {"adm": adm, "edm": edm, "score_sde": score_sde}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("families", nargs="*", default=list(FAMILIES))
-    for name in parser.parse_args().families:
+    parser.add_argument("families", nargs="*", default=[])
+    parser.add_argument("--edm2", help="their file networks_edm2.py")
+    args = parser.parse_args()
+    for name in args.families or ([] if args.edm2 else FAMILIES):
         FAMILIES[name]()
+    if args.edm2:
+        edm2(args.edm2)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from posteriori import places
 from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.diffusers import from_diffusers
-from posteriori.priors.foreign import adm, edm, reading, score_sde
+from posteriori.priors.foreign import adm, edm, edm2, reading, score_sde
 from posteriori.priors.foreign.found import Found, Named, Stated, Weights, optional, parameters
 from posteriori.priors.network import Network, Parametrization, Precision
 from posteriori.priors.pretrained import from_pretrained, read_card
@@ -34,6 +34,7 @@ _Build = Callable[[Weights, Stated], Found]
 FAMILIES: dict[str, tuple[reading.Recogniser, _Build]] = {
     "ADM (guided-diffusion, improved-diffusion)": (adm.recognises, adm.build),
     "EDM (DDPM++, NCSN++, ADM)": (edm.recognises, edm.build),
+    "EDM2": (edm2.recognises, edm2.build),
     "score_sde (NCSN++, DDPM++)": (score_sde.recognises, score_sde.build),
 }
 # What tells a diffusers folder from one of ours, or from any other.

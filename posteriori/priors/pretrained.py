@@ -24,6 +24,7 @@ from torch import Tensor
 from posteriori import places
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
+from posteriori.priors.architectures.edm2 import EDM2Net
 from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.architectures.score_sde import NCSNpp
 from posteriori.priors.base import Prior
@@ -41,6 +42,7 @@ KERNEL_SIDES = (17, 17)
 NETWORKS: dict[str, Any] = {
     "ADM": ADM,
     "DiffusersNet": DiffusersNet,
+    "EDM2Net": EDM2Net,
     "EDMNet": EDMNet,
     "NCSNpp": NCSNpp,
     "UNet": UNet,

@@ -16,7 +16,8 @@ from torch import nn
 
 from posteriori.priors import ContinuousVP, from_pretrained, load, recognise, save_pretrained
 from posteriori.priors.architectures.edm import EDMNet
-from posteriori.priors.foreign import edm, inert
+from posteriori.priors.architectures.edm2 import EDM2Net
+from posteriori.priors.foreign import edm, edm2, inert
 
 DDPM = {"kind": "song", "features": 16}
 NCSN = {
@@ -116,7 +117,7 @@ def nested(state, name="Node"):
         head, _, rest = key.partition(".")
         if rest:
             inner.setdefault(head, {})[rest] = tensor
-        elif head in ("resample_filter", "freqs", "u"):
+        elif head in ("resample_filter", "freqs", "phases", "u"):
             node.register_buffer(head, tensor)
         else:
             node.register_parameter(head, nn.Parameter(tensor))
@@ -129,7 +130,7 @@ def nested(state, name="Node"):
 def pickled(tmp_path, monkeypatch):
     """Write an EDM pickle: ``net`` in a class around it with these attributes."""
 
-    def write(net, wrapper, *, torch_save=False, buffers=None, **attributes):
+    def write(net, wrapper, *, name="model", torch_save=False, buffers=None, **attributes):
         module = types.ModuleType("torch_utils.persistence")
 
         def _reconstruct_persistent_obj(meta):
@@ -139,7 +140,7 @@ def pickled(tmp_path, monkeypatch):
         _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
         module._reconstruct_persistent_obj = _reconstruct_persistent_obj
         outer = nested(
-            {f"model.{k}": v for k, v in net.state_dict().items()} | (buffers or {}), wrapper
+            {f"{name}.{k}": v for k, v in net.state_dict().items()} | (buffers or {}), wrapper
         )
         outer.__dict__.update(attributes)
         file = tmp_path / "network-snapshot.pkl"
@@ -214,6 +215,73 @@ def test_the_preconditionings_of_vp_ve_and_iddpm(pickled):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="within Precond9; known are EDMPrecond, VPPrecond"):
         load(pickled(net, "Precond9"))
+
+
+def edm2_network(**changes):
+    small = {"side": 8, "channels": 3, "widths": (64, 128), "blocks": 1, "attention": (4,)}
+    net = fill(EDM2Net(**(small | {"features": 64, "embedding": 128} | changes)))
+    net.emb_fourier.freqs.copy_(wave(net.emb_fourier.freqs.shape, 0.3))
+    net.emb_fourier.phases.copy_(wave(net.emb_fourier.phases.shape, 0.6))
+    return net
+
+
+@pytest.mark.parametrize(
+    ("changes", "numbers"),
+    [
+        ({}, [-0.041265, 0.005844, 0.051389, -0.038508, 0.002849, 0.043408]),
+        ({"classes": 5}, [0.038437, 0.040097, 0.031579, 0.052448, 0.043352, 0.023249]),
+    ],
+)
+def test_edm2_returns_what_the_original_does(changes, numbers):
+    """What UNet of its authors' networks_edm2.py returns for the weights of ``fill``:
+    `python benchmarks/originals.py --edm2 FILE`."""
+    net = edm2_network(**changes)
+    y = torch.tensor([1, 4]) if net.classes else None
+    with torch.no_grad():
+        out = net(wave((2, 3, 8, 8), 0.5), torch.tensor([-1.0, 0.7]), y)
+    found = out.flatten()[:: out.numel() // 6]
+    torch.testing.assert_close(found, torch.tensor(numbers), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"classes": 4, "blocks": 2, "attention": ()},
+        {"widths": (64, 64, 192), "attention": (8, 2), "features": 32, "embedding": 16},
+    ],
+)
+def test_edm2_is_read_from_names_and_shapes(changes):
+    net = edm2_network(**changes)
+    assert edm2.arguments(net.state_dict(), "file") == net.arguments
+
+
+def test_a_pickle_of_edm2(pickled, tmp_path):
+    """Its network is called unet in a class Precond, beside a part that only training needs."""
+    net = edm2_network(classes=5)
+    beside = {"logvar_linear.weight": torch.ones(1, 4)}
+    file = pickled(net, "Precond", name="unet", buffers=beside, sigma_data=0.4)
+    found, sigma, d = recognise(file), 1.3, 0.4
+    prior = found.prior
+    assert (prior.sigma_data, prior.train_size, prior.multiple) == (0.4, (8, 8), 2)
+    assert any("1 tensors outside 'unet.' are left out (logvar" in note for note in found.notes)
+    total = math.sqrt(sigma**2 + d**2)
+    out = raw(net, X / total, math.log(sigma) / 4)
+    want = (d / total) ** 2 * X + sigma * d / total * out
+    got = prior.denoise(X, torch.tensor(sigma, dtype=F64))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    two = load(file, label=2).denoise(X, torch.tensor(sigma, dtype=F64))
+    with torch.no_grad():
+        out = net(X / total, torch.full((2,), math.log(sigma) / 4), torch.tensor([2, 2]))
+    want = (d / total) ** 2 * X + sigma * d / total * out
+    torch.testing.assert_close(two, want, rtol=1e-5, atol=1e-5)
+    save_pretrained(prior, tmp_path / "ours")
+    assert torch.equal(from_pretrained(tmp_path / "ours").denoise(X, torch.tensor(1.3)), got)
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="an EDM2 network without the class around it"):
+        load(tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="of 4 channels, which are the codes of an autoencoder"):
+        load(pickled(edm2_network(channels=4), "Precond", name="unet", sigma_data=0.5))
 
 
 def test_a_state_dictionary_is_asked_for_its_constant_and_a_class_can_be_given(tmp_path):
