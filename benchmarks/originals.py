@@ -28,6 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from foreign import fill, wave
 
+from posteriori.priors import load
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
 from posteriori.priors.architectures.edm2 import EDM2Net
@@ -164,6 +165,16 @@ def edm() -> None:
                 if anchor and settings.get("random_features"):
                     theirs.map_noise.freqs.copy_(wave((128,), 0.3))
                 compared(what, ours, theirs, *inputs, anchor=anchor)
+    denoiser(ADMUNet(img_resolution=8, model_channels=128, channel_mult=(1, 1), pretrained=None))
+
+
+def denoiser(net) -> None:
+    """One of their denoisers D(x, sigma), as an object, beside the prior that is made of it."""
+    prior = load(net, shape=(3, 8, 8), range=(0.0, 1.0), sigma_min=0.01, sigma_max=20.0)
+    x = wave((2, 3, 8, 8), 0.5) / 2 + 0.5
+    with torch.no_grad():
+        there, here = net.eval()(x, 0.3), prior.denoise(x, torch.tensor(0.3))
+    print(f"{'a denoiser of deepinv, as an object':40} {float((there - here).abs().max()):.1e}")
 
 
 # What goes beside the ways down and up there, blocks, sides with attention, VE.

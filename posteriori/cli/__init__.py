@@ -218,6 +218,7 @@ def import_command(
     label: int | None = None,
     range_: Annotated[tuple[float, float] | None, Parameter(name="--range")] = None,
     train_size: int | None = None,
+    sigma_data: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     half: bool = False,
@@ -250,6 +251,8 @@ def import_command(
         default.
     train_size:
         side of those images in pixels; that of the published network by default.
+    sigma_data:
+        the constant of EDM's preconditioning, 0.5 by its authors; by default what the file says.
     sigma_min:
         the smallest noise level it is asked for, in its own range; the schedule's by default.
     sigma_max:
@@ -276,6 +279,7 @@ def import_command(
         label=label,
         range=range_,
         train_size=train_size,
+        sigma_data=sigma_data,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
     )

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from console import call
 from foreign import fill, wave
 from reference import F64
 from torch import nn
@@ -284,7 +285,9 @@ def test_a_pickle_of_edm2(pickled, tmp_path):
         load(pickled(edm2_network(channels=4), "Precond", name="unet", sigma_data=0.5))
 
 
-def test_a_state_dictionary_is_asked_for_its_constant_and_a_class_can_be_given(tmp_path):
+def test_a_state_dictionary_is_asked_for_its_constant_and_a_class_can_be_given(
+    tmp_path, monkeypatch, capsys
+):
     net = network(classes=5)
     torch.save({f"model.{k}": v for k, v in net.state_dict().items()}, tmp_path / "net.pt")
     with pytest.raises(ValueError, match="without the class around it, which has sigma_data"):
@@ -298,6 +301,12 @@ def test_a_state_dictionary_is_asked_for_its_constant_and_a_class_can_be_given(t
             want = 0.25 / total**2 * X + 0.4 / total * net(X / total, c, y)
             got = p.denoise(X, torch.tensor(0.8, dtype=F64))
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    out = tmp_path / "ours"
+    words = ["import", tmp_path / "net.pt", "--sigma-data", 0.5, "--label", 2, "--out", out]
+    assert call(monkeypatch, *words) == 0
+    assert "conditions      y = 2" in capsys.readouterr().out
+    again = from_pretrained(out).denoise(X, torch.tensor(0.8, dtype=F64))
+    assert torch.equal(again, got)
     with pytest.raises(ValueError, match="an EDM network, does not take heads"):
         load(tmp_path / "net.pt", heads=1)
     state = {k: v for k, v in net.state_dict().items() if "enc.8x8_conv" not in k}
