@@ -188,6 +188,19 @@ def test_workers_need_a_package_that_is_named(tmp_path, monkeypatch, capsys):
     assert sentence in capsys.readouterr().err
 
 
+def test_the_workers_of_a_scheduler_draw_the_same_volume(tmp_path, monkeypatch, capsys):
+    distributed = pytest.importorskip("distributed")
+    np.save(tmp_path / "y.npy", (300 * draw(7, 8, 8)).numpy().astype(np.float32))
+    place, folders = problem(tmp_path, "y.npy"), [tmp_path / "one", tmp_path / "several"]
+    assert call(monkeypatch, "solve", place, "--out", folders[0], "--quiet") == 0
+    alone = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with distributed.LocalCluster(**alone, dashboard_address=None, protocol="tcp") as cluster:
+        where = ("--scheduler", cluster.scheduler_address)
+        assert call(monkeypatch, "solve", place, "--out", folders[1], "--quiet", *where) == 0
+    runs = [load_file(folder / "samples.safetensors")["samples"] for folder in folders]
+    assert torch.equal(*runs)
+
+
 @pytest.mark.slow  # three processes load the library
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     """One of two workers dies in the middle of a slab: the volume is complete, with the bits of one
