@@ -17,8 +17,8 @@ from posteriori.run import Run, read_json
 from posteriori.shards import Work, merge, plan, planned, work
 
 PROBLEM = """
-prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 8, 8], range: [0, 1]}}
-operator: {name: blur, std: 1, boundary: reflect}
+prior: {gaussian: {mean: 0.5, std: 0.2, shape: [1, 4, 4], range: [0, 1]}}
+operator: {name: blur, std: 0.5, boundary: reflect}
 noise: {law: gaussian, sigma: 0.05, range: [0, 1]}
 measurement: {image: clean.npy, seed: 1}
 method: %s
@@ -32,7 +32,7 @@ batch: 4
 @pytest.fixture
 def problem(tmp_path):
     def made(method="MMPS", n=22):
-        np.save(tmp_path / "clean.npy", np.full((1, 8, 8), 0.4, dtype=np.float32))
+        np.save(tmp_path / "clean.npy", np.full((1, 4, 4), 0.4, dtype=np.float32))
         path = tmp_path / "problem.yaml"
         path.write_text(PROBLEM % (method, n))
         return path

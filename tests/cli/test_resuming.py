@@ -29,10 +29,14 @@ from posteriori.methods import MMPS
 FULL = Path("/dev/full")
 
 
+def made(folder):
+    np.save(folder / "y.npy", np.random.default_rng(0).random((1, 16, 16), dtype=np.float32))
+    return problem(folder, "{file: y.npy}", extra="batch: 1\n")
+
+
 @pytest.fixture
 def measured(tmp_path):
-    np.save(tmp_path / "y.npy", np.random.default_rng(0).random((1, 16, 16), dtype=np.float32))
-    return problem(tmp_path, "{file: y.npy}", extra="batch: 1\n")
+    return made(tmp_path)
 
 
 def text(place):
@@ -100,12 +104,21 @@ def nothing_fits_after(monkeypatch, writes):
     monkeypatch.setattr(run, "save_file", fill)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The samples of ``measured`` where nothing comes between."""
+    folder = tmp_path_factory.mktemp("whole")
+    path = made(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(patch, "solve", path, "--out", folder / "run", "--quiet") == 0
+    return load_file(folder / "run" / "samples.safetensors")["samples"]
+
+
 @pytest.mark.parametrize("writes", [0, 1, 2, 3])
 def test_solve_on_a_full_disk_says_which_file_and_goes_on_to_the_same_bits(
-    tmp_path, monkeypatch, capsys, measured, writes
+    tmp_path, monkeypatch, capsys, measured, uninterrupted, writes
 ):
     """Three batches of one sample each, then samples.safetensors."""
-    assert call(monkeypatch, "solve", measured, "--out", tmp_path / "whole", "--quiet") == 0
     out = tmp_path / "run"
     with monkeypatch.context() as full:
         nothing_fits_after(full, writes)
@@ -118,11 +131,7 @@ def test_solve_on_a_full_disk_says_which_file_and_goes_on_to_the_same_bits(
     assert f"; {kept}; make room, then go on by: {command}" in said
     assert not list(tmp_path.rglob("*.partial"))
     assert call(monkeypatch, *shlex.split(command)[1:]) == 0
-    a, b = (
-        load_file(tmp_path / folder / "samples.safetensors")["samples"]
-        for folder in ("whole", "run")
-    )
-    assert torch.equal(a, b)
+    assert torch.equal(load_file(out / "samples.safetensors")["samples"], uninterrupted)
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(

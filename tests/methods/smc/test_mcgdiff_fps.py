@@ -131,9 +131,8 @@ def test_evidence_counts_what_is_measured_too_poorly_or_too_well_to_be_met():
         post = bed("general", sigma=sigma)
         truth = exact_posterior(post).log_evidence
         for method in (MCGDiff(particles=256), MCGDiff(particles=256, **KEPT), FPS(particles=256)):
-            run = po.sample(
-                post, method, n=4096, batch=4096, grid=po.grid.log(120, 20.0, 0.03), seed=3
-            )
+            n = 4096 if sigma < 1 else 1024  # weights that say little scatter little
+            run = po.sample(post, method, n=n, batch=n, grid=po.grid.log(120, 20.0, 0.03), seed=3)
             assert run.log_evidence == pytest.approx(truth, abs=1.0 if sigma < 1 else 0.02), method
 
 

@@ -227,7 +227,7 @@ def test_the_chains_differ_from_the_law_without_steps_and_tend_to_it():
 
 
 def test_the_error_of_the_evidence_falls_as_one_over_the_root_of_the_matched_particles():
-    post, sizes, groups = one_bump(), (16, 64, 256), 2000
+    post, sizes, groups = one_bump(), (16, 64, 256), 1000
     z, _ = of_the_chain(post, ancestral)
     squares = [
         (weighed(post, TDS(n, "moments"), groups, seed=n)[0] / z - 1).square() for n in sizes
@@ -333,7 +333,7 @@ def crossed():
 def test_smcdiff_is_exact_for_every_single_path_with_the_exact_kernel(kernel):
     """Forty clouds along each path; their mean is E[x2 | x1 = 0.4] within standard errors, and with
     the ancestral kernel it is not."""
-    post, groups, particles = crossed(), 40, 1000
+    post, groups, particles = crossed(), 40, 300
     tight = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e-5)))
     truth = float(exact_posterior(tight).mean[1])
     method, levels, far = SMCDiff(particles, kernel), po.grid.log(8, 20.0, 0.005), []
