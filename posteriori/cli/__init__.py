@@ -55,7 +55,10 @@ def solve_command(
     checkpoint_seconds: float = 20.0,
     workers: int | None = None,
     scheduler: str | None = None,
-    write: Literal["nifti", "npy", "dicom"] | None = None,
+    write: Literal[
+        "nifti", "npy", "dicom", "npz", "mat", "hdf5", "mrc", "fits", "tiff", "zarr", "cfl"
+    ]
+    | None = None,
 ) -> None:
     """Solve the problem that a YAML file describes.
 
@@ -78,8 +81,8 @@ def solve_command(
         the address of a dask scheduler whose workers, on any machines that see the same files,
         draw the slices of a volume; none by default.
     write:
-        the kind of file in which volumes are written; by default what the problem file says, or
-        that of the measurement.
+        the kind of file in which volumes are written, and images beside their pictures; by default
+        what the problem file says, or that of the measurement.
     """
     from posteriori.cli.resuming import resumable, run_kept
     from posteriori.cli.solve import solve_problem

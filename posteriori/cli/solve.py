@@ -15,10 +15,9 @@ from posteriori.driver import sample
 from posteriori.evaluation.noise_level import noise_level
 from posteriori.evaluation.parameters import sentence
 from posteriori.likelihood import Posterior
-from posteriori.measurements import Depth, depth
+from posteriori.measurements import Depth, FileKind, depth
 from posteriori.measurements.images import SUFFIXES
 from posteriori.plan import Plan
-from posteriori.problem_file.volume import Kind, check_kind
 from posteriori.report import files, volumes
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.run_folder import explained, holds
@@ -34,7 +33,7 @@ def solve_problem(
     progress: bool,
     checkpoint_seconds: float,
     workers: Workers | None = None,
-    write: Kind | None = None,
+    write: FileKind | None = None,
 ) -> None:
     """Solve, save, print. A folder that holds another run is refused before anything is
     computed.
@@ -46,7 +45,7 @@ def solve_problem(
     workers = workers or Workers()
     given = problem_file.load(problem)
     check_folder(given, out, resume)
-    task = written_as(given.build(), write)
+    task = written_as(given, write)
     why = why_whole(task)
     if workers.asked and why is not None:
         raise ValueError(
@@ -89,6 +88,8 @@ def solve_problem(
         if task.volume is None
         else volumes.write(done, out, task.volume.kind, task.volume.info)
     )
+    if task.written is not None:
+        said += volumes.write(done.in_frame(), out, task.written.kind, task.written.info)
     told_level = [str(level)] if level is not None and level.differs else []
     print("\n".join([*lines(done, record), *told_level, *said, f"page: {report.page(out)}"]))
 
@@ -105,15 +106,10 @@ def _plan(task: problem_file.Task) -> Plan:
     return Posterior(parts.prior, parts.likelihood(whole, 0)).plan(task.method, **settings)
 
 
-def written_as(task: problem_file.Task, kind: Kind | None) -> problem_file.Task:
-    """The task with its volumes written in ``kind``. Raises ``ValueError`` for one of images, and
-    where its volumes cannot be written so."""
-    if kind is None:
-        return task
-    if task.volume is None:
-        raise ValueError("--write is for volumes, prior: {slices: ...}; leave it out")
-    check_kind(kind, task.volume.info, task.posterior.shape)
-    return task._replace(volume=task.volume._replace(kind=kind))
+def written_as(given: problem_file.Problem, kind: FileKind | None) -> problem_file.Task:
+    """The task of a problem, its results written in ``kind`` where one is stated. Raises
+    ``ValueError`` where they cannot be written so."""
+    return (given if kind is None else given.model_copy(update={"write": kind})).build()
 
 
 def check_folder(given: problem_file.Problem, out: Path, resume: bool) -> None:

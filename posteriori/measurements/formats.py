@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 
@@ -84,6 +84,14 @@ def format_of(path: str | Path) -> Format:
     return max(fitting, key=lambda found: found[0])[1]
 
 
+def result_kind(path: Path) -> FileKind | None:
+    """The kind of file in which what was measured in ``path`` is given back; None for pictures, and
+    for kinds that are read alone and have no kin that is written."""
+    name = format_of(path).name
+    name = {"uvfits": "fits", "safetensors": "npy", "torch": "npy"}.get(name, name)
+    return cast(FileKind, name) if name in RESULTS else None
+
+
 def _picture(path: Path, _: str | None) -> Measured:
     planes, notes = images.stored_picture(path)
     single = len(planes) == 1
@@ -150,6 +158,23 @@ def _uncounted(read: Callable[[Path], Measured]) -> Callable[[Path, str | None],
     return lambda path, _: read(path)
 
 
+FileKind = Literal[
+    "nifti", "npy", "dicom", "npz", "mat", "hdf5", "mrc", "fits", "tiff", "zarr", "cfl"
+]
+# How the results of a run are called in each of them; a series is a folder.
+RESULTS: dict[FileKind, str] = {
+    "nifti": ".nii.gz",
+    "npy": ".npy",
+    "dicom": "",
+    "npz": ".npz",
+    "mat": ".mat",
+    "hdf5": ".h5",
+    "mrc": ".mrc",
+    "fits": ".fits",
+    "tiff": ".tif",
+    "zarr": ".zarr",
+    "cfl": ".cfl",
+}
 SERIES = Format("dicom", ("",), _uncounted(dicom_frames.read_series), None, False, "volumes")
 FORMATS = (
     Format("png", (".png",), _picture, _to_png),

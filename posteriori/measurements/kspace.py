@@ -43,7 +43,7 @@ def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
         if k.ndim != 3:
             raise ValueError(
                 f"{found}, a k-space is (coils, rows, columns) of one slice, "
-                "or (rows, columns) of one coil"
+                "or (rows, columns) of one coil; of several slices choose one by slice"
             )
         k = k.movedim(-1, 0).contiguous() if axis == "last" else k
         if len(k) > min(k.shape[1:]):

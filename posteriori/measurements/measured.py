@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,19 @@ class Measured:
         return (
             f"Measured({tuple(self.data.shape)} {self.data.dtype}, axes={self.axes!r}{unit}{where})"
         )
+
+    def taken(self, k: int) -> Measured:
+        """Slice k of several, counted from 0, as an axis of length 1: along times, slices or what
+        the file does not name. Raises ``ValueError`` where there is no such slice."""
+        several = [i for i, a in enumerate(self.axes) if a in f"TZ{UNKNOWN}"]
+        at = several[0] if several and self.data.ndim > 2 else None
+        count = 0 if at is None else self.data.shape[at]
+        if at is None or not 0 <= k < count:
+            raise ValueError(
+                f"there is no slice {k}: axes {self.axes} of lengths {tuple(self.data.shape)}"
+            )
+        said = f"slice {k} of {count}, counted from 0"
+        return replace(self, data=self.data.narrow(at, k, 1), notes=(*self.notes, said))
 
     def step(self, axis: str, unit: str) -> float | None:
         """The step along an axis in another unit of length, None where it is not known. Raises

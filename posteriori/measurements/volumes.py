@@ -26,7 +26,8 @@ from posteriori.storage import write_bytes
 class VolumeInfo:
     """What was found beside the numbers.
 
-    affine: (4, 4) float64, see the module; None where a file states none. spacing_mm: between
+    affine: (4, 4) float64, see the module; None where a file states none. spacing: between slices,
+    rows and columns in ``spacing_unit``, where a file states no affine. spacing_mm: between
     slices, rows and columns. unit: "HU" for computed tomography, else "". notes: sentences about
     what was done, to be shown to the user.
     """
@@ -34,6 +35,8 @@ class VolumeInfo:
     affine: Tensor | None = None
     unit: str = ""
     notes: tuple[str, ...] = ()
+    spacing: tuple[float | None, ...] | None = None
+    spacing_unit: str = "mm"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
@@ -41,6 +44,12 @@ class VolumeInfo:
             return None
         columns, rows, slices = self.affine[:3, :3].norm(dim=0).tolist()
         return slices, rows, columns
+
+
+def described(found: Measured) -> VolumeInfo:
+    """What is known of a volume of three axes beside its numbers."""
+    steps = found.spacing if found.affine is None and found.data.ndim == 3 else None
+    return VolumeInfo(found.affine, found.unit, found.notes, steps, found.spacing_unit)
 
 
 def read_volume(path: str | Path, key: str | None = None) -> tuple[Tensor, VolumeInfo]:
@@ -57,7 +66,7 @@ def read_volume(path: str | Path, key: str | None = None) -> tuple[Tensor, Volum
     """
     path = Path(path)
     found = read_measured(path, key)
-    x, info = found.data.numpy(), VolumeInfo(found.affine, found.unit, found.notes)
+    x, info = found.data.numpy(), described(found)
     if x.ndim != 3 or np.iscomplexobj(x):
         raise ValueError(
             f"{path} holds {'complex numbers' if np.iscomplexobj(x) else 'numbers'} of shape "

@@ -42,6 +42,7 @@ from torch import Tensor
 
 from posteriori import places
 from posteriori.likelihood import Frame, Likelihood, Posterior, Range, framed
+from posteriori.measurements import FileKind
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
 from posteriori.methods.courses import steps_of
@@ -89,7 +90,8 @@ Entries = Annotated[list[Any], BeforeValidator(_entries)]
 class Task(NamedTuple):
     """What ``Problem.build`` makes. ``settings`` are keywords of ``posteriori.sample``; ``notes``
     are sentences to show to the user; ``choice`` says why this method, where the file names
-    none; ``volume`` is what is known of volumes, None for images."""
+    none; ``volume`` is what is known of volumes, None for images; ``written`` is how
+    images are written beside their pictures, None for pictures alone."""
 
     posterior: Posterior
     method: Method[Any]
@@ -99,6 +101,7 @@ class Task(NamedTuple):
     baseline: Compared | None = None
     choice: Choice | None = None
     volume: volumes.Volume | None = None
+    written: volumes.Written | None = None
 
     @property
     def usual(self) -> dict[str, Any]:
@@ -120,7 +123,8 @@ class Problem(Part):
     method: without one it is chosen by the kind of problem, see ``posteriori.problem_file.advice``.
     methods: those that ``compare`` takes.
     steps: noise levels visited; 32 by default, and those of its paper for the preset "published".
-    write: the kind of file in which volumes are written; by default that of the measurement.
+    write: the kind of file in which volumes are written, and images beside their pictures; by
+    default that of the measurement, of images where it is no picture.
     grid: where they lie; without it, or with null, the method's own choice or its paper's, and
     "karras" for a method that has none.
     """
@@ -141,7 +145,7 @@ class Problem(Part):
     batch: Count | None = None
     precision: Arithmetic = "float32"
     device: str = "cpu"
-    write: volumes.Kind | None = None
+    write: FileKind | None = None
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
     _code: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -174,8 +178,6 @@ class Problem(Part):
 
     def _check_volumes(self) -> None:
         if self.prior.slices is None:
-            if self.write is not None:
-                raise ValueError("write is for volumes, prior: {slices: ...}; leave it out")
             if volumes.works_along(self.operator) and self.prior.maker is None:
                 raise ValueError(
                     "the operator works along the slices of volumes: "
@@ -234,7 +236,12 @@ class Problem(Part):
                 baseline = None if usual is None else Compared(usual.name, usual.image(y))
             given = Likelihood(y.to(device), A.to(device), law, range=range, frame=frame)
             posterior = Posterior(prior.to(device), given)
-        return self._task(posterior, posterior, reference, notes, baseline)
+        written = volumes.images_written(
+            section, self.write, self.measurement, posterior.given.A.in_shape, A.complex_in
+        )
+        return self._task(posterior, posterior, reference, notes, baseline)._replace(
+            written=None if self.unknown else written
+        )
 
     def _of_volumes(
         self, section: Instrument, law: NoiseLaw, range: Range, prior: Slices, learnt: Notes

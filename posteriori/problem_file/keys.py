@@ -34,7 +34,8 @@ PATTERN = (
     "for files of more than two values"
 )
 READ = {
-    "key": "which tensor of a .safetensors or .pt file that holds several",
+    "key": "which array of a file that holds several, such as .safetensors, .pt, .npz, .mat, .h5",
+    "slice": "which slice, page or time of a file that holds several, from 0",
     "white": (
         "the stored number that is white, black being 0 (4095 for 12 bits in 16); "
         "by default the largest that the file can hold"
@@ -84,8 +85,9 @@ MEANING: dict[str, dict[str, str]] = {
         ),
         "precision": "of a network's inner arithmetic",
         "write": (
-            "the kind of file in which volumes are written, .nii.gz, .npy or a folder of a DICOM "
-            "series each; by default that of the measurement"
+            "the kind of file in which volumes are written, and images beside their pictures; "
+            "a series is a folder. By default that of the measurement, of images where it is no "
+            "picture"
         ),
         "device": "where images are worked on, such as cpu or cuda:0",
     },
@@ -147,8 +149,9 @@ MEANING: dict[str, dict[str, str]] = {
     },
     "measurement": READ
     | {
-        "file": "what was measured: .png, .jpg, .tif, .npy, .pt or .safetensors, of volumes .nii, "
-        ".nii.gz or a folder of a DICOM series; this or image",
+        "file": "what was measured: .png, .jpg, .tif, .npy, .npz, .mat, .pt, .safetensors, .cfl, "
+        ".h5 (also of fastMRI and ISMRMRD), .fits, .uvfits, .mrc, .zarr, .dcm, .nii, .nii.gz, "
+        "or a folder of a DICOM series; this or image",
         "image": "a clean image, to be degraded first; this or file",
         "seed": "of the noise that is added to image",
     },
@@ -243,6 +246,11 @@ MEANING: dict[str, dict[str, str]] = {
         ),
         "coil_axis": "where an array has its coils",
         "centred": "whether the zero frequency lies in the middle of the array",
+    },
+    "operator aperture-synthesis": {
+        "size": "of the square image, in pixels",
+        "field_uas": "side of the image, in micro-arcseconds",
+        "pixel": "the shape of a pixel, by which fine detail is dampened",
     },
     "operator thick-slices": {
         "factor": "how many slices each measured slice is the mean of",

@@ -20,8 +20,8 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from posteriori import operators as ops
+from posteriori.measurements import Measured, VolumeInfo, read_measured
 from posteriori.measurements import kspace as centre
-from posteriori.measurements import read_array
 from posteriori.noise import ComplexGaussian, NoiseLaw
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.priors import ComplexImages, Prior
@@ -47,8 +47,8 @@ class Scan:
 
 
 class MRI(Instrument):
-    """k-space (coils, rows, columns), or (rows, columns) of one coil, as .npy, .pt, .safetensors or
-    the .cfl of BART.
+    """k-space (coils, rows, columns), or (rows, columns) of one coil, as .npy, .pt, .safetensors,
+    .mat, the .cfl of BART, or the .h5 of fastMRI and ISMRMRD (of several slices one, ``slice``).
 
     maps: "calibration", the low-resolution images over their root of the sum of squares;
     "espirit", those of ESPIRiT by sigpy (extra ``mri``); or a file of complex (coils, rows,
@@ -90,7 +90,9 @@ class MRI(Instrument):
                 f"k-space is complex: the noise law is complex-gaussian, not {noise.law}"
             )
         kept = _complex_or_grey(prior)
-        stored = self.arrange(read_array(source.file, source.key), str(source.file))
+        found = read_measured(source.file, source.key)
+        found = found if source.slice is None else found.taken(source.slice)
+        stored = self.arrange(found.data, str(source.file))
         k = (source.scale or 1.0) * stored.to(torch.complex64)
         centre.check_centre(k, self.centred)
         mask = self._mask(k)
@@ -138,6 +140,11 @@ class MRI(Instrument):
 
     def arrange(self, y: Tensor, path: str) -> Tensor:
         return centre.arranged(y, path, self.coil_axis)
+
+    def kept(self, found: Measured, shape: Shape) -> VolumeInfo:
+        """The pixels of the image that a raw file states."""
+        pixel = found.arrays.get("pixel_mm")
+        return VolumeInfo(spacing=None if pixel is None else tuple(pixel.tolist()))
 
     def like(self, y: Tensor) -> Shape:
         """(H, W) of a complex image, (1, H, W) of a real one behind its phase."""
@@ -194,7 +201,7 @@ class MRI(Instrument):
             return centre.espirit(k, block, self.centred)
         if not isinstance(self.maps, Path):
             return centre.sensitivities(low)
-        maps = self.arrange(read_array(self.maps), str(self.maps)).to(low.dtype)
+        maps = self.arrange(read_measured(self.maps).data, str(self.maps)).to(low.dtype)
         if maps.shape != low.shape:
             raise ValueError(
                 f"{self.maps} has maps of shape {tuple(maps.shape)}, "

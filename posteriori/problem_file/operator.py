@@ -27,6 +27,7 @@ from posteriori.problem_file.along_axis import (
     TemporalBlurEntry,
     ThickSlicesEntry,
 )
+from posteriori.problem_file.aperture import ApertureEntry
 from posteriori.problem_file.ct import RadonEntry, TransmissionEntry
 from posteriori.problem_file.mri import MRI
 from posteriori.problem_file.section import Axis, Instrument, Margins, Notes, OpenShare, Shape
@@ -357,6 +358,7 @@ OperatorSection = Annotated[
     | JPEGEntry
     | MaskedFourierEntry
     | MRI
+    | ApertureEntry
     | ThickSlicesEntry
     | TemporalBlurEntry
     | KeptFramesEntry

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from posteriori.likelihood import Frame, Range
 from posteriori.linalg import cosine
-from posteriori.measurements import read_array, read_image
-from posteriori.measurements.arrays import ARRAY_SUFFIXES as ARRAYS
+from posteriori.measurements import Measured, read_image, read_measured
+from posteriori.measurements.images import WHITE_LEVELS
 from posteriori.noise import NoiseLaw
 from posteriori.operators.base import LinearOperator, Operator
 from posteriori.problem_file.section import Instrument, Notes, Shape
-from posteriori.problem_file.types import Count, File, Number, Part, Positive, Seed
+from posteriori.problem_file.types import Count, File, Natural, Number, Part, Positive, Seed
 from posteriori.rng import Streams
 
 Wanted = tuple[int | None, ...]
+# Their numbers are grey levels, black being 0
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # Sample k of a run uses stream k: the simulated noise has one that no sample reaches.
 NOISE_STREAM = 2**32 - 1
 
@@ -29,10 +31,10 @@ NOISE_STREAM = 2**32 - 1
 class Reading(Part):
     """How the numbers in a file are meant, where the file does not say it.
 
-    key: which tensor of a file that holds several. white: the stored number that stands for white,
+    key: which array of a file that holds several. white: the stored number that stands for white,
     black being 0. channels: how many a picture has. nodata: the stored number that means no data;
     "none" where the file's own such number means itself. scale: the value of one stored unit,
-    y = scale x stored, for what is no picture.
+    y = scale x stored, for what is no picture. slice: which of a file of several, from 0.
     """
 
     key: str | None = None
@@ -40,6 +42,7 @@ class Reading(Part):
     channels: Count | None = None
     nodata: Number | Literal["none"] | None = None
     scale: Positive | None = None
+    slice: Natural | None = None
 
     @model_validator(mode="after")
     def unit(self) -> Self:
@@ -91,25 +94,51 @@ def as_numbers(
             f"{path}: white belongs to a picture, and the operator makes none; "
             "state scale, the value of one stored unit"
         )
-    if path.suffix in ARRAYS:
-        x, whole, notes = _array(path, how)
-        white = how.white
-    else:
-        if how.key is not None:
-            raise ValueError(
-                f"{path}: `key` chooses a tensor of a .safetensors or .pt file, a picture has none"
-            )
-        x, info = read_image(
-            path,
-            how.channels,
-            white=how.white,
-            scale=how.scale,
-            nodata=how.nodata,
-            keep_missing=True,
-        )
-        white = None if how.scale else info.white
-        whole = not info.stored.startswith("float")
-        notes = info.notes
+    if path.suffix.lower() not in PICTURES or how.slice is not None:
+        return numbers_of(opened_file(path, how), path, range, how, pictorial)
+    if how.key is not None:
+        raise ValueError(f"{path}: `key` chooses an array of a file of several, a picture has none")
+    x, info = read_image(
+        path,
+        how.channels,
+        white=how.white,
+        scale=how.scale,
+        nodata=how.nodata,
+        keep_missing=True,
+    )
+    white = None if how.scale else info.white
+    whole = not info.stored.startswith("float")
+    return _in_range(x, whole, white, path, range, how, pictorial, info.notes)
+
+
+def opened_file(path: Path, how: Reading) -> Measured:
+    """The content of a file, or the slice of it that ``how`` chooses."""
+    found = read_measured(path, how.key)
+    return found if how.slice is None else found.taken(how.slice)
+
+
+def numbers_of(
+    found: Measured, path: Path, range: Range, how: Reading, pictorial: bool = True
+) -> tuple[Tensor, float, Notes]:
+    """As ``as_numbers``, of what was read from ``path``; pages of a TIFF are grey levels as those
+    of a picture are."""
+    usual = WHITE_LEVELS.get(str(found.data.dtype).removeprefix("torch."))
+    if path.suffix.lower() in PICTURES and pictorial and usual and not (how.white or how.scale):
+        how = how.model_copy(update={"white": float(usual)})
+    x, whole, notes = _array(found.data, path, how)
+    return _in_range(x, whole, how.white, path, range, how, pictorial, (*found.notes, *notes))
+
+
+def _in_range(
+    x: Tensor,
+    whole: bool,
+    white: float | None,
+    path: Path,
+    range: Range,
+    how: Reading,
+    pictorial: bool,
+    notes: Notes,
+) -> tuple[Tensor, float, Notes]:
     if not pictorial and whole and how.scale is None:
         top = float(x.nan_to_num(0).max()) * (white or 1)
         raise ValueError(
@@ -130,10 +159,9 @@ def as_numbers(
     )
 
 
-def _array(path: Path, how: Reading) -> tuple[Tensor, bool, Notes]:
+def _array(array: Tensor, path: Path, how: Reading) -> tuple[Tensor, bool, Notes]:
     """The numbers of an array over white or times scale, and whether they are stored as whole
     numbers."""
-    array = read_array(path, how.key)
     whole = not (array.is_floating_point() or array.is_complex())
     name = str(array.dtype).removeprefix("torch.")
     if how.channels is not None:
@@ -164,7 +192,7 @@ def _array(path: Path, how: Reading) -> tuple[Tensor, bool, Notes]:
     return (
         (x / how.white).float(),
         whole,
-        (f"{path.name}: stored numbers {_span(x)}; white is {how.white:g} as stated",),
+        (f"{path.name}: stored numbers {_span(x)}; white is {how.white:g}",),
     )
 
 

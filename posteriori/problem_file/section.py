@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 from pydantic import Field
 from torch import Tensor
 
+from posteriori.measurements import Measured, VolumeInfo
 from posteriori.noise import NoiseLaw
 from posteriori.operators.base import Operator
 from posteriori.operators.blur import Boundary
@@ -120,6 +121,14 @@ class Instrument(Part):
     def linear_part(self, A: Operator, y: Tensor) -> Tensor:
         """y without what A, in the unit of the image, leaves out: A x where the law is A x + b."""
         return y
+
+    def kept(self, found: Measured, shape: Shape) -> VolumeInfo:
+        """Unit and steps of an image (*shape) of which ``found`` was measured: its own where pixels
+        lie upon pixels, and none where they do not."""
+        same = found.axes[-2:] == "YX" and tuple(found.data.shape[-2:]) == tuple(shape[-2:])
+        steps = None if found.spacing is None or not same else (None, *found.spacing[-2:])
+        unit = found.unit if same else ""
+        return VolumeInfo(None, unit, (), steps, found.spacing_unit)
 
     def pick(self, A: Operator, y: Tensor) -> Tensor | None:
         """The observed numbers of a picture with holes (or a whole k-space) y; None when y is no

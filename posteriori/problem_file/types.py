@@ -48,6 +48,7 @@ File = Annotated[Path, AfterValidator(_beside)]
 __all__ = [
     "Count",
     "File",
+    "Natural",
     "Number",
     "Part",
     "Positive",

@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from posteriori.likelihood import Likelihood, Range
-from posteriori.measurements import VolumeInfo, read_volume
-from posteriori.measurements.arrays import ARRAY_SUFFIXES as ARRAYS
+from posteriori.measurements import FileKind, VolumeInfo, read_volume
+from posteriori.measurements.formats import result_kind
 from posteriori.measurements.nifti import NIFTI
+from posteriori.measurements.volumes import described
 from posteriori.measurements.zarr_arrays import ZARR
 from posteriori.noise import NoiseLaw
 from posteriori.operators import LinearOperator, Slicewise
@@ -27,10 +28,18 @@ from posteriori.operators.base import Operator
 from posteriori.priors import Prior, Slices
 from posteriori.problem_file.along_axis import AlongAxisEntry
 from posteriori.problem_file.operator import ComposeEntry
-from posteriori.problem_file.reading import Measurement, Reading, Reference, as_numbers, simulate
+from posteriori.problem_file.reading import (
+    Measurement,
+    Reading,
+    Reference,
+    numbers_of,
+    opened_file,
+    simulate,
+)
 from posteriori.problem_file.section import Instrument, Notes, Shape
 
-Kind = Literal["nifti", "npy", "dicom"]
+# Kinds of file that hold volumes of several channels too.
+CHANNELS = ("npy", "npz", "mat", "hdf5", "tiff", "zarr", "fits")
 Wanted = tuple[int | None, ...]
 # Numbers of an image that an operator on slices is given at a time.
 NUMBERS_AT_ONCE = 2**20
@@ -59,8 +68,16 @@ class Volume(NamedTuple):
     """
 
     info: VolumeInfo
-    kind: Kind
+    kind: FileKind
     parts: Parts | None
+
+
+class Written(NamedTuple):
+    """How images are written beside their pictures: the kind of file, and what is known of their
+    unit and steps."""
+
+    kind: FileKind
+    info: VolumeInfo
 
 
 class Opened(NamedTuple):
@@ -112,16 +129,16 @@ def opened(
     if usual is not None:
         with torch.no_grad():
             made = usual.name, torch.stack([usual.image(one) for one in y])
-    kind = kind if A.in_shape[1] == 1 else "npy"
+    kind = kind if A.in_shape[1] == 1 or kind in CHANNELS else "npy"
     volume = Volume(info, kind, _parts(section, prior, A.in_shape[1:]))
     return Opened(A, y, reference, volume, notes, made)
 
 
 def as_volume(
     path: Path, range: Range, how: Reading, pictorial: bool = True
-) -> tuple[Tensor, VolumeInfo, Kind, Notes]:
+) -> tuple[Tensor, VolumeInfo, FileKind, Notes]:
     """What a file holds in ``range``, its geometry, its kind, and sentences about it."""
-    kind: Kind = "dicom" if _series(path) else "nifti"
+    kind: FileKind = "dicom" if _series(path) else "nifti"
     if _series(path) or path.name.lower().endswith(NIFTI):
         stated = [name for name in Reading.model_fields if getattr(how, name) is not None]
         if stated:
@@ -137,16 +154,18 @@ def as_volume(
             )
         span = f"{float(x.min()):.4g} to {float(x.max()):.4g} {info.unit}".rstrip()
         return x, info, kind, (f"volume of {len(x)} slices, values {span}", *info.notes)
-    if path.suffix not in ARRAYS:
+    kind = result_kind(path) or "npy"
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise ValueError(
-            f"{path}: volumes are read from a folder of DICOM slices, from .nii, .nii.gz, "
-            f"{', '.join(ARRAYS)}"
+            f"{path} is a picture; volumes are read from a folder of DICOM slices, and from files "
+            "of arrays and stacks"
         )
-    x, _, notes = as_numbers(path, range, how, pictorial)
+    found = opened_file(path, how)
+    x, _, notes = numbers_of(found, path, range, how, pictorial)
     lost = int((~x.isfinite()).sum())
     if lost:
         raise ValueError(f"{path}: {lost} of {x.numel()} values hold no data or are not finite")
-    return x, VolumeInfo(), "npy", notes
+    return x, replace(described(found), notes=()), kind, notes
 
 
 def over_slices(section: Instrument, shape: Shape) -> LinearOperator:
@@ -255,17 +274,22 @@ def _check_sides(path: Path, x: Tensor, wanted: Wanted) -> None:
 def _placed(info: VolumeInfo, section: Instrument) -> VolumeInfo:
     """Where the slices of an image lie of which those of ``info`` are measured."""
     axes = section.axes()
-    if info.affine is None or axes is None:
-        return replace(info, affine=None)
+    if axes is None:
+        return replace(info, affine=None, spacing=None)
+    if info.spacing is not None:
+        steps = zip(info.spacing, axes, strict=True)
+        info = replace(info, spacing=tuple(s and s * axis.step for s, axis in steps))
+    if info.affine is None:
+        return info
     to_y = np.eye(4)
     for k, axis in enumerate(reversed(axes)):  # columns, rows, slices
         to_y[k, k], to_y[k, 3] = axis.step, axis.first
     return replace(info, affine=info.affine @ torch.from_numpy(to_y))
 
 
-def check_kind(kind: Kind, info: VolumeInfo, shape: Shape) -> None:
+def check_kind(kind: FileKind, info: VolumeInfo, shape: Shape) -> None:
     """Raise ``ValueError`` where volumes of this shape and geometry cannot be written so."""
-    if kind != "npy" and shape[1] != 1:
+    if kind not in CHANNELS and shape[1] != 1:
         raise ValueError(
             f"write: {kind} holds volumes of one channel, these have {shape[1]}; write: npy"
         )
@@ -274,6 +298,32 @@ def check_kind(kind: Kind, info: VolumeInfo, shape: Shape) -> None:
             "write: dicom states where slices lie, which the measurement does not tell; "
             "write: nifti or npy"
         )
+
+
+def images_written(
+    section: Instrument,
+    stated: FileKind | None,
+    source: Measurement,
+    shape: Shape,
+    complex: bool,
+) -> Written | None:
+    """How images of a shape are written beside their pictures: as stated, or in the kind of the
+    measurement where it is neither a picture nor a plain array. Raises ``ValueError`` for a kind
+    that cannot hold them."""
+    path = source.file or source.image
+    assert path is not None  # one of the two is given
+    kind = stated or result_kind(path)
+    if stated is None and kind in (None, "tiff", "npy", "dicom"):
+        return None
+    channels = shape[0] if len(shape) == 3 else 1
+    if kind == "dicom" or (kind in ("nifti", "mrc", "cfl") and channels > 1):
+        raise ValueError(
+            f"write: {kind} holds no image of shape {shape}; write: one of {', '.join(CHANNELS)}"
+        )
+    assert kind is not None  # asked above
+    if kind == "fits" and complex:
+        raise ValueError("write: fits holds real images, these are complex; write: hdf5 or npy")
+    return Written(kind, section.kept(opened_file(path, source), shape))
 
 
 def nameless(raw: dict[str, Any], source: Measurement, truth: Reference | None) -> dict[str, Any]:

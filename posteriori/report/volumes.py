@@ -3,54 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 from torch import Tensor
 
-from posteriori.measurements import VolumeInfo, write_series, write_volume
+from posteriori.measurements import FileKind, Measured, VolumeInfo, write_measured, write_series
+from posteriori.measurements.formats import RESULTS
 from posteriori.run import Run
-from posteriori.storage import write_bytes
-
-Kind = Literal["nifti", "npy", "dicom"]
-SUFFIXES = {"nifti": ".nii.gz", "npy": ".npy", "dicom": ""}
 
 
-def write(run: Run, out: Path, kind: Kind, info: VolumeInfo) -> list[str]:
+def write(run: Run, out: Path, kind: FileKind, info: VolumeInfo) -> list[str]:
     """Write sample-000, ..., mean and, of several samples, std into the folder ``out``: files, or
     with "dicom" folders of a series each. Sentences about them.
 
     info: where the slices lie, and the unit. Nothing else of what was measured goes into them.
     """
-    volumes = {f"sample-{k:03d}": x for k, x in enumerate(run.samples)} | {"mean": run.mean}
+    images = {f"sample-{k:03d}": x for k, x in enumerate(run.samples)} | {"mean": run.mean}
     if len(run.samples) > 1:
-        volumes["std"] = run.std
-    rounded = [
-        _written(out / f"{name}{SUFFIXES[kind]}", x, kind, info) for name, x in volumes.items()
-    ]
+        images["std"] = run.std
     shape = " x ".join(map(str, run.samples.shape[1:]))
-    said = [f"volumes: {', '.join(volumes)} as {kind}, {shape}"]
+    what = "volumes" if run.samples.ndim > 4 else "images"
+    said = [f"{what}: {', '.join(images)} as {kind}, {shape}"]
     if kind == "dicom":
-        said.append(
-            f"dicom: numbers of 16 bits, rounded to at most {max(rounded) / 2:.2g} from the "
-            f"samples, which samples.safetensors has in full; no field about a patient"
-        )
-    return said
+        steps = [
+            write_series(out / name, _one_channel(x), info.affine, info.unit)
+            for name, x in images.items()
+        ]
+        return [
+            *said,
+            f"dicom: numbers of 16 bits, rounded to at most {max(steps) / 2:.2g} from the "
+            f"samples, which samples.safetensors has in full; no field about a patient",
+        ]
+    lost: dict[str, None] = {}
+    for name, x in images.items():
+        told = write_measured(out / f"{name}{RESULTS[kind]}", _measured(x, info, what))
+        lost |= dict.fromkeys(told if kind != "npy" else ())
+    return said + list(lost)
 
 
-def _written(place: Path, x: Tensor, kind: Kind, info: VolumeInfo) -> float:
-    x = x[:, 0] if x.ndim == 4 and x.shape[1] == 1 else x
-    if kind == "dicom":
-        return write_series(place, x, info.affine, info.unit)
-    if x.ndim == 3:
-        write_volume(place, x, info)
-    else:  # a video in colours
-        content = BytesIO()
-        np.save(content, x.float().numpy())
-        write_bytes(place, content.getvalue())
-    return 0.0
+def _one_channel(x: Tensor) -> Tensor:
+    return x[:, 0] if x.ndim == 4 and x.shape[1] == 1 else x
+
+
+def _measured(x: Tensor, info: VolumeInfo, what: str) -> Measured:
+    """A volume (D, C, H, W) or an image (C, H, W), without a channel of its own where there is but
+    one, with its unit and steps."""
+    if x.ndim > 2 and x.shape[-3] == 1:
+        x = x.squeeze(-3)
+    axes = {"volumes": "ZCYX" if x.ndim == 4 else "ZYX", "images": "CYX"[-x.ndim :]}[what]
+    steps = info.spacing
+    if steps is None and info.spacing_mm is not None:
+        steps = info.spacing_mm
+    spacing = None
+    if steps is not None:
+        known = dict(zip("ZYX", steps, strict=True))
+        spacing = tuple(known.get(axis) for axis in axes)
+        spacing = None if not any(spacing) else spacing
+    real = x if x.is_complex() else x.float()
+    return Measured(real.cpu(), axes, info.unit, spacing, info.affine, (), info.spacing_unit)
 
 
 def middle_slice(run: Run) -> Run:

@@ -148,7 +148,7 @@ def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, s
 def test_every_operator_section_is_tried():
     tried = {
         section if isinstance(section, str) else section["name"] for section, _ in SECTIONS
-    } | {"nothing", "masked-fourier", "mri"}
+    } | {"nothing", "masked-fourier", "mri", "aperture-synthesis"}
     assert {
         cls.model_fields["name"].annotation.__args__[0]
         for cls in Instrument.__subclasses__()
