@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posteriori import places as kinds
 from posteriori.extras import require_extra
 from posteriori.measurements.files import checked
 from posteriori.measurements.measured import Measured
@@ -61,7 +62,10 @@ def read_series(folder: str | Path) -> Measured:
         if "PixelData" in head:
             found.append(head)
     if not found:
-        raise ValueError(f"{folder} holds no DICOM image; a folder of one series is expected")
+        raise ValueError(
+            f"{folder} holds no DICOM image; a file, or a folder of one series, is expected"
+            f"{kinds.place_description(folder)}"
+        )
     series = {str(s.get("SeriesInstanceUID", "")) for s in found}
     if len(series) > 1:
         raise ValueError(

@@ -140,7 +140,7 @@ def test_options_of_volumes_are_refused_for_images(tmp_path, monkeypatch, capsys
     words = ("solve", place, "--out", tmp_path / "run", "--quiet")
     for option, sentence in (
         (("--workers", 2), "the problem is one of images, not of volumes; leave it out"),
-        (("--write", "npy"), "--write is for volumes"),
+        (("--write", "dicom"), "write: dicom holds no image of shape (1, 8, 8)"),
         (("--workers", 0), "--workers must be at least 1, got 0"),
         (("--workers", 1, "--scheduler", "tcp://x:1"), "give either --workers"),
     ):

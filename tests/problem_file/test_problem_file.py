@@ -836,7 +836,7 @@ def test_a_folder_of_another_kind_is_named(write, tmp_path):
     with pytest.raises(FileNotFoundError, match="no config.json in .*a; a diffusers folder has"):
         built(write, prior={"path": "a"})
     with pytest.raises(
-        ValueError, match="is a folder, a file is expected. It is a folder of the diffusers library"
+        ValueError, match="a folder of one series, is expected. It is a folder of the diffusers"
     ):
         built(write, measurement={"file": "a"})
 

@@ -219,7 +219,6 @@ def test_slices_and_images_larger_than_a_prior_are_tiled(build, tmp_path):
     [
         ({"write": "dicom"}, "states where slices lie"),
         ({"prior": gaussian(3, 4, 6), "write": "nifti"}, "volumes of one channel, these have 3"),
-        ({"prior": gaussian(1, 4, 6)["slices"], "write": "npy"}, "write is for volumes"),
         (
             {
                 "prior": gaussian(1, 4, 6)["slices"],
