@@ -191,6 +191,17 @@ def test_published_settings_are_taken_and_said(tmp_path, monkeypatch):
     assert not found.prior.net.arguments["new_order"]
 
 
+@pytest.mark.parametrize("change", [{"scaled": False}, {"residual_resampling": False}])
+def test_published_widths_with_other_parts_are_not_the_published_network(
+    tmp_path, monkeypatch, change
+):
+    tiny = adm.Published("tiny", 16, {"head_channels": 16})
+    monkeypatch.setitem(adm.PUBLISHED, (32, (1, 2), 1, (2,)), tiny)
+    torch.save(fill(small(**change)).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="none of the published ones"):
+        load(tmp_path / "net.pt")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
