@@ -333,7 +333,7 @@ def crossed():
 def test_smcdiff_is_exact_for_every_single_path_with_the_exact_kernel(kernel):
     """Forty clouds along each path; their mean is E[x2 | x1 = 0.4] within standard errors, and with
     the ancestral kernel it is not."""
-    post, groups, particles = crossed(), 40, 300
+    post, groups, particles = crossed(), 40, 1000 if kernel == "exact" else 300
     tight = po.Posterior(post.prior, replace(post.given, noise=Gaussian(1e-5)))
     truth = float(exact_posterior(tight).mean[1])
     method, levels, far = SMCDiff(particles, kernel), po.grid.log(8, 20.0, 0.005), []
