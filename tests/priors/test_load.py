@@ -62,9 +62,10 @@ STATED = {"shape": (3, None, None), "range": (0.0, 1.0), "sigma_min": 0.01, "sig
     "denoiser", [Scaled(), lambda x, sigma: x * 0.09 / (0.09 + sigma**2), Scaled().double()]
 )
 def test_any_denoiser_of_x_and_sigma(denoiser):
-    """Of 8 rows of 8 x 8 pixels: a level for each row would be one for each column."""
+    """Of 5 rows of 8 x 8 pixels: a function given a level for each row would have five for eight
+    columns."""
     prior = load(denoiser, **STATED)
-    x = wave((8, 3, 8, 8), 0.3).double()
+    x = wave((5, 3, 8, 8), 0.3).double()
     for sigma in (0.01, 0.4, 10.0):
         got = prior.denoise(x, torch.tensor(sigma, dtype=F64))
         torch.testing.assert_close(got, x * 0.09 / (0.09 + sigma**2), rtol=1e-6, atol=1e-9)
