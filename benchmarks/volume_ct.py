@@ -32,7 +32,7 @@ from torch import Tensor
 import posteriori as po
 from posteriori.evaluation import psnr
 
-WATER, PIXEL_MM, SLICE_MM, NOISE, ANGLES, AT_ONCE = 0.0195, 2.9, 5.0, 0.01, 20, 4
+WATER, PIXEL_MM, SLICE_MM, NOISE, ANGLES, AT_ONCE = 0.0195, 2.9, 5.0, 0.01, 20, 2
 RANGE = (0.0, WATER * 2.5)
 HU = 1000 / WATER
 # HU, centre (x to the right, y downwards, z) and half axes in mm; later ones lie over earlier ones.
@@ -74,13 +74,13 @@ def phantom(depth: int = 64) -> Tensor:
     return torch.stack(slices)
 
 
-def problem(depth: int) -> tuple[po.priors.Prior, Any, Tensor, Tensor]:
+def problem(depth: int, autocast: Any = None) -> tuple[po.priors.Prior, Any, Tensor, Tensor]:
     """Prior of a slice, A of a slice, attenuations (depth, 1, 128, 128), y (depth, *O)."""
     truth = WATER * (phantom(depth) + 1000) / 1000
     A = po.operators.Radon((1, 128, 128), [180 * k / ANGLES for k in range(ANGLES)], PIXEL_MM)
     clean = A(truth)
     y = clean + NOISE * po.rng.Streams(5, range(depth)).normal(clean)
-    return po.priors.chest_ct(autocast="bfloat16"), A, truth, y
+    return po.priors.chest_ct(autocast=autocast), A, truth, y
 
 
 def whole(prior: Any, A: Any, y: Tensor) -> po.Posterior:
@@ -105,7 +105,7 @@ METHODS = {
 
 
 def quality(steps: int, names: list[str], keep: Callable[[str, dict[str, Any]], None]) -> None:
-    prior, A, truth, y = problem(64)
+    prior, A, truth, y = problem(64, "bfloat16")
     post = whole(prior, A, y)
     jumps, levels = truth.diff(dim=0), po.grid.karras(steps, 3.0, 0.01)
     keep("truth", {"roughness_hu": round(HU * float(jumps.abs().mean()), 2)})

@@ -22,6 +22,8 @@ from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
 NumberTuple = tuple[float, ...]
+# Numbers of a volume that are transformed together: memory beside the volume does not grow with it.
+NUMBERS_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +78,15 @@ class Covariance:
         return self._scaled(u, self.variances.sqrt())
 
     def _scaled(self, u: Tensor, factors: Tensor) -> Tensor:
+        if u.ndim > 4:  # slices, a few of them at a time
+            rows = u.flatten(0, -4)
+            out = torch.empty_like(rows)
+            few = max(1, NUMBERS_AT_ONCE // rows[0].numel())
+            for part, place in zip(rows.split(few), out.split(few), strict=True):
+                place.copy_(self._scaled(part, factors))
+            return out.view(u.shape)
         if self.colours is None:
             return self._filtered(u, factors)
-        if u.ndim > 4:  # slices
-            return self._scaled(u.flatten(0, -4), factors).view(u.shape)
         Q = self.colours.to(u)
         return torch.einsum(
             "ci,bc...->bi...", Q, self._filtered(torch.einsum("ci,bi...->bc...", Q, u), factors)

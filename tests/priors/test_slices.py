@@ -11,10 +11,11 @@ from reference import F64, draw
 
 import posteriori as po
 from posteriori.axis_kernels import AR1
+from posteriori.linalg import cosine
 from posteriori.methods import DAPS, DDRM, DPS, MMPS, DiffPIR, PiGDM
 from posteriori.noise import Gaussian
 from posteriori.operators import Dense, PhaseRetrieval, Slicewise
-from posteriori.priors import Prior, Slices
+from posteriori.priors import Prior, Slices, error_spectrum
 from posteriori.priors.error_spectrum import Covariance
 from posteriori.rng import Streams
 
@@ -162,6 +163,22 @@ def test_the_error_by_frequency_is_that_of_each_slice():
     u = draw(2, 6, 3, 4, 5)
     torch.testing.assert_close(C(u), torch.stack([C(u[:, k]) for k in range(6)], 1))
     torch.testing.assert_close(C.root(C.root(u)), C(u))
+
+
+def test_a_volume_is_transformed_a_few_slices_at_a_time(monkeypatch):
+    """Memory beside the volume is then that of a few slices."""
+    C = Covariance(draw(3, 4, 5).square() + 0.1, torch.linalg.qr(draw(3, 3))[0])
+    u, seen = draw(2, 7, 3, 4, 5), []
+    whole = C(u)
+
+    def watched(x, **how):
+        seen.append(len(x))
+        return cosine(x, **how)
+
+    monkeypatch.setattr(error_spectrum, "cosine", watched)
+    monkeypatch.setattr(error_spectrum, "NUMBERS_AT_ONCE", 2 * 60)
+    torch.testing.assert_close(C(u), whole)
+    assert set(seen) == {2}
 
 
 def test_slices_of_another_kind_are_refused_by_name():
