@@ -105,6 +105,21 @@ def main() -> None:
             "ssim": round(float(ssim(x, reference[None], (0, top))[0]), 4),
         }
 
+    def misfits(like: po.Likelihood, full: Tensor) -> dict[str, float]:
+        """Chi-square of the image of all of the k-space, as a complex one and as its real part
+        behind the phase, and the scores of that part."""
+        real = (full * like.A.B.phase.conj()).real
+        left = {
+            "complex": like.y - like.A.A(full[None])[0],
+            "real": like.y - like.A(real[None, None])[0],
+        }
+        count = 2 * like.std**2 * like.y.numel()
+        chi2 = {
+            f"chi2, {kind}": round(float(dot(r[None], r[None])) / count, 2)
+            for kind, r in left.items()
+        }
+        return {**chi2, **scores(real)}
+
     def keep(place: str, make) -> None:
         if place not in record:
             record[place] = make()
@@ -132,8 +147,9 @@ def main() -> None:
         like, maps = problem(k, mask, asked.maps)
         white = like.range[1]
         name = f"mask {seed}, {asked.maps} maps"
-        full = (maps.conj() * back(k)).sum(0).abs()
-        keep(f"{name}, all of the k-space", lambda x=full: scores(x))
+        full = (maps.conj() * back(k)).sum(0)
+        keep(f"{name}, all of the k-space", lambda x=full: scores(x.abs()))
+        keep(f"{name}, model", lambda a=like, x=full: misfits(a, x))
         zero = like.A.A.adjoint(like.y[None])[0].abs()
         keep(f"{name}, zero filling", lambda x=zero: scores(x))
         squares = back(k * mask).abs().square().sum(0).sqrt()
