@@ -49,8 +49,8 @@ def model(shape: tuple[int, int, int]) -> tuple[Joint, po.operators.BlindGaussia
 
 def drawn(prior: Joint, A: po.operators.Parametric, count: int, seed: int):
     """Widths (count,), and the likelihood of each."""
-    x, phi = prior.sample(count, seed).split([prior.shape[0] - 1, 1], 1)
-    clean = A.apply(x.view(count, *A.image_shape), phi)
+    image, phi = (part.sample(count, seed + (k << 33)) for k, part in enumerate(prior.priors))
+    clean = A.apply(image, phi)
     y = clean + SIGMA * po.rng.Streams(seed + 1, range(count)).normal(clean)
     noise = po.noise.Gaussian(SIGMA)
     return phi.exp()[:, 0], [po.Likelihood(row, A, noise, check=False) for row in y]

@@ -146,18 +146,18 @@ def test_intervals_of_a_width_hold_the_truth_as_often_as_they_say():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 1, 24), (1, 6, 6)], ids=["row", "square"])
-def test_90_percent_intervals_of_a_width_hold_it_in_90_percent_of_200_problems(shape):
-    """Of 19 samples the smallest and largest width; within 5 %, and the mean of 200 samples within
-    5 % of quadrature."""
+def test_90_percent_intervals_of_a_width_hold_it_in_90_percent_of_200_problems():
+    """Images of 24 pixels in a row. Of 19 samples the smallest and largest width, within 5 %; the
+    mean of 200 samples within 5 % of quadrature."""
+    shape = (1, 1, 24)
     _, h, w = shape
     place = torch.cartesian_prod(torch.arange(h, dtype=F64), torch.arange(w, dtype=F64))
     C = torch.exp(-0.5 * torch.cdist(place, place).square() / 1.2**2)
     image = Gaussian(torch.zeros(shape, dtype=F64), C + 1e-3 * torch.eye(h * w, dtype=F64))
     prior = Joint({"image": image, "log_width": Gaussian(torch.zeros(1, dtype=F64), 0.3**2)})
     A, noise = po.operators.BlindGaussianBlur(shape, 5), po.noise.Gaussian(0.2)
-    x, phi = prior.sample(200, 0).split([h * w, 1], 1)
-    clean = A.apply(x.view(200, *shape), phi)
+    phi = 0.3 * draw(200, 1, seed=6)
+    clean = A.apply(image.sample(200, 0), phi)
     likes = [po.Likelihood(y, A, noise, check=False) for y in clean + 0.2 * draw(*clean.shape)]
     method = GibbsDiffusion(prior="exact", floor=0.1, sweeps=2)
 
