@@ -18,7 +18,7 @@ from posteriori.experiments.bed_scores import (
     mixture256_score,
 )
 from posteriori.tasks import beds, bipsda
-from posteriori.tasks.kernels import SIGMAS
+from posteriori.tasks.kernels import KERNEL_SIGMAS
 
 SLICES = 1000
 
@@ -105,7 +105,7 @@ BOARDS = {
         mixture256_score,
     ),
     "kernels": Board(
-        tuple(f"{sigma:g}" for sigma in SIGMAS),
+        tuple(f"{sigma:g}" for sigma in KERNEL_SIGMAS),
         ("karras",),
         (50,),
         5,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.covariances import NoiseCovariance, SingularNoise
-from posteriori.linalg import note_solver
+from posteriori.linalg import Map, note_solver
 from posteriori.operators.norm import measured_norm, norm_at
 from posteriori.operators.normal_equations import Preconditioner, SolveError, normal_solve
 from posteriori.operators.spectrum import Spectrum, apart_from_rounding
@@ -40,8 +40,6 @@ from posteriori.operators.transpose import (
 )
 from posteriori.packing import Shapes
 from posteriori.settings import Checked
-
-Map = Callable[[Tensor], Tensor]
 
 
 class Operator(nn.Module, metaclass=Checked):

@@ -3,19 +3,16 @@ one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from posteriori.linalg import cg, dot
+from posteriori.linalg import Map, cg, dot
 
 if TYPE_CHECKING:
     from posteriori.operators.base import LinearOperator
-
-Map = Callable[[Tensor], Tensor]
 
 
 class SolveError(ArithmeticError):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Map = Callable[[Tensor], Tensor]
+from posteriori.linalg import Map
 
 
 @dataclass(frozen=True)

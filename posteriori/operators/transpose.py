@@ -4,19 +4,15 @@ and the map as its own derivative."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from posteriori.linalg import dot, real_view
+from posteriori.linalg import Map, dot, real_view
 
 if TYPE_CHECKING:
     from posteriori.operators.base import LinearOperator, Operator
-
-
-Map = Callable[[Tensor], Tensor]
 
 
 class AdjointError(ValueError):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import places
-from posteriori.priors.architectures.library import KINDS, DiffusersNet, Kind
+from posteriori.priors.architectures.library import KINDS, DiffusersNet, NetworkKind
 from posteriori.priors.network import Network, Precision
 from posteriori.priors.schedulers import training
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
@@ -29,7 +29,7 @@ from posteriori.priors.state_dicts import load_state_dict_file, load_weights
 # The names of attention weights before 2023, when each block had its own class for them.
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 AUTOENCODERS = ("vae", "vqvae", "movq")
-PARTS = ("unet", "transformer")
+_PARTS = ("unet", "transformer")
 WEIGHTS = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
@@ -67,7 +67,7 @@ def from_diffusers(
         ) from None
     folder = Path(folder)
     _check_folder(folder)
-    inner = next((folder / part for part in PARTS if (folder / part).is_dir()), folder)
+    inner = next((folder / part for part in _PARTS if (folder / part).is_dir()), folder)
     config, told = _read(inner / "config.json"), _scheduler_file(folder)
     scheduler = _read(told)
     kind = _kind(config, inner)
@@ -146,7 +146,7 @@ def _check_folder(folder: Path) -> None:
         )
     if not any(
         (folder / name).exists()
-        for name in (*PARTS, "config.json", "scheduler", "scheduler_config.json", "card.json")
+        for name in (*_PARTS, "config.json", "scheduler", "scheduler_config.json", "card.json")
     ):
         raise FileNotFoundError(
             f"no model of the diffusers library in {folder}{places.place_description(folder)}"
@@ -181,7 +181,7 @@ def _scheduler_file(folder: Path) -> Path:
     return inner if inner.is_file() else folder / "scheduler_config.json"
 
 
-def _kind(config: dict[str, Any], folder: Path) -> Kind:
+def _kind(config: dict[str, Any], folder: Path) -> NetworkKind:
     """The class that a configuration is of. Raises ``ValueError`` where a network is told more than
     image, level and class."""
     kind = config.get("_class_name", "UNet2DModel")
@@ -203,4 +203,4 @@ def _kind(config: dict[str, Any], folder: Path) -> Kind:
             f"the network in {folder} is told sigma through Fourier features; "
             "wrap it in Network(parametrization='score', schedule=VE)"
         )
-    return cast(Kind, kind)
+    return cast(NetworkKind, kind)

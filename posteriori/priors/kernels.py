@@ -18,7 +18,7 @@ from posteriori.rng import Streams
 # Of ``spread``: how far the sum of a kernel lies from its member's, in units of the taps' spread.
 JITTER = 1e-2
 # Points of the trace of a motion kernel.
-STEPS = 64
+_STEPS = 64
 
 
 def kernel_family(kernels: Tensor, spread: float, weights: Tensor | None = None) -> GaussianMixture:
@@ -66,7 +66,7 @@ def motion_kernels(count: int, size: int, seed: int = 0, *, length: float = 0.6)
             f"motion_kernels needs count >= 1, an odd size >= 5 and length in (0, 1], got {count}, "
             f"{size} and {length}"
         )
-    zero = torch.zeros(count, STEPS, 3, dtype=torch.float64)
+    zero = torch.zeros(count, _STEPS, 3, dtype=torch.float64)
     z = Streams(seed, range(count)).normal(zero)
     angle = 2 * torch.pi * torch.special.ndtr(z[:, :1, 0]) + 0.25 * z[:, :, 1].cumsum(1)
     speed = (0.5 * z[:, :, 2]).exp()
@@ -78,4 +78,4 @@ def motion_kernels(count: int, size: int, seed: int = 0, *, length: float = 0.6)
     t = torch.arange(size, dtype=torch.float64) - size // 2
     # Each point of the trace covers the four pixels around it.
     rows, columns = ((1 - (t - path[..., axis, None]).abs()).clamp(min=0) for axis in (0, 1))
-    return torch.einsum("nsi,nsj->nij", rows, columns) / STEPS
+    return torch.einsum("nsi,nsj->nij", rows, columns) / _STEPS

@@ -31,7 +31,7 @@ from posteriori.priors.schedule import VE, Schedule
 
 _Build = Callable[[Weights, Stated], Found]
 # What each family is called, how it is recognised, and what makes a prior of it.
-FAMILIES: dict[str, tuple[reading.Recogniser, _Build]] = {
+RECOGNISERS: dict[str, tuple[reading.Recogniser, _Build]] = {
     "ADM (guided-diffusion, improved-diffusion)": (adm.recognises, adm.build),
     "EDM (DDPM++, NCSN++, ADM)": (edm.recognises, edm.build),
     "EDM2": (edm2.recognises, edm2.build),
@@ -121,11 +121,11 @@ def recognise(
     if path.suffix.lower() not in places.ARRAYS:
         raise ValueError(f"{path} is no prior{places.place_description(path)}")
     weights = reading.read(path)
-    for recognises, build in FAMILIES.values():
+    for recognises, build in RECOGNISERS.values():
         inner = reading.within(weights, recognises)
         if inner is not None:
             return build(inner, stated)
-    raise reading.unknown(weights, ", ".join(FAMILIES))
+    raise reading.unknown(weights, ", ".join(RECOGNISERS))
 
 
 def _folder(path: Path, stated: Stated) -> Found:

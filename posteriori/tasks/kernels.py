@@ -29,7 +29,7 @@ from posteriori.priors.mixture import Gaussian as GaussianPrior
 from posteriori.tasks.beds import Bed
 
 PIXELS, SPREAD = 24, 1e-3
-SIGMAS = (0.03, 0.3, 1.0)
+KERNEL_SIGMAS = (0.03, 0.3, 1.0)
 
 
 def ring_parts(n: int = PIXELS) -> tuple[Tensor, GaussianPrior]:

@@ -128,7 +128,7 @@ def read_folders(
     return images, weights
 
 
-def read_npz(file: str | Path, key: str, side: int) -> list[np.ndarray]:
+def read_npz_pictures(file: str | Path, key: str, side: int) -> list[np.ndarray]:
     """Grey uint8 images (N, h, w) of an .npz, centred in a square of zeros of the given side."""
     if not Path(file).is_file():
         raise FileNotFoundError(f"no such file: {file}")

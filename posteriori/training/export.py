@@ -22,7 +22,7 @@ from posteriori.priors.state_dicts import load_weights
 from posteriori.rng import Streams
 from posteriori.storage import write_bytes
 from posteriori.training.config import AmbientObjective, Digits, MaskedImages, TrainingConfig
-from posteriori.training.objectives.noise import measured
+from posteriori.training.objectives.noise import numbers_and_mask
 from posteriori.training.sources import crops
 from posteriori.training.trainer import network_of
 
@@ -105,7 +105,7 @@ def variance(config: TrainingConfig, count: int = 1024) -> float:
     batch = crops(config).batch(count, config.seed, 0).double()
     if not isinstance(config.data, MaskedImages):
         return float(batch.var(0).mean())
-    y, mask = measured(batch)
+    y, mask = numbers_and_mask(batch)
     seen = mask.sum(0)
     centred = mask * (y - y.sum(0) / seen.clamp_min(1))
     spread = centred.square().sum(0) / (seen - 1).clamp_min(1)

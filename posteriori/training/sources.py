@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from posteriori.training.arrays import read_windowed
 from posteriori.training.config import Arrays, Digits, MaskedImages, TrainingConfig
-from posteriori.training.data import Crops, apart, read_folders, read_npz
+from posteriori.training.data import Crops, apart, read_folders, read_npz_pictures
 from posteriori.training.masked import read_masked
 
 
@@ -18,7 +18,7 @@ def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
     if isinstance(data, Digits):
         if channels != 1:
             raise ValueError(f"data of kind npz are grey, network.channels is {channels}")
-        pictures = read_npz(data.file, data.key, data.crop)
+        pictures = read_npz_pictures(data.file, data.key, data.crop)
     elif isinstance(data, MaskedImages):
         pictures = read_masked(data, channels)
     elif isinstance(data, Arrays):

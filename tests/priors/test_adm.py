@@ -91,10 +91,10 @@ def test_fractional_channels_count_from_the_network_s_width():
     assert adm.arguments(net.state_dict(), "file")["width"] == 64
 
 
-@pytest.mark.parametrize("key", adm.PUBLISHED)
+@pytest.mark.parametrize("key", adm.PUBLISHED_SHAPES)
 def test_published_networks_are_known_by_their_shapes(key):
     width, multipliers, blocks, attention = key
-    kind = adm.PUBLISHED[key]
+    kind = adm.PUBLISHED_SHAPES[key]
     with torch.device("meta"):
         net = ADM(3, 6, width, multipliers, blocks, attention, **kind.heads)
     found = adm.arguments(net.state_dict(), "file")
@@ -177,7 +177,7 @@ def test_a_class_is_given_once_and_kept_in_the_card(tmp_path):
 @pytest.mark.filterwarnings("ignore:the cosine")
 def test_published_settings_are_taken_and_said(tmp_path, monkeypatch):
     tiny = adm.Published("tiny", 16, {"head_channels": 16}, "cosine", True)
-    monkeypatch.setitem(adm.PUBLISHED, (32, (1, 2), 1, (2,)), tiny)
+    monkeypatch.setitem(adm.PUBLISHED_SHAPES, (32, (1, 2), 1, (2,)), tiny)
     torch.save(fill(small()).state_dict(), tmp_path / "net.pt")
     with pytest.warns(UserWarning, match="ends at sigma"):
         found = recognise(tmp_path / "net.pt")
@@ -196,7 +196,7 @@ def test_published_widths_with_other_parts_are_not_the_published_network(
     tmp_path, monkeypatch, change
 ):
     tiny = adm.Published("tiny", 16, {"head_channels": 16})
-    monkeypatch.setitem(adm.PUBLISHED, (32, (1, 2), 1, (2,)), tiny)
+    monkeypatch.setitem(adm.PUBLISHED_SHAPES, (32, (1, 2), 1, (2,)), tiny)
     torch.save(fill(small(**change)).state_dict(), tmp_path / "net.pt")
     with pytest.raises(ValueError, match="none of the published ones"):
         load(tmp_path / "net.pt")

@@ -205,6 +205,6 @@ def test_a_problem_file_takes_other_people_s_files(tmp_path, write, monkeypatch)
     from posteriori.problem_file.prior import PriorSection
 
     tiny = adm.Published("tiny", 16, {"head_channels": 16})
-    monkeypatch.setitem(adm.PUBLISHED, (32, (1, 2), 1, (2,)), tiny)
+    monkeypatch.setitem(adm.PUBLISHED_SHAPES, (32, (1, 2), 1, (2,)), tiny)
     prior = PriorSection.model_validate({"path": write(adm_state())}).build("bfloat16")
     assert (prior.train_size, prior.autocast) == ((16, 16), "bfloat16")

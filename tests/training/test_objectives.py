@@ -338,7 +338,7 @@ def test_masked_images_are_read_by_their_masks_or_by_what_is_nan(tmp_path):
 def test_crops_of_masked_images_carry_their_masks(tmp_path):
     data = masked(tmp_path, side=12)
     config = read_config(written(tmp_path, data=data | {"crop": 4}, objective="ambient"))
-    y, mask = noise.measured(crops(config).batch(50, 0, 0))
+    y, mask = noise.numbers_and_mask(crops(config).batch(50, 0, 0))
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(y.abs(), mask)
 

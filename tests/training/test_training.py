@@ -18,7 +18,7 @@ from posteriori.priors import Network, edm, from_pretrained
 from posteriori.priors.pretrained import read_card
 from posteriori.training import sources, trainer
 from posteriori.training.config import TrainingConfig, read_config
-from posteriori.training.data import Crops, read_folders, read_npz
+from posteriori.training.data import Crops, read_folders, read_npz_pictures
 from posteriori.training.export import errors, export, sheet, variance
 
 
@@ -334,13 +334,13 @@ def test_reading_folders_and_arrays(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no image .* in the training folder"):
         read_folders([tmp_path / "empty"], 3, (1.0,), crop=6)
     stripes(tmp_path, n=3)
-    digits = read_npz(tmp_path / "toy.npz", "train", 12)
+    digits = read_npz_pictures(tmp_path / "toy.npz", "train", 12)
     assert digits[0].shape == (12, 12, 1)
     assert int(digits[0][:2].max()) == 0
     with pytest.raises(ValueError, match="has no array 'test'"):
-        read_npz(tmp_path / "toy.npz", "test", 12)
+        read_npz_pictures(tmp_path / "toy.npz", "test", 12)
     with pytest.raises(ValueError, match="expected uint8"):
-        read_npz(tmp_path / "toy.npz", "train", 6)
+        read_npz_pictures(tmp_path / "toy.npz", "train", 6)
 
 
 def test_export_writes_a_prior_a_card_and_a_sheet(config, tmp_path):

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.methods.adaptive.fitting import Adapting, Loss, beginning, fitted
+from posteriori.methods.adaptive.fitting import Adapting, LossName, beginning, fitted
 from posteriori.methods.adaptive.low_rank import Adapter
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
@@ -60,7 +60,7 @@ class DDIP(Method[Adapting]):
     rank: Count = 4
     iterations: Natural = 5
     rate: Positive = 1e-3
-    loss: Loss = "likelihood"
+    loss: LossName = "likelihood"
     discrepancy: NonNegative = 1.0
     sampler: DDS = DDS()
 

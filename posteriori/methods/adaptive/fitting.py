@@ -28,7 +28,7 @@ from posteriori.methods.base import Info
 from posteriori.operators.base import solve
 from posteriori.priors.leaves import linearize_leaves
 
-Loss = Literal["likelihood", "residual"]
+LossName = Literal["likelihood", "residual"]
 
 
 class Adapting(NamedTuple):
@@ -60,7 +60,7 @@ def fitted(
     *,
     r2: float,
     s2: float,
-    loss: Loss,
+    loss: LossName,
     iterations: int,
     rate: float,
     discrepancy: float,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posteriori.likelihood import Posterior
 from posteriori.methods.adaptive.ddip import widths
-from posteriori.methods.adaptive.fitting import Adapting, Loss, beginning, fitted
+from posteriori.methods.adaptive.fitting import Adapting, LossName, beginning, fitted
 from posteriori.methods.adaptive.low_rank import Adapter
 from posteriori.methods.base import Info, Method
 from posteriori.methods.explicit.dds import DDS
@@ -59,7 +59,7 @@ class SCD(Method[Adapting]):
     rank: Count = 8
     iterations: Natural = 5
     rate: Positive = 1e-3
-    loss: Loss = "likelihood"
+    loss: LossName = "likelihood"
     discrepancy: NonNegative = 1.0
     eta: Fraction = 0.2
     sampler: DDS = DDS()

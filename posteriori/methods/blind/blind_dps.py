@@ -96,7 +96,7 @@ class BlindDPS(Method[Tensor]):
                 lambda u, level: self.denoise(pair, u, level), state, sigma, s, rng
             ), {}
         x0, pull = post.prior.linearize(state, sigma)
-        clean, back, _ = measured(pair, x0)
+        clean, back, _ = _measured(pair, x0)
         residual = post.likelihood.y - clean
         size = dot(residual, residual).sqrt()
         # The paper's y is in the range of its images, that of the prior.
@@ -111,7 +111,7 @@ class BlindDPS(Method[Tensor]):
     def denoise(self, pair: BlindPair, u: Tensor, sigma: Tensor) -> Tensor:
         """D_y(u, sigma) of the first weighting: (B, d)."""
         x0, pull = pair.post.prior.linearize(u, sigma)
-        clean, back, push = measured(pair, x0)
+        clean, back, push = _measured(pair, x0)
         variance = pair.post.likelihood.std**2 * clean.real.new_ones(len(u))
         for k, prior in enumerate((pair.image, pair.belief)):
             c = pair.units[k]
@@ -129,7 +129,7 @@ def _step(c: float, sigma: Tensor, s: Tensor) -> float:
     return float((1 + (c * sigma) ** 2).sqrt() * (1 + (c * s) ** 2).sqrt()) / c**2
 
 
-def measured(pair: BlindPair, u: Tensor) -> tuple[Tensor, Map, Map]:
+def _measured(pair: BlindPair, u: Tensor) -> tuple[Tensor, Map, Map]:
     """A(x; k) of denoised u (B, d) with its parameters made feasible, and the derivative by u
     backwards and forwards."""
     with torch.enable_grad():

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS = 32
+_GROUPS = 32
 
 
 def timestep_features(t: Tensor, width: int) -> Tensor:
@@ -41,7 +41,7 @@ def timestep_features(t: Tensor, width: int) -> Tensor:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels)
+    return nn.GroupNorm(_GROUPS, channels)
 
 
 def conv(channels: int, out: int, side: int = 3, stride: int = 1) -> nn.Conv2d:

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["UNet2DModel", "DiTTransformer2DModel"]
-KINDS: tuple[str, ...] = get_args(Kind)
+NetworkKind = Literal["UNet2DModel", "DiTTransformer2DModel"]
+KINDS: tuple[str, ...] = get_args(NetworkKind)
 
 
 class DiffusersNet(nn.Module):
@@ -27,7 +27,9 @@ class DiffusersNet(nn.Module):
     Raises ``ImportError`` without the library, ``ValueError`` for another class.
     """
 
-    def __init__(self, kind: Kind, config: Mapping[str, Any], negative: bool = False) -> None:
+    def __init__(
+        self, kind: NetworkKind, config: Mapping[str, Any], negative: bool = False
+    ) -> None:
         super().__init__()
         try:
             import diffusers

@@ -42,7 +42,7 @@ class Published(NamedTuple):
 
 # width, multipliers, blocks, attention -> the network of those shapes. Source: the flags in the
 # read-me of guided-diffusion, and the configurations of DPS, whose FFHQ-256 network others share.
-PUBLISHED = {
+PUBLISHED_SHAPES = {
     (128, (1, 1, 2, 2, 4, 4), 1, (16,)): Published("FFHQ-256", 256, {"head_channels": 64}),
     (256, (1, 1, 2, 2, 4, 4), 2, (8, 16, 32)): Published(
         "ImageNet-256", 256, {"head_channels": 64}
@@ -140,7 +140,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     source = weights.source
     stated.only(f"{source}, an ADM network,", *STATED)
     made = arguments(weights.state, source)
-    kind = PUBLISHED.get(
+    kind = PUBLISHED_SHAPES.get(
         (made["width"], made["multipliers"], made["blocks"], made["attention"])
         if made["residual_resampling"] and made["scaled"]
         else None  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from posteriori.training.config import AmbientObjective, TrainingConfig
 from posteriori.training.objectives.noise import (
     autocast_of,
     drawn,
-    measured,
+    numbers_and_mask,
     over_measured,
     unit_weight,
 )
@@ -42,10 +42,10 @@ def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -
     """The loss of one batch (0-d), with noise and further masks drawn from (seed, step).
 
     network: called with images, labels and masks (B, 1, H, W). batch: (B, C + 1, H, W), see
-    ``noise.measured``.
+    ``noise.numbers_and_mask``.
     """
     assert isinstance(config.objective, AmbientObjective)
-    x0, mask = measured(batch)
+    x0, mask = numbers_and_mask(batch)
     level, z, rng = drawn(x0, config, step)
     kept = torch.from_numpy(rng.random(tuple(mask.shape)) >= config.objective.further).to(mask)
     seen = mask * kept

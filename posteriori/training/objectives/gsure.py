@@ -34,7 +34,7 @@ from posteriori.training.config import MaskedImages, TrainingConfig
 from posteriori.training.objectives.noise import (
     autocast_of,
     drawn,
-    measured,
+    numbers_and_mask,
     over_measured,
     unit_weight,
 )
@@ -68,7 +68,7 @@ def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -
     """The weighted risk of one batch (0-d), with noise and probes drawn from (seed, step). batch:
     (B, C + 1, H, W), see ``noise.measured``."""
     assert isinstance(config.data, MaskedImages)
-    ybar, mask = measured(batch)
+    ybar, mask = numbers_and_mask(batch)
     tau, e, rng = drawn(ybar, config, step)
     noise = config.data.std
     sigma = (tau**2 + noise**2).sqrt()

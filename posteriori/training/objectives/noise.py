@@ -32,7 +32,7 @@ def autocast_of(config: TrainingConfig) -> torch.dtype | None:
     return torch.bfloat16 if config.autocast == "bfloat16" else None
 
 
-def measured(batch: Tensor) -> tuple[Tensor, Tensor]:
+def numbers_and_mask(batch: Tensor) -> tuple[Tensor, Tensor]:
     """Of (B, C + 1, H, W), whose last channel is 1 where a pixel was measured: the images, 0
     elsewhere, and the masks (B, 1, H, W)."""
     mask = batch[:, -1:]
