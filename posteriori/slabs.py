@@ -28,7 +28,7 @@ import torch
 from posteriori.configuration import describe
 from posteriori.each import sample_each
 from posteriori.problem_file import Task
-from posteriori.problem_file.volume import Parts
+from posteriori.problem_file.volume import VolumeParts
 from posteriori.run import Run, Status, read_json
 
 # Numbers of the images of a slab, where the file states no batch.
@@ -143,7 +143,7 @@ def _complete(place: Path) -> bool:
     return bool(records) and all(read_json(r).get("state") == "complete" for r in records)
 
 
-def _parts(task: Task) -> Parts:
+def _parts(task: Task) -> VolumeParts:
     why = why_whole(task)
     if why is not None:
         raise ValueError(f"the volume cannot be drawn slab by slab: {why}")

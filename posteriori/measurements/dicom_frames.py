@@ -30,7 +30,7 @@ _EVEN = 0.01
 _MISPLACED, _TILTED = 0.15, 0.1
 
 
-class Frame(NamedTuple):
+class DicomFrame(NamedTuple):
     """pixels: the numbers (rows, columns), scaled by the frame's own slope and intercept. place,
     turn: of its first pixel and of its rows and columns, in the directions of DICOM, None where
     they are not stated. pixel_mm: of rows and columns. deep: the thickness that it states."""
@@ -112,7 +112,7 @@ def read_dicom(path: str | Path) -> Measured:
     return Measured(data, "YX", _unit(s), spacing, affine, notes)
 
 
-def _frames(path: Path, s: Any) -> list[Frame]:
+def _frames(path: Path, s: Any) -> list[DicomFrame]:
     stored = _stored(path, s)
     groups = s.get("PerFrameFunctionalGroupsSequence")
     if groups is None:
@@ -141,13 +141,13 @@ def _frames(path: Path, s: Any) -> list[Frame]:
     ]
 
 
-def _frame(stored: np.ndarray, ask: Any) -> Frame:
+def _frame(stored: np.ndarray, ask: Any) -> DicomFrame:
     """Numbers of DICOM count as strong doubles to numpy, so that they are made plain first."""
     slope = ask("PixelValueTransformationSequence", "RescaleSlope")
     intercept = ask("PixelValueTransformationSequence", "RescaleIntercept")
     scale = 1.0 if slope is None else float(slope)
     deep = ask("PixelMeasuresSequence", "SliceThickness")
-    return Frame(
+    return DicomFrame(
         stored.astype(np.float64) * scale + (0.0 if intercept is None else float(intercept)),
         _array(ask("PlanePositionSequence", "ImagePositionPatient")),
         _array(ask("PlaneOrientationSequence", "ImageOrientationPatient")),
@@ -156,7 +156,9 @@ def _frame(stored: np.ndarray, ask: Any) -> Frame:
     )
 
 
-def _volume(path: Path, frames: Sequence[Frame], unit: str, notes: tuple[str, ...]) -> Measured:
+def _volume(
+    path: Path, frames: Sequence[DicomFrame], unit: str, notes: tuple[str, ...]
+) -> Measured:
     normal, places = _places(path, frames)
     order = np.argsort(places, kind="stable")
     ordered, places = [frames[k] for k in order], places[order]
@@ -189,7 +191,7 @@ def _volume(path: Path, frames: Sequence[Frame], unit: str, notes: tuple[str, ..
     return Measured(data, "ZYX", unit, (step, float(pixel[0]), float(pixel[1])), affine, notes)
 
 
-def _places(path: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+def _places(path: Path, frames: Sequence[DicomFrame]) -> tuple[np.ndarray, np.ndarray]:
     """The normal of the slices, and how far along it each lies, in mm."""
     shapes = {f.pixels.shape for f in frames}
     if len(shapes) > 1:
@@ -212,7 +214,9 @@ def _places(path: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray
     return normal, np.array([f.place for f in frames]) @ normal
 
 
-def _lean(path: Path, ordered: Sequence[Frame], normal: np.ndarray, pixel: float) -> np.ndarray:
+def _lean(
+    path: Path, ordered: Sequence[DicomFrame], normal: np.ndarray, pixel: float
+) -> np.ndarray:
     """How far each slice moves beside the normal from the last, (3,) mm: none but for a tilted
     gantry. Raises ``ValueError`` where the slices lie on no line."""
     origins = np.array([f.place for f in ordered])
@@ -260,7 +264,7 @@ def _array(values: Any) -> np.ndarray | None:
     return None if values is None else np.array([float(v) for v in values])
 
 
-def _affine(first: Frame, pixel: np.ndarray, step: np.ndarray) -> Tensor:
+def _affine(first: DicomFrame, pixel: np.ndarray, step: np.ndarray) -> Tensor:
     """From (column, row, slice) to RAS+."""
     lps = np.eye(4)
     assert first.turn is not None  # who calls has asked

@@ -23,7 +23,7 @@ from posteriori.rng import Streams
 
 NumberTuple = tuple[float, ...]
 # Numbers of a volume that are transformed together: memory beside the volume does not grow with it.
-NUMBERS_AT_ONCE = 2**17
+_NUMBERS_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Covariance:
         if u.ndim > 4:  # slices, a few of them at a time
             rows = u.flatten(0, -4)
             out = torch.empty_like(rows)
-            few = max(1, NUMBERS_AT_ONCE // rows[0].numel())
+            few = max(1, _NUMBERS_AT_ONCE // rows[0].numel())
             for part, place in zip(rows.split(few), out.split(few), strict=True):
                 place.copy_(self._scaled(part, factors))
             return out.view(u.shape)

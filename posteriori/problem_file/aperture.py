@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from posteriori.problem_file.reading import Measurement
 
 
-class Plane(NamedTuple):
+class _Plane(NamedTuple):
     """Where the visibilities of a file lie, in wavelengths, and their noise."""
 
     u: Tensor
@@ -48,7 +48,7 @@ class ApertureEntry(Instrument):
     size: Count
     field_uas: Positive
     pixel: Literal["point", "square", "triangle"] = "triangle"
-    _plane: Plane | None = PrivateAttr(None)
+    _plane: _Plane | None = PrivateAttr(None)
 
     def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
         """Places and noise levels. Raises ``ValueError`` for a file without them, for a stated
@@ -74,7 +74,7 @@ class ApertureEntry(Instrument):
                 f"{flux / self.size**2:.3g} each"
             )
         known = self.model_copy()
-        known._plane = Plane(*(found.arrays[name] for name in Plane._fields))
+        known._plane = _Plane(*(found.arrays[name] for name in _Plane._fields))
         spread = known._plane.sigma
         said = (
             f"noise: {float(spread.min()):.3g} to {float(spread.max()):.3g} Jy of each real part, "

@@ -40,14 +40,14 @@ from posteriori.problem_file.section import Instrument, Notes, Shape
 
 # Kinds of file that hold volumes of several channels too.
 CHANNELS = ("npy", "npz", "mat", "hdf5", "tiff", "zarr", "fits")
-Wanted = tuple[int | None, ...]
+_Wanted = tuple[int | None, ...]
 # Numbers of an image that an operator on slices is given at a time.
-NUMBERS_AT_ONCE = 2**20
+_NUMBERS_AT_ONCE = 2**20
 # Hounsfield units span hundreds, shares of white do not.
 LARGEST_SHARE = 10.0
 
 
-class Parts(NamedTuple):
+class VolumeParts(NamedTuple):
     """A volume that falls apart into blocks measured by themselves: prior and operator of a block,
     which is one slice, or a volume of several."""
 
@@ -69,7 +69,7 @@ class Volume(NamedTuple):
 
     info: VolumeInfo
     kind: FileKind
-    parts: Parts | None
+    parts: VolumeParts | None
 
 
 class Written(NamedTuple):
@@ -80,7 +80,7 @@ class Written(NamedTuple):
     info: VolumeInfo
 
 
-class Opened(NamedTuple):
+class OpenedVolume(NamedTuple):
     """Operator, measurement, reference and sentences of a problem of volumes; ``usual``: what the
     field makes of y, with its name."""
 
@@ -99,8 +99,8 @@ def opened(
     truth: Reference | None,
     law: NoiseLaw,
     range: Range,
-    wanted: Wanted,
-) -> Opened:
+    wanted: _Wanted,
+) -> OpenedVolume:
     """Read the files of a problem of volumes and put the operator together. wanted: (D, *E), None
     for a side of any length. Raises ``FileNotFoundError`` and ``ValueError`` naming the file."""
     if source.image is not None:
@@ -131,7 +131,7 @@ def opened(
             made = usual.name, torch.stack([usual.image(one) for one in y])
     kind = kind if A.in_shape[1] == 1 or kind in CHANNELS else "npy"
     volume = Volume(info, kind, _parts(section, prior, A.in_shape[1:]))
-    return Opened(A, y, reference, volume, notes, made)
+    return OpenedVolume(A, y, reference, volume, notes, made)
 
 
 def as_volume(
@@ -183,7 +183,7 @@ def over_slices(section: Instrument, shape: Shape) -> LinearOperator:
             f"{one.label} is not linear: a volume is measured by linear operators, on each slice "
             "or along them"
         )
-    return Slicewise(one, shape[0], at_once=max(1, NUMBERS_AT_ONCE // math.prod(shape[1:])))
+    return Slicewise(one, shape[0], at_once=max(1, _NUMBERS_AT_ONCE // math.prod(shape[1:])))
 
 
 def works_along(section: Instrument) -> bool:
@@ -197,20 +197,20 @@ def _along(section: Instrument) -> list[AlongAxisEntry]:
     return [section] if isinstance(section, AlongAxisEntry) else []
 
 
-def _parts(section: Instrument, prior: Slices, slice_shape: Shape) -> Parts | None:
+def _parts(section: Instrument, prior: Slices, slice_shape: Shape) -> VolumeParts | None:
     along = _along(section)
     if not along:
-        return Parts(prior.prior, section.build(slice_shape), False)
+        return VolumeParts(prior.prior, section.build(slice_shape), False)
     together = [part.together() for part in along]
     if None in together:
         return None
     slices = math.prod(count or 1 for count in together)
     A = over_slices(section, (slices, *slice_shape))
-    return Parts(Slices(prior.prior, slices), A, True)
+    return VolumeParts(Slices(prior.prior, slices), A, True)
 
 
 def _matched(
-    section: Instrument, path: Path, y: Tensor, wanted: Wanted
+    section: Instrument, path: Path, y: Tensor, wanted: _Wanted
 ) -> tuple[Instrument, LinearOperator, Tensor, Notes]:
     """The section for measurements like y, its operator, y in the operator's own shape."""
     y = section.arrange(y, path.name)
@@ -256,12 +256,12 @@ def _named(path: Path) -> str:
     return "the series" if _series(path) else str(path)
 
 
-def _with_channels(x: Tensor, wanted: Wanted) -> Tensor:
+def _with_channels(x: Tensor, wanted: _Wanted) -> Tensor:
     """(D, H, W) as (D, 1, H, W)."""
     return x[:, None] if x.ndim == 3 and len(wanted) == 4 and wanted[1] in (1, None) else x
 
 
-def _check_sides(path: Path, x: Tensor, wanted: Wanted) -> None:
+def _check_sides(path: Path, x: Tensor, wanted: _Wanted) -> None:
     if len(wanted) != x.ndim or any(
         side not in (None, have) for have, side in zip(x.shape, wanted, strict=True)
     ):

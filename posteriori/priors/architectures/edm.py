@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEAD = 64  # channels of a head of DhariwalUNet
+_HEAD = 64  # channels of a head of DhariwalUNet
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
@@ -86,7 +86,7 @@ class Conv(nn.Module):
         return F.conv2d(x, taps, groups=c, stride=2, padding=pad)
 
 
-class Block(nn.Module):
+class EDMBlock(nn.Module):
     """A residual block, then an attention of ``heads`` heads where there are some."""
 
     def __init__(
@@ -248,10 +248,10 @@ class EDMNet(nn.Module):
 
     def _block(
         self, c: int, out: int, attend: bool = False, resample: Literal["up", "down"] | None = None
-    ) -> Block:
+    ) -> EDMBlock:
         embedding, song, taps = self._inside
-        heads = (1 if song else max(1, out // HEAD)) if attend else 0
-        return Block(c, out, embedding, song, heads, resample, taps)
+        heads = (1 if song else max(1, out // _HEAD)) if attend else 0
+        return EDMBlock(c, out, embedding, song, heads, resample, taps)
 
     def _way_down(
         self,
@@ -346,7 +346,7 @@ class EDMNet(nn.Module):
             elif "aux_residual" in name:
                 x = made[-1] = beside = (x + layer(beside)) / math.sqrt(2)
             else:
-                x = layer(x, e) if isinstance(layer, Block) else layer(x)
+                x = layer(x, e) if isinstance(layer, EDMBlock) else layer(x)
                 made.append(x)
         image: Tensor | None = None
         last = x
@@ -358,7 +358,7 @@ class EDMNet(nn.Module):
             elif "aux_conv" in name:
                 image = layer(last) if image is None else layer(last) + image
             else:
-                assert isinstance(layer, Block)
+                assert isinstance(layer, EDMBlock)
                 if x.shape[1] != layer.in_channels:
                     x = torch.cat([x, made.pop()], 1)
                 x = layer(x, e)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEAD = 64  # channels of a head
+_HEAD = 64  # channels of a head
 BALANCE = 0.3  # of a block's branch, and of its attention
 CLIP = 256.0  # activations end here
 
@@ -68,7 +68,7 @@ class Unit(nn.Module):
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
-class Waves(nn.Module):
+class _Waves(nn.Module):
     """cos(c f + p) for frequencies and phases of the file."""
 
     freqs: Tensor
@@ -83,7 +83,7 @@ class Waves(nn.Module):
         return (c[:, None] * self.freqs.to(c) + self.phases.to(c)).cos() * math.sqrt(2)
 
 
-class Block(nn.Module):
+class EDM2Block(nn.Module):
     def __init__(
         self,
         channels: int,
@@ -95,9 +95,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.going, self.resample = going, resample
-        self.heads = out // HEAD if attend else 0
-        if attend and (self.heads < 1 or out % HEAD):
-            raise ValueError(f"EDM2: {out} channels do not divide into heads of {HEAD}")
+        self.heads = out // _HEAD if attend else 0
+        if attend and (self.heads < 1 or out % _HEAD):
+            raise ValueError(f"EDM2: {out} channels do not divide into heads of {_HEAD}")
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.conv_res0 = Unit(out if going == "down" else channels, out, 3)
         self.emb_linear = Unit(embedding, out)
@@ -127,7 +127,7 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
-        qkv = self.attn_qkv(x).reshape(b, self.heads, HEAD, 3, height * width)
+        qkv = self.attn_qkv(x).reshape(b, self.heads, _HEAD, 3, height * width)
         q, k, v = unit(qkv, 2).unbind(3)
         weight = (q.mT @ (k / math.sqrt(c // self.heads))).softmax(-1)
         return self.attn_proj((v @ weight.mT).reshape(b, c, height, width))
@@ -172,7 +172,7 @@ class EDM2Net(nn.Module):
         self.classes = classes
         self.multiple = 2 ** (len(widths) - 1)
         self.out_gain = nn.Parameter(torch.zeros([]))
-        self.emb_fourier = Waves(features)
+        self.emb_fourier = _Waves(features)
         self.emb_noise = Unit(features, embedding)
         if classes is not None:
             self.emb_label = Unit(classes, embedding)
@@ -183,21 +183,21 @@ class EDM2Net(nn.Module):
         for level, out in enumerate(widths):
             at, attend = f"{side >> level}x{side >> level}", side >> level in attention
             if level:
-                self.enc[f"{at}_down"] = Block(c, c, embedding, "down", resample=True)
+                self.enc[f"{at}_down"] = EDM2Block(c, c, embedding, "down", resample=True)
                 made.append(c)
             for k in range(blocks):
-                self.enc[f"{at}_block{k}"] = Block(c, out, embedding, "down", attend)
+                self.enc[f"{at}_block{k}"] = EDM2Block(c, out, embedding, "down", attend)
                 c = out
                 made.append(c)
         for level, out in reversed(list(enumerate(widths))):
             at, attend = f"{side >> level}x{side >> level}", side >> level in attention
             if level == len(widths) - 1:
-                self.dec[f"{at}_in0"] = Block(c, c, embedding, "up", attend=True)
-                self.dec[f"{at}_in1"] = Block(c, c, embedding, "up")
+                self.dec[f"{at}_in0"] = EDM2Block(c, c, embedding, "up", attend=True)
+                self.dec[f"{at}_in1"] = EDM2Block(c, c, embedding, "up")
             else:
-                self.dec[f"{at}_up"] = Block(c, c, embedding, "up", resample=True)
+                self.dec[f"{at}_up"] = EDM2Block(c, c, embedding, "up", resample=True)
             for k in range(blocks + 1):
-                self.dec[f"{at}_block{k}"] = Block(c + made.pop(), out, embedding, "up", attend)
+                self.dec[f"{at}_block{k}"] = EDM2Block(c + made.pop(), out, embedding, "up", attend)
                 c = out
         self.out_conv = Unit(c, channels, 3)
 
@@ -220,7 +220,7 @@ class EDM2Net(nn.Module):
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         made = []
         for layer in self.enc.values():
-            x = layer(x, e) if isinstance(layer, Block) else layer(x)
+            x = layer(x, e) if isinstance(layer, EDM2Block) else layer(x)
             made.append(x)
         for name, layer in self.dec.items():
             x = layer(joined(x, made.pop()) if "block" in name else x, e)

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPS = 1e-6
+_EPS = 1e-6
 HALF = math.sqrt(0.5)
 TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(channels // 4, 32), channels, EPS)
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(channels // 4, 32), channels, _EPS)
 
 
 def taps(x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def grow(x: Tensor, filtered: bool) -> Tensor:
     return F.conv_transpose2d(x, 4 * taps(x), groups=x.shape[1], stride=2, padding=1)
 
 
-def shrink(x: Tensor, filtered: bool) -> Tensor:
+def _shrink(x: Tensor, filtered: bool) -> Tensor:
     """Half the side, by the filter or by means."""
     if not filtered:
         return F.avg_pool2d(x, 2)
@@ -66,7 +66,7 @@ class Mix(nn.Module):
         return F.conv2d(x, self.W.T[:, :, None, None], self.b)
 
 
-class Residual(nn.Module):
+class ScoreResidual(nn.Module):
     def __init__(
         self,
         channels: int,
@@ -76,10 +76,10 @@ class Residual(nn.Module):
         resample: Literal["up", "down"] | None = None,
     ) -> None:
         super().__init__()
-        self.GroupNorm_0 = group_norm(channels)
+        self.GroupNorm_0 = _group_norm(channels)
         self.Conv_0 = nn.Conv2d(channels, out, 3, padding=1)
         self.Dense_0 = nn.Linear(embedding, out)
-        self.GroupNorm_1 = group_norm(out)
+        self.GroupNorm_1 = _group_norm(out)
         self.Conv_1 = nn.Conv2d(out, out, 3, padding=1)
         self.through = channels != out or resample is not None
         if self.through:
@@ -89,17 +89,17 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h = F.silu(self.GroupNorm_0(x))
         if self.resample is not None:
-            change = grow if self.resample == "up" else shrink
+            change = grow if self.resample == "up" else _shrink
             h, x = change(h, self.filtered), change(x, self.filtered)
         h = self.Conv_0(h) + self.Dense_0(F.silu(e))[:, :, None, None]
         h = self.Conv_1(F.silu(self.GroupNorm_1(h)))
         return (h + (self.Conv_2(x) if self.through else x)) * HALF
 
 
-class Attention(nn.Module):
+class ScoreAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.GroupNorm_0 = group_norm(channels)
+        self.GroupNorm_0 = _group_norm(channels)
         self.NIN_0, self.NIN_1, self.NIN_2, self.NIN_3 = (Mix(channels) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,15 +196,15 @@ class NCSNpp(nn.Module):
         layers += [nn.Linear(2 * width if ve else width, e), nn.Linear(e, e)]
         layers.append(nn.Conv2d(channels, width, 3, padding=1))
 
-        def block(c: int, out: int, resample: Literal["up", "down"] | None = None) -> Residual:
-            return Residual(c, out, e, self.filtered, resample)
+        def block(c: int, out: int, resample: Literal["up", "down"] | None = None) -> ScoreResidual:
+            return ScoreResidual(c, out, e, self.filtered, resample)
 
         made, c, beside_c = [width], width, channels
         for level, share in enumerate(multipliers):
             for _ in range(blocks):
                 layers.append(block(c, share * width))
                 c = share * width
-                layers += [Attention(c)] if level in attention else []
+                layers += [ScoreAttention(c)] if level in attention else []
                 made.append(c)
             if level < len(multipliers) - 1:
                 layers.append(block(c, c, "down"))
@@ -215,14 +215,14 @@ class NCSNpp(nn.Module):
                     layers.append(Stream(beside_c, c))
                     beside_c = c
                 made.append(c)
-        layers += [block(c, c), Attention(c), block(c, c)]
+        layers += [block(c, c), ScoreAttention(c), block(c, c)]
         for level, share in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
                 layers.append(block(c + made.pop(), share * width))
                 c = share * width
-            layers += [Attention(c)] if level in attention else []
+            layers += [ScoreAttention(c)] if level in attention else []
             if up or level == 0:
-                layers += [group_norm(c), nn.Conv2d(c, channels, 3, padding=1)]
+                layers += [_group_norm(c), nn.Conv2d(c, channels, 3, padding=1)]
             if level:
                 layers.append(block(c, c, "up"))
         self.all_modules = nn.ModuleList(layers)
@@ -255,11 +255,11 @@ class NCSNpp(nn.Module):
         for k, layer in enumerate(layers[1:], 1):
             down = k < middle
             if isinstance(layer, Join):
-                beside = shrink(beside, self.filtered)
+                beside = _shrink(beside, self.filtered)
                 h = made[-1] = layer(beside, h)
             elif isinstance(layer, Stream):
                 h = made[-1] = beside = (layer(beside) + h) * HALF
-            elif isinstance(layer, Attention):
+            elif isinstance(layer, ScoreAttention):
                 h = layer(h)
                 if down:
                     made[-1] = h

@@ -26,7 +26,7 @@ from posteriori.priors.network import Network
 from posteriori.priors.schedule import DiscreteVP, Schedule
 from posteriori.priors.state_dicts import load_weights
 
-STATED = ("range", "variance", "schedule", "sigma_min", "sigma_max", "train_size", "heads",
+_STATED = ("range", "variance", "schedule", "sigma_min", "sigma_max", "train_size", "heads",
           "head_channels", "new_order", "label", "autocast")  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     """The prior. Raises ``ValueError`` for weights that do not fit, and where heads or schedule are
     neither published nor stated."""
     source = weights.source
-    stated.only(f"{source}, an ADM network,", *STATED)
+    stated.only(f"{source}, an ADM network,", *_STATED)
     made = arguments(weights.state, source)
     kind = PUBLISHED_SHAPES.get(
         (made["width"], made["multipliers"], made["blocks"], made["attention"])

@@ -26,7 +26,7 @@ from posteriori.priors.network import Network
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP
 from posteriori.priors.state_dicts import load_weights
 
-STATED = ("range", "variance", "sigma_data", "sigma_min", "sigma_max", "train_size", "label",
+_STATED = ("range", "variance", "sigma_data", "sigma_min", "sigma_max", "train_size", "label",
           "autocast")  # fmt: skip
 WRAPPERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
 _BLOCK = re.compile(r"enc\.(\d+)x\1_block(\d+)\.conv0\.weight$")
@@ -96,7 +96,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     """The prior. Raises ``ValueError`` for weights that do not fit, a class of which nothing is
     known, and a file that does not tell its sigma_data."""
     source, told = weights.source, weights.told
-    stated.only(f"{source}, an EDM network,", *STATED)
+    stated.only(f"{source}, an EDM network,", *_STATED)
     made, wrapper = arguments(weights.state, source), str(told.get("class", ""))
     settings = _settings(wrapper, told, stated, source)
     net = EDMNet(**made, ve=wrapper == "VEPrecond")

@@ -14,9 +14,9 @@ from posteriori.priors.foreign.found import Found, Stated, Weights, optional, pa
 from posteriori.priors.network import Network
 from posteriori.priors.state_dicts import load_weights
 
-STATED = ("range", "variance", "sigma_data", "sigma_min", "sigma_max", "train_size", "label",
+_STATED = ("range", "variance", "sigma_data", "sigma_min", "sigma_max", "train_size", "label",
           "autocast")  # fmt: skip
-LATENT = 4  # channels of the autoencoder's codes that its networks of 512 x 512 model
+_LATENT = 4  # channels of the autoencoder's codes that its networks of 512 x 512 model
 _BLOCK = re.compile(r"enc\.(\d+)x\1_block(\d+)\.conv_res0\.weight$")
 
 
@@ -53,11 +53,11 @@ def build(weights: Weights, stated: Stated) -> Found:
     """The prior. Raises ``ValueError`` for weights that do not fit, for a network of latents, and
     for a file that does not tell its sigma_data."""
     source = weights.source
-    stated.only(f"{source}, an EDM2 network,", *STATED)
+    stated.only(f"{source}, an EDM2 network,", *_STATED)
     made = arguments(weights.state, source)
-    if made["channels"] == LATENT:
+    if made["channels"] == _LATENT:
         raise ValueError(
-            f"{source} is an EDM2 network of {LATENT} channels, which are the codes of an "
+            f"{source} is an EDM2 network of {_LATENT} channels, which are the codes of an "
             "autoencoder, not images"
         )
     constant = stated.sigma_data or weights.told.get("sigma_data")

@@ -22,7 +22,7 @@ from posteriori.priors.network import Network
 from posteriori.priors.schedule import VE, ContinuousVP
 from posteriori.priors.state_dicts import load_weights
 
-STATED = ("range", "variance", "sigma_min", "sigma_max", "train_size", "autocast")
+_STATED = ("range", "variance", "sigma_min", "sigma_max", "train_size", "autocast")
 OTHER = "build the network with its own code and wrap it in Network(net, parametrization=..., ...)"
 
 
@@ -120,7 +120,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     """The prior. Raises ``ValueError`` for weights that do not fit, and for a VE network whose
     noise levels are neither in the file nor stated."""
     source, state = weights.source, weights.state
-    stated.only(f"{source}, a network of score_sde,", *STATED)
+    stated.only(f"{source}, a network of score_sde,", *_STATED)
     made = arguments(state, source)
     if not made["ve"] and made["down"] is not None:
         raise ValueError(
