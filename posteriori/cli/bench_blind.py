@@ -55,7 +55,7 @@ class BlindRows(Experiment[blind_photographs.BlindCell, Row]):
 
     def current(self, cell: blind_photographs.BlindCell) -> bool:
         kept = self.entries[self.key(cell)]["settings"]
-        return kept == blind_photographs.settings_of(cell.method)
+        return kept == blind_photographs.settings_by_name(cell.method)
 
     def measure(self, cell: blind_photographs.BlindCell) -> Row:
         return blind_photographs.measure_blind(cell)

@@ -104,12 +104,14 @@ def measure_blind(cell: BlindCell) -> Row:
     post, method = blurred(x, kernel, cell.kernel), blind_methods()[cell.method]
     y = post.given.y
     row: Row = {**cell._asdict(), "picture": Path(cell.picture).name, "outcome": "finished"}
-    row |= {"settings": settings_of(cell.method), "blurred": float(psnr(y[None], x, 1.0))}
+    row |= {"settings": settings_by_name(cell.method), "blurred": float(psnr(y[None], x, 1.0))}
     if (why := method.refuses(post)) is not None:
         return row | {"outcome": f"refused: {why}"}
     try:
         with quiet():
-            run = sample(post, method, n=method.group, steps=cell.steps, grid=levels(cell.steps))
+            run = sample(
+                post, method, n=method.group, steps=cell.steps, grid=blind_levels(cell.steps)
+            )
     except FloatingPointError as error:
         return row | {"outcome": f"diverged: {error}"}
     image, k = run.parts["image"].mean, run.parts["kernel"].mean[None]
@@ -125,12 +127,12 @@ def measure_blind(cell: BlindCell) -> Row:
     }
 
 
-def settings_of(name: str) -> dict[str, Any]:
+def settings_by_name(name: str) -> dict[str, Any]:
     """What a stored row must have been measured with to be kept."""
     return {key: str(value) for key, value in method_settings(blind_methods()[name]).items()}
 
 
-def levels(steps: int) -> Tensor:
+def blind_levels(steps: int) -> Tensor:
     """The (steps + 1,) noise levels of a run, in units of the priors."""
     return grid.karras(steps, *LEVELS)
 

@@ -120,7 +120,7 @@ def recognise(
         return _folder(path, stated)
     if path.suffix.lower() not in places.ARRAYS:
         raise ValueError(f"{path} is no prior{places.place_description(path)}")
-    weights = reading.read(path)
+    weights = reading.read_weights(path)
     for recognises, build in RECOGNISERS.values():
         inner = reading.within(weights, recognises)
         if inner is not None:

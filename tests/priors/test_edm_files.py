@@ -360,9 +360,9 @@ def test_the_reader_makes_shells_of_everything_but_tensors(tmp_path, monkeypatch
     (tmp_path / "net.pkl").write_bytes(content)
     if refused:
         with pytest.raises(ValueError, match="no pickle of a network"):
-            inert.read(tmp_path / "net.pkl")
+            inert.read_inert(tmp_path / "net.pkl")
     else:
-        found, names = inert.read(tmp_path / "net.pkl")
+        found, names = inert.read_inert(tmp_path / "net.pkl")
         assert isinstance(found, inert.Shell)
         assert names[0].startswith("builtins.")
     assert not (tmp_path / "trace").exists()

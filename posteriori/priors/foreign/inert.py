@@ -149,7 +149,7 @@ _DTYPES = {
 }
 
 
-def read(path: Path) -> tuple[Any, list[str]]:
+def read_inert(path: Path) -> tuple[Any, list[str]]:
     """The content of a pickle, or of a file that ``torch.save`` wrote as a zip, and the names in it
     that were not followed. Raises ``ValueError`` naming the file for one that is neither."""
     try:

@@ -47,7 +47,7 @@ TELLING = {
 Recogniser = Callable[[Mapping[str, Tensor]], bool]
 
 
-def read(path: Path) -> Weights:
+def read_weights(path: Path) -> Weights:
     """The named tensors of a file. A pickle that needs classes of its author's is read without
     them. Raises as ``named_tensors``, and ``ValueError`` for a pickle in which there is no network,
     naming what it refers to."""
@@ -59,7 +59,9 @@ def read(path: Path) -> Weights:
             notes: list[str] = []
         except RefusedPickleError as refused:
             state, told, notes = _without_classes(path, refused)
-    notes = [str(w.message).removeprefix(f"{path}: ") for w in said] + notes
+    # What torch says about its own storage is no word on this file.
+    messages, head = [str(w.message) for w in said], f"{path}: "
+    notes = [m.removeprefix(head) for m in messages if m.startswith(head)] + notes
     return checked(Weights(state, str(path), precision(state), told, tuple(notes)))
 
 
@@ -68,7 +70,7 @@ def _without_classes(
 ) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str]]:
     """Tensors, what a module around them says, and a note. Raises ``refused`` for a file in the
     format of torch before 1.6, which is several pickles."""
-    content, names = inert.read(path)
+    content, names = inert.read_inert(path)
     if isinstance(content, int):
         raise refused
     listed = _short(", ".join(dict.fromkeys(names)))
