@@ -68,3 +68,19 @@ def write_text(place: Path, text: str) -> None:
 
 def _amount(size: int) -> str:
     return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"
+
+
+def put_folder(new: Path, path: Path) -> None:
+    """Let the finished folder ``new`` stand at ``path``, in place of what stood there. Where that
+    fails, what stood there stays."""
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.replace(old)
+    try:
+        new.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -15,6 +15,7 @@ from posteriori.measurements.measured import (
     stated,
     with_stated,
 )
+from posteriori.storage import put_folder
 
 ZARR = ".zarr"
 
@@ -56,18 +57,15 @@ def write_zarr(path: str | Path, m: Measured) -> tuple[str, ...]:
     require_extra("files", f"writing {path.name}", "zarr")
     import zarr
 
-    beside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
+    beside = path.with_name(path.name + ".partial")
     if path.exists() and not ((path / "zarr.json").exists() or (path / ".zarray").exists()):
         raise ValueError(f"{path} is a folder that holds no zarr array; it is not replaced")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         zarr.create_array(str(beside), data=as_array(m.data), attributes=_plain_json(stated(m)))
-        if path.exists():
-            path.replace(old)
-        beside.replace(path)
+        put_folder(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return ()
 
 
