@@ -3,6 +3,7 @@ one process.
 
     python benchmarks/solves.py             (a photograph of 96 x 100 pixels)
     python benchmarks/solves.py --full      (1440 x 1500)
+    python benchmarks/solves.py --photo     (900 x 1200, the circular blur and the photos prior alone)
 
 Every run is done twice, with the same operator, seeds and levels; the first time the operator says
 that it knows no preconditioner. The prior is the closed form of white images, so that next to
@@ -99,9 +100,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="a photograph of 1440 x 1500 pixels")
-    H, W = (1440, 1500) if parser.parse_args().full else (96, 100)
+    parser.add_argument(
+        "--photo", action="store_true", help="one row, a photograph of 900 x 1200 pixels"
+    )
+    asked = parser.parse_args()
+    H, W = (1440, 1500) if asked.full else (900, 1200) if asked.photo else (96, 100)
     original, _ = po.measurements.read_image(COFFEE, channels=3)
     photo = 2 * interpolate(original[None], size=(H, W), mode="bicubic", antialias=True) - 1
+    if asked.photo:
+        rows_of_photos(photo, ("circular",))
+        return
     slices = interpolate(photo.mean(1, keepdim=True), size=(64, 64), mode="bicubic", antialias=True)
     radon = po.operators.Radon((1, 64, 64), torch.linspace(0, 180, 91)[:-1], pixel_mm=1.0)
     show("Radon 64 x 64, 90 angles REDDiff", radon, slices, 0.5, po.methods.REDDiff(), 20)
@@ -110,18 +118,18 @@ def main() -> None:
         A = po.operators.Blur(kernel, (3, H, W), boundary=boundary)
         for method in (po.methods.PiGDM(), po.methods.DMPS(), po.methods.REDDiff()):
             show(f"{boundary} {H} x {W} {type(method).__name__}", A, photo, 0.02, method, 4)
-    # The covariance of the shipped prior's error, by colour and frequency.
-    for boundary in ("circular", "reflect", "zero"):
-        A = po.operators.Blur(kernel, (3, H, W), boundary=boundary)
-        show(
-            f"{boundary} {H} x {W} DiffPIR, photos",
-            A,
-            photo,
-            0.04,
-            po.methods.DiffPIR(),
-            4,
-            po.priors.photos(),
+    rows_of_photos(photo, ("circular", "reflect", "zero"))
+
+
+def rows_of_photos(photo: Tensor, boundaries: tuple[str, ...]) -> None:
+    """With the covariance of the shipped prior's error, by colour and frequency."""
+    height, width = photo.shape[-2:]
+    for boundary in boundaries:
+        A = po.operators.Blur(
+            po.operators.gaussian_kernel(2.0), (3, height, width), boundary=boundary
         )
+        name = f"{boundary} {height} x {width} DiffPIR, photos"
+        show(name, A, photo, 0.04, po.methods.DiffPIR(), 4, po.priors.photos())
 
 
 if __name__ == "__main__":

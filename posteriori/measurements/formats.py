@@ -23,6 +23,7 @@ from posteriori.measurements import (
     zarr_arrays,
 )
 from posteriori.measurements.arrays import read_array
+from posteriori.measurements.files import checked
 from posteriori.measurements.measured import UNKNOWN, Measured, as_array, as_tensor
 from posteriori.storage import write_bytes
 
@@ -52,6 +53,8 @@ def read_measured(path: str | Path, key: str | None = None) -> Measured:
     suffix, damage, several arrays without a key, or a key of a file that holds one.
     """
     path = Path(path)
+    if not path.exists():
+        checked(path)
     kind = format_of(path)
     if key is not None and not kind.keyed:
         raise ValueError(f"{path} holds one array without a name; leave the key {key!r} out")

@@ -437,8 +437,14 @@ def test_axes_and_steps_have_to_fit_and_units_are_converted():
     assert m.step("X", "nm") is None
     with pytest.raises(ValueError, match="no lengths in mm"):
         Measured(x, "YX", spacing=(2.0, 2.0), spacing_unit="deg").step("Y", "mm")
+
+
+def test_a_file_of_no_known_kind_and_none_at_all(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_measured(tmp_path / "x.xyz")
+    (tmp_path / "x.xyz").write_bytes(b"0")
     with pytest.raises(ValueError, match="read by their suffix"):
-        read_measured("x.xyz")
+        read_measured(tmp_path / "x.xyz")
 
 
 def test_a_volume_of_any_kind_is_read_as_one(tmp_path):

@@ -176,7 +176,7 @@ def test_a_volume_is_transformed_a_few_slices_at_a_time(monkeypatch):
         return cosine(x, **how)
 
     monkeypatch.setattr(error_spectrum, "cosine", watched)
-    monkeypatch.setattr(error_spectrum, "NUMBERS_AT_ONCE", 2 * 60)
+    monkeypatch.setattr(error_spectrum, "_NUMBERS_AT_ONCE", 2 * 60)
     torch.testing.assert_close(C(u), whole)
     assert set(seen) == {2}
 

@@ -36,7 +36,7 @@ def sweep():
         yield name, single, torch.float32
 
 
-@pytest.mark.parametrize(("name", "kind", "dtype"), sweep())
+@pytest.mark.parametrize(("name", "kind", "dtype"), [*sweep()])
 def test_method(name, kind, dtype, monkeypatch):
     short_pilot(monkeypatch)
     method = BRIEF[name]

@@ -7,7 +7,7 @@ from reference import draw
 
 import posteriori as po
 from posteriori.methods import DPS, BlindDPS
-from posteriori.methods.blind.blind_dps import measured
+from posteriori.methods.blind.blind_dps import _measured
 from posteriori.methods.blind.pair import blind_pair
 
 F64 = torch.float64
@@ -50,7 +50,7 @@ def test_gradients_of_both_parts_are_differences_through_both_denoisers():
         return 0.5 * (y - pair.A.apply(x, k)).square().flatten(1).sum(1)
 
     x0, pull = post.prior.linearize(u, sigma)
-    clean, back, push = measured(pair, x0)
+    clean, back, push = _measured(pair, x0)
     g = pull(back(y - clean))
     h = 1e-6
     slope = (loss(u + h * d) - loss(u - h * d)) / (2 * h)
@@ -67,7 +67,7 @@ def test_the_instrument_that_is_used_is_a_kernel_of_sum_one():
     post = blind_post()
     pair = blind_pair(post)
     x, k = draw(2, 1, 8, 8), draw(2, 3, 3, seed=1)
-    clean, _, _ = measured(pair, pair.packed(x, k))
+    clean, _, _ = _measured(pair, pair.packed(x, k))
     taps = k.clamp(min=0)
     wanted = pair.A.apply(x, taps / taps.sum((1, 2), keepdim=True))
     torch.testing.assert_close(clean, wanted, rtol=1e-9, atol=1e-10)
