@@ -3,7 +3,7 @@ one process.
 
     python benchmarks/solves.py             (a photograph of 96 x 100 pixels)
     python benchmarks/solves.py --full      (1440 x 1500)
-    python benchmarks/solves.py --photo     (900 x 1200, the circular blur and the photos prior alone)
+    python benchmarks/solves.py --photo     (900 x 1200, the circular blur alone)
 
 Every run is done twice, with the same operator, seeds and levels; the first time the operator says
 that it knows no preconditioner. The prior is the closed form of white images, so that next to
