@@ -7,7 +7,7 @@ Of the header only the geometry is read; what it says of the subject and the stu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -51,7 +51,7 @@ def encoded_space(xml: Any, path: Path) -> EncodedSpace:
     centres = [first.findtext(f"encodingLimits/kspace_encoding_step_{k}/center") for k in (1, 2)]
     return EncodedSpace(
         (x, y, z),
-        None if None in sides else tuple(float(s) for s in sides if s is not None),  # type: ignore[arg-type]
+        None if None in sides else cast(Any, tuple(float(s) for s in sides if s is not None)),
         tuple(None if c is None else int(c) for c in centres),  # type: ignore[arg-type]
         first.findtext("trajectory", "cartesian").strip().lower(),
         len(encodings),

@@ -96,7 +96,8 @@ def _axis(head: Any, kind: str) -> tuple[float, float, float]:
     """The first value, step and reference of an axis of the header."""
     for k in range(1, int(head["NAXIS"]) + 1):
         if str(head.get(f"CTYPE{k}", "")).strip() == kind:
-            return tuple(float(head[f"{word}{k}"]) for word in ("CRVAL", "CDELT", "CRPIX"))  # type: ignore[return-value]
+            value, step, reference = (head[f"{word}{k}"] for word in ("CRVAL", "CDELT", "CRPIX"))
+            return float(value), float(step), float(reference)
     raise ValueError(f"the header has no axis {kind}")
 
 

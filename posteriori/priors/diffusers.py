@@ -80,6 +80,7 @@ def from_diffusers(
         side = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     channels = config.get("in_channels", 3)
     fixed = kind == "DiTTransformer2DModel"  # it has a place for each patch of one square
+    model: Any = net.net
     prior = Network(
         net.float(),
         shape=(channels, *side) if fixed and side else (channels, None, None),
@@ -90,7 +91,7 @@ def from_diffusers(
         variance=variance,
         sigma_min=made.sigma_min if sigma_min is None else sigma_min,
         sigma_max=made.sigma_max if sigma_max is None else sigma_max,
-        multiple=1 if fixed else 2 ** (len(net.net.config.block_out_channels) - 1),  # type: ignore[union-attr, arg-type]
+        multiple=1 if fixed else 2 ** (len(model.config.block_out_channels) - 1),
         autocast=autocast,
         train_size=side,
         conditions=net.conditions,

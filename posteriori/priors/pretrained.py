@@ -203,7 +203,8 @@ def from_pretrained(
         **{name: getattr(card, name) for name in SHARED},
     )
     if card.given:
-        prior = prior.at(**{name: torch.tensor(value) for name, value in card.given.items()})  # type: ignore[assignment]
+        leaves = {name: torch.tensor(value) for name, value in card.given.items()}
+        prior = prior.at(**leaves)  # type: ignore[assignment]
     return prior.to(device) if device is not None else prior
 
 

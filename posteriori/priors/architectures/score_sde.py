@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -280,8 +280,7 @@ class NCSNpp(nn.Module):
     @property
     def _middle(self) -> int:
         """Place of the first block of the middle among the layers from the first convolution on."""
-        a = self.arguments
-        blocks, levels = int(a["blocks"]), len(a["multipliers"])  # type: ignore[call-overload, arg-type]
-        attention = len(a["attention"])  # type: ignore[arg-type]
+        a: dict[str, Any] = dict(self.arguments)
+        blocks, levels, attention = a["blocks"], len(a["multipliers"]), len(a["attention"])
         between = (levels - 1) * (1 + (a["down"] is not None))
         return 1 + levels * blocks + attention * blocks + between
