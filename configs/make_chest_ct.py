@@ -28,14 +28,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from held_out import export
 from scipy.ndimage import affine_transform, map_coordinates, spline_filter, zoom
-
-from posteriori.priors import Network, load_weights, save_pretrained
-from posteriori.priors.error_spectrum import measure
-from posteriori.rng import Streams
-from posteriori.training.config import read_config
-from posteriori.training.export import _portable, errors, variance
-from posteriori.training.trainer import network_of
 
 WINDOW = (-1000, 1500)
 TURNED, BENT = 24, 96
@@ -117,54 +111,14 @@ def main(source: str, folder: str) -> None:
     print(f"{len(train)} and {len(further)} images to train on, {len(held_out)} held out")
 
 
-def export(folder: str, target: str) -> None:
-    config = read_config(Path(__file__).with_name("chest-ct.yaml"))
-    checkpoint = Path(folder) / "run" / "checkpoint.pt"
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    net = network_of(config)
-    load_weights(net, state["average"], checkpoint)
-    prior = Network(
-        net.eval(),
-        shape=(1, None, None),
-        sigma_data=config.sigma_data,
-        variance=variance(config),
-        sigma_max=config.card.sigma_max,
-        sigma_min=config.card.sigma_min,
-        multiple=net.multiple,
-    )
-    place = Path(folder) / "held-out.npy"
-    held = config.model_copy(update={"data": config.data.model_copy(update={"paths": (place,)})})
-    prior.errors = errors(prior, held, count=24)
-    low, high = WINDOW
+def export_chest(folder: Path, target: Path) -> None:
+    place, (low, high) = folder / "held-out.npy", WINDOW
     x = 2 * (torch.from_numpy(np.load(place)).float()[:, None] - low) / (high - low) - 1
-    prior.spectrum = measure(prior, x)
-    told = {"patients": "44 to 53", "slices": len(x), "denoising_psnr": denoising_psnr(prior, x)}
-    save_pretrained(
-        prior,
-        target,
-        storage="float16",
-        description=config.card.description,
-        training_data=config.card.training_data,
-        licence=config.card.licence,
-        training={"steps": state["step"], "config": _portable(config), "held_out": told},
-    )
-    print(told)
-
-
-def denoising_psnr(prior: Network, x: torch.Tensor) -> dict[str, float]:
-    """PSNR in dB of D(x0 + sigma z) by sigma, for images in [-1, 1]."""
-    found = {}
-    for sigma in (0.02, 0.05, 0.1, 0.2, 0.5):
-        z = Streams(7, range(len(x))).normal(x)
-        with torch.no_grad():
-            gap = prior.denoise(x + sigma * z, torch.tensor(sigma)) - x
-        error = gap.double().square().mean((1, 2, 3))
-        found[str(sigma)] = round(float((10 * torch.log10(4 / error)).mean()), 2)
-    return found
+    export("chest-ct", folder / "run", target, place, x, {"patients": "44 to 53"})
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "export":
-        export(*sys.argv[2:4])
+        export_chest(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         main(*sys.argv[1:3])
