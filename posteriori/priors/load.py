@@ -24,7 +24,7 @@ from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.foreign import adm, edm, edm2, reading, score_sde
-from posteriori.priors.foreign.found import Found, Named, Stated, Weights, optional, parameters
+from posteriori.priors.foreign.found import Found, Named, Stated, Weights, parameters
 from posteriori.priors.network import Network, Parametrization, Precision
 from posteriori.priors.pretrained import from_pretrained, read_card
 from posteriori.priors.schedule import VE, Schedule
@@ -138,7 +138,7 @@ def _folder(path: Path, stated: Stated) -> Found:
         text = f"{card.network} of this package: {parameters(prior.net)}"
         return Found(prior, text, card.storage, (card.description,) if card.description else ())
     stated.only(f"{path}, a diffusers folder,", *_FOLDER)
-    prior = from_diffusers(path, **optional(**{name: getattr(stated, name) for name in _FOLDER}))
+    prior = from_diffusers(path, **stated.given(*_FOLDER))
     net = prior.net
     assert isinstance(net, DiffusersNet)
     notes = []
@@ -185,7 +185,7 @@ def _object(source: Any, stated: Stated) -> Found:
         range=stated.range,
         train_size=stated.size,
         autocast=stated.autocast,
-        **optional(variance=stated.variance),
+        **stated.given("variance"),
     )
     count = f": {parameters(source)}" if isinstance(source, nn.Module) else ""
     return Found(prior, f"the denoiser {what}{count}, called with x and sigma")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.diffusers import labelled
-from posteriori.priors.foreign.found import Found, Stated, Weights, optional, parameters
+from posteriori.priors.foreign.found import Found, Stated, Weights, parameters
 from posteriori.priors.network import Network
 from posteriori.priors.schedule import DiscreteVP, Schedule
 from posteriori.priors.state_dicts import load_weights
@@ -170,13 +170,7 @@ def build(weights: Weights, stated: Stated) -> Found:
         conditions=net.conditions,
         multiple=net.multiple,
         train_size=stated.size or ((kind.size, kind.size) if kind else None),
-        **optional(
-            range=stated.range,
-            variance=stated.variance,
-            sigma_min=stated.sigma_min,
-            sigma_max=stated.sigma_max,
-            autocast=stated.autocast,
-        ),
+        **stated.given("range", "variance", "sigma_min", "sigma_max", "autocast"),
     )
     if stated.label is not None:
         prior = labelled(prior, "y", stated.label, made["classes"], source)
@@ -195,7 +189,7 @@ def _heads(
     stated: Stated, kind: Published | None, made: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
     """heads or head_channels, and new_order."""
-    own = optional(heads=stated.heads, head_channels=stated.head_channels)
+    own = stated.given("heads", "head_channels")
     if len(own) > 1:
         raise ValueError(f"give one of heads and head_channels, got {own}")
     if own or kind:

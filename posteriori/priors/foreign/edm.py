@@ -110,13 +110,8 @@ def build(weights: Weights, stated: Stated) -> Found:
         multiple=net.multiple,
         train_size=stated.size or (made["side"], made["side"]),
         **settings,
-        **optional(
-            range=stated.range,
-            variance=stated.variance,
-            sigma_min=low,
-            sigma_max=high,
-            autocast=stated.autocast,
-        ),
+        **stated.given("range", "variance", "autocast"),
+        **optional(sigma_min=low, sigma_max=high),
     )
     if stated.label is not None:
         prior = labelled(prior, "y", stated.label, made["classes"], source)

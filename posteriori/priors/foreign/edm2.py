@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posteriori.priors.architectures.edm2 import EDM2Net
 from posteriori.priors.diffusers import labelled
-from posteriori.priors.foreign.found import Found, Stated, Weights, optional, parameters
+from posteriori.priors.foreign.found import Found, Stated, Weights, parameters
 from posteriori.priors.network import Network
 from posteriori.priors.state_dicts import load_weights
 
@@ -76,13 +76,7 @@ def build(weights: Weights, stated: Stated) -> Found:
         conditions=net.conditions,
         multiple=net.multiple,
         train_size=stated.size or (made["side"], made["side"]),
-        **optional(
-            range=stated.range,
-            variance=stated.variance,
-            sigma_min=stated.sigma_min,
-            sigma_max=stated.sigma_max,
-            autocast=stated.autocast,
-        ),
+        **stated.given("range", "variance", "sigma_min", "sigma_max", "autocast"),
     )
     if stated.label is not None:
         prior = labelled(prior, "y", stated.label, made["classes"], source)

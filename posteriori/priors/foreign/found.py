@@ -52,6 +52,10 @@ class Stated:
             raise ValueError(f"{what} does not take {', '.join(foreign)}: the file says it, or has "
                              f"nothing of the kind; it takes {', '.join(known)}")  # fmt: skip
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of the named fields that were stated."""
+        return optional(**{name: getattr(self, name) for name in names})
+
     def levels(self, usual: Schedule | None) -> Schedule | None:
         """The schedule that was stated, by name or as one; ``usual`` otherwise."""
         if isinstance(self.schedule, str):

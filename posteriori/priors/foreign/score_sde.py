@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from posteriori.priors.architectures.score_sde import NCSNpp
-from posteriori.priors.foreign.found import Found, Stated, Weights, optional, parameters
+from posteriori.priors.foreign.found import Found, Stated, Weights, parameters
 from posteriori.priors.network import Network
 from posteriori.priors.schedule import VE, ContinuousVP
 from posteriori.priors.state_dicts import load_weights
@@ -148,7 +148,7 @@ def build(weights: Weights, stated: Stated) -> Found:
         settings = {
             "parametrization": "eps",
             "schedule": ContinuousVP(label_scale=999, t_min=1e-5),
-            **optional(sigma_min=stated.sigma_min, sigma_max=stated.sigma_max),
+            **stated.given("sigma_min", "sigma_max"),
         }
         notes = (
             "continuous VP, betas from 0.1 to 20, images from -1 to 1, means and nearest "
@@ -160,7 +160,7 @@ def build(weights: Weights, stated: Stated) -> Found:
         multiple=net.multiple,
         train_size=stated.size,
         autocast=stated.autocast,
-        **(settings | optional(range=stated.range, variance=stated.variance)),
+        **(settings | stated.given("range", "variance")),
     )
     name = "NCSN++" if made["down"] else "DDPM++"
     return Found(
