@@ -4,19 +4,26 @@ brain MRI prior, by zero filling and by total variation.
     python benchmarks/brain_kspace.py full.cfl --out docs/results/brain-kspace.json
 
 full.cfl: a fully sampled slice in the format of BART. Of its columns the middle 16 are kept and
-others at random. The prior knows magnitudes: the image is taken for a real one behind the phase of
-the low-resolution image that the middle shows, as ``operator: mri`` does; coil maps are those of
-ESPIRiT by sigpy (``pip install sigpy``), or, with --maps low-resolution, the low-resolution coil
-images over their root of the sum of squares. Both are made from the kept columns alone, as are the
-noise level and white.
+others at random. The prior knows magnitudes: the image is taken for a real one behind the phase
+that the middle columns show, as ``operator: mri`` does; coil maps are those of ESPIRiT by sigpy
+(``pip install sigpy``), or, with --maps low-resolution, the low-resolution coil images over their
+root of the sum of squares. Both are made from the kept columns alone, as are the noise level and
+white.
 
-Each method is run twice: with the noise level that the border of k-space tells, and with the one
-that the residual of the first run tells, which holds what phase and maps are off.
+Each method is run three times: with the noise level that the border of k-space tells; with the one
+that the residual of the first run tells, which holds what the phase is off; and with the first
+noise level and a second part of the image in quadrature to the phase, white and Gaussian of the
+variance that accounts for that residual,
+
+    chi-square - 1 = q^2 / (2 coils sigma^2),
+
+since an image whose pixels have variance q^2 has q^2 / coils in a point of one coil.
 
 The reference is the root of the sum of squares of all of the k-space, and takes part in nothing but
 the scores: PSNR over its largest value, SSIM between 0 and that. Zero filling is scored twice, as
-combined by the maps and as a root of the sum of squares. The weight of total variation, on the same
-real image behind the same phase, is the one of nine that is best for this very reference.
+combined by the maps and as a root of the sum of squares. Total variation is of the same real image
+behind the same phase, and of a complex image; its weight is the one of nine that is best for this
+very reference.
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ import posteriori as po
 from posteriori.evaluation import psnr, ssim
 from posteriori.linalg import dot
 from posteriori.measurements import kspace, read_array
+from posteriori.operators.base import LinearOperator
 
 KEPT, MIDDLE, SAMPLES = 4, 16, 4
 METHODS = {
@@ -70,8 +78,7 @@ def problem(k: Tensor, mask: Tensor, maps_by: str) -> tuple[po.Likelihood, Tenso
     block = kspace.centre_block(mask)
     low = kspace.low_resolution(kept, block)
     maps = kspace.espirit(kept, block) if maps_by == "espirit" else kspace.sensitivities(low)
-    image = (maps.conj() * low).sum(0)
-    phase = torch.polar(torch.ones_like(image.real), image.angle())
+    phase = kspace.phase_factor(kept, mask, maps)
     coils = po.operators.MultiCoilFourier(maps, mask)
     A = coils @ po.operators.PhaseMap(phase)
     y = coils.select(kept)
@@ -79,6 +86,35 @@ def problem(k: Tensor, mask: Tensor, maps_by: str) -> tuple[po.Likelihood, Tenso
     white = float(coils.adjoint(y[None])[0].abs().double().quantile(0.999))
     law = po.noise.ComplexGaussian(sigma_per_channel=level)
     return po.Likelihood(y, A, law, range=(0, white)), maps
+
+
+class OneChannel(LinearOperator):
+    """Complex images (1, H, W) as (H, W)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__((1, *shape), complex_in=True, complex_out=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y[:, None]
+
+
+def with_quadrature(like: po.Likelihood, prior, chi2: float) -> po.Posterior:
+    """The image with a part in quadrature that accounts for a residual of ``chi2``. One unit of
+    noise is as much in both parts."""
+    coils, phase, white = like.A.A, like.A.B.phase, like.range[1]
+    std = float(like.std) * (2 * len(coils.sensitivities) * max(chi2 - 1, 0.01)) ** 0.5
+    shape = (1, *phase.shape)
+    pair = po.priors.Joint(
+        {"image": prior, "quadrature": po.priors.Gaussian(torch.zeros(shape), std**2)},
+        units={"image": 1.0, "quadrature": white / 2},
+        ranges={"image": like.range},
+        shapes={"image": shape},
+    )
+    A = coils @ po.operators.Quadrature(phase)
+    return po.Posterior(pair, po.Likelihood(like.y, A, like.noise))
 
 
 def main() -> None:
@@ -126,14 +162,15 @@ def main() -> None:
             print(place, record[place], flush=True)
             asked.out.write_text(json.dumps(record, indent=1) + "\n")
 
-    def solved(like: po.Likelihood, method: str) -> dict[str, object]:
+    def solved(post: po.Posterior, like: po.Likelihood, method: str) -> dict[str, object]:
         began = time.process_time()
-        post = po.Posterior(prior, like)
         run = po.sample(post, METHODS[method], n=SAMPLES, steps=asked.steps, seed=0)
         seconds, x = time.process_time() - began, run.samples
-        head = reference > 0.05 * top
         rest = like.y - like.A(x)
         chi2 = dot(rest, rest) / (2 * like.std**2 * like.y.numel())
+        if run.parts:  # the modulus of image and quadrature
+            x = torch.stack([part.samples for part in run.parts.values()]).square().sum(0).sqrt()
+        head = reference > 0.05 * top
         return {
             **scores(x.mean(0)),
             "psnr of one sample": scores(x[0])["psnr"],
@@ -159,13 +196,29 @@ def main() -> None:
                 f"{name}, TV {w:g}",
                 lambda a=like, w=w * white: scores(total_variation(a.A, a.y[None], w)[0]),
             )
+            keep(
+                f"{name}, TV of a complex image {w:g}",
+                lambda a=like, w=w * white: scores(
+                    total_variation(a.A.A @ OneChannel(a.A.A.in_shape), a.y[None], w)[0].abs()
+                ),
+            )
         for method in asked.methods:
             place = f"{name}, {method} of {asked.steps} steps"
-            keep(place, lambda a=like, m=method: solved(a, m))
-            times = record[place]["chi2"] ** 0.5
-            law = po.noise.ComplexGaussian(sigma_per_channel=times * like.std)
+            first = po.Posterior(prior, like)
+            keep(place, lambda p=first, a=like, m=method: solved(p, a, m))
+            chi2 = record[place]["chi2"]
+            law = po.noise.ComplexGaussian(sigma_per_channel=chi2**0.5 * like.std)
             again = po.Likelihood(like.y, like.A, law, range=like.range)
-            keep(f"{place}, noise of its residual", lambda a=again, m=method: solved(a, m))
+            second = po.Posterior(prior, again)
+            keep(
+                f"{place}, noise of its residual",
+                lambda p=second, a=again, m=method: solved(p, a, m),
+            )
+            third = with_quadrature(like, prior, chi2)
+            keep(
+                f"{place}, with quadrature",
+                lambda p=third, m=method: solved(p, p.given, m),
+            )
 
 
 if __name__ == "__main__":

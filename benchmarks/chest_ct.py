@@ -72,18 +72,19 @@ LEVELS = (0.5, 0.8, 0.95)
 
 
 def total_variation(A, y, weight: float, steps: int = 300) -> torch.Tensor:
-    """argmin 1/2 ||y - A x||^2 + weight sum |grad x|_2, x >= 0, by primal and dual steps
-    (Chambolle and Pock, 2011)."""
+    """argmin 1/2 ||y - A x||^2 + weight sum |grad x|_2 by primal and dual steps (Chambolle and
+    Pock, 2011); x >= 0 where A takes real images."""
     size = float(po.operators.norm2(A))
     scale = size / 8**0.5  # gradients weighted so that both parts have one norm
     step = 0.95 / (size * 2**0.5)
-    x = torch.zeros(len(y), *A.in_shape)
-    ahead, p, q = x, torch.zeros_like(y), torch.zeros(len(y), 2, *A.in_shape[1:])
+    x = A.probe(torch.zeros, len(y))
+    ahead, p, q = x, torch.zeros_like(y), gradient(x)
     for _ in range(steps):
         p = (p + step * (A(ahead) - y)) / (1 + step)
         q = q + step * scale * gradient(ahead)
-        q = q / (q.square().sum(1, keepdim=True).sqrt() / (weight / scale)).clamp(min=1.0)
-        new = (x - step * (A.adjoint(p) - scale * divergence(q))).clamp(min=0)
+        q = q / (q.abs().square().sum(1, keepdim=True).sqrt() / (weight / scale)).clamp(min=1.0)
+        new = x - step * (A.adjoint(p) - scale * divergence(q))
+        new = new if A.complex_in else new.clamp(min=0)
         ahead, x = 2 * new - x, new
     return x
 

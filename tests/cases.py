@@ -94,6 +94,9 @@ OPERATORS = {
     "PhaseMap": lambda dtype: ops.PhaseMap(
         torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
     ),
+    "Quadrature": lambda dtype: ops.Quadrature(
+        torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
+    ),
     "ApertureSynthesis": lambda dtype: ops.ApertureSynthesis(
         _draw(7, dtype=dtype, seed=1) * 2e9,
         _draw(7, dtype=dtype, seed=2) * 2e9,

@@ -110,8 +110,29 @@ def centre_block(mask: Tensor, centred: bool = True, longest: int = LONGEST) -> 
     return 2 * rows, 2 * columns
 
 
-def low_resolution(kspace: Tensor, block: tuple[int, int], centred: bool = True) -> Tensor:
-    """Coil images (coils, H, W) of the central block alone, tapered by a Hann window against
+def phase_block(mask: Tensor, centred: bool = True) -> tuple[int, int]:
+    """Rows and columns of the fully sampled block that a phase is read from: as long as the mask
+    (H, W) allows, up to an eighth of all points, so that the phase takes up little of the noise, or
+    to as many as ``centre_block`` has."""
+    rows, columns = centre_block(mask, centred, max(mask.shape))
+    most = max(mask.numel() // 8, math.prod(centre_block(mask, centred)))
+    while rows * columns > most:
+        rows, columns = (rows - 2, columns) if rows > columns else (rows, columns - 2)
+    return rows, columns
+
+
+def phase_factor(kspace: Tensor, mask: Tensor, maps: Tensor, centred: bool = True) -> Tensor:
+    """e^(i phase) (H, W) of the image behind the coil maps, as its ``phase_block`` shows it without
+    a taper: of two blocks the one that reaches further leaves less of an image beside its phase."""
+    low = low_resolution(kspace, phase_block(mask, centred), centred, taper=False)
+    image = (maps.conj() * low).sum(0)
+    return torch.polar(torch.ones_like(image.real), image.angle())
+
+
+def low_resolution(
+    kspace: Tensor, block: tuple[int, int], centred: bool = True, taper: bool = True
+) -> Tensor:
+    """Coil images (coils, H, W) of the central block alone; with ``taper``, a Hann window against
     ringing."""
     k = kspace if centred else torch.fft.fftshift(kspace, (-2, -1))
     kept = torch.zeros_like(k)
@@ -119,13 +140,15 @@ def low_resolution(kspace: Tensor, block: tuple[int, int], centred: bool = True)
         slice(n // 2 - side // 2, n // 2 + side // 2)
         for n, side in zip(k.shape[1:], block, strict=True)
     )
-    # Of side + 1 points from 0 to 0 the middle one is the zero frequency; the first of the block
-    # would be 0: half a step inwards.
-    taper = [
-        torch.sin(math.pi * (torch.arange(side, dtype=torch.float64) + 1) / (side + 2)).square()
-        for side in block
-    ]
-    kept[:, rows, columns] = k[:, rows, columns] * (taper[0][:, None] * taper[1]).to(k.real.dtype)
+    kept[:, rows, columns] = k[:, rows, columns]
+    if taper:
+        # Of side + 1 points from 0 to 0 the middle one is the zero frequency; the first of the
+        # block would be 0: half a step inwards.
+        down, along = [
+            torch.sin(math.pi * (torch.arange(side, dtype=torch.float64) + 1) / (side + 2)).square()
+            for side in block
+        ]
+        kept[:, rows, columns] *= (down[:, None] * along).to(k.real.dtype)
     images = torch.fft.ifft2(torch.fft.ifftshift(kept, (-2, -1)), norm="ortho")
     return torch.fft.fftshift(images, (-2, -1)) if centred else images
 

@@ -45,6 +45,7 @@ from posteriori.operators.packed import Packed
 from posteriori.operators.parametric import Parametric
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.phase_map import PhaseMap
+from posteriori.operators.quadrature import Quadrature
 from posteriori.operators.radon import Radon
 from posteriori.operators.row_wise import RowWise
 from posteriori.operators.scaled import Scaled
@@ -90,6 +91,7 @@ __all__ = [
     "Parametric",
     "PhaseMap",
     "PhaseRetrieval",
+    "Quadrature",
     "Radon",
     "RowWise",
     "Scaled",

@@ -57,9 +57,9 @@ class MRI(Instrument):
     that are not 0.
     calibration: side of the central block that is fully sampled; by default what the mask allows,
     up to 24.
-    phase: of the image, for a prior of one channel. "calibration": that of the low-resolution
-    image; "none": the image is real behind the maps. A prior of two channels models the complex
-    image itself.
+    phase: of the image, for a prior of one channel. "calibration": that of the fully sampled
+    centre, which may reach further along one axis; "none": the image is real behind the maps. A
+    prior of two channels models the complex image itself.
     coil_axis: where an array other than BART's has its coils. centred: whether the zero frequency
     lies in the middle of the array.
     """
@@ -99,11 +99,9 @@ class MRI(Instrument):
         block = self._block(mask, tuple(k.shape[1:]))
         low = centre.low_resolution(k, block, self.centred)
         maps = self._maps(k, low, block)
-        image = (maps.conj() * low).sum(0)
-        phase = torch.polar(
-            torch.ones_like(image.real),
-            image.angle() if self.phase == "calibration" else torch.zeros_like(image.real),
-        )
+        phase = centre.phase_factor(k, mask, maps, self.centred)
+        if self.phase == "none":
+            phase = torch.ones_like(phase)
         known = self.model_copy()
         known._scan = Scan(maps, mask, None if kept.complex else phase)
         full = ops.MultiCoilFourier(maps, mask, self.centred)

@@ -737,6 +737,19 @@ def test_radians_are_noticed():
 # Phase retrieval, and operators after operators.
 
 
+def test_image_and_quadrature_are_the_two_parts_beside_the_phase():
+    angle = torch.arange(20, dtype=torch.float64).view(4, 5)
+    phase = torch.polar(torch.ones_like(angle), angle)
+    parts = torch.arange(40, dtype=torch.float64).view(1, 40)
+    A = ops.Quadrature(phase)
+    image, beside = parts[0].view(2, 4, 5)
+    torch.testing.assert_close(A(parts)[0], phase * torch.complex(image, beside))
+    torch.testing.assert_close(A.adjoint(A(parts)), parts)
+    # without the second part it is ``PhaseMap``
+    alone = torch.cat([image.flatten(), torch.zeros(20, dtype=torch.float64)])[None]
+    torch.testing.assert_close(A(alone), ops.PhaseMap(phase)(image[None, None]))
+
+
 def test_phase_retrieval_loses_the_phase_and_nothing_else():
     A = ops.PhaseRetrieval((1, 6, 5), oversampling=2.0)
     x = draw(1, 1, 6, 5)

@@ -159,6 +159,37 @@ def test_the_fully_sampled_centre(centred):
     assert kspace.centre_block(torch.zeros(20, 30, dtype=torch.bool), centred) == (0, 0)
 
 
+def test_the_block_of_a_phase_is_as_long_as_the_mask_allows_up_to_an_eighth_of_the_points():
+    mask = torch.zeros(100, 160, dtype=torch.bool)
+    mask[:, 72:88] = True
+    assert kspace.centre_block(mask) == (24, 16)
+    assert kspace.phase_block(mask) == (100, 16)  # a tenth
+    assert kspace.phase_block(mask.T) == (16, 100)
+    rows, columns = kspace.phase_block(torch.ones(100, 160, dtype=torch.bool))
+    assert 0.12 * 16000 < rows * columns <= 2000
+    assert abs(rows - columns) <= 2
+    assert kspace.phase_block(torch.ones(20, 30, dtype=torch.bool)) == (20, 24)
+
+
+def test_a_phase_that_turns_along_fully_sampled_rows_is_read_from_all_of_them():
+    """Along rows the phase has a period of 8 points, which the 24 rows of the middle do not reach
+    at 100 rows and all 100 do."""
+    H, W = 100, 160
+    rows, columns = (torch.arange(n, dtype=F64) for n in (H, W))
+    image = (1 + 0.3 * torch.cos(2 * torch.pi * (columns - W // 2) / W)) * torch.polar(
+        torch.ones(H, 1, dtype=F64), 0.5 * torch.cos(2 * torch.pi * (rows - H // 2)[:, None] / 8)
+    )
+    k = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(image), norm="ortho"))[None]
+    mask = torch.zeros(H, W, dtype=torch.bool)
+    mask[:, 72:88] = True
+    maps = torch.ones(1, H, W, dtype=torch.complex128)
+    found = kspace.phase_factor(k * mask, mask, maps)
+    torch.testing.assert_close(found, image / image.abs())
+    shifted = [torch.fft.ifftshift(t, (-2, -1)) for t in (k * mask, mask, maps)]
+    again = kspace.phase_factor(*shifted, centred=False)
+    torch.testing.assert_close(torch.fft.fftshift(again), found)
+
+
 @pytest.mark.parametrize("centred", [True, False])
 def test_the_low_resolution_images_are_those_of_a_smooth_object(centred):
     """What lies within the central block survives, times the taper: at the zero frequency sin^2(pi
