@@ -36,11 +36,14 @@ from posteriori.methods.explicit.dps import DPS
 from posteriori.methods.explicit.dsg import DSG
 from posteriori.methods.explicit.enkg import EnKG
 from posteriori.methods.explicit.eps import EPS
+from posteriori.methods.explicit.flowchef import FlowChef
+from posteriori.methods.explicit.flowdps import FlowDPS
 from posteriori.methods.explicit.freedom import FreeDoM
 from posteriori.methods.explicit.ilvr import ILVR
 from posteriori.methods.explicit.lgd import LGDMC
 from posteriori.methods.explicit.mcg import MCG
 from posteriori.methods.explicit.mmps import MMPS
+from posteriori.methods.explicit.mpcflow import MPCFlow
 from posteriori.methods.explicit.peng import Peng
 from posteriori.methods.explicit.pigdm import PiGDM
 from posteriori.methods.explicit.repaint import RePaint
@@ -80,11 +83,14 @@ METHODS: tuple[type[Method[Any]], ...] = (
     DSG,
     EnKG,
     EPS,
+    FlowChef,
+    FlowDPS,
     FreeDoM,
     ILVR,
     LGDMC,
     MCG,
     MMPS,
+    MPCFlow,
     Peng,
     PiGDM,
     RePaint,
@@ -173,11 +179,14 @@ __all__ = [
     "DiffusionMBIR",
     "EnKG",
     "FastDiffusionEM",
+    "FlowChef",
+    "FlowDPS",
     "FreeDoM",
     "GibbsDDRM",
     "GibbsDiffusion",
     "Heun",
     "MCGDiff",
+    "MPCFlow",
     "Method",
     "Midpoint",
     "MomentSMC",

@@ -192,3 +192,26 @@ def quadratic(steps: int) -> Tensor:
 def linear(steps: int) -> Tensor:
     """Fractions of time evenly spaced: (steps,) from 1 to 0."""
     return torch.linspace(1, 0, steps, dtype=torch.float64)
+
+
+def flow(shift: float = 1.0) -> Places:
+    """Levels at equal distances in the time of a rectified flow, for images in [-1, 1], from the
+    prior's largest level down: t = sigma / (1 + sigma), or its own time u with
+    t = shift u / (1 + (shift - 1) u)."""
+
+    def places(prior: Prior, steps: int) -> Tensor:
+        unit = prior_scale(prior)
+
+        def time(level: float) -> float:
+            t = level / (unit + level)
+            return t / (shift - (shift - 1) * t)
+
+        top, bottom = time(prior.sigma_max), time(prior.sigma_min)
+        u = torch.linspace(top, 0, steps + 1, dtype=torch.float64)[:-1]
+        if float(u[-1]) < bottom:
+            u = torch.linspace(top, bottom, steps, dtype=torch.float64)
+        t = shift * u / (1 + (shift - 1) * u)
+        # Rounding of the ends must not leave what the prior knows.
+        return _closed((unit * t / (1 - t)).clamp(prior.sigma_min, prior.sigma_max))
+
+    return places

@@ -71,6 +71,8 @@ UNIT_OF_Y = {
         "DDS published",
         "ScoreALD published",
         "FreeDoM faces",
+        "FlowChef published",
+        "FlowDPS published",
     ),
     *("ReSample published", "REDDiff published", "DAPS published"),
     "DDIP published",  # its step is that of DDS published
@@ -97,6 +99,7 @@ RANGE = {
         "PnPDM published",
     ),
     *("MCGDiff published", "DAPS published", "DCDP published"),
+    *("DAPS flower", "DAPS flower mean", "FlowChef published", "FlowDPS published"),
 }
 # Draws along the axes of a decomposition, whose signs are left to rounding: the same law, other
 # numbers.

@@ -31,7 +31,7 @@ from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import dot, per_row, real_view
 from posteriori.methods.courses import prior_scale
 from posteriori.methods.data_steps.chains import Both, hmc, mala, ula
-from posteriori.methods.data_steps.descent import Conjugate
+from posteriori.methods.data_steps.descent import Conjugate, Descent
 from posteriori.methods.data_steps.misfit import Local, Misfit, misfit
 from posteriori.methods.data_steps.noise_supports import (
     Parts,
@@ -238,11 +238,41 @@ def rto(target: Tilted, rng: Rng, iterations: int) -> Tensor:
     Source: Bardsley, Solonen, Haario, Laine, Randomize-then-optimize, 2014; without its Metropolis
         test.
     """
-    A, data = target.like.A, misfit(target.like)
     goal = target.m.add(rng.normal(target.m), alpha=target.r2**0.5)
     y = target.like.noise.gaussian(target.like.y)[0] + target.spread * rng.normal(
-        target.like.y.expand(len(goal), *A.out_shape)
+        target.like.y.expand(len(goal), *target.like.A.out_shape)
     )
+    return _nearest(target, goal, y, iterations, Conjugate())
+
+
+def mode(
+    target: Tilted, iterations: int, descent: Descent | None = None, unit: float = 1.0
+) -> Tensor:
+    """Where the product is largest, other noise than Gaussian being the Gaussian that it stands
+    for: (B, *E).
+
+    In closed form for a linear A and Gaussian noise, else after so many iterations from m.
+    descent: by conjugate gradients when None; ``unit`` is what its rate counts in.
+    """
+    like, r2 = target.like, target.r2
+    if like.conjugate:
+        return target.m.add(
+            gain(like.linear, like.y - like.A(target.m), r2, target.std**2), alpha=r2
+        )
+    y = like.noise.gaussian(like.y)[0].expand(len(target.m), *like.A.out_shape)
+    return _nearest(target, target.m, y, iterations, descent or Conjugate(), unit)
+
+
+def _nearest(
+    target: Tilted,
+    goal: Tensor,
+    y: Tensor,
+    iterations: int,
+    descent: Descent,
+    unit: float = 1.0,
+) -> Tensor:
+    """argmin_x ||x - goal||^2 / r2 + ||y - A x||^2 / std^2, from the goal."""
+    data = misfit(target.like)
     weight = target.r2**0.5 / target.spread
 
     def both(x: Tensor, clean: Tensor) -> Tensor:
@@ -257,7 +287,7 @@ def rto(target: Tilted, rng: Rng, iterations: int) -> Tensor:
 
         return both(x, clean), back, lambda d: both(d, push(d))
 
-    return Conjugate()(Misfit(both(goal, y), f), goal, iterations, 0.0)
+    return descent(Misfit(both(goal, y), f, unit=unit), goal, iterations, 0.0)
 
 
 def annealed(

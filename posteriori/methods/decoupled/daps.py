@@ -48,7 +48,8 @@ class DAPS(Method[Tensor]):
         "auto"     for a linear A "matched"; for draw "conditional", in place of r2 I, the error by
                    frequency where the prior has measured it (see ``proximal``); otherwise "white"
     draw: a rule of ``posteriori.methods.data_steps.gaussian_draws``; published "langevin".
-        "exact" draws from p(x0 | x, y) itself.
+        "exact" draws from p(x0 | x, y) itself. "mean" takes the mean of the Gaussian in place of a
+        draw, where A is linear and the noise Gaussian, and its mode elsewhere.
     ode_steps: denoisers of the ODE centre, >= 1; published 5.
     inner_steps: steps of a draw's chain or minimisation, >= 1; published 100.
     temperature: > 0; the likelihood is raised to its inverse; published 1.
@@ -65,6 +66,8 @@ class DAPS(Method[Tensor]):
     Reference: Zhang, Chu, Berner, Meng, Anandkumar, Song, Improving diffusion inverse problem
         solving with decoupled noise annealing, 2025, algorithm 1. Draws by "rto" as in Crafts and
         Villa, Benchmarking diffusion annealing-based Bayesian inverse problem solvers, 2025.
+        ``flower`` is Pourya, El Rawas, Unser, Flower: a flow-matching solver for inverse problems,
+        2026.
     Cost per step: one denoiser (``ode_steps`` with the ODE centre) and one solve, or
         ``inner_steps`` operator gradients (times 10 for "hmc"; an operator, a derivative along a
         direction and an adjoint each for "rto"). No back-propagation through the denoiser.
@@ -79,7 +82,7 @@ class DAPS(Method[Tensor]):
 
     centre: Literal["tweedie", "ode"] = "tweedie"
     width: Literal["auto", "matched", "white", "unit", "widest", "sigma"] = "auto"
-    draw: Literal["conditional", "rto", "langevin", "mala", "hmc", "exact"] = "conditional"
+    draw: Literal["conditional", "rto", "langevin", "mala", "hmc", "exact", "mean"] = "conditional"
     ode_steps: Count = 5
     inner_steps: Count = 100
     temperature: Positive = 1.0
@@ -104,6 +107,13 @@ class DAPS(Method[Tensor]):
             centre="ode", width="sigma", draw="langevin", ode_steps=5, inner_steps=100, rate=rate
         )
 
+    @classmethod
+    @course(100, courses.flow(), "times of a flow at equal distances")
+    def flower(cls, gamma: Literal[0, 1] = 1) -> DAPS:
+        """Flower, which is DAPS with the exact Gaussian draw and r2 = sigma^2 / (1 + sigma^2), for
+        images in [-1, 1]. gamma 0 takes the Gaussian's mean, as its figures of PSNR do."""
+        return cls(width="unit", draw="conditional" if gamma else "mean")
+
     def __post_init__(self) -> None:
         if self.rate is not None and (self.draw, self.width, self.temperature) != (
             "langevin",
@@ -120,7 +130,7 @@ class DAPS(Method[Tensor]):
         if self.draw == "exact":
             return self.needs | {"linear", "gaussian", "closed form"}
         return self.needs | (
-            {"unbounded"} if self.draw in gaussian_draws.UNBOUNDED else frozenset()
+            {"unbounded"} if self.draw in (*gaussian_draws.UNBOUNDED, "mean") else frozenset()
         )
 
     def refuses(self, post: Posterior) -> str | None:
@@ -159,7 +169,10 @@ class DAPS(Method[Tensor]):
                 target = gaussian_draws.Tilted(
                     post.likelihood, centre, self._r2(post, sigma), self.temperature
                 )
-                x0, info = gaussian_draws.draw_tilted(self.draw, target, rng, self.inner_steps)
+                if self.draw == "mean":
+                    x0, info = gaussian_draws.mode(target, self.inner_steps), Info()
+                else:
+                    x0, info = gaussian_draws.draw_tilted(self.draw, target, rng, self.inner_steps)
         return (x0.add(rng.normal(x0), alpha=float(s)) if float(s) > 0 else x0), info
 
     def _r2(self, post: Posterior, sigma: Tensor) -> float:

@@ -30,6 +30,8 @@ UNIT_OF_Y = {
     "DPS squared": "scale times the gradient of ||y - A D||^2, which has the unit of y squared",
     "MCG published": "scale times the gradient of ||y - A D||, as DPS",
     "FreeDoM faces": "scale times the gradient of ||y - A D||, as DPS",
+    "FlowDPS published": "scale times the gradient of ||y - A u||, which has the unit of y",
+    "FlowChef published": "scale times the gradient of ||y - A D||^2",
     "DDS published": "weighs the data by a fixed gamma in place of the noise level",
     "ScoreALD published": "weighs the data by a multiple of 1 / s^2 in place of the noise level",
 }
@@ -47,6 +49,7 @@ UNIT_OF_X = {
     "PiGDM published": "r2 = sigma^2 / (1 + sigma^2) takes the image to have unit variance",
     "PiGDM paper": "r2 = sigma^2 / (1 + sigma^2) takes the image to have unit variance",
     "LGDMC published": "its width takes the image to have unit variance",
+    "FlowDPS published": "a length of its steps belongs to images in [-1, 1]",
 }
 
 
