@@ -44,7 +44,7 @@ def describe(
             "prior": type(post.prior).__name__,
             "prior_range": post.prior.range,
             "operator": type(given.A).__name__,
-            "image_shape": list(post.shape),
+            "image_shape": list(given.A.in_shape),
             "measurement_shape": list(given.y.shape),
             "range": given.range,
             "noise": {"law": type(given.noise).__name__, **levels_given},
@@ -120,4 +120,5 @@ def make_levels(
 def batch_rows(post: Posterior, method: Method[Any], n: int) -> int:
     """Rows whose images hold about a million numbers together: large batches gain nothing beyond,
     and cost memory."""
-    return min(-(-n // method.returned) * method.group, max(1, 2**20 // math.prod(post.shape)))
+    largest = max(math.prod(post.shape), math.prod(post.given.A.in_shape))
+    return min(-(-n // method.returned) * method.group, max(1, 2**20 // largest))

@@ -105,7 +105,7 @@ def _single(
             f"every row of the measurement with seed {seed} diverged: {error}", stacklevel=3
         )
         config = describe(post, method, n=n, first=0, seed=seed, steps=steps)
-        x = torch.empty(0, *post.shape, dtype=post.likelihood.y.dtype)
+        x = torch.empty(0, *post.given.A.in_shape, dtype=post.likelihood.y.dtype)
         status = (Status("diverged", None, str(error)),) * n
         return Run(x, torch.empty(0, dtype=torch.float64), None, status, {}, {}, 0.0, config, ())
 

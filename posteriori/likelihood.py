@@ -246,7 +246,7 @@ class Posterior:
         object.__setattr__(self, "given", self.likelihood)
         A = self.likelihood.A
         chart = self.prior.chart(self.likelihood.range, A.in_shape)
-        check_shape(self.prior, A.in_shape)
+        check_shape(self.prior, chart.shape)
         _check_images(self.prior, A)
         object.__setattr__(self, "chart", chart)
         object.__setattr__(self, "likelihood", chart.pull(self.likelihood))

@@ -25,6 +25,7 @@ from posteriori import operators as ops
 from posteriori import priors as pri
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.smc.moments import method as moments
+from posteriori.priors.architectures.autoencoder import ConvAutoencoder
 from posteriori.priors.base import Prior
 from posteriori.testing import CLAIMS
 
@@ -322,6 +323,19 @@ def toy_unet(dtype=torch.float32, seed=0, channels=1, masked=False):
     return net.to(dtype)
 
 
+def orthonormal(d, k, dtype=torch.float64, seed=2):
+    """A matrix (d, k) with orthonormal columns."""
+    return torch.linalg.qr(_draw(d, k, dtype=torch.float64, seed=seed))[0].to(dtype)
+
+
+def toy_autoencoder(dtype=torch.float64, seed=0, channels=1, widths=(4, 6), blocks=1):
+    """A small autoencoder of random weights: images of twice the side, two latent channels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = ConvAutoencoder(channels, 2, widths, blocks)
+    return pri.Autoencoder(net.to(dtype), factor=net.factor, channels=channels, latent_channels=2)
+
+
 def ambient(dtype):
     """A network seen through a mask that hides every fifth pixel, at a size that is padded."""
     net = toy_unet(dtype, masked=True)
@@ -363,6 +377,12 @@ PRIORS = {
     "GreyImages": lambda dtype: pri.GreyImages(full_gaussian(dtype, (3, 2, 2))),
     "Joint": lambda dtype: pri.Joint(
         {"image": full_gaussian(dtype, (2, 3)), "kernel": mixture(dtype)}, units={"kernel": 0.5}
+    ),
+    "Latent": lambda dtype: pri.Latent(
+        full_gaussian(dtype, (4,)), pri.LinearAutoencoder(orthonormal(6, 4, dtype)), scale=0.5
+    ),
+    "Latent decoder": lambda dtype: pri.Latent(
+        full_gaussian(dtype, (2, 3, 2)), toy_autoencoder(dtype), check=False
     ),
     "Slices": lambda dtype: pri.Slices(full_gaussian(dtype, (2, 3)), 3),
     "Slices mixture": lambda dtype: pri.Slices(mixture(dtype), 2, at_once=1),

@@ -7,8 +7,9 @@ For a Gaussian or a mixture prior, a linear operator and Gaussian noise, compone
     m_k' = m_k + C_k A^T S_k^-1 (y - A m_k),   C_k' = C_k - C_k A^T S_k^-1 A C_k
     w_k' ~ w_k N(y; A m_k, S_k),               p(y) = sum_k w_k N(y; A m_k, S_k)
 
-It is worked out in the prior's coordinates u and handed back in the user's x = a u + b, see
-``Posterior.chart``.
+It is worked out in the prior's coordinates u and handed back in the user's x, an affine function of
+u; see ``Posterior.chart``. A linear decoder of fewer latents than pixels gives covariances that are
+singular.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posteriori.chart import Chart
+from posteriori.chart import Chart, Decoder
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.noise import Gaussian
 from posteriori.operators.base import LinearOperator
@@ -76,18 +77,31 @@ def exact_posterior(post: Posterior) -> ExactPosterior:
     images; ``ValueError`` for a noise level of 0 or a widened likelihood.
     """
     inner, evidence = _condition(post)
-    straight = post.chart.straight
-    if straight is None:
-        raise TypeError(
-            "exact_posterior needs x = a u + b of the prior's coordinates u, this chart is curved"
-        )
-    return ExactPosterior(
-        inner.transformed(*straight, post.given.range), evidence + post.log_volume
+    return ExactPosterior(_pushed(inner, post), evidence + post.log_volume)
+
+
+def _pushed(inner: GaussianMixture, post: Posterior) -> GaussianMixture:
+    """The law of x = push(u) where u has that of ``inner``."""
+    chart = post.chart
+    if chart.straight is not None:
+        return inner.transformed(*chart.straight, post.given.range)
+    assert isinstance(chart, Decoder)
+    assert chart.affine is not None  # _condition refuses a curved chart
+    M, b = (t.to(inner.means) for t in chart.affine)
+    spread = M @ inner.covariances @ M.T
+    means, covariances = inner.means @ M.T + b, (spread + spread.mT) / 2
+    return GaussianMixture(
+        inner.weights, means, covariances, shape=chart.image_shape, range=post.given.range
     )
 
 
 def _condition(post: Posterior) -> tuple[GaussianMixture, float]:
     """The posterior mixture and log p(y) in the prior's coordinates, float64."""
+    if isinstance(post.chart, Decoder) and post.chart.affine is None:
+        raise TypeError(
+            "exact_posterior: p(x | y) has no closed form under a curved chart, such as a decoder "
+            "that is a network; one with a linear autoencoder has"
+        )
     given = post.likelihood
     A, std = given.linear, given.std
     if A.complex_in:
@@ -166,6 +180,7 @@ def oracle(post: Posterior) -> Posterior:
     """
     inner, _ = _condition(post)
     dtype = post.likelihood.y.real.dtype
-    blind = Dense(torch.zeros(1, math.prod(post.shape), dtype=dtype), shape=post.shape)
+    shape = post.given.A.in_shape
+    blind = Dense(torch.zeros(1, math.prod(shape), dtype=dtype), shape=shape)
     flat = Likelihood(torch.zeros(1, dtype=dtype), blind, Gaussian(1.0), range=post.given.range)
     return Posterior(Conditioned(post.prior, inner.to(dtype)), flat)

@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from posteriori.priors.ambient import Ambient, complementary_masks
+from posteriori.priors.autoencoders import Autoencoder, LinearAutoencoder
 from posteriori.priors.averaged import AveragedScores, Turned
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
@@ -10,6 +11,7 @@ from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
 from posteriori.priors.kernels import gaussian_kernels, kernel_family, motion_kernels
+from posteriori.priors.latent import Latent
 from posteriori.priors.leaves import linearize_at, linearize_leaves
 from posteriori.priors.load import load, recognise
 from posteriori.priors.mixture import Gaussian, GaussianMixture
@@ -34,6 +36,7 @@ from posteriori.settings import absent
 __all__ = [
     "VE",
     "Ambient",
+    "Autoencoder",
     "AveragedScores",
     "ComplexImages",
     "ContinuousVP",
@@ -42,6 +45,8 @@ __all__ = [
     "GaussianMixture",
     "GreyImages",
     "Joint",
+    "Latent",
+    "LinearAutoencoder",
     "Network",
     "Patches",
     "Plane",
@@ -78,6 +83,8 @@ _ELSEWHERE = {
     "Denoiser": "Network(net, shape=..., parametrization=..., schedule=...)",
     "DiffusionModel": "Network(net, shape=..., parametrization=..., schedule=...)",
     "Score": "Network(net, parametrization='score', ...)",
+    "VAE": "Autoencoder(net, factor=..., channels=..., latent_channels=...) in a Latent prior",
+    "LatentDiffusion": "Latent(prior, autoencoder, scale=...)",
     "Flow": "Network(net, parametrization='flow', schedule=RectifiedFlow())",
     "EDM": "Network(net, parametrization='edm', ...)",
     "VP": "DiscreteVP or ContinuousVP",

@@ -127,6 +127,7 @@ class Joint(Prior):
                 "leave it out, and give ranges={name: ...} to Joint "
                 "where the operator expects another one than the part's prior"
             )
+        check_shape(self, shape)
         return Pair(self.names, self.charts, self.units)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

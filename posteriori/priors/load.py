@@ -1,6 +1,6 @@
 """One function for whatever holds a network: folders, other people's checkpoints, objects.
 
-    our folder               card.json: ``from_pretrained``
+    our folder               card.json or latent.json: ``from_pretrained``
     diffusers folder         model_index.json or config.json: ``from_diffusers``
     a file of weights        .safetensors, .pt, .pth, .ckpt, .pkl: the network is recognised by
                              names and shapes of its tensors, see ``posteriori.priors.foreign``
@@ -25,6 +25,7 @@ from posteriori.priors.base import Prior
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.foreign import adm, edm, edm2, reading, score_sde
 from posteriori.priors.foreign.found import Found, Named, Stated, Weights, parameters
+from posteriori.priors.latent import Latent
 from posteriori.priors.network import Network, Parametrization, Precision
 from posteriori.priors.pretrained import from_pretrained, read_card
 from posteriori.priors.schedule import VE, Schedule
@@ -129,10 +130,15 @@ def recognise(
 
 
 def _folder(path: Path, stated: Stated) -> Found:
-    ours = (path / "card.json").is_file()
+    ours = any((path / name).is_file() for name in ("card.json", "latent.json"))
     if ours or not any((path / name).exists() for name in _DIFFUSERS):
         stated.only(f"{path}, a folder with a card,", "autocast")
         prior = from_pretrained(path, autocast=stated.autocast)
+        if isinstance(prior, Latent):
+            card = read_card(path / "prior")
+            size = parameters(prior.autoencoder)
+            text = f"latents of this package: {card.network}, and an autoencoder of {size}"
+            return Found(prior, text, card.storage, (card.description,) if card.description else ())
         card = read_card(path)
         assert isinstance(prior.net, nn.Module)
         text = f"{card.network} of this package: {parameters(prior.net)}"

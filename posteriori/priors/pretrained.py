@@ -5,6 +5,8 @@ rightly.
                           licence, sha256 of the weights
     weights.safetensors   names and tensors, in single or half precision
 
+A latent prior has these in ``prior/`` and its autoencoder beside, see ``latent_files``.
+
 A card names a class of this package from a short list; nothing else is ever made from a name in a
 file.
 """
@@ -29,6 +31,7 @@ from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.architectures.score_sde import NCSNpp
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
+from posteriori.priors.latent import Latent
 from posteriori.priors.network import Network, Parametrization, Precision
 from posteriori.priors.plane import Plane
 from posteriori.priors.schedule import from_record, schedule_record
@@ -105,16 +108,23 @@ def save_pretrained(
     licence: str = "",
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Write a network prior to a folder, weights first: a card always describes weights that are
-    there.
+    """Write a network or latent prior to a folder, weights first: a card always describes weights
+    that are there.
 
     storage: "float16" halves the file and rounds weights to 11 bits. training: how it was trained,
     as JSON values.
-    Raises ``TypeError`` when the prior is no ``Network`` or its network no class of ``NETWORKS``;
+    Raises ``TypeError`` when the prior is neither, or its network no class of ``NETWORKS``;
     ``ValueError`` for weights that are not finite, also after rounding.
     """
+    if isinstance(prior, Latent):
+        from posteriori.priors.latent_files import save_latent
+
+        told = {"description": description, "training_data": training_data, "licence": licence}
+        save_latent(prior, folder, storage=storage, training=training, **told)
+        return
     if not isinstance(prior, Network):
-        raise TypeError(f"only a Network prior can be saved, this is a {type(prior).__name__}")
+        kind = type(prior).__name__
+        raise TypeError(f"only a Network or a Latent prior can be saved, this is a {kind}")
     name = type(prior.net).__name__
     net: Any = prior.net
     if NETWORKS.get(name) is not type(net):
@@ -143,7 +153,7 @@ def save_pretrained(
             arguments=net.arguments,
             schedule=None if prior.schedule is None else schedule_record(prior.schedule),
             given={key: _whole(key, value) for key, value in prior.given.items()},
-            sha256=_digest(beside),
+            sha256=file_digest(beside),
             storage=storage,
             description=description,
             training_data=training_data,
@@ -159,14 +169,28 @@ def from_pretrained(
     device: str | torch.device | None = None,
     *,
     autocast: Precision | None = None,
-) -> Network:
+) -> Network | Latent:
     """The prior that ``save_pretrained`` wrote, in single precision.
 
     device: where to put it; the CPU when None. autocast: as for ``Network``.
     Raises ``FileNotFoundError`` for a missing part, ``ValueError`` for a card of another format or
     with bad fields, for weights that are damaged, do not match the card's sha256, or do not fit the
-    network.
+    network, and for a latent prior whose autoencoder and scale fail their check.
     """
+    if (Path(folder) / "latent.json").is_file():
+        from posteriori.priors.latent_files import load_latent
+
+        return load_latent(folder, device, autocast=autocast)
+    return read_network(folder, device, autocast=autocast)
+
+
+def read_network(
+    folder: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    autocast: Precision | None = None,
+) -> Network:
+    """``from_pretrained`` of the folder of a network."""
     folder = Path(folder)
     if folder.is_file():
         if folder.name == "card.json" or folder.suffix.lower() not in places.ARRAYS:
@@ -182,7 +206,7 @@ def from_pretrained(
     card = read_card(folder)
     weights = folder / "weights.safetensors"
     inspect(weights)
-    if _digest(weights) != card.sha256:
+    if file_digest(weights) != card.sha256:
         raise ValueError(
             f"{weights} ({weights.stat().st_size} bytes) is not the file that its card describes: "
             "the sha256 differs; fetch it again"
@@ -300,9 +324,10 @@ def _shipped(name: str, device: str | torch.device | None, autocast: Precision |
             f"reinstall posteriori, or train it from configs/{name}.yaml "
             "and export it there by posteriori.training.export"
         )
-    return from_pretrained(folder, device, autocast=autocast)
+    return read_network(folder, device, autocast=autocast)
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -30,6 +30,7 @@ import torch
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, model_validator
 
 from posteriori import priors
+from posteriori.priors.pretrained import read_network
 from posteriori.problem_file import own, patterns
 from posteriori.problem_file.types import (
     Count,
@@ -65,7 +66,7 @@ class Through(Part):
 
     def build(self, autocast: Literal["bfloat16", "float16"] | None) -> priors.Prior:
         seen = patterns.mask(self.mask, None)[0]
-        return priors.Ambient(priors.from_pretrained(self.path, autocast=autocast), seen)
+        return priors.Ambient(read_network(self.path, autocast=autocast), seen)
 
 
 class Larger(Part):

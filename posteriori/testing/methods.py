@@ -58,7 +58,7 @@ def check_method(
     # rows.
     grid: GridName | None = "karras" if course_of(method) else None
     run = sample(post, method, n=n, steps=steps, seed=seed, grid=grid)
-    assert tuple(run.samples.shape) == (n, *post.shape), (
+    assert tuple(run.samples.shape) == (n, *post.given.A.in_shape), (
         f"{name}: samples have shape {tuple(run.samples.shape)}"
     )
     assert run.log_w.shape == (n,), f"{name}: log_w has shape {tuple(run.log_w.shape)}"

@@ -17,7 +17,7 @@ from posteriori.priors.ambient import Ambient
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import measure
 from posteriori.priors.network import Network
-from posteriori.priors.pretrained import from_pretrained, save_pretrained
+from posteriori.priors.pretrained import read_network, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.rng import Streams
 from posteriori.storage import write_bytes
@@ -77,7 +77,7 @@ def export(
         licence=config.card.licence,
         training={"steps": state["step"], "config": _portable(config)},
     )
-    saved = from_pretrained(target)
+    saved = read_network(target)
     if samples > 0:
         shown = _as_trained(saved, config)
         sheet(

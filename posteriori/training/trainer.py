@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posteriori.priors.pretrained import from_pretrained, read_card
+from posteriori.priors.pretrained import read_card, read_network
 from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.training import session
@@ -95,7 +95,7 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
     are none. Raises ``ValueError`` for a prior of another network or preconditioning."""
     if config.start is None:
         return None
-    prior, card = from_pretrained(config.start), read_card(config.start)
+    prior, card = read_network(config.start), read_card(config.start)
     if prior.sigma_data != config.sigma_data:
         kind = f"of sigma_data {prior.sigma_data}" if prior.sigma_data else "with a schedule"
         raise ValueError(
