@@ -31,6 +31,7 @@ from posteriori.operators.dense import Dense
 from posteriori.operators.dense_matrix import log_det, matrix
 from posteriori.operators.detector_shift import DetectorShift
 from posteriori.operators.downsample import Downsample
+from posteriori.operators.foreign import wrap
 from posteriori.operators.fourier import MaskedFourier
 from posteriori.operators.gain import gain
 from posteriori.operators.gamma import Gamma
@@ -117,6 +118,7 @@ __all__ = [
     "solve",
     "temporal_blur",
     "thick_slices",
+    "wrap",
 ]
 
 # What other libraries and papers call these operators.
