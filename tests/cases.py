@@ -42,6 +42,10 @@ def gained(image, gain):
     return gain[..., None, None].exp() * image
 
 
+def _sums_from_the_end(y):
+    return y.flip(-1).cumsum(-1).flip(-1)
+
+
 # Name -> factory of a small operator; ``dtype`` is the precision of the numbers that it holds.
 OPERATORS = {
     "BlindConvolution": lambda dtype: ops.BlindConvolution((2, 5, 6), (3, 2)),
@@ -95,6 +99,8 @@ OPERATORS = {
     "PhaseMap": lambda dtype: ops.PhaseMap(
         torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
     ),
+    "wrapped pair": lambda dtype: ops.wrap((lambda x: x.cumsum(-1), _sums_from_the_end), (2, 3, 4)),
+    "wrapped function": lambda dtype: ops.wrap(lambda x: x.square() + 2 * x, (2, 3, 4)),
     "Quadrature": lambda dtype: ops.Quadrature(
         torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
     ),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from posteriori.linalg import Map
-from posteriori.operators.base import LinearOperator, Operator
+from posteriori.operators.base import Operator
 from posteriori.operators.foreign.libraries import reader_of
-from posteriori.operators.foreign.maps import BlackBox, ForeignLinear, ForeignMap, row_by_row
+from posteriori.operators.foreign.maps import ForeignLinear, ForeignMap, row_by_row
 
 
 def wrap(
@@ -80,7 +80,7 @@ def _function(
     gradient: bool,
     numpy: bool,
     kinds: dict[str, bool],
-) -> ForeignLinear | ForeignMap | BlackBox:
+) -> ForeignLinear | ForeignMap:
     """Functions as an operator."""
     parts = thing if isinstance(thing, tuple | list) else (thing,)
     if not 1 <= len(parts) <= 2 or not all(callable(part) for part in parts):
@@ -95,7 +95,7 @@ def _function(
     if len(maps) == 2:
         return ForeignLinear(maps[0], maps[1], in_shape, source=source, **kinds)
     if not gradient:
-        return BlackBox(maps[0], in_shape, source=source, **kinds)
+        return ForeignMap(maps[0], in_shape, gradient=False, source=source, **kinds)
     if numpy:
         raise ValueError(
             f"{source}: automatic differentiation does not pass through NumPy; give a pair "
@@ -133,4 +133,4 @@ def _said(thing: Any) -> str:
     return getattr(thing, "__name__", type(thing).__name__)
 
 
-__all__ = ["BlackBox", "ForeignLinear", "ForeignMap", "LinearOperator", "wrap"]
+__all__ = ["ForeignLinear", "ForeignMap", "wrap"]

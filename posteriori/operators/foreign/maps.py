@@ -75,51 +75,10 @@ class ForeignLinear(LinearOperator):
 
 
 class ForeignMap(Operator):
-    """A map of batches that automatic differentiation follows: (B, *E) -> (B, *O)."""
+    """A map of batches (B, *E) -> (B, *O), which automatic differentiation follows, or a black box.
 
-    def __init__(
-        self,
-        there: Map,
-        in_shape: tuple[int, ...],
-        *,
-        complex_in: bool = False,
-        complex_out: bool = False,
-        source: str = "a function",
-    ) -> None:
-        super().__init__(in_shape, complex_in=complex_in, complex_out=complex_out)
-        self.source = source
-        self._shared = _Shared((there,))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        return _as(self._shared.maps[0](x), x, self.complex_out, self.source)
-
-    @property
-    def label(self) -> str:
-        return f"the operator of {self.source}"
-
-    def record(self) -> dict[str, Any]:
-        return _seen(self)
-
-    def check(self, rtol: float) -> None:
-        """Raise ``ValueError`` unless A(x) repeats itself, and unless a derivative can be taken."""
-        repeat_test(self, rtol)
-        x = self.probe(torch.ones)
-        try:
-            y, pull = self.linearize(x)
-            pull(torch.ones_like(y))
-        except RuntimeError as error:
-            raise ValueError(
-                f"{self.label}: automatic differentiation does not pass through it "
-                f"({str(error).splitlines()[0]}). State gradient=False for methods that need no "
-                "derivative, or give its adjoint as well where it is linear"
-            ) from None
-
-
-class BlackBox(Operator):
-    """A map of batches that can be called and nothing else: (B, *E) -> (B, *O).
-
-    ``linearize`` raises ``TypeError``; methods without derivatives run (``EnKG``, ``CBG``).
+    gradient: False for a black box, which can be called and nothing else: ``linearize`` raises
+    ``TypeError``, and methods without derivatives take it.
     """
 
     def __init__(
@@ -127,20 +86,25 @@ class BlackBox(Operator):
         there: Map,
         in_shape: tuple[int, ...],
         *,
+        gradient: bool = True,
         complex_in: bool = False,
         complex_out: bool = False,
         source: str = "a function",
     ) -> None:
         super().__init__(in_shape, complex_in=complex_in, complex_out=complex_out)
-        self.source = source
+        self.source, self.gradient = source, gradient
         self._shared = _Shared((there,))
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
+        if self.gradient:
+            return _as(self._shared.maps[0](x), x, self.complex_out, self.source)
         with torch.no_grad():
             return _as(self._shared.maps[0](x.detach()), x, self.complex_out, self.source)
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Map]:
+        if self.gradient:
+            return super().linearize(x)
         raise TypeError(
             f"{self.label} is a black box (gradient=False) and has no derivative; methods that "
             "need none, such as EnKG and CBG, take it"
@@ -154,8 +118,21 @@ class BlackBox(Operator):
         return _seen(self)
 
     def check(self, rtol: float) -> None:
-        """Raise ``ValueError`` unless A(x) repeats itself."""
+        """Raise ``ValueError`` unless A(x) repeats itself and, where derivatives are taken, unless
+        one can be."""
         repeat_test(self, rtol)
+        if not self.gradient:
+            return
+        x = self.probe(torch.ones)
+        try:
+            y, pull = self.linearize(x)
+            pull(torch.ones_like(y))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.label}: automatic differentiation does not pass through it "
+                f"({str(error).splitlines()[0]}). State gradient=False for methods that need no "
+                "derivative, or give its adjoint as well where it is linear"
+            ) from None
 
 
 def row_by_row(function: Rows) -> Map:
