@@ -151,6 +151,25 @@ OPERATORS = {
     "MultiCoilFourier": lambda dtype: ops.MultiCoilFourier(
         _coils(dtype), ops.random_mask((6, 5), 0.5, 6)
     ),
+    "Modulus of coded far fields": lambda dtype: ops.coded_diffraction(_coils(dtype, 2, 4, 3)),
+    "Modulus squared": lambda dtype: ops.Modulus(
+        ops.Dense(_draw(5, 6, dtype=dtype.to_complex())) @ ops.ComplexChannels((2, 6)), square=True
+    ),
+    "Ptychography": lambda dtype: ops.Ptychography(
+        _coils(dtype, 1, 3, 4)[0], torch.tensor([[0, 0], [1, 2], [2, 1], [2, 2]]), (5, 6)
+    ),
+    "Ptychography of several probes": lambda dtype: ops.Ptychography(
+        _coils(dtype, 2, 3, 2), torch.tensor([[0, 0], [0, 1]]), (3, 4)
+    ),
+    "VaryingBlur": lambda dtype: ops.VaryingBlur(_draw(2, 3, 3, 2, dtype=dtype), (2, 5, 6)),
+    "VaryingBlur reflect": lambda dtype: ops.VaryingBlur(
+        _draw(2, 1, 3, 3, dtype=dtype), (1, 5, 4), "reflect", rows=(1, 2.5)
+    ),
+    "SinglePixel": lambda dtype: ops.SinglePixel((2, 4, 2), 5),
+    "SinglePixel random": lambda dtype: ops.SinglePixel((1, 2, 4), 8, "random", seed=1),
+    "Mask mosaic": lambda dtype: ops.Mask(ops.bayer_mask("GBRG", (3, 3, 4))),
+    "Quantize": lambda dtype: ops.Quantize((2, 3, 4), bits=6, gain=11.0, black=20),
+    "Quantize unrounded": lambda dtype: ops.Quantize((5,), bits=8, gain=20.0, rounding="none"),
     "Null": lambda dtype: ops.Null((2, 3, 4)),
     "Null complex": lambda dtype: ops.Null((3, 4), complex=True),
     "PhaseRetrieval": lambda dtype: ops.PhaseRetrieval((2, 5, 4)),

@@ -39,6 +39,8 @@ from posteriori.operators.grey import Grey
 from posteriori.operators.identity import Identity
 from posteriori.operators.jpeg import JPEG
 from posteriori.operators.mask import Mask, box_mask, random_mask
+from posteriori.operators.modulus import Modulus, coded_diffraction
+from posteriori.operators.mosaic import bayer_mask
 from posteriori.operators.multicoil import MultiCoilFourier
 from posteriori.operators.navier_stokes import NavierStokes
 from posteriori.operators.null import Null
@@ -46,14 +48,18 @@ from posteriori.operators.packed import Packed
 from posteriori.operators.parametric import Parametric
 from posteriori.operators.phase import PhaseRetrieval
 from posteriori.operators.phase_map import PhaseMap
+from posteriori.operators.ptychography import Ptychography
 from posteriori.operators.quadrature import Quadrature
+from posteriori.operators.quantize import Quantize
 from posteriori.operators.radon import Radon
 from posteriori.operators.row_wise import RowWise
 from posteriori.operators.scaled import Scaled
+from posteriori.operators.single_pixel import SinglePixel
 from posteriori.operators.slicewise import Slicewise
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
 from posteriori.operators.units import Units
+from posteriori.operators.varying_blur import VaryingBlur
 from posteriori.operators.warp import Warp
 from posteriori.operators.weighted import Weighted
 from posteriori.settings import absent
@@ -84,6 +90,7 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "MaskedFourier",
+    "Modulus",
     "MultiCoilFourier",
     "NavierStokes",
     "Null",
@@ -92,20 +99,26 @@ __all__ = [
     "Parametric",
     "PhaseMap",
     "PhaseRetrieval",
+    "Ptychography",
     "Quadrature",
+    "Quantize",
     "Radon",
     "RowWise",
     "Scaled",
+    "SinglePixel",
     "Slicewise",
     "SolveError",
     "Spectrum",
     "Stack",
     "Transmission",
     "Units",
+    "VaryingBlur",
     "Warp",
     "Weighted",
     "back_projection",
+    "bayer_mask",
     "box_mask",
+    "coded_diffraction",
     "dot_test",
     "gain",
     "gaussian_kernel",
@@ -137,6 +150,11 @@ _ELSEWHERE = {
     "BlindBlur": "BlindConvolution(shape, kernel_shape)",
     "CT": "Radon(shape, angles, pixel_mm)",
     "Tomography": "Radon(shape, angles, pixel_mm)",
+    "Demosaicing": "Mask(bayer_mask(pattern, shape))",
+    "SinglePixelCamera": "SinglePixel(shape, count)",
+    "SpaceVaryingBlur": "VaryingBlur(kernels, shape)",
+    "CodedDiffraction": "coded_diffraction(masks)",
+    "PtychographyLinearOperator": "Ptychography(probe, positions, shape)",
     "MRI": "MaskedFourier(mask, shape), or MultiCoilFourier(sensitivities, mask) for several coils",
     "MultiCoilMRI": "MultiCoilFourier(sensitivities, mask)",
     "Fourier": "MaskedFourier(mask, shape)",
