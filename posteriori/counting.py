@@ -182,6 +182,9 @@ class CountedLinearOperator(LinearOperator):
         self.counter.calls["adjoint"] += len(y)
         return self.inner.adjoint(y)
 
+    def counting(self, other: Operator) -> Operator:
+        return _counted_operator(other, self.counter)
+
     @property
     def label(self) -> str:
         return self.inner.label

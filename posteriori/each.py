@@ -128,7 +128,7 @@ def _shared(
     alone = (
         method.group > 1
         or not type(method).__module__.startswith("posteriori.")
-        or "closed form" in method.requires
+        or bool(method.requires & {"closed form", "images"})
     )
     found: dict[Any, list[int]] = {}
     kinds: dict[int, Any] = {}

@@ -554,6 +554,26 @@ class Faulty(Prior):
         return out
 
 
+class Told(Prior):
+    """White Gaussian latents (2, 3, 2) around a mean for each channel, the leaf ``embedding``."""
+
+    def __init__(self, dtype=torch.float64, variance=0.6):
+        super().__init__((2, 3, 2), variance=variance, sigma_max=20.0, sigma_min=0.02, max_std=1.0)
+        self.embedding = torch.nn.Parameter(torch.tensor([0.5, -0.3], dtype=dtype))
+
+    def denoise(self, x, sigma):
+        mean = self.embedding[:, None, None]
+        return mean + (x - mean) * (self.variance / (self.variance + sigma**2))
+
+
+def told(dtype=torch.float64):
+    """Masked images 1 x 6 x 4 of a latent prior that is told of a mean."""
+    prior = pri.Latent(Told(dtype), toy_autoencoder(dtype), check=False)
+    A = ops.Mask(ops.random_mask((6, 4), 0.5, 0), (1, 6, 4))
+    y = _draw(*A.out_shape, dtype=dtype, seed=6)
+    return Posterior(prior, Likelihood(0.1 * y, A, laws.Gaussian(0.05), range=(-1, 1)))
+
+
 POSTERIORS = {"general": bed, "picture": picture, "complex": complex_picture, "phases": phases}
 # Those of an image and an instrument that is not known.
 BLIND = {"kernel": lambda dtype=torch.float64: blind_post(dtype=dtype, side=4)}
@@ -561,7 +581,9 @@ BLIND = {"kernel": lambda dtype=torch.float64: blind_post(dtype=dtype, side=4)}
 
 def posteriors_of(method):
     """Name -> factory of the posteriors that a method is for."""
-    return BLIND if method.family == "blind" else POSTERIORS
+    if method.family == "blind":
+        return BLIND
+    return {"told": told} | POSTERIORS if method.family == "latent" else POSTERIORS
 
 
 # Name -> method. Every class of ``methods.ALL`` has its default and, where it has one, its
@@ -653,6 +675,16 @@ METHODS = {
     "DAPS flower mean": methods.DAPS.flower(gamma=0),
     "REDDiff": methods.REDDiff(),
     "REDDiff published": methods.REDDiff.published(),
+    "P2L": methods.P2L(),
+    "P2L means": methods.P2L(leaf="means", project=2),
+    "PSLD": methods.PSLD(),
+    "PSLD published": methods.PSLD.published(),
+    "STSL": methods.STSL(),
+    "STSL draws": methods.STSL(draws=2, eta=0.3),
+    "TReg": methods.TReg(),
+    "TReg published": methods.TReg.published(),
+    "TReg null": methods.TReg(null_steps=2, leaf="means"),
+    "ReSample on images": methods.ReSample(pixels=0.0),
     "MGPS": methods.MGPS(),
     "MGPS published": methods.MGPS.published(),
     "DAPS mala": methods.DAPS(draw="mala", width="unit", inner_steps=10),
@@ -796,6 +828,9 @@ AFFINE = {
     "DiffPIR": Case(methods.DiffPIR(), (FLAT, WHITE)),
     "DiffPIR published": Case(methods.DiffPIR.published(), (FLAT,)),
     "DiffPIR gradient": Case(methods.DiffPIR(data="gradient", gradient_steps=3), (FLAT,)),
+    "PSLD": Case(methods.PSLD(), (FLAT,)),
+    "PSLD adjoint": Case(methods.PSLD(0.3, 0.1, inverse="adjoint"), (FLAT,)),
+    "STSL": Case(methods.STSL(), (FLAT,)),
     # DAPS's draws forget the shape of p(x0 | x) as levels get close.
     "DAPS": Case(methods.DAPS(), (FLAT, WHITE, ANY), 150),
     "DAPS sigma": Case(methods.DAPS(width="sigma"), (FLAT, WHITE, ANY), 150),

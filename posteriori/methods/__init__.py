@@ -50,6 +50,10 @@ from posteriori.methods.explicit.repaint import RePaint
 from posteriori.methods.explicit.scoresde import ScoreSDE
 from posteriori.methods.explicit.snips import SNIPS
 from posteriori.methods.explicit.tmpd import TMPD
+from posteriori.methods.latent.p2l import P2L
+from posteriori.methods.latent.psld import PSLD
+from posteriori.methods.latent.stsl import STSL
+from posteriori.methods.latent.treg import TReg
 from posteriori.methods.smc.afdps import AFDPS
 from posteriori.methods.smc.bootstrap import Bootstrap
 from posteriori.methods.smc.ddsmc import DDSMC
@@ -128,6 +132,10 @@ METHODS: tuple[type[Method[Any]], ...] = (
     FastDiffusionEM,
     GibbsDDRM,
     GibbsDiffusion,
+    P2L,
+    PSLD,
+    STSL,
+    TReg,
 )
 ALL: dict[str, type[Method[Any]]] = {cls.__name__: cls for cls in METHODS}
 
@@ -162,9 +170,12 @@ __all__ = [
     "METHODS",
     "MGPS",
     "MMPS",
+    "P2L",
+    "PSLD",
     "SCD",
     "SITCOM",
     "SNIPS",
+    "STSL",
     "SVI",
     "TDS",
     "TMPD",
@@ -204,5 +215,6 @@ __all__ = [
     "ScoreSDE",
     "Slerp",
     "SquaredExponential",
+    "TReg",
     "Unconditional",
 ]

@@ -50,6 +50,8 @@ class Method(Generic[S], metaclass=Checked):
         "closed form"     a prior in closed form
         "spectrum"        of the operator, in closed form
         "pseudo-inverse"  of the operator, linear or not
+        "images"          nothing; the measurement is also met on images as the user states them, so
+                          that ``sample_each`` draws one measurement after another
     cost: calls per step, in words.
     claims: what is proven and tested of the default setting: keys of ``posteriori.testing.CLAIMS``.
     """

@@ -76,6 +76,7 @@ UNIT_OF_Y = {
     ),
     *("ReSample published", "REDDiff published", "DAPS published"),
     "DDIP published",  # its step is that of DDS published
+    *("PSLD published", "TReg published"),
 }
 # Settings that belong to images in [-1, 1]: levels, rates and widths in these units.
 RANGE = {
@@ -99,6 +100,7 @@ RANGE = {
         "PnPDM published",
     ),
     *("MCGDiff published", "DAPS published", "DCDP published"),
+    *("PSLD published", "TReg published", "TReg null", "P2L means"),
     *("DAPS flower", "DAPS flower mean", "FlowChef published", "FlowDPS published"),
 }
 # Draws along the axes of a decomposition, whose signs are left to rounding: the same law, other

@@ -15,6 +15,7 @@ from posteriori.linalg import dot, per_row
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
 from posteriori.methods.data_steps.descent import Adam, Conjugate, Descent
+from posteriori.methods.data_steps.images import consistent
 from posteriori.methods.data_steps.misfit import misfit, noise_energy
 from posteriori.methods.transitions import renoise
 from posteriori.rng import Rng
@@ -54,9 +55,13 @@ class ReSample(Method[State]):
     guide: >= 0; times 1 / (1 + sigma^2), the scale of a published DPS step on x'; published 0.5.
     inner: steps of the descent, >= 0; published 2000.
     descent: a rule of ``data_steps.descent``; published ``Adam(0.01)``.
+    pixels: of a latent prior: at levels s above this one z is Enc(w) with w by the same descent
+        from Dec(x0) on images, below it the descent is on latents through the decoder, as it is at
+        all levels by default. Published for latents: images in the middle third of the steps, and
+        latents in the last.
 
     Reference: Song, Kwon, Zhang, Hu, Qu, Shen, Solving inverse problems with latent diffusion
-        models via hard data consistency, 2024, algorithm 1, on pixels.
+        models via hard data consistency, 2024, algorithm 1; on the latents of a ``Latent`` prior.
     Cost per step: one denoiser, ``inner`` operators and adjoints. No back-propagation through the
         denoiser unless ``guide`` > 0.
     Assumes: A differentiable; other noise than Gaussian enters by its energy, where every A x is
@@ -66,7 +71,7 @@ class ReSample(Method[State]):
         narrowly (tested).
     Departs from the authors' code: x0 is Tweedie's (theirs multiplies by the noise variance in
         place of its root). The descent ends at the noise level (theirs at a squared error of 1e-6
-        whatever the noise). No weight decay, which pulls images to 0. Pixels all the way.
+        whatever the noise). No weight decay, which pulls images to 0.
     """
 
     gamma: NonNegative = 40.0
@@ -76,6 +81,7 @@ class ReSample(Method[State]):
     guide: NonNegative = 0.0
     inner: Natural = 10
     descent: Descent = Conjugate()
+    pixels: NonNegative | None = None
 
     reference: ClassVar[str] = "song2024resample"
     family: ClassVar[str] = "decoupled"
@@ -89,6 +95,10 @@ class ReSample(Method[State]):
         The last two thirds of its levels begin at 9."""
         return cls(every=10, below=9.0, ahead=5, guide=0.5, inner=2000, descent=Adam(0.01))
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return self.needs if self.pixels is None else self.needs | {"images"}
+
     def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
         return x, torch.zeros((), dtype=torch.int64, device=x.device)
 
@@ -101,7 +111,7 @@ class ReSample(Method[State]):
         x, count = state[0], state[1] + 1
         x0, steer = self._denoise(post, x, sigma)
         if not bool(s > 0):
-            return (self.consistent(post, x0), count), {}
+            return (self.consistent(post, x0, s), count), {}
         moved = renoise(x0, x, sigma, s, 0.0, rng) + steer * float((1 + s**2).sqrt())
         if int(count) % self.every == 0 and not (self.below is not None and above(s, self.below)):
             level, beyond = s, moved
@@ -112,11 +122,13 @@ class ReSample(Method[State]):
                     level * (s / sigma),
                 )
             v = self.gamma * float(s**2 * (1 - s**2 / sigma**2))
-            moved = stochastic_resample(self.consistent(post, x0), moved, s, v, rng)
+            moved = stochastic_resample(self.consistent(post, x0, s), moved, s, v, rng)
         return (moved, count), {}
 
-    def consistent(self, post: Posterior, x0: Tensor) -> Tensor:
-        """z: (B, *E)."""
+    def consistent(self, post: Posterior, x0: Tensor, s: Tensor) -> Tensor:
+        """z at the level s: (B, *E)."""
+        if self.pixels is not None and above(s, self.pixels):
+            return consistent(post, x0, self.descent, self.inner)
         return self.descent(misfit(post.likelihood), x0, self.inner, noise_energy(post.likelihood))
 
     def _denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | float]:
