@@ -310,9 +310,7 @@ def test_each_step_tunes_the_prompt_of_each_row_down_the_misfit():
 
 
 def test_a_prior_without_the_leaf_is_refused_with_those_that_it_has():
-    with pytest.raises(
-        ValueError, match="P2L: .* no leaf 'embedding' to tune .*has mean"
-    ):
+    with pytest.raises(ValueError, match="P2L: .* no leaf 'embedding' to tune .*has mean"):
         po.sample(straight(draw(3, 4))[0], P2L(), n=1, steps=1)
 
 
