@@ -1,8 +1,8 @@
 """Counting what a run costs. The driver wraps prior and operator once per run, so that a method
 cannot forget to count.
 
-A call on a batch of B rows counts B; a run reports calls per sample. Closed-form solves through a
-spectrum are not operator calls.
+A call on a batch of B rows counts B, times ``Knowledge.passes``; a run reports calls per sample.
+Closed-form solves through a spectrum are not operator calls.
 """
 
 from __future__ import annotations
@@ -39,24 +39,23 @@ class CountedPrior(Prior):
     def __init__(self, inner: Prior, counter: Counter) -> None:
         super().__init__(inner.shape, range=inner.range, complex=inner.complex, **limits_of(inner))
         self.inner, self.counter = inner, counter
+        self.passes = inner.know().passes
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        self.counter.calls["denoiser"] += len(x)
+        self.counter.calls["denoiser"] += self.passes * len(x)
         out = self.inner.denoise(x, sigma)
         self.counter.denoised = x, out
         return out
 
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
-        calls = self.counter.calls
-        calls["denoiser"] += len(x)
+        self.counter.calls["denoiser"] += self.passes * len(x)
         x0, pull = self.inner.linearize(x, sigma)
         self.counter.denoised = x, x0
+        return x0, partial(self._pulled, pull)
 
-        def counted(u: Tensor) -> Tensor:
-            calls["vjp"] += len(u)
-            return pull(u)
-
-        return x0, counted
+    def _pulled(self, pull: Pull, u: Tensor) -> Tensor:
+        self.counter.calls["vjp"] += self.passes * len(u)
+        return pull(u)
 
     def know(self) -> Knowledge:
         known = self.inner.know()
@@ -64,7 +63,21 @@ class CountedPrior(Prior):
             seen = tuple(CountedPrior(view, self.counter) for view in known.views)
             known = replace(known, views=seen)
         predicted = None if known.predicted is None else self._predicted
-        return replace(known, predicted=predicted, anisotropic=_CountedUnder(self))
+        guided = None if known.guided is None else self._guided
+        return replace(known, predicted=predicted, anisotropic=_CountedUnder(self), guided=guided)
+
+    def _guided(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Pull]:
+        guided = self.inner.know().guided
+        assert guided is not None  # ``know`` offers this one where there is one
+        self.counter.calls["denoiser"] += 2 * len(x)
+        x0, free, pull = guided(x, sigma)
+        self.counter.denoised = x, x0
+
+        def counted(u: Tensor) -> Tensor:
+            self.counter.calls["vjp"] += 2 * len(u)
+            return pull(u)
+
+        return x0, free, counted
 
     def at(self, /, **leaves: Tensor) -> Prior:
         return CountedPrior(self.inner.at(**leaves), self.counter)
@@ -73,12 +86,7 @@ class CountedPrior(Prior):
         self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Pull]]:
         x0, pulls = super()._linearize_at(x, sigma, leaves)
-
-        def counted(pull: Pull, u: Tensor) -> Tensor:
-            self.counter.calls["vjp"] += len(u)
-            return pull(u)
-
-        return x0, {name: partial(counted, pull) for name, pull in pulls.items()}
+        return x0, {name: partial(self._pulled, pull) for name, pull in pulls.items()}
 
     def _linearize_leaves(
         self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]
@@ -87,7 +95,7 @@ class CountedPrior(Prior):
         x0, pull = super()._linearize_leaves(x, sigma, leaves)
 
         def counted(u: Tensor) -> dict[str, Tensor]:
-            self.counter.calls["vjp"] += len(u)
+            self.counter.calls["vjp"] += self.passes * len(u)
             return pull(u)
 
         return x0, counted

@@ -377,9 +377,17 @@ def network_at(dtype):
     return prior.at(**{name: bias + 0.1})
 
 
+def guided_mixture(dtype):
+    """Guidance towards one component of a mixture."""
+    prior = mixture(dtype)
+    towards = torch.tensor([0.1, 0.1, 0.8], dtype=dtype)
+    return prior.conditioned(weights=towards, negative={"weights": prior.weights}, guidance=1.5)
+
+
 # Name -> factory of a small prior in the given precision. A network's Jacobian is not symmetric;
 # its name begins with "UNet".
 PRIORS = {
+    "Conditioned": guided_mixture,
     "Gaussian white": lambda dtype: pri.Gaussian(torch.zeros(2, 3, dtype=dtype), 0.5),
     "Gaussian diagonal": lambda dtype: pri.Gaussian(
         torch.ones(5, dtype=dtype), torch.linspace(0.2, 2, 5, dtype=dtype)
@@ -592,6 +600,7 @@ METHODS = {
     "Unconditional": methods.Unconditional(),
     "Unconditional Heun": methods.Unconditional(transition=methods.Heun()),
     "Unconditional Midpoint": methods.Unconditional(transition=methods.Midpoint()),
+    "CFGPlusPlus": methods.CFGPlusPlus(),
     "DPS": methods.DPS(),
     "DPS published": methods.DPS.published(),
     "DPS squared": methods.DPS(weighting="squared", scale=0.01),
@@ -789,6 +798,7 @@ AFFINE = {
     "PaDIS": Case(methods.PaDIS(), (FLAT,)),
     "Unconditional Heun": Case(methods.Unconditional(methods.Heun()), (FLAT,)),
     "Unconditional Midpoint": Case(methods.Unconditional(methods.Midpoint()), (FLAT,)),
+    "CFGPlusPlus": Case(methods.CFGPlusPlus(), (FLAT,)),
     "DPS": Case(methods.DPS(), (FLAT,)),
     "DPS squared": Case(methods.DPS(weighting="squared", scale=0.01)),
     "DPS likelihood": Case(methods.DPS(weighting="likelihood", scale=0.01), (FLAT,)),

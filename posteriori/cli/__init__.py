@@ -175,8 +175,8 @@ def train_command(
     device: str = "auto",
     quiet: bool = False,
 ) -> None:
-    """Train a prior, on complete images or on corrupted ones, or go on with a run in the same
-    folder. Ctrl-C stops it after its step.
+    """Train a prior, on complete images or on corrupted ones, or an autoencoder, or go on with a
+    run in the same folder. Ctrl-C stops it after its step.
 
     Parameters
     ----------
@@ -199,12 +199,18 @@ def train_command(
     from posteriori.training import session, trainer
 
     settings = configs.read_config(config)
+    prior = settings if isinstance(settings, configs.TrainingConfig) else None
+    if export is not None and prior is None:
+        raise ValueError(
+            "an autoencoder is no prior: leave --export out, and join it with a prior of its "
+            "latents by posteriori.priors.Latent"
+        )
     with resumable(lambda: session.session_kept(out)):
         trainer.train(
             settings, out, progress=not quiet and sys.stderr.isatty(), device=device, say=print
         )
-    if export is not None:
-        exports.export(settings, out, export)
+    if export is not None and prior is not None:
+        exports.export(prior, out, export)
         print(f"prior saved in {export}")
 
 

@@ -50,6 +50,7 @@ from posteriori.methods.explicit.repaint import RePaint
 from posteriori.methods.explicit.scoresde import ScoreSDE
 from posteriori.methods.explicit.snips import SNIPS
 from posteriori.methods.explicit.tmpd import TMPD
+from posteriori.methods.latent.cfg_plus_plus import CFGPlusPlus
 from posteriori.methods.latent.p2l import P2L
 from posteriori.methods.latent.psld import PSLD
 from posteriori.methods.latent.stsl import STSL
@@ -136,6 +137,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     PSLD,
     STSL,
     TReg,
+    CFGPlusPlus,
 )
 ALL: dict[str, type[Method[Any]]] = {cls.__name__: cls for cls in METHODS}
 
@@ -183,6 +185,7 @@ __all__ = [
     "BlindDPS",
     "BlindPnPDM",
     "Bootstrap",
+    "CFGPlusPlus",
     "ConstantFraction",
     "Correlated",
     "DCPnPDP",

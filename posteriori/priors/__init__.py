@@ -7,6 +7,7 @@ from posteriori.priors.autoencoders import Autoencoder, LinearAutoencoder
 from posteriori.priors.averaged import AveragedScores, Turned
 from posteriori.priors.base import Prior
 from posteriori.priors.combine import ComplexImages
+from posteriori.priors.conditioned import Conditioned
 from posteriori.priors.diffusers import from_diffusers
 from posteriori.priors.grey import GreyImages
 from posteriori.priors.joint import Joint
@@ -25,10 +26,12 @@ from posteriori.priors.pretrained import (
     from_pretrained,
     photos,
     save_pretrained,
+    text_digits,
 )
 from posteriori.priors.schedule import VE, ContinuousVP, DiscreteVP, RectifiedFlow, Schedule
 from posteriori.priors.slices import Slices
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
+from posteriori.priors.text import SentenceEncoder
 from posteriori.priors.tiles import Patches, Tiles
 from posteriori.priors.unet import UNet
 from posteriori.settings import absent
@@ -39,6 +42,7 @@ __all__ = [
     "Autoencoder",
     "AveragedScores",
     "ComplexImages",
+    "Conditioned",
     "ContinuousVP",
     "DiscreteVP",
     "Gaussian",
@@ -53,6 +57,7 @@ __all__ = [
     "Prior",
     "RectifiedFlow",
     "Schedule",
+    "SentenceEncoder",
     "Slices",
     "Tiles",
     "Turned",
@@ -75,6 +80,7 @@ __all__ = [
     "photos",
     "recognise",
     "save_pretrained",
+    "text_digits",
 ]
 
 # What other libraries and papers call these priors.

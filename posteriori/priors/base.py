@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -133,6 +133,28 @@ class Prior(nn.Module, metaclass=Checked):
         from posteriori.priors.leaves import PriorAt
 
         return PriorAt(self, leaves) if leaves else self
+
+    def conditioned(
+        self,
+        text: str | None = None,
+        *,
+        guidance: float = 1.0,
+        negative: str | Mapping[str, Tensor] = "",
+        **leaves: Tensor,
+    ) -> Prior:
+        """This prior given a condition c, with D = D_0 + guidance (D_c - D_0); see
+        ``posteriori.priors.conditioned``.
+
+        text: c in words, for a prior with a text encoder; or leaves: c as leaves of ``at``, such as
+        ``embedding`` or ``class_labels``. guidance: 1 is D_c, 0 is D_0; other numbers take two
+        network passes a call. negative: what D_0 is told, a text or leaves; the empty text is the
+        prior that is told nothing.
+        Raises ``ValueError`` for both or neither of text and leaves, a text where there is no
+        encoder, and as ``at`` does.
+        """
+        from posteriori.priors.conditioned import conditioned
+
+        return conditioned(self, text, guidance, negative, leaves)
 
     def _linearize_at(
         self, x: Tensor, sigma: Tensor, leaves: dict[str, Tensor]

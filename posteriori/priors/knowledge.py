@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from posteriori.covariances import NoiseCovariance
     from posteriori.priors.base import Prior
     from posteriori.priors.error_spectrum import Covariance
+    from posteriori.priors.text import TextEncoder
 
 # What else answers where a closed form does not.
 REMEDIES = {"density": "; posteriori.priors.log_density integrates it"}
@@ -28,6 +29,7 @@ REMEDIES = {"density": "; posteriori.priors.log_density integrates it"}
 CovarianceOf = Callable[[Tensor | float, tuple[int, ...]], "Covariance | None"]
 Sides = tuple[int | None, ...]
 Predicted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Guided = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]
 
 
 class Anisotropic(Protocol):
@@ -89,6 +91,10 @@ class Knowledge:
     views: the priors of the same images whose weighted mean the denoiser is; none for any other.
     adjustable: () -> the leaves that may be any real numbers, by name, at their values: what a
         method adapts to a measurement, as the weights of a network.
+    text: what turns a sentence into leaves; None for a prior that reads none.
+    passes: how often the network runs for one call of the denoiser; 2 under guidance.
+    guided: (x, sigma) -> D(x, sigma), the denoised image without the condition, and the map u ->
+        (dD/dx)^T u, at two network passes; None for a prior without guidance.
     """
 
     name: str
@@ -107,6 +113,9 @@ class Knowledge:
     patch: int | None = None
     views: tuple[Prior, ...] = ()
     adjustable: Callable[[], dict[str, Tensor]] = dict
+    text: TextEncoder | None = None
+    passes: int = 1
+    guided: Guided | None = None
 
     def max_variance(self, sigma: Tensor | float) -> float:
         """c sigma^2 / (c + sigma^2), c = max_std^2: the variance of x0 given x along the direction

@@ -9,6 +9,7 @@ is not linear; a linear autoencoder leaves a linear A linear.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +125,18 @@ class Latent(Prior):
     def at(self, /, **leaves: Tensor) -> Prior:
         """With other leaves of the prior of latents, by their own names."""
         return self.around(self.prior.at(**leaves)) if leaves else self
+
+    def conditioned(
+        self,
+        text: str | None = None,
+        *,
+        guidance: float = 1.0,
+        negative: str | Mapping[str, Tensor] = "",
+        **leaves: Tensor,
+    ) -> Latent:
+        """With the prior of latents conditioned."""
+        told = self.prior.conditioned(text, guidance=guidance, negative=negative, **leaves)
+        return self.around(told)
 
     def around(self, prior: Prior) -> Latent:
         """The same autoencoder, scale and shift with another prior of latents."""

@@ -36,6 +36,7 @@ from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.leaves import PriorAt, check_rows, rows_of_leaves
 from posteriori.priors.network_under import NetworkUnder
 from posteriori.priors.schedule import DiscreteVP, Level, Schedule, linear_ddpm
+from posteriori.priors.text import TextEncoder
 
 Parametrization = Literal["edm", "eps", "v", "x0", "score", "flow"]
 Precision = Literal["bfloat16", "float16"]
@@ -92,6 +93,8 @@ class Network(Prior):
     conditions: the arguments that net takes beside image and label (a class label, an embedding),
         by name, with the shape of one: {"class_labels": ()}. ``prior.at(class_labels=c)`` gives
         them, one for all rows or one per row; without, net has its default.
+    text: what turns a sentence into ``conditions``, for ``prior.conditioned(text=...)``; none for a
+        network that reads none.
 
     Outputs with twice the channels (a learned variance) are cut in half, which is said once.
     Raises ``ValueError`` for "edm" without sigma_data, and when parts do not fit each other: an
@@ -120,6 +123,7 @@ class Network(Prior):
         errors: tuple[tuple[float, float], ...] | None = None,
         spectrum: ErrorSpectrum | None = None,
         conditions: dict[str, tuple[int | None, ...]] | None = None,
+        text: TextEncoder | None = None,
     ) -> None:
         low, high = _limits(parametrization, schedule, sigma_min, sigma_max)
         if sigma_data is None and schedule is None:
@@ -161,6 +165,7 @@ class Network(Prior):
         self.spectrum = spectrum
         self.conditions = dict(conditions or {})
         self.given: dict[str, Tensor] = {}
+        self._text = text
         self._said: set[str] = set()
         self.eval().requires_grad_(False)
 
@@ -192,6 +197,7 @@ class Network(Prior):
             covariance=None if self.spectrum is None else self.spectrum.at,
             predicted=self._moments,
             anisotropic=NetworkUnder(self),
+            text=self._text,
         )
 
     def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

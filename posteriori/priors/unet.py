@@ -2,7 +2,8 @@
 
     F(x, c) : (B, C, H, W), (B,) or (B, H, W) -> (B, C, H, W)
 
-or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees.
+or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees, or
+F(x, c, embedding=v) with v (B, width), for one that is told what it shows.
 
 Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales
 joined by additive skips:
@@ -108,6 +109,9 @@ class UNet(nn.Module):
     embedding: width of the noise embedding.
     masked: whether the network is given a mask (B, 1, H, W) beside the image, 1 where it shows
         something; without one it takes all pixels for seen.
+    condition: width of an embedding of what is known of the image, such as a sentence; 0 for a
+        network that takes none. It is added to the embedding of the noise by two layers without
+        offsets, so that an embedding of 0, or none, is no knowledge.
     noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
         was trained without maps has the same, but has not seen such noise.
 
@@ -124,6 +128,7 @@ class UNet(nn.Module):
         embedding: int = 256,
         masked: bool = False,
         noise_maps: bool = False,
+        condition: int = 0,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths:
@@ -142,10 +147,13 @@ class UNet(nn.Module):
             self.arguments["masked"] = True
         if noise_maps:
             self.arguments["noise_maps"] = True
+        if condition:
+            self.arguments["condition"] = condition
         # In ``arguments`` where true: the identity of other networks is what it was.
         self._masked = masked
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
+        self._width = condition
         self.embed = NoiseEmbedding(embedding)
         self.enter = nn.Conv2d((channels + masked) * unshuffle**2, widths[0], 3, padding=1)
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
@@ -162,15 +170,23 @@ class UNet(nn.Module):
             self.grow.append(nn.ConvTranspose2d(coarse, fine, 2, stride=2))
             self.up.append(nn.ModuleList(Block(fine, embedding) for _ in range(count)))
         self.middle = nn.ModuleList(Block(widths[-1], embedding) for _ in range(blocks[-1]))
+        if condition:
+            self.known = nn.Sequential(
+                nn.Linear(condition, embedding, bias=False),
+                nn.SiLU(),
+                nn.Linear(embedding, embedding, bias=False),
+            )
 
     @property
     def noise_maps(self) -> bool:
         return bool(self.arguments.get("noise_maps", False))
 
-    def _embedded(self, c: Tensor) -> list[Embedded]:
+    def _embedded(self, c: Tensor, embedding: Tensor | None) -> list[Embedded]:
         """The embeddings at each scale, finest first."""
         if c.ndim == 1:
-            return [Embedded(self.embed(c))] * (len(self.down) + 1)
+            e = self.embed(c)
+            e = e if embedding is None else e + self.known(embedding).to(e.dtype)
+            return [Embedded(e)] * (len(self.down) + 1)
         if not self.noise_maps:
             raise ValueError(
                 f"this UNet was trained for one noise level an image, got a map of them "
@@ -186,10 +202,21 @@ class UNet(nn.Module):
     @property
     def conditions(self) -> dict[str, tuple[int | None, ...]]:
         """What the network takes beside image and label, as ``priors.Network`` asks for it."""
-        return {"mask": (1, None, None)} if self._masked else {}
+        told: dict[str, tuple[int | None, ...]] = {}
+        if self._masked:
+            told["mask"] = (1, None, None)
+        if self._width:
+            told["embedding"] = (self._width,)
+        return told
 
-    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
-        scales = self._embedded(c)
+    def forward(
+        self,
+        x: Tensor,
+        c: Tensor,
+        mask: Tensor | None = None,
+        embedding: Tensor | None = None,
+    ) -> Tensor:
+        scales = self._embedded(c, embedding)
         if self._masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)

@@ -39,6 +39,16 @@ class NetworkShape(_ConfigPart):
     embedding: _Count = 256
 
 
+class AutoencoderShape(_ConfigPart):
+    """Arguments of ``posteriori.priors.architectures.autoencoder.ConvAutoencoder``."""
+
+    channels: _Count
+    latent_channels: _Count
+    widths: tuple[_Count, ...]
+    blocks: tuple[_Count, ...]
+    unshuffle: _Count = 1
+
+
 class Images(_ConfigPart):
     """Folders of photographs, read at several scales."""
 
@@ -107,6 +117,18 @@ class MaskedImages(_ConfigPart):
         return 2 * self.noise / (self.window[1] - self.window[0])
 
 
+class Described(_ConfigPart):
+    """Images with descriptions of each, in an .npz file.
+
+    ``images`` (N, C, H, W): numbers of any range, float. ``described`` (N, J): which descriptions
+    fit each image, of which a step draws one. ``embeddings`` (K, width): those of the descriptions.
+    """
+
+    kind: Literal["described"]
+    file: Path
+    crop: _Count
+
+
 class ScoreMatchingObjective(_ConfigPart):
     """Complete images without noise; see ``objectives.score_matching``."""
 
@@ -155,6 +177,23 @@ class EMObjective(_ConfigPart):
     start_iterations: _Count = 10
 
 
+class ConditionalObjective(_ConfigPart):
+    """Images with a description of each; see ``objectives.conditional``. width: of its embedding.
+    dropout: with which probability the network is not told it."""
+
+    name: Literal["conditional"]
+    width: _Count
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class AutoencoderObjective(_ConfigPart):
+    """Complete images; see ``objectives.autoencoder``."""
+
+    name: Literal["autoencoder"]
+    noise: Annotated[float, Field(ge=0)] = 0.05
+    penalty: Annotated[float, Field(ge=0)] = 5e-4
+
+
 class HeldOut(_ConfigPart):
     """The share of the images, drawn by the seed of the run, that are not trained on; and the crops
     of them on which the loss is told."""
@@ -184,44 +223,78 @@ class Optimizer(_ConfigPart):
     clip: _Positive = 1.0
 
 
-class PriorCard(_ConfigPart):
-    """What the saved prior says about itself, beside what the run knows."""
+class Origin(_ConfigPart):
+    """What a saved network says about itself, beside what the run knows."""
 
     description: str
     training_data: str
     licence: str
+
+
+class PriorCard(Origin):
+    """That of a prior: also the ends of its noise levels."""
+
     sigma_max: _Positive
     sigma_min: _Positive
 
 
-Data = Images | Digits | Arrays | MaskedImages
+Data = Images | Digits | Arrays | MaskedImages | Described
 Objective = (
-    ScoreMatchingObjective | NoiseMapsObjective | AmbientObjective | GsureObjective | EMObjective
+    ScoreMatchingObjective
+    | NoiseMapsObjective
+    | AmbientObjective
+    | GsureObjective
+    | EMObjective
+    | ConditionalObjective
 )
 
 
-class TrainingConfig(_ConfigPart):
-    """start: the folder of a saved prior whose weights the network begins with."""
+class _RunConfig(_ConfigPart):
+    """What every run has."""
 
     name: str
-    objective: Annotated[Objective, Field(discriminator="name"), BeforeValidator(_by_name)] = (
-        ScoreMatchingObjective()
-    )
-    network: NetworkShape
     data: Annotated[Data, Field(discriminator="kind")]
-    noise: NoiseLevels
     optimizer: Optimizer
-    card: PriorCard
-    sigma_data: _Positive = 0.5
     steps: _Count
     batch: _Count
-    start: Path | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
     autocast: Literal["none", "bfloat16"] = "bfloat16"
     threads: _Count = 2
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     checkpoint_every: _Count = 200
     held_out: HeldOut = HeldOut()
+
+
+class AutoencoderConfig(_RunConfig):
+    """A run that trains an autoencoder; of data of any kind but masked and described."""
+
+    objective: Annotated[AutoencoderObjective, BeforeValidator(_by_name)]
+    network: AutoencoderShape
+    card: Origin
+
+    @model_validator(mode="after")
+    def fitting(self) -> AutoencoderConfig:
+        """Data and objective fit each other."""
+        if isinstance(self.data, MaskedImages | Described):
+            raise ValueError(
+                "objective autoencoder learns from complete images alone, got data of kind: "
+                f"{self.data.kind}"
+            )
+        return self
+
+
+class TrainingConfig(_RunConfig):
+    """A run that trains a prior. start: the folder of a saved prior whose weights the network
+    begins with."""
+
+    objective: Annotated[Objective, Field(discriminator="name"), BeforeValidator(_by_name)] = (
+        ScoreMatchingObjective()
+    )
+    network: NetworkShape
+    noise: NoiseLevels
+    card: PriorCard
+    sigma_data: _Positive = 0.5
+    start: Path | None = None
 
     @model_validator(mode="after")
     def fitting(self) -> TrainingConfig:
@@ -233,6 +306,13 @@ class TrainingConfig(_ConfigPart):
 
 def _misfit(config: TrainingConfig) -> str | None:
     name, data = config.objective.name, config.data
+    if (name == "conditional") != isinstance(data, Described):
+        return (
+            "objective conditional and data of kind: described belong together, got objective "
+            f"{name} and data of kind: {data.kind}"
+        )
+    if isinstance(data, Described):
+        return None
     if not isinstance(data, MaskedImages):
         if name in ("score-matching", "noise-maps"):
             return None
@@ -261,7 +341,10 @@ def _misfit(config: TrainingConfig) -> str | None:
     return None
 
 
-def read_config(file: str | Path) -> TrainingConfig:
+AnyConfig = TrainingConfig | AutoencoderConfig
+
+
+def read_config(file: str | Path) -> AnyConfig:
     """Read and check a training file. Relative data paths are taken from the file's own folder.
 
     Raises ``ValueError`` with one line for each bad field, or ``FileNotFoundError``.
@@ -277,18 +360,23 @@ def read_config(file: str | Path) -> TrainingConfig:
         raise ValueError(
             f"{file} describes a problem, not a training: posteriori solve {file} --out FOLDER"
         )
+    objective = _by_name(raw.get("objective"))
+    autoencoder = isinstance(objective, dict) and objective.get("name") == "autoencoder"
+    kind = AutoencoderConfig if autoencoder else TrainingConfig
     try:
-        config = TrainingConfig.model_validate(raw)
+        config = kind.model_validate(raw)
     except ValidationError as error:
         raise ValueError(
             f"{file}\n" + "\n".join(f"  {_told(item)}" for item in error.errors())
         ) from None
-    start = None if config.start is None else file.parent / config.start
-    return config.model_copy(update={"data": _beside(config.data, file.parent), "start": start})
+    moved: dict[str, object] = {"data": _beside(config.data, file.parent)}
+    if isinstance(config, TrainingConfig) and config.start is not None:
+        moved["start"] = file.parent / config.start
+    return config.model_copy(update=moved)
 
 
 def _beside(data: Data, folder: Path) -> Data:
-    if isinstance(data, Digits | MaskedImages):
+    if isinstance(data, Digits | MaskedImages | Described):
         return data.model_copy(update={"file": folder / data.file})
     name = "folders" if isinstance(data, Images) else "paths"
     return data.model_copy(update={name: tuple(folder / path for path in getattr(data, name))})

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from posteriori.priors.ambient import Ambient
+from posteriori.priors.architectures.autoencoder import ConvAutoencoder
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import measure
 from posteriori.priors.network import Network
@@ -21,10 +22,18 @@ from posteriori.priors.pretrained import read_network, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.rng import Streams
 from posteriori.storage import write_bytes
-from posteriori.training.config import AmbientObjective, Digits, MaskedImages, TrainingConfig
+from posteriori.training.config import (
+    AmbientObjective,
+    AutoencoderConfig,
+    Described,
+    Digits,
+    MaskedImages,
+    TrainingConfig,
+)
+from posteriori.training.objectives.conditional import image_and_embedding
 from posteriori.training.objectives.noise import numbers_and_mask
 from posteriori.training.sources import crops
-from posteriori.training.trainer import network_of
+from posteriori.training.trainer import network_of, trained_module
 
 
 def export(
@@ -46,12 +55,8 @@ def export(
     Raises ``FileNotFoundError`` when there is no checkpoint, ``ValueError`` when it belongs to
     another network than the config's.
     """
-    checkpoint = Path(folder) / "checkpoint.pt"
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"no training run in {folder}: checkpoint.pt is missing")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     net = network_of(config)
-    load_weights(net, state["average"], checkpoint)
+    state = _averaged(net, folder)
     data, channels = config.data, config.network.channels
     prior = Network(
         net,
@@ -60,14 +65,15 @@ def export(
         variance=variance(config),
         sigma_max=config.card.sigma_max,
         sigma_min=config.card.sigma_min,
+        range=None if isinstance(data, Described) else (-1.0, 1.0),
         multiple=net.multiple,
         # Crops of photographs say nothing of the size of a picture; centred digits fill theirs.
-        train_size=(data.crop, data.crop) if isinstance(data, Digits) else None,
+        train_size=(data.crop, data.crop) if isinstance(data, Digits | Described) else None,
         conditions=net.conditions,
     )
     if not isinstance(data, MaskedImages):  # the error of a denoiser is measured on complete images
         prior.errors = errors(prior, config)
-        prior.spectrum = measure(prior, crops(config).batch(64, config.seed, 1), seed=config.seed)
+        prior.spectrum = measure(prior, _images(config, 64, 1), seed=config.seed)
     save_pretrained(
         prior,
         target,
@@ -87,6 +93,31 @@ def export(
     return saved
 
 
+def averaged_autoencoder(config: AutoencoderConfig, folder: str | Path) -> ConvAutoencoder:
+    """The autoencoder with the averaged weights of the training run in ``folder``. Raises as
+    ``export``."""
+    net = trained_module(config)
+    _averaged(net, folder)
+    assert isinstance(net, ConvAutoencoder)
+    return net.eval()
+
+
+def _averaged(net: nn.Module, folder: str | Path) -> dict[str, Any]:
+    """The state of a run, with whose averaged weights the network is filled."""
+    checkpoint = Path(folder) / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"no training run in {folder}: checkpoint.pt is missing")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    load_weights(net, state["average"], checkpoint)
+    return state
+
+
+def _images(config: TrainingConfig, count: int, step: int) -> Tensor:
+    """A batch of training crops, without what is said of them."""
+    batch = crops(config).batch(count, config.seed, step)
+    return image_and_embedding(batch, config)[0] if isinstance(config.data, Described) else batch
+
+
 def _as_trained(prior: Network, config: TrainingConfig) -> Prior:
     """The prior as it was trained; under "ambient" seen through the mask of one crop, of which a
     share is hidden."""
@@ -102,7 +133,7 @@ def _as_trained(prior: Network, config: TrainingConfig) -> Prior:
 def variance(config: TrainingConfig, count: int = 1024) -> float:
     """Variance of one number of a training crop in [-1, 1], averaged over the crop, from ``count``
     crops; of masked images over the measured numbers, less the variance of their noise."""
-    batch = crops(config).batch(count, config.seed, 0).double()
+    batch = _images(config, count, 0).double()
     if not isinstance(config.data, MaskedImages):
         return float(batch.var(0).mean())
     y, mask = numbers_and_mask(batch)
@@ -123,7 +154,7 @@ def errors(
 ) -> tuple[tuple[float, float], ...]:
     """(sigma, mean squared error per number) of the denoiser on ``count`` training crops, at levels
     even in log sigma."""
-    x0 = crops(config).batch(count, config.seed, 1)
+    x0 = _images(config, count, 1)
     table = []
     with torch.no_grad():
         for k, sigma in enumerate(

@@ -65,6 +65,7 @@ class LapImages:
         if number != self.number:
             images = self._images(number, step, average)
             data = self.config.data
+            assert isinstance(data, MaskedImages)
             self.crops = Crops(list(images.transpose(0, 2, 3, 1)), data.crop, None, data.turns)
             self.number = number
         return self.crops.batch(self.config.batch, self.config.seed, step)

@@ -112,7 +112,7 @@ def comparable(config: dict[str, Any], images: dict[str, Any]) -> dict[str, Any]
     """What tells two runs apart: the configuration without ``FREE`` and without places on one
     machine, and the images by content."""
     kept = {name: value for name, value in config.items() if name not in _FREE}
-    if kept["start"] is None:  # runs from before they could start from weights
+    if kept.get("start", "") is None:  # runs from before they could start from weights
         del kept["start"]
     if kept["objective"] == {"name": "score-matching"}:  # runs from before there were others
         del kept["objective"]

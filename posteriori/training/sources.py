@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from posteriori.training.arrays import read_windowed
-from posteriori.training.config import Arrays, Digits, MaskedImages, TrainingConfig
+from posteriori.training.config import (
+    AnyConfig,
+    Arrays,
+    ConditionalObjective,
+    Described,
+    Digits,
+    MaskedImages,
+)
 from posteriori.training.data import Crops, apart, read_folders, read_npz_pictures
+from posteriori.training.described import DescribedImages, read_described
 from posteriori.training.masked import read_masked
 
 
-def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
+def training_images(config: AnyConfig) -> tuple[Crops, Crops | None]:
     """The images that are trained on, and those that are held out: whole files with all their
     scales, None without any.
 
     Raises ``ValueError`` for images that do not fit the network or the crop, and as the readers do.
     """
     data, channels, weights, group = config.data, config.network.channels, None, 1
+    if isinstance(data, Described):
+        return _described(config, data)
     if isinstance(data, Digits):
         if channels != 1:
             raise ValueError(f"data of kind npz are grey, network.channels is {channels}")
@@ -39,6 +49,19 @@ def training_images(config: TrainingConfig) -> tuple[Crops, Crops | None]:
     return parts[0], parts[1]
 
 
-def crops(config: TrainingConfig) -> Crops:
+def _described(config: AnyConfig, data: Described) -> tuple[Crops, Crops | None]:
+    assert isinstance(config.objective, ConditionalObjective)
+    images, described, embeddings = read_described(
+        data.file, config.network.channels, data.crop, config.objective.width
+    )
+    kept, held = (
+        DescribedImages(images[rows], described[rows], embeddings) if rows else None
+        for rows in apart(len(images), config.held_out.share, config.seed)
+    )
+    assert kept is not None
+    return kept, held
+
+
+def crops(config: AnyConfig) -> Crops:
     """What is trained on."""
     return training_images(config)[0]

@@ -16,11 +16,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from posteriori.priors.architectures.autoencoder import ConvAutoencoder
 from posteriori.priors.pretrained import read_card, read_network
 from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.training import session
-from posteriori.training.config import Images, Optimizer, TrainingConfig
+from posteriori.training.config import (
+    AnyConfig,
+    AutoencoderConfig,
+    ConditionalObjective,
+    Images,
+    Optimizer,
+    TrainingConfig,
+)
 from posteriori.training.data import Crops
 from posteriori.training.laps import LapImages
 from posteriori.training.objectives import LOSSES
@@ -75,7 +83,7 @@ class Rates:
         self.network.zero_grad()
 
 
-def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -> Tensor:
+def loss(network: nn.Module, batch: Tensor, config: AnyConfig, step: int) -> Tensor:
     """The loss of one batch (0-d) under the objective of the configuration; what is random in it is
     drawn from (seed, step)."""
     return LOSSES[config.objective.name](network, batch, config, step)
@@ -83,11 +91,21 @@ def loss(network: nn.Module, batch: Tensor, config: TrainingConfig, step: int) -
 
 def network_of(config: TrainingConfig) -> UNet:
     """A network as the configuration describes it; one that is given masks for "ambient", levels
-    by pixel for "noise-maps"."""
-    name = config.objective.name
+    by pixel for "noise-maps", an embedding for "conditional"."""
+    goal = config.objective
     return UNet(
-        **config.network.model_dump(), masked=name == "ambient", noise_maps=name == "noise-maps"
+        **config.network.model_dump(),
+        masked=goal.name == "ambient",
+        noise_maps=goal.name == "noise-maps",
+        condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
+
+
+def trained_module(config: AnyConfig) -> UNet | ConvAutoencoder:
+    """What the configuration trains, at its start."""
+    if isinstance(config, AutoencoderConfig):
+        return ConvAutoencoder(**config.network.model_dump())
+    return network_of(config)
 
 
 def started(network: UNet, config: TrainingConfig) -> str | None:
@@ -108,7 +126,7 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
 
 
 def held_out_loss(
-    network: nn.Module, held: Crops, config: TrainingConfig, device: torch.device
+    network: nn.Module, held: Crops, config: AnyConfig, device: torch.device
 ) -> float:
     """The loss on crops of images that were not trained on: the same crops and the same noise
     whenever it is asked for."""
@@ -144,11 +162,14 @@ class Trainer:
     """A network with its average, its optimisers, the step that it has reached and the losses on
     the way."""
 
-    def __init__(self, config: TrainingConfig, source: Crops, device: torch.device) -> None:
+    def __init__(self, config: AnyConfig, source: Crops, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.network = network_of(config)
-        settings = config.model_dump(mode="json") | {"start": started(self.network, config)}
+        self.network = trained_module(config)
+        settings = config.model_dump(mode="json")
+        if isinstance(config, TrainingConfig):
+            assert isinstance(self.network, UNet)
+            settings["start"] = started(self.network, config)
         self.network.to(device)
         if config.data.crop % self.network.multiple:
             raise ValueError(
@@ -233,7 +254,7 @@ class Trainer:
 
 
 def train(
-    config: TrainingConfig,
+    config: AnyConfig,
     folder: str | Path,
     *,
     progress: bool = True,
@@ -292,7 +313,7 @@ def train(
     return run.average.eval()
 
 
-def _split(source: Crops, held: Crops | None, config: TrainingConfig) -> str:
+def _split(source: Crops, held: Crops | None, config: AnyConfig) -> str:
     total = len(source.images) + (len(held.images) if held else 0)
     if held is None:
         return f"{total} images, none of them held out"

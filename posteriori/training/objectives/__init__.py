@@ -4,13 +4,21 @@ its step."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
-from posteriori.training.config import TrainingConfig
-from posteriori.training.objectives import ambient, gsure, noise_maps, score_matching
+from posteriori.training.objectives import (
+    ambient,
+    autoencoder,
+    conditional,
+    gsure,
+    noise_maps,
+    score_matching,
+)
 
-Loss = Callable[[nn.Module, Tensor, TrainingConfig, int], Tensor]
+# Each takes the configuration of its own kind of run.
+Loss = Callable[[nn.Module, Tensor, Any, int], Tensor]
 
 # The M-step of "em" is score matching on the images of its E-step.
 LOSSES: dict[str, Loss] = {
@@ -18,5 +26,7 @@ LOSSES: dict[str, Loss] = {
     "noise-maps": noise_maps.loss,
     "ambient": ambient.loss,
     "gsure": gsure.loss,
+    "conditional": conditional.loss,
+    "autoencoder": autoencoder.loss,
     "em": score_matching.loss,
 }
