@@ -2,6 +2,7 @@
 its intervals hold the truth.
 
     python benchmarks/blind_width.py [--problems 200] [--methods GibbsDiffusion BlindPnPDM]
+        [--images '6 x 6']
 
 Images of 24 pixels in a row, and of 6 x 6, smooth and Gaussian, are drawn from their prior; widths
 from the log-normal law that is believed of them, 1 pixel within a factor of 1.35; noise of 0.2
@@ -78,11 +79,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--methods", nargs="+", choices=PLAN, default=list(PLAN))
+    parser.add_argument("--images", nargs="+", choices=SHAPES, default=list(SHAPES))
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{'images':14}{'method':16}{'error of mean':>15}{'spread':>8}{'held':>8}{'s':>6}")
-    for words, shape in SHAPES.items():
-        prior, A = model(shape)
+    for words in args.images:
+        prior, A = model(SHAPES[words])
         truth, likes = drawn(prior, A, args.problems, 0)
         _, few = drawn(prior, A, 8, 100)
         exact = torch.tensor([by_quadrature(prior, like) for like in few], dtype=F64)

@@ -2,8 +2,8 @@
 
 ``sample`` gives those of them as warnings that need no reference and are not said by then;
 ``evaluation.summary`` collects them all. A flag that chance can raise is raised on at most 2 % of
-sound runs. What each sees, and how often, is in docs/results/flags.md, which benchmarks/flags.py
-measures.
+sound runs, but for that of an unlikely blur kernel, see docs/results/blind.md. What each sees, and
+how often, is in docs/results/flags.md, which benchmarks/flags.py measures.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def facts(run: Run, post: Posterior) -> dict[str, Any]:
         "measured": given.y.numel() * (2 if given.y.is_complex() else 1),
         "blank": not bool(given.y.any()),
         "border": excess(run, post),
-        "kernel": kernel_facts(run),
+        "kernel": kernel_facts(run, post),
         "scale": float(x.abs().max()),
         "spread": float(shown.std.double().mean()) if len(x) > 1 else None,
         "constant": _constant(x, given.range) if x[0].numel() >= FEWEST_SAMPLES else None,

@@ -121,7 +121,7 @@ def measure_blind(cell: BlindCell) -> Row:
         "correlation": float(kernel_correlation(k, kernel)),
         "error": float(kernel_error(k, kernel)),
         "chi2": float(post.given.chi2(run.samples).mean()),
-        "said": kernel_remarks(kernel_facts(run)),
+        "said": kernel_remarks(kernel_facts(run, post)),
         "denoiser": run.counts["denoiser"],
         "seconds": time.perf_counter() - began,
     }

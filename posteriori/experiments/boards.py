@@ -109,7 +109,7 @@ BOARDS = {
         ("karras",),
         (50,),
         5,
-        200,
+        100,
         "TV",
         lambda cell, seed, schedule: tasks.get("kernels", sigma=float(cell), seed=seed),
         kernels_score,

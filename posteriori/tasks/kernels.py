@@ -29,6 +29,8 @@ from posteriori.priors.mixture import Gaussian as GaussianPrior
 from posteriori.tasks.beds import Bed
 
 PIXELS, SPREAD = 24, 1e-3
+# What noise of this level leaves of a kernel is below its spread, and far below that of an image.
+SIGMA_MIN = 0.01
 KERNEL_SIGMAS = (0.03, 0.3, 1.0)
 
 
@@ -64,7 +66,7 @@ def kernels(sigma: float, seed: int = 0) -> Bed:
     prior = Joint({"image": image, "kernel": kernel_family(four, SPREAD)})
     post = Posterior(prior, Likelihood(y, A, Gaussian(sigma)))
     truth = pack({"image": x, "kernel": four[j][None]})[0]
-    return Bed(post, prior.sigma_max, prior.sigma_min, truth)
+    return Bed(post, prior.sigma_max, SIGMA_MIN, truth)
 
 
 def exact_pairs(post: Posterior, n: int, seed: int) -> Tensor:
