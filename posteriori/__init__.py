@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posteriori import (
         evaluation,
+        examination,
         grid,
         measurements,
         methods,
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from posteriori.diffusion_em import fit_instrument
     from posteriori.driver import sample
     from posteriori.each import sample_each
+    from posteriori.examination import doctor
 
 ROOMS = (
     "evaluation",
+    "examination",
     "grid",
     "measurements",
     "methods",
@@ -57,6 +60,7 @@ HOMES = {
     "Run": "run",
     "RunWarning": "diagnostics",
     "Status": "run",
+    "doctor": "examination",
     "fit_instrument": "diffusion_em",
     "sample": "driver",
     "sample_each": "each",
@@ -82,7 +86,9 @@ __all__ = [
     "Run",
     "RunWarning",
     "Status",
+    "doctor",
     "evaluation",
+    "examination",
     "fit_instrument",
     "grid",
     "measurements",

@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from posteriori.cli.benches import bench_app
+from posteriori.cli.doctoring import doctor_command
 from posteriori.cli.lists import Entries, StudyName
+from posteriori.cli.machine import env
 
 DEBUG = "--debug"
 HELP = (
@@ -314,6 +316,8 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
     print(page(folder, out, None if reference is None else read_truth(reference, folder)))
 
 
+app.command(doctor_command, name="doctor")
+app.command(env)
 app.command(bench_app)
 
 
@@ -381,14 +385,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
         for which shell.
     """
     print(app.generate_completion(prog_name="posteriori", shell=shell), end="")
-
-
-@app.command
-def env() -> None:
-    """Versions and hardware, for a bug report."""
-    from posteriori.cli.machine import machine_text
-
-    print(machine_text())
 
 
 def main(words: Sequence[str] | None = None) -> None:

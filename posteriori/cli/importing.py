@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from posteriori import places, priors
+from posteriori.examination import prior_findings
 from posteriori.priors.foreign.found import Stated
 
 
 def import_prior(
     source: Path, out: Path | None, *, half: bool, description: str, licence: str, **stated: Any
 ) -> None:
-    """Print what ``source`` was recognised as, and save it in ``out`` when one is given.
+    """Print what ``source`` was recognised as and what the doctor says of it as a prior, and save
+    it in ``out`` when one is given.
 
     Raises as ``priors.load``, and ``ValueError`` for a folder that is in use by something else.
     """
@@ -22,6 +24,9 @@ def import_prior(
     found = priors.recognise(source, Stated(**stated))
     for title, text in found.lines():
         print(f"{title:16}{text}")
+    for line in prior_findings(found.prior):
+        cause = f" ({line.remedy})" if line.verdict != "pass" else ""
+        print(f"{line.name:16}{line.verdict}: {line.value}; expected {line.expected}{cause}")
     if out is None:
         print("nothing is written; `--out FOLDER` saves it as a prior")
         return

@@ -6,8 +6,6 @@ import os
 import platform
 from importlib import metadata
 
-import torch
-
 PACKAGES = (
     "posteriori",
     "torch",
@@ -24,6 +22,8 @@ PACKAGES = (
 
 def machine_text() -> str:
     """Versions, processor, threads, accelerators, one per line."""
+    import torch
+
     lines = [
         f"python: {platform.python_version()}",
         f"system: {platform.system()} {platform.release()} {platform.machine()}",
@@ -43,3 +43,8 @@ def machine_text() -> str:
         else "none"
     )
     return "\n".join([*lines, f"gpu: {gpu}"])
+
+
+def env() -> None:
+    """Versions and hardware, for a bug report."""
+    print(machine_text())
