@@ -51,6 +51,7 @@ from posteriori.methods.explicit.scoresde import ScoreSDE
 from posteriori.methods.explicit.snips import SNIPS
 from posteriori.methods.explicit.tmpd import TMPD
 from posteriori.methods.latent.cfg_plus_plus import CFGPlusPlus
+from posteriori.methods.latent.dreamsampler import DreamSampler
 from posteriori.methods.latent.p2l import P2L
 from posteriori.methods.latent.psld import PSLD
 from posteriori.methods.latent.stsl import STSL
@@ -133,6 +134,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     FastDiffusionEM,
     GibbsDDRM,
     GibbsDiffusion,
+    DreamSampler,
     P2L,
     PSLD,
     STSL,
@@ -191,6 +193,7 @@ __all__ = [
     "DCPnPDP",
     "DiffPIR",
     "DiffusionMBIR",
+    "DreamSampler",
     "EnKG",
     "FastDiffusionEM",
     "FlowChef",

@@ -76,7 +76,7 @@ UNIT_OF_Y = {
     ),
     *("ReSample published", "REDDiff published", "DAPS published"),
     "DDIP published",  # its step is that of DDS published
-    *("PSLD published", "TReg published"),
+    *("PSLD published", "TReg published", "DreamSampler published"),
 }
 # Settings that belong to images in [-1, 1]: levels, rates and widths in these units.
 RANGE = {
@@ -101,6 +101,7 @@ RANGE = {
     ),
     *("MCGDiff published", "DAPS published", "DCDP published"),
     *("PSLD published", "TReg published", "TReg null", "P2L means"),
+    "DreamSampler published",
     *("DAPS flower", "DAPS flower mean", "FlowChef published", "FlowDPS published"),
 }
 # Draws along the axes of a decomposition, whose signs are left to rounding: the same law, other

@@ -12,7 +12,9 @@ from posteriori.likelihood import Likelihood, Posterior
 from posteriori.linalg import cg
 from posteriori.methods.data_steps.descent import Descent
 from posteriori.methods.data_steps.misfit import misfit, noise_energy
+from posteriori.methods.transitions import renoise
 from posteriori.packing import pack
+from posteriori.rng import Rng
 
 
 def on_images(post: Posterior) -> Likelihood:
@@ -41,3 +43,25 @@ def regularised(post: Posterior, u: Tensor, lam: float, iterations: int) -> Tens
         start=x,
     )
     return post.chart.lift(solved.x)
+
+
+def mixed(
+    z: Tensor,
+    x0: Tensor,
+    origin: Tensor,
+    x: Tensor,
+    sigma: Tensor,
+    s: Tensor,
+    variance: float,
+    rng: Rng,
+) -> Tensor:
+    """A consistent z among the latents of level s, the more of it the less noise: (B, *U).
+
+        (1 - q) z + q x0 + s ( sqrt(q) (x - origin) / sigma + sqrt(1 - q) e ),
+        q = s^2 / (variance + s^2)
+
+    x: at level sigma. origin: the denoised latent that tells the noise in x.
+    """
+    q = float(s) ** 2 / (variance + float(s) ** 2)
+    fresh = float(s) * (1 - q) ** 0.5
+    return renoise(torch.lerp(z, x0, q), x, sigma, s, fresh, rng, origin=origin)

@@ -14,7 +14,7 @@ from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
 from posteriori.methods.data_steps.descent import Conjugate
-from posteriori.methods.data_steps.images import consistent, regularised
+from posteriori.methods.data_steps.images import consistent, mixed, regularised
 from posteriori.methods.data_steps.leaves import descend_leaf, leaf_of_each_row, without_leaf
 from posteriori.methods.transitions import renoise
 from posteriori.operators.base import LinearOperator
@@ -118,19 +118,10 @@ class TReg(Method[State]):
                 self.null_steps,
                 self.null_rate,
             )
-        return (mixed(z, x0, x, sigma, s, post.prior.know().variance, rng), null, count), {}
+        return (mixed(z, x0, x0, x, sigma, s, post.prior.know().variance, rng), null, count), {}
 
     def consistent(self, post: Posterior, x0: Tensor) -> Tensor:
         """z: (B, *U)."""
         if self.lam is None:
             return consistent(post, x0, Conjugate(), self.inner)
         return regularised(post, x0, self.lam, self.inner)
-
-
-def mixed(
-    z: Tensor, x0: Tensor, x: Tensor, sigma: Tensor, s: Tensor, variance: float, rng: Rng
-) -> Tensor:
-    """x' of a consistent step: (B, *U)."""
-    q = float(s) ** 2 / (variance + float(s) ** 2)
-    fresh = float(s) * (1 - q) ** 0.5
-    return renoise(torch.lerp(z, x0, q), x, sigma, s, fresh, rng, origin=x0)

@@ -13,11 +13,10 @@ import posteriori as po
 from posteriori import methods
 from posteriori import operators as ops
 from posteriori import priors as pri
-from posteriori.methods import DAPS, DPS, P2L, PSLD, STSL, ReSample, TReg
+from posteriori.methods import DAPS, DPS, P2L, PSLD, STSL, DreamSampler, ReSample, TReg
 from posteriori.methods.data_steps.descent import Conjugate
-from posteriori.methods.data_steps.images import consistent, on_images, regularised
+from posteriori.methods.data_steps.images import consistent, mixed, on_images, regularised
 from posteriori.methods.latent.stsl import trace, trace_gradient
-from posteriori.methods.latent.treg import mixed
 from posteriori.noise import Gaussian
 from posteriori.packing import pack
 from posteriori.rng import Streams
@@ -52,6 +51,8 @@ METHODS = {
     "STSL": STSL(),
     "TReg": TReg(every=2),
     "TReg weighed": TReg(lam=0.1, inner=9),
+    "DreamSampler": DreamSampler(every=2),
+    "DreamSampler edit": DreamSampler(start="measurement"),
     "DAPS": DAPS(),
     "ReSample": ReSample(),
     "ReSample on images": ReSample(pixels=0.0),
@@ -221,12 +222,12 @@ def test_the_renewed_noise_has_the_variance_of_its_level(s):
     a, noise = 1 / (1 + s**2), draw(1, 5)
     fresh = Streams(0, [0]).normal(zero)
     x = LEVEL * noise
-    out = a.sqrt() * mixed(zero, zero, x, LEVEL, s, 1.0, Streams(0, [0]))
+    out = a.sqrt() * mixed(zero, zero, zero, x, LEVEL, s, 1.0, Streams(0, [0]))
     old, new = 1 - a, (a * (1 - a)).sqrt()
     torch.testing.assert_close(out, old * noise + new * fresh, rtol=1e-12, atol=1e-12)
     assert float(old**2 + new**2) == pytest.approx(float(1 - a), rel=1e-12)
     ones = torch.ones_like(zero)
-    moved = mixed(ones, zero, x, LEVEL, s, 1.0, Streams(0, [0])) - out / a.sqrt()
+    moved = mixed(ones, zero, zero, x, LEVEL, s, 1.0, Streams(0, [0])) - out / a.sqrt()
     torch.testing.assert_close(moved, a * ones, rtol=1e-12, atol=1e-12)
 
 
@@ -277,6 +278,91 @@ def test_treg_refuses_what_it_cannot_do():
     assert "lam needs an A linear on images" in TReg(lam=0.1).refuses(phases())
     assert TReg().refuses(phases()) is None
     assert "no leaf 'negative_embedding'" in TReg(null_steps=1).refuses(told())
+
+
+# DREAMSAMPLER AND PRIORS THAT ARE TOLD SOMETHING
+# --------------------------------------------------------------------------------------------------
+
+
+class Means(torch.nn.Module):
+    """The denoiser of white latents of variance 0.6 around means for each channel."""
+
+    conditions = {"embedding": (2,)}
+
+    def forward(self, x, label, embedding=None):
+        share = 0.6 / (0.6 + label.view(-1, 1, 1, 1) ** 2)
+        m = 0.0 if embedding is None else embedding[..., None, None]
+        return m + (x - m) * share
+
+
+def conditioned(guidance=2.5):
+    """Latents told of one mean against another, decoded to images of which half is seen."""
+    prior = pri.Network(
+        Means(),
+        shape=(2, 3, 2),
+        parametrization="x0",
+        schedule=pri.VE(0.01, 50.0),
+        variance=0.6,
+        conditions=Means.conditions,
+    )
+    told_of, against = (torch.tensor(m, dtype=F64) for m in ([0.5, -0.3], [-0.2, 0.1]))
+    post = curved(prior)
+    latent = post.prior.conditioned(
+        embedding=told_of, negative={"embedding": against}, guidance=guidance
+    )
+    return po.Posterior(latent, post.given), told_of, against
+
+
+def test_an_edit_moves_by_the_share_of_the_signal_and_renoises_without_the_text():
+    post, told_of, against = conditioned()
+    x, sigma, s = draw(2, 2, 3, 2), torch.tensor(1.2, dtype=F64), torch.tensor(0.4, dtype=F64)
+    method = DreamSampler(inner=0)
+    state = method.init(post, x, Streams(0, range(2)))
+    (ours, _), _ = method.step(post, state, sigma, s, Streams(0, range(2)))
+    share = 0.6 / (0.6 + sigma**2)
+    low, high = (m.view(2, 1, 1) for m in (against, told_of))
+    free = low + (x - low) * share
+    moved = free + share * 2.5 * (1 - share) * (high - low)
+    torch.testing.assert_close(ours, moved + s * (x - free) / sigma, rtol=1e-10, atol=1e-10)
+
+
+def test_without_text_and_data_dreamsampler_is_ddim():
+    post = curved()
+    ours = po.sample(post, DreamSampler(inner=0), n=2, steps=4).samples
+    ddim = po.sample(post, methods.Unconditional(methods.DDIM(0.0)), n=2, steps=4).samples
+    torch.testing.assert_close(ours, ddim, rtol=1e-11, atol=1e-11)
+
+
+def test_an_edit_starts_from_what_was_measured():
+    """Enc(A^+ y) under noise of the first level, whatever the prior starts from."""
+    post, x = curved(), draw(2, 2, 3, 2)
+    method = DreamSampler(start="measurement", inner=0)
+    state = method.init(post, x, Streams(0, range(2)))
+    (ours, _), _ = method.step(post, state, LEVEL, LEVEL / 2, Streams(0, range(2)))
+    source = post.chart.lift(post.given.A.adjoint(post.given.y[None]))
+    begun = source + LEVEL * Streams(0, range(2)).normal(x)
+    x0 = post.prior.denoise(begun, LEVEL)
+    torch.testing.assert_close(ours, x0 + (begun - x0) / 2, rtol=1e-11, atol=1e-11)
+    assert "pseudo-inverse" in replace(method).refuses(phases())
+
+
+def test_the_leaves_of_a_conditioned_prior_are_what_p2l_and_treg_tune():
+    post, told_of, against = conditioned()
+    x = draw(2, 2, 3, 2)
+    tuned = P2L(rate=0.05)
+    state = tuned.init(post, x, Streams(0, range(2)))
+    torch.testing.assert_close(state[1], told_of.expand(2, 2))
+    (_, c, _), _ = tuned.step(post, state, LEVEL, LEVEL / 2, Streams(0, range(2)))
+    assert float((c - told_of).abs().min()) > 1e-3
+    null = TReg(null_steps=1, null_rate=0.05)
+    state = null.init(post, x, Streams(0, range(2)))
+    torch.testing.assert_close(state[1], against.expand(2, 2))
+    (_, c, _), _ = null.step(post, state, LEVEL, LEVEL / 2, Streams(0, range(2)))
+    assert float((c - against).abs().min()) > 1e-3
+    for method in (tuned, null, DreamSampler(), PSLD(), STSL()):
+        run = po.sample(post, method, n=1, steps=2)
+        assert run.samples.shape == (1, 1, 6, 4)
+        assert bool(run.samples.isfinite().all())
 
 
 # P2L
