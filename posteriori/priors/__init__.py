@@ -17,6 +17,7 @@ from posteriori.priors.leaves import linearize_at, linearize_leaves
 from posteriori.priors.load import load, recognise
 from posteriori.priors.mixture import Gaussian, GaussianMixture
 from posteriori.priors.network import Network
+from posteriori.priors.pipelines import from_diffusers_pipeline
 from posteriori.priors.plane import Plane
 from posteriori.priors.pretrained import (
     blur_kernels,
@@ -68,6 +69,7 @@ __all__ = [
     "complementary_masks",
     "digits",
     "from_diffusers",
+    "from_diffusers_pipeline",
     "from_pretrained",
     "gaussian_kernels",
     "kernel_family",
@@ -85,7 +87,9 @@ __all__ = [
 
 # What other libraries and papers call these priors.
 _ELSEWHERE = {
-    "Diffusers": "from_diffusers(folder)",
+    "Diffusers": "from_diffusers(folder), or from_diffusers_pipeline(folder) of latents",
+    "StableDiffusion": "from_diffusers_pipeline(folder)",
+    "Flux": "from_diffusers_pipeline(folder)",
     "Denoiser": "Network(net, shape=..., parametrization=..., schedule=...)",
     "DiffusionModel": "Network(net, shape=..., parametrization=..., schedule=...)",
     "Score": "Network(net, parametrization='score', ...)",

@@ -156,7 +156,7 @@ def _check_folder(folder: Path) -> None:
     if latent is not None:
         raise ValueError(
             f"the network in {folder} models the latents of an autoencoder "
-            f"({latent}/), which are no images"
+            f"({latent}/), which are no images; from_diffusers_pipeline makes priors of pipelines"
         )
     if (folder / "card.json").is_file():
         raise ValueError(

@@ -1,7 +1,9 @@
 """One function for whatever holds a network: folders, other people's checkpoints, objects.
 
     our folder               card.json or latent.json: ``from_pretrained``
-    diffusers folder         model_index.json or config.json: ``from_diffusers``
+    diffusers folder         model_index.json or config.json: ``from_diffusers``, and for latents
+                             that are told a text ``from_diffusers_pipeline``
+    owner/model              the same, in the hub's cache on this machine
     a file of weights        .safetensors, .pt, .pth, .ckpt, .pkl: the network is recognised by
                              names and shapes of its tensors, see ``posteriori.priors.foreign``
     D(x, sigma)              a denoiser: a deepinv object, an nn.Module, any callable
@@ -27,6 +29,12 @@ from posteriori.priors.foreign import adm, edm, edm2, reading, score_sde
 from posteriori.priors.foreign.found import Found, Named, Stated, Weights, parameters
 from posteriori.priors.latent import Latent
 from posteriori.priors.network import Network, Parametrization, Precision
+from posteriori.priors.pipelines import (
+    from_diffusers_pipeline,
+    is_hub_name,
+    pipeline_folder,
+    pipeline_kind,
+)
 from posteriori.priors.pretrained import from_pretrained, read_card
 from posteriori.priors.schedule import VE, Schedule
 
@@ -41,6 +49,7 @@ RECOGNISERS: dict[str, tuple[reading.Recogniser, _Build]] = {
 # What tells a diffusers folder from one of ours, or from any other.
 _DIFFUSERS = ("model_index.json", "unet", "transformer", "scheduler", "scheduler_config.json")
 _FOLDER = ("range", "variance", "sigma_min", "sigma_max", "label", "autocast")
+_PIPELINE = ("sigma_min", "sigma_max", "autocast")
 _OBJECT = ("shape", "range", "variance", "sigma_min", "sigma_max", "train_size", "autocast")
 
 
@@ -131,6 +140,10 @@ def recognise(
 
 def _folder(path: Path, stated: Stated) -> Found:
     ours = any((path / name).is_file() for name in ("card.json", "latent.json"))
+    if not path.exists() and is_hub_name(str(path)):
+        path = pipeline_folder(str(path))
+    if not ours and pipeline_kind(path) is not None:
+        return _pipeline(path, stated)
     if ours or not any((path / name).exists() for name in _DIFFUSERS):
         stated.only(f"{path}, a folder with a card,", "autocast")
         prior = from_pretrained(path, autocast=stated.autocast)
@@ -152,6 +165,17 @@ def _folder(path: Path, stated: Stated) -> Found:
         notes.append(f"no class is given: its images are those of any of its {net.classes} classes")
     kind = net.arguments["kind"]
     return Found(prior, f"{kind} of diffusers: {parameters(net)}", "", tuple(notes))
+
+
+def _pipeline(path: Path, stated: Stated) -> Found:
+    """``autocast`` is the precision of its weights."""
+    stated.only(f"{path}, a pipeline of latents,", *_PIPELINE)
+    given = stated.given(*_PIPELINE)
+    weights = given.pop("autocast", "float32")
+    prior = from_diffusers_pipeline(path, weights=weights, **given)
+    size = parameters(prior.prior), parameters(prior.autoencoder)
+    text = f"{pipeline_kind(path)}: a denoiser of latents of {size[0]}, an autoencoder of {size[1]}"
+    return Found(prior, text, weights, ("it reads text: prior.conditioned(text=...)",))
 
 
 class OneLevel:
