@@ -15,6 +15,7 @@ from posteriori.cli.benches import bench_app
 from posteriori.cli.doctoring import doctor_command
 from posteriori.cli.lists import Entries, StudyName
 from posteriori.cli.machine import env
+from posteriori.cli.running import run_command
 
 DEBUG = "--debug"
 HELP = (
@@ -319,6 +320,7 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
 app.command(doctor_command, name="doctor")
 app.command(env)
 app.command(bench_app)
+app.command(run_command, name="run")
 
 
 @app.command

@@ -20,6 +20,9 @@ other keys: they are checked by their annotations, and those annotated `Path` st
 the file. An operator gets the image's shape by an argument `shape`; with `pictures: true` whole
 numbers in a measured file are grey levels. Reading such a file imports that module, which runs its
 code: read problem files of others first.
+
+A study file (`posteriori run`) has the keys under "study" and, beside them, the sections of its
+problem. Each measurement has samples of its own seed: that of measurement k, from 0, is seed + k.
 """
 METHODS_HEAD = """# Methods
 

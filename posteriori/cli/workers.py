@@ -47,7 +47,7 @@ def spread(
     from distributed import as_completed
 
     where = (str(problem.resolve()), str(folder.resolve()), threads, os.urandom(8).hex())
-    with _client(workers, scheduler) as client:
+    with client_of(workers, scheduler, torch.get_num_threads()) as client:
         asked = [
             client.submit(
                 draw_elsewhere, slab.first, slab.count, *where, pure=False, retries=RETRIES
@@ -75,7 +75,9 @@ def _task(problem: str, call: str) -> problem_file.Task:
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def client_of(workers: int, scheduler: str | None, threads: int) -> Iterator[Any]:
+    """A dask client of so many processes of this machine, or of a scheduler that has its own.
+    threads: that each of them uses. Raises ``RuntimeError`` for one that does not answer."""
     import logging
 
     from distributed import Client, LocalCluster
@@ -88,7 +90,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    cores = os.cpu_count() or 1
     if workers * threads > cores:
         print(
             f"{workers} workers of {threads} threads on {cores} cores: "

@@ -82,7 +82,7 @@ def summary(
             f"the posterior images of shape {post.shape}"
         )
     told, truth = told_parameters(run, post, reference), reference
-    shown, reference, range = _scored(run.in_frame(), reference, post.given.range)
+    shown, reference, range = scored_part(run.in_frame(), reference, post.given.range)
     if reference is not None:
         reference = framed(reference, post.given.frame)
         _check(reference, tuple(shown.samples.shape[1:]), range)
@@ -126,7 +126,7 @@ def completed(run: Run, record: dict[str, Any], reference: Tensor | None = None)
         out["flags"] = [*out["flags"], *speckled(found)]
     if reference is not None:
         stated = tuple(run.config["range"]) if run.config["range"] else None
-        shown, reference, range = _scored(run, reference, stated)
+        shown, reference, range = scored_part(run, reference, stated)
         _check(reference, tuple(shown.samples.shape[1:]), range)
         compared = _compared(shown, range, reference)
         out["flags"] = [
@@ -137,7 +137,7 @@ def completed(run: Run, record: dict[str, Any], reference: Tensor | None = None)
     return out
 
 
-def _scored(
+def scored_part(
     run: Run, reference: Tensor | None, range: Range | None
 ) -> tuple[Run, Any, Range | None]:
     """The run whose samples are compared, its reference and range: of several parts that of the

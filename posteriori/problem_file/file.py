@@ -25,6 +25,7 @@ of either.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -209,15 +210,16 @@ class Problem(Part):
             {"code": self._code} if self._code else {}
         )
 
-    def build(self) -> Task:
+    def build(self, prior: Prior | None = None) -> Task:
         """Read the files, load the prior, and put everything together.
 
+        prior: what this file's section describes, where it has been loaded before.
         Raises ``FileNotFoundError`` and ``ValueError`` naming the file or the setting; a file that
         looks like the clean image in the place of the measurement, or the other way round, is named
         as such.
         """
         section, law, range, prior, learnt = self.operator.ready(
-            self.measurement, self.noise, self.prior.build(self.precision)
+            self.measurement, self.noise, prior or self.prior.build(self.precision)
         )
         if isinstance(prior, Slices):
             return self._of_volumes(section, law, range, prior, learnt)
@@ -339,6 +341,19 @@ def load(path: str | Path) -> Problem:
     come with the nearest known one.
     """
     path = checked(path)
+    raw = read_mapping(path, Problem.model_fields)
+    if "optimizer" in raw and "prior" not in raw:
+        raise ValueError(
+            f"{path} describes a training, not a problem: posteriori train {path} --out FOLDER"
+        )
+    if "measurements" in raw:
+        raise ValueError(f"{path} describes many measurements: posteriori run {path} --out FOLDER")
+    return problem_of(raw, path.parent, str(path))
+
+
+def read_mapping(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The content of a YAML file. Raises ``ValueError`` for one that is no mapping, naming the
+    ``keys`` that it may have."""
     try:
         raw = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -347,19 +362,20 @@ def load(path: str | Path) -> Problem:
         ) from None
     if not isinstance(raw, dict):
         raise ValueError(
-            f"{path}: expected a mapping with {', '.join(Problem.model_fields)}, "
-            f"got {type(raw).__name__}"
+            f"{path}: expected a mapping with {', '.join(keys)}, got {type(raw).__name__}"
         )
-    if "optimizer" in raw and "prior" not in raw:
-        raise ValueError(
-            f"{path} describes a training, not a problem: posteriori train {path} --out FOLDER"
-        )
+    return raw
+
+
+def problem_of(raw: dict[str, Any], folder: Path, name: str) -> Problem:
+    """A problem of what its file says. folder: where its paths start. name: of the file, for
+    errors. Raises as ``load``."""
     code: dict[str, str] = {}
     try:
-        problem = Problem.model_validate(raw, context={"folder": path.parent, "code": code})
+        problem = Problem.model_validate(raw, context={"folder": folder, "code": code})
     except ValidationError as error:
         raise ValueError(
-            f"{path}\n" + "\n".join(f"  {line}" for line in validation_sentences(error, raw))
+            f"{name}\n" + "\n".join(f"  {line}" for line in validation_sentences(error, raw))
         ) from None
     problem._raw.update(raw)
     problem._code.update(code)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
 from posteriori.methods import ALL
-from posteriori.problem_file import noise, operator, prior, reading, unknown
+from posteriori.problem_file import noise, operator, prior, reading, study, unknown
 from posteriori.problem_file.file import Problem
 from posteriori.settings import first_paragraph, settings_of
 
@@ -266,6 +266,40 @@ MEANING: dict[str, dict[str, str]] = {
         "of": "how many frames the video has",
     },
     "operator compose": {"parts": "two operators or more, in the order in which light meets them"},
+    "study": {
+        "problem": (
+            "a problem file whose prior, operator, noise, unknown, image_shape, seed, grid, batch, "
+            "precision and device are taken; by default these stand in the study file itself"
+        ),
+        "measurements": (
+            "what the methods are run on; a pattern of paths, or a list of them, is one of files"
+        ),
+        "methods": "a list of names and mappings, as for compare; differences are to the first",
+        "n": "samples to draw for each measurement",
+        "steps": "noise levels that a run visits; by default as in a problem file",
+        "calls": (
+            "the most passes through the network a sample, denoiser calls and vector-Jacobian "
+            "products: each method takes the most steps that keep to it, counted before on one "
+            "sample of the first measurement; in the place of steps"
+        ),
+        "lpips": "whether the table has LPIPS (extra `lpips`)",
+        "slurm": "what a job asks for, where the study is run with --slurm",
+    },
+    "study measurements": READ
+    | {
+        "files": "patterns of the files that were measured, such as scans/*.npy",
+        "images": "patterns of clean images, to simulate measurements from",
+        "references": "patterns of the true images; each has the stem of its measurement",
+        "seed": "of the simulated noise: that of measurement k, from 0, is of seed + k",
+        "repeats": "measurements simulated of each clean image, one after the other",
+    },
+    "study slurm": {
+        "partition": "where jobs are submitted to; by default the usual one of the machine",
+        "cores": "of a job; each draws cells of its own, on one thread",
+        "memory": "of a job, such as 4GB",
+        "walltime": "of a job, in hours, minutes and seconds: HH:MM:SS",
+        "jobs": "how many are submitted",
+    },
 }
 # The name of a section is its heading; the other is made of an import path
 HIDDEN = {"name", "law", "maker"}
@@ -309,6 +343,9 @@ def parts() -> Iterator[KeySection]:
         for model in typing.get_args(typing.get_args(section)[0]):
             (name,) = typing.get_args(model.model_fields[tag].annotation)
             yield _part(f"{place} {name}", model)
+    yield _part("study", study.StudyFile)
+    yield _part("study measurements", study.Measurements)
+    yield _part("study slurm", study.Slurm)
 
 
 def method_sections() -> Iterator[KeySection]:

@@ -138,8 +138,8 @@ def as_volume(
     path: Path, range: Range, how: Reading, pictorial: bool = True
 ) -> tuple[Tensor, VolumeInfo, FileKind, Notes]:
     """What a file holds in ``range``, its geometry, its kind, and sentences about it."""
-    kind: FileKind = "dicom" if _series(path) else "nifti"
-    if _series(path) or path.name.lower().endswith(NIFTI):
+    kind: FileKind = "dicom" if is_series(path) else "nifti"
+    if is_series(path) or path.name.lower().endswith(NIFTI):
         stated = [name for name in Reading.model_fields if getattr(how, name) is not None]
         if stated:
             raise ValueError(
@@ -248,12 +248,12 @@ def _matched(
     )
 
 
-def _series(path: Path) -> bool:
+def is_series(path: Path) -> bool:
     return path.is_dir() and path.suffix != ZARR
 
 
 def _named(path: Path) -> str:
-    return "the series" if _series(path) else str(path)
+    return "the series" if is_series(path) else str(path)
 
 
 def _with_channels(x: Tensor, wanted: _Wanted) -> Tensor:
@@ -334,7 +334,7 @@ def nameless(raw: dict[str, Any], source: Measurement, truth: Reference | None) 
         ("measurement", source.file or source.image),
         ("reference", None if truth is None else truth.file),
     ):
-        if path is not None and _series(path):
+        if path is not None and is_series(path):
             said = raw[part] if isinstance(raw[part], dict) else {"file": raw[part]}
             key = "image" if "image" in said else "file"
             out[part] = said | {key: "a DICOM series, whose name is not kept"}
