@@ -220,3 +220,15 @@ class Latent(Prior):
         u = self.prior.sample(n, steps=steps, shape=sides)
         held = next(iter([*self.prior.parameters(), *self.prior.buffers()]), u)
         return self.chart(self.image_range, image).push(u.to(held.device))
+
+
+def image_sides(prior: Prior) -> tuple[int | None, ...]:
+    """The shape of the images of a prior, with None for a side of any length: of a latent prior
+    those that are decoded."""
+    if not isinstance(prior, Latent):
+        return prior.shape
+    open_sides = [n is None for n in prior.shape]
+    shape = prior.autoencoder.image_shape(tuple(1 if n is None else n for n in prior.shape))
+    if not any(open_sides):
+        return shape
+    return tuple(None if free else n for free, n in zip(open_sides, shape, strict=True))

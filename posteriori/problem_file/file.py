@@ -50,6 +50,7 @@ from posteriori.methods.courses import steps_of
 from posteriori.noise import Gaussian, NoiseLaw
 from posteriori.operators.base import Operator
 from posteriori.priors import Prior, Slices
+from posteriori.priors.latent import image_sides
 from posteriori.problem_file import noise, operator
 from posteriori.problem_file import volume as volumes
 from posteriori.problem_file.advice import Choice, choose
@@ -292,7 +293,7 @@ class Problem(Part):
         self, section: Instrument, law: NoiseLaw, range: Range, prior: Prior
     ) -> tuple[Operator, Tensor, Frame | None, NoiseLaw, Tensor | None, Notes]:
         """Operator, y, frame, noise, reference and sentences of a problem of images."""
-        wanted = self.image_shape or prior.shape
+        wanted = self.image_shape or image_sides(prior)
         if self.measurement.image is not None:
             reference, notes = as_image(self.measurement.image, range, self.measurement)
             (A, y), frame = degrade(section, reference, law, self.measurement, wanted), None

@@ -97,13 +97,16 @@ MEANING: dict[str, dict[str, str]] = {
             "colour photographs of any size, grey digits of 32 x 32, these also for noise that "
             "differs from pixel to pixel, which EPS asks for, "
             "chest CT of 128 x 128 in Hounsfield units from -1000 to 1500, "
-            "or magnitudes of brain MRI of any size"
+            "magnitudes of brain MRI of any size, "
+            "or grey digits of 32 x 32 told in words"
         ),
         "path": "a folder written by `save_pretrained`, `posteriori train --export` or `posteriori "
         "import`; or a diffusers folder or a file of weights that `priors.load` recognises",
         "diffusers": "a folder of the diffusers library",
         "grey": "grey images by a prior of colour images, which is one of these kinds",
         "slices": "volumes and videos whose slices are independent images of one of these kinds",
+        "conditioned": "a prior that is told in words what its images show: a mapping with the "
+        "keys of `prior conditioned`",
         "tiles": "images larger than those of a prior, by overlapping tiles: a mapping with the "
         "keys below",
         "ambient": "a network that learned from masked images, seen through a mask: a mapping with "
@@ -114,6 +117,13 @@ MEANING: dict[str, dict[str, str]] = {
         "prior": "of one tile: one of these kinds",
         "size": "side of a tile, in pixels",
         "overlap": "pixels that neighbours share, at least; by default a quarter of size",
+    },
+    "prior.conditioned": {
+        "prior": "one of these kinds, with a text encoder, such as `text-digits`",
+        "text": "what the image shows, in words",
+        "guidance": "how much the text counts: D = D_0 + guidance (D_text - D_0), at two network "
+        "passes a call where it is neither 0 nor 1",
+        "negative": "what D_0 is told; the empty text tells it nothing",
     },
     "prior.ambient": {
         "path": "its folder, of `posteriori train --export` with objective: ambient",
@@ -328,6 +338,7 @@ def parts() -> Iterator[KeySection]:
     yield _part("", Problem)
     yield _part("prior", prior.PriorSection)
     yield _part("prior.tiles", prior.Larger)
+    yield _part("prior.conditioned", prior.Told)
     yield _part("prior.ambient", prior.Through)
     yield _part("prior.gaussian", prior.White)
     yield _part("unknown", unknown.UnknownSection)

@@ -3,6 +3,7 @@
 photos | digits | digits_noise_maps         shipped with the package
 chest-ct                                    shipped as well, Hounsfield units
 brain-mri                                   shipped as well, magnitudes
+text-digits                                 shipped as well, handwritten digits by way of latents
 {path: PLACE}                               a folder written by ``save_pretrained``, by
                                             ``posteriori train --export`` or ``posteriori import``;
                                             a diffusers folder, or a file of weights of a network
@@ -14,6 +15,10 @@ brain-mri                                   shipped as well, magnitudes
                                             kinds above
 {tiles: {prior: digits, size: 32,           images larger than a prior's by overlapping tiles
          overlap: 8}}
+{conditioned: {prior: text-digits,          a prior that is told what its images show, under
+               text: a bold nine,           classifier-free guidance: one of the kinds above, with
+               guidance: 2.0,               a text encoder
+               negative: a four}}
 {ambient: {path: FOLDER, mask: m.png}}      a prior that ``objective: ambient`` trained, seen
                                             through a mask like those of its data
 {gaussian: {mean: 0.5, std: 0.2,            N(mean, std^2) in every pixel, known in closed form
@@ -43,8 +48,8 @@ from posteriori.problem_file.types import (
 )
 from posteriori.settings import Natural
 
-_KINDS = ("path", "diffusers", "grey", "slices", "tiles", "ambient", "gaussian")
-SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri")
+_KINDS = ("path", "diffusers", "grey", "slices", "tiles", "conditioned", "ambient", "gaussian")
+SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri", "text-digits")
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
@@ -81,15 +86,32 @@ class Larger(Part):
         return priors.Tiles(self.prior.build(precision), self.size, overlap)
 
 
-class PriorSection(Part):
-    """Exactly one of nine kinds."""
+class Told(Part):
+    """A prior told a text, by ``Prior.conditioned``."""
 
-    shipped: Literal["photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri"] | None = None
+    prior: Belief
+    text: str
+    guidance: Number = 1.0
+    negative: str = ""
+
+    def build(self, precision: Arithmetic) -> priors.Prior:
+        prior = self.prior.build(precision)
+        return prior.conditioned(self.text, guidance=self.guidance, negative=self.negative)
+
+
+class PriorSection(Part):
+    """Exactly one of ten kinds."""
+
+    shipped: (
+        Literal["photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri", "text-digits"]
+        | None
+    ) = None
     path: File | None = None
     diffusers: File | None = None
     grey: Belief | None = None
     slices: Belief | None = None
     tiles: Larger | None = None
+    conditioned: Told | None = None
     ambient: Through | None = None
     gaussian: White | None = None
     maker: InstanceOf[own.Own] | None = None
@@ -98,9 +120,9 @@ class PriorSection(Part):
     def one(self) -> PriorSection:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                "give exactly one of photos, digits, chest-ct, brain-mri, {path: ...}, "
-                "{diffusers: ...}, {grey: ...}, {slices: ...}, {tiles: ...}, {ambient: ...}, "
-                "{gaussian: ...}, {name: mypackage:MyPrior}"
+                "give exactly one of photos, digits, chest-ct, brain-mri, text-digits, "
+                "{path: ...}, {diffusers: ...}, {grey: ...}, {slices: ...}, {tiles: ...}, "
+                "{conditioned: ...}, {ambient: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
 
@@ -123,6 +145,8 @@ class PriorSection(Part):
             return priors.Slices(self.slices.build(precision))
         if self.tiles is not None:
             return self.tiles.build(precision)
+        if self.conditioned is not None:
+            return self.conditioned.build(precision)
         if self.maker is not None:
             if precision != "float32" and "autocast" not in self.maker.arguments:
                 raise ValueError(
@@ -138,12 +162,14 @@ class PriorSection(Part):
                 return priors.chest_ct(autocast=autocast)
             if self.shipped == "brain-mri":
                 return priors.brain_mri(autocast=autocast)
+            if self.shipped == "text-digits":
+                return priors.text_digits(autocast=autocast)
             return priors.digits(autocast=autocast, noise_maps=self.shipped == "digits_noise_maps")
         if self.diffusers is not None:
             return priors.from_diffusers(self.diffusers, autocast=autocast)
         if self.ambient is not None:
             return self.ambient.build(autocast)
-        assert self.path is not None  # one of the nine is given
+        assert self.path is not None  # one of the ten is given
         return priors.load(self.path, autocast=autocast)
 
 
@@ -163,11 +189,12 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
         if key not in _KINDS:
             raise ValueError(
                 f"unknown setting {key!r}; {suggestion(key, _KINDS)}, "
-                "or the name photos, digits, chest-ct or brain-mri alone"
+                "or the name photos, digits, chest-ct, brain-mri or text-digits alone"
             )
     return raw
 
 
 Belief = Annotated[PriorSection, BeforeValidator(_by_name)]
 Larger.model_rebuild()
+Told.model_rebuild()
 PriorSection.model_rebuild()

