@@ -52,7 +52,7 @@ def sample_each(
     rows stand alone. Operators are alike that are linear, of one shape, and know a spectrum with
     the same singular values: masks with equally many places, undersampled Fourier transforms with
     equally many frequencies. Others are drawn one after the other: methods with clouds, of your
-    own, or with a setting that needs a prior in closed form.
+    own, or with a setting that needs a prior in closed form or meets the data on images.
 
     folder: each run is kept in a folder of its own in there, 00000 for the first, or with those it
     shares batches with. Other arguments are those of ``sample``. A measurement of which every row
