@@ -138,7 +138,7 @@ class Prior(nn.Module, metaclass=Checked):
         self,
         text: str | None = None,
         *,
-        guidance: float = 1.0,
+        guidance: float | tuple[float, float] = 1.0,
         negative: str | Mapping[str, Tensor] = "",
         **leaves: Tensor,
     ) -> Prior:
@@ -147,8 +147,8 @@ class Prior(nn.Module, metaclass=Checked):
 
         text: c in words, for a prior with a text encoder; or leaves: c as leaves of ``at``, such as
         ``embedding`` or ``class_labels``. guidance: 1 is D_c, 0 is D_0; other numbers take two
-        network passes a call. negative: what D_0 is told, a text or leaves; the empty text is the
-        prior that is told nothing.
+        network passes a call, and a pair is its values at noise and at data. negative: what D_0 is
+        told, a text or leaves; the empty text is the prior that is told nothing.
         Raises ``ValueError`` for both or neither of text and leaves, a text where there is no
         encoder, and as ``at`` does.
         """

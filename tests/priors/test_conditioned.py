@@ -226,3 +226,14 @@ def test_a_posterior_under_guidance_one_is_that_of_the_component():
         for p in (prior.conditioned(**one_of(prior, 2)), prior.at(**one_of(prior, 2)))
     )
     torch.testing.assert_close(known, alone, rtol=1e-10, atol=1e-10)
+
+
+def test_guidance_along_the_levels_is_linear_in_the_time_of_a_flow():
+    """w of the pair at t = sigma / (1 + sigma); two passes wherever it is."""
+    prior, x = mixture(), draw(5, 4, seed=3)
+    pair = prior.conditioned(**one_of(prior, 1), guidance=(0.5, 4.0))
+    assert pair.know().passes == 2
+    for t in (0.9, 0.5, 0.1):
+        sigma = level(t / (1 - t))
+        number = prior.conditioned(**one_of(prior, 1), guidance=4.0 - 3.5 * t)
+        torch.testing.assert_close(pair.denoise(x, sigma), number.denoise(x, sigma))
