@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from blind import blind_post
+from scipy.sparse import coo_array
 
 import posteriori
 import posteriori as po
@@ -32,6 +33,10 @@ from posteriori.testing import CLAIMS
 
 def _draw(*size, dtype, seed=0):
     return torch.randn(*size, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def _coils(dtype, coils=3, H=6, W=5):
@@ -178,6 +183,16 @@ OPERATORS = {
     "Radon few detectors": lambda dtype: ops.Radon(
         (11, 8), [10, 70, 200], 1.0, detectors=6, detector_mm=2.0
     ).to(dtype),
+    "Sparse": lambda dtype: ops.Sparse(
+        coo_array(_draw(5, 12, dtype=dtype).relu().numpy()), (2, 3, 4), out_shape=(1, 5)
+    ),
+    "FanBeam": lambda dtype: ops.FanBeam((2, 5, 4), [0, 45, 130.5, 250], 0.5, 8.0, 3.0).to(dtype),
+    "ConeBeam": lambda dtype: ops.ConeBeam((2, 4, 3), [20, 200], 0.5, 6.0, 2.0, (3, 4)).to(dtype),
+    "NonCartesianFourier": lambda dtype: ops.NonCartesianFourier(
+        _coils(dtype, 2, 4, 3),
+        torch.rand(9, 2, dtype=dtype, generator=_seeded(2)) - 0.5,
+        engine="sum",
+    ),
     "Transmission": lambda dtype: ops.Transmission(
         ops.Radon((2, 6, 5), [0, 40, 90, 120], 0.5).to(dtype)
     ),

@@ -27,6 +27,7 @@ from posteriori.operators.blur import Blur, gaussian_kernel
 from posteriori.operators.channels import ComplexChannels
 from posteriori.operators.clip import Clip
 from posteriori.operators.compose import Chain, Compose
+from posteriori.operators.cone_beam import ConeBeam, FanBeam
 from posteriori.operators.dense import Dense
 from posteriori.operators.dense_matrix import log_det, matrix
 from posteriori.operators.detector_shift import DetectorShift
@@ -43,6 +44,7 @@ from posteriori.operators.modulus import Modulus, coded_diffraction
 from posteriori.operators.mosaic import bayer_mask
 from posteriori.operators.multicoil import MultiCoilFourier
 from posteriori.operators.navier_stokes import NavierStokes
+from posteriori.operators.noncartesian import NonCartesianFourier
 from posteriori.operators.null import Null
 from posteriori.operators.packed import Packed
 from posteriori.operators.parametric import Parametric
@@ -56,6 +58,7 @@ from posteriori.operators.row_wise import RowWise
 from posteriori.operators.scaled import Scaled
 from posteriori.operators.single_pixel import SinglePixel
 from posteriori.operators.slicewise import Slicewise
+from posteriori.operators.sparse import Sparse
 from posteriori.operators.stack import Stack
 from posteriori.operators.transmission import Transmission
 from posteriori.operators.units import Units
@@ -81,9 +84,11 @@ __all__ = [
     "Clip",
     "ComplexChannels",
     "Compose",
+    "ConeBeam",
     "Dense",
     "DetectorShift",
     "Downsample",
+    "FanBeam",
     "Gamma",
     "Grey",
     "Identity",
@@ -93,6 +98,7 @@ __all__ = [
     "Modulus",
     "MultiCoilFourier",
     "NavierStokes",
+    "NonCartesianFourier",
     "Null",
     "Operator",
     "Packed",
@@ -108,6 +114,7 @@ __all__ = [
     "SinglePixel",
     "Slicewise",
     "SolveError",
+    "Sparse",
     "Spectrum",
     "Stack",
     "Transmission",
@@ -149,13 +156,16 @@ _ELSEWHERE = {
     "Convolution": "Blur(kernel, shape)",
     "BlindBlur": "BlindConvolution(shape, kernel_shape)",
     "CT": "Radon(shape, angles, pixel_mm)",
-    "Tomography": "Radon(shape, angles, pixel_mm)",
+    "Tomography": "Radon(shape, angles, pixel_mm), or FanBeam, ConeBeam",
     "Demosaicing": "Mask(bayer_mask(pattern, shape))",
     "SinglePixelCamera": "SinglePixel(shape, count)",
     "SpaceVaryingBlur": "VaryingBlur(kernels, shape)",
     "CodedDiffraction": "coded_diffraction(masks)",
     "PtychographyLinearOperator": "Ptychography(probe, positions, shape)",
     "MRI": "MaskedFourier(mask, shape), or MultiCoilFourier(sensitivities, mask) for several coils",
+    "NonCartesianMRI": "NonCartesianFourier(sensitivities, trajectory)",
+    "NUFFT": "NonCartesianFourier(sensitivities, trajectory)",
+    "SparseMatrix": "Sparse(matrix, shape)",
     "MultiCoilMRI": "MultiCoilFourier(sensitivities, mask)",
     "Fourier": "MaskedFourier(mask, shape)",
     "Saturation": "Clip(shape, gain)",

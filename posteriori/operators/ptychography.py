@@ -36,7 +36,7 @@ class Ptychography(LinearOperator):
     probe_field: Tensor
     places: Tensor
 
-    def __init__(self, probe: Tensor, positions: Tensor, shape: tuple[int, int]) -> None:
+    def __init__(self, probe: Tensor, positions: Tensor, shape: tuple[int, ...]) -> None:
         super().__init__(shape, complex_in=True, complex_out=True)
         if len(self.in_shape) != 2:
             raise ValueError(f"Ptychography takes images of shape (H, W), got {self.in_shape}")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posteriori.memo import kept
-from posteriori.operators.base import LinearOperator, Preconditioner
+from posteriori.operators.base import Preconditioner
+from posteriori.operators.sparse import Sparse
 
 
-class Radon(LinearOperator):
+class Radon(Sparse):
     """y(angle, detector) = the line integral of x along a ray, in units of x times mm:
     (C, H, W) -> (C, angles, detectors), or without C.
 
@@ -25,8 +25,8 @@ class Radon(LinearOperator):
     attenuation map in 1/mm gives the usual dimensionless line integrals.
 
     Joseph's method: the ray is followed pixel by pixel along the axis closer to its direction, with
-    linear interpolation across. The projector is a sparse matrix, and the adjoint its exact
-    transpose (both differentiable any number of times), so the pair is matched.
+    linear interpolation across. The projector is a ``Sparse`` matrix, and the adjoint its exact
+    transpose, so the pair is matched.
 
     Parameters
     ----------
@@ -38,9 +38,6 @@ class Radon(LinearOperator):
         Transactions on Medical Imaging, 1982.
     """
 
-    values: Tensor
-    back_order: Tensor
-
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -49,57 +46,22 @@ class Radon(LinearOperator):
         detectors: int | None = None,
         detector_mm: float | None = None,
     ) -> None:
-        super().__init__(shape)
-        if len(self.in_shape) not in (2, 3):
-            raise ValueError(
-                f"Radon takes images of shape (H, W) or (C, H, W), got {self.in_shape}"
-            )
-        self.pixel_mm, self.detector_mm = pixel_mm, pixel_mm if detector_mm is None else detector_mm
-        for name, length in (("pixel_mm", self.pixel_mm), ("detector_mm", self.detector_mm)):
+        if len(shape) not in (2, 3):
+            raise ValueError(f"Radon takes images of shape (H, W) or (C, H, W), got {tuple(shape)}")
+        spacing = pixel_mm if detector_mm is None else detector_mm
+        for name, length in (("pixel_mm", pixel_mm), ("detector_mm", spacing)):
             if not 0 < length < math.inf:
                 raise ValueError(f"Radon: {name} must be a finite number of mm > 0, got {length}")
-        degrees = _check_angles(angles)
-        H, W = self.in_shape[-2:]
-        needed = math.ceil(math.hypot(H, W) * self.pixel_mm / self.detector_mm)
-        self.detectors = needed if detectors is None else detectors
-        if self.detectors < 1:
+        degrees = check_angles("Radon", angles)
+        H, W = shape[-2:]
+        needed = math.ceil(math.hypot(H, W) * pixel_mm / spacing)
+        count = needed if detectors is None else detectors
+        if count < 1:
             raise ValueError(f"Radon: detectors must be a number >= 1, got {detectors}")
+        rays = _joseph((H, W), np.deg2rad(degrees), pixel_mm, count, spacing)
+        super().__init__(rays, shape, (len(degrees), count), axes=2)
+        self.pixel_mm, self.detector_mm, self.detectors = pixel_mm, spacing, count
         self.angles = degrees.tolist()
-        forward = _joseph(
-            (H, W), np.deg2rad(degrees), self.pixel_mm, self.detectors, self.detector_mm
-        )
-        # Plain index and value tensors, put together at each use: they convert, move and save like
-        # any other buffer. The transpose has the same values in another order, by which it can
-        # never differ from the projector.
-        forward.sort_indices()
-        back = forward.copy()
-        back.data = np.arange(back.nnz, dtype=np.int32)
-        back = back.T.tocsr()
-        back.sort_indices()
-        for name, matrix in (("forward", forward), ("back", back)):
-            self.register_buffer(f"{name}_rows", torch.from_numpy(matrix.indptr.astype(np.int32)))
-            self.register_buffer(
-                f"{name}_columns", torch.from_numpy(matrix.indices.astype(np.int32))
-            )
-        self.register_buffer("values", torch.from_numpy(forward.data))
-        self.register_buffer("back_order", torch.from_numpy(back.data))
-        with warnings.catch_warnings():
-            # torch says once that its sparse matrices are in beta; products are all that is used
-            # here, and they are tested.
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            self._sparse("forward", torch.float32)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        H, W = self.in_shape[-2:]
-        y = self._sparse("forward", x.dtype) @ x.reshape(-1, H * W).T
-        return y.T.reshape(*x.shape[:-2], len(self.angles), self.detectors)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        self.check_measurement(y)
-        rays = len(self.angles) * self.detectors
-        x = self._sparse("back", y.dtype) @ y.reshape(-1, rays).T
-        return x.T.reshape(-1, *self.in_shape)
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner:
         """The ramp filter: A^H A is near a convolution, (angles / pi)
@@ -117,28 +79,19 @@ class Radon(LinearOperator):
             images=True,
         )
 
-    def _sparse(self, name: str, dtype: torch.dtype) -> Tensor:
-        sides = (len(self.angles) * self.detectors, math.prod(self.in_shape[-2:]))
-        rows, columns = (self.get_buffer(f"{name}_{part}") for part in ("rows", "columns"))
-        values, order, size = self.values, self.back_order, sides
-        if name == "back":
-            values = kept(self, "back", lambda: self.values[order], values, order)
-            size = sides[::-1]
-        return torch.sparse_csr_tensor(
-            rows, columns, values.to(dtype), size=size, check_invariants=False
-        )
 
-
-def _check_angles(angles: Sequence[float] | Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+def check_angles(
+    name: str, angles: Sequence[float] | Tensor
+) -> np.ndarray[Any, np.dtype[np.float64]]:
     degrees = np.asarray(angles, dtype=np.float64)
     if degrees.ndim != 1 or degrees.size == 0 or not np.isfinite(degrees).all():
         raise ValueError(
-            "Radon: angles must be a list of finite numbers in degrees, "
+            f"{name}: angles must be a list of finite numbers in degrees, "
             f"got {degrees.size} of them in {degrees.ndim} axes"
         )
     if degrees.size >= 8 and np.ptp(degrees) <= 2 * math.pi:
         warnings.warn(
-            f"Radon: {degrees.size} angles between {degrees.min():.3g} "
+            f"{name}: {degrees.size} angles between {degrees.min():.3g} "
             f"and {degrees.max():.3g} degrees look like radians; convert them with numpy.rad2deg",
             stacklevel=4,  # past this, the constructor and its checks
         )

@@ -1,6 +1,7 @@
 """X-ray tomography in a problem file: sinograms of line integrals, and photon counts.
 
     operator: {name: radon, angles: 180, pixel_mm: 0.7}
+    operator: {name: fan-beam, angles: 360, pixel_mm: 0.7, source_mm: 500, detector_at_mm: 400}
     operator: {name: transmission, angles: 180, pixel_mm: 0.7, photons: blank.npy, unit: HU,
     mu_water: 0.019}
 
@@ -10,6 +11,7 @@ mu_water (1 + h / 1000); so are the samples of a run. A sinogram in a file is (a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,14 +67,15 @@ class Geometry(Part):
         """a, b: the attenuation a x + b of an image x."""
         return (1.0, 0.0) if self.mu_water is None else (self.mu_water / 1000, self.mu_water)
 
-    def rays(self, shape: Shape) -> ops.Radon:
+    def degrees(self, arc: float) -> Sequence[float]:
+        """Each angle; a number of them lies evenly over an arc in degrees."""
+        if isinstance(self.angles, int):
+            return [arc * k / self.angles for k in range(self.angles)]
+        return self.angles
+
+    def rays(self, shape: Shape) -> ops.Sparse:
         """The line integrals of an attenuation."""
-        angles = (
-            [180 * k / self.angles for k in range(self.angles)]
-            if isinstance(self.angles, int)
-            else self.angles
-        )
-        return ops.Radon(shape, angles, self.pixel_mm, self.detectors, self.detector_mm)
+        return ops.Radon(shape, self.degrees(180), self.pixel_mm, self.detectors, self.detector_mm)
 
     def check_range(self, low: float, high: float) -> None:
         """Raise ``ValueError`` when a range of images looks like the other unit."""
@@ -109,14 +112,8 @@ class Geometry(Part):
         return (y.shape[0] if y.ndim > 2 else 1, max(1, round(width)), max(1, round(width)))
 
 
-class RadonEntry(Geometry, Instrument):
-    """Tomography: line integrals, as they come from the logarithm of the counts."""
-
-    name: Literal["radon"]
-
-    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
-        self.check_range(*noise.stated())
-        return super().ready(source, noise, prior)
+class LineIntegrals(Geometry):
+    """Line integrals, as they come from the logarithm of the counts."""
 
     def build(self, shape: Shape) -> Operator:
         rays, (a, _) = self.rays(shape), self.affine
@@ -125,15 +122,25 @@ class RadonEntry(Geometry, Instrument):
     def arrange(self, y: Tensor, path: str) -> Tensor:
         return self.ordered(y, path)
 
-    def matched(self, y: Tensor) -> Instrument:
-        return self if self.detectors else self.model_copy(update={"detectors": y.shape[-1]})
-
     def like(self, y: Tensor) -> Shape | None:
         return self.sides(y)
 
     def linear_part(self, A: Operator, y: Tensor) -> Tensor:
         """Without the line integrals of water, which an image of 0 HU has."""
         return y - _integrals(A, self.affine[1]).to(y)
+
+
+class RadonEntry(LineIntegrals, Instrument):
+    """Tomography: line integrals, as they come from the logarithm of the counts."""
+
+    name: Literal["radon"]
+
+    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
+        self.check_range(*noise.stated())
+        return super().ready(source, noise, prior)
+
+    def matched(self, y: Tensor) -> Instrument:
+        return self if self.detectors else self.model_copy(update={"detectors": y.shape[-1]})
 
     def baseline(self, A: Operator) -> Baseline:
         a, b = self.affine
@@ -143,6 +150,41 @@ class RadonEntry(Geometry, Instrument):
                 (ops.back_projection(_radon(A), (y + _integrals(A, b).to(y))[None])[0] - b) / a
             ),
         )
+
+
+class FanBeamEntry(LineIntegrals, Instrument):
+    """Tomography by rays from a point to a flat detector: line integrals. The source is at
+    source_mm (sin a, -cos a) from the middle of the image, X to the right and Y upwards, the middle
+    of the detector opposite at detector_at_mm."""
+
+    name: Literal["fan-beam"]
+    source_mm: Positive
+    detector_at_mm: Annotated[Number, Field(ge=0)]
+
+    def ready(self, source: Measurement, noise: noises.NoiseSection, prior: Prior) -> Ready:
+        self.check_range(*noise.stated())
+        return super().ready(source, noise, prior)
+
+    def matched(self, y: Tensor) -> Instrument:
+        return self if self.detectors else self.model_copy(update={"detectors": y.shape[-1]})
+
+    def rays(self, shape: Shape) -> ops.Sparse:
+        return ops.FanBeam(
+            shape,
+            self.degrees(360),
+            self.pixel_mm,
+            self.source_mm,
+            self.detector_at_mm,
+            self.detectors,
+            self.detector_mm,
+        )
+
+    def sides(self, y: Tensor) -> Shape:
+        """The shape of an image as wide as what a detector sees of the middle."""
+        enlarged = 1 + self.detector_at_mm / self.source_mm
+        step = self.pixel_mm if self.detector_mm is None else self.detector_mm / enlarged
+        side = max(1, round(y.shape[-1] * step / self.pixel_mm))
+        return (y.shape[0] if y.ndim > 2 else 1, side, side)
 
 
 class TransmissionEntry(Geometry, Instrument):
@@ -281,15 +323,22 @@ class TransmissionEntry(Geometry, Instrument):
 
 
 def _radon(A: Operator) -> ops.Radon:
+    """The parallel projector within an operator of this module."""
+    rays = _projector(A)
+    assert isinstance(rays, ops.Radon)  # who calls has made it
+    return rays
+
+
+def _projector(A: Operator) -> ops.Sparse:
     """The projector within an operator of this module."""
-    while not isinstance(A, ops.Radon):
+    while not isinstance(A, ops.Sparse):
         A = A.A  # type: ignore[assignment]
     return A
 
 
 def _integrals(A: Operator, value: float) -> Tensor:
     """The line integrals of an image that is ``value`` everywhere."""
-    rays = _radon(A)
+    rays = _projector(A)
     return rays(torch.full((1, *rays.in_shape), value))[0]
 
 

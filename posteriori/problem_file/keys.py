@@ -213,7 +213,30 @@ MEANING: dict[str, dict[str, str]] = {
         "factor": "how many times smaller each side is",
         "kind": "by which filter; they differ by more than 10 dB",
     },
+    "operator mosaic": {
+        "pattern": "letters of the filters from the first pixel on: RGGB, or rows apart by /",
+        "colours": "the letter of each channel of the image, in order",
+    },
+    "operator single-pixel": {
+        "count": "how many patterns are shown, the first of the order",
+        "order": "by changes of sign, coarse patterns first; that of Sylvester's matrix; or drawn",
+        "seed": "of the random order; needed with it",
+    },
     "operator radon": RAYS,
+    "operator fan-beam": RAYS
+    | {
+        "angles": "how many, evenly over 360 degrees, or each of them in degrees",
+        "detectors": (
+            "how many in a row; by default as many as the measured sinogram has, "
+            "else enough for the circle around the image"
+        ),
+        "detector_mm": (
+            "distance between detectors on the detector, in mm; by default that which is a pixel "
+            "in the middle of the image"
+        ),
+        "source_mm": "distance from the source to the axis of rotation, in mm",
+        "detector_at_mm": "distance from the axis of rotation to the detector, in mm",
+    },
     "operator transmission": RAYS
     | {
         "photons": (
@@ -227,6 +250,11 @@ MEANING: dict[str, dict[str, str]] = {
     },
     "operator phase-retrieval": {
         "oversampling": "side of the Fourier grid over the side of the image"
+    },
+    "operator ptychography": {
+        "file": "of several arrays (.npz, .mat, .h5): probe, complex (h, w), and positions, (K, 2) "
+        "whole pixels, row and column of the first pixel that the probe covers",
+        "intensity": "whether intensities are measured, else their roots",
     },
     "operator clip": {
         "gain": "by which the image is multiplied first",

@@ -28,7 +28,8 @@ from posteriori.problem_file.along_axis import (
     ThickSlicesEntry,
 )
 from posteriori.problem_file.aperture import ApertureEntry
-from posteriori.problem_file.ct import RadonEntry, TransmissionEntry
+from posteriori.problem_file.cameras import MosaicEntry, PtychographyEntry, SinglePixelEntry
+from posteriori.problem_file.ct import FanBeamEntry, RadonEntry, TransmissionEntry
 from posteriori.problem_file.mri import MRI
 from posteriori.problem_file.section import Axis, Instrument, Margins, Notes, OpenShare, Shape
 from posteriori.problem_file.types import Count, File, Number, Positive, Seed, Whole
@@ -262,7 +263,7 @@ class ComposeEntry(Instrument):
     def plain(self) -> ComposeEntry:
         for part in self.parts:
             if isinstance(part, MRI) or (
-                isinstance(part, RadonEntry | TransmissionEntry)
+                isinstance(part, RadonEntry | FanBeamEntry | TransmissionEntry)
                 and (part.unit == "HU" or part.calibrates)
             ):
                 raise ValueError(
@@ -348,11 +349,15 @@ OperatorSection = Annotated[
     | NothingEntry
     | BlurEntry
     | MaskEntry
+    | MosaicEntry
+    | SinglePixelEntry
     | DownsampleEntry
     | GreyEntry
     | RadonEntry
+    | FanBeamEntry
     | TransmissionEntry
     | PhaseRetrievalEntry
+    | PtychographyEntry
     | ClipEntry
     | GammaEntry
     | JPEGEntry

@@ -108,6 +108,11 @@ def test_coded_diffraction_and_gaussian_matrices_are_this_modulus():
         (lambda: ops.coded_diffraction(draw(2, 2, dtype=C128)), ValueError, "masks of shape"),
         (lambda: ops.Ptychography(draw(2, 2), WHERE, (8, 9)), ValueError, "complex probe"),
         (
+            lambda: ops.Ptychography(draw(2, 2, dtype=C128), WHERE, (1, 8, 9)),
+            ValueError,
+            r"of shape \(H, W\), got \(1, 8, 9\)",
+        ),
+        (
             lambda: ops.Ptychography(draw(5, 4, dtype=C128), WHERE, (8, 7)),
             ValueError,
             r"to \[8, 8\], and the image ends at \[8, 7\]",

@@ -112,6 +112,18 @@ SECTIONS = [
         {"name": "transmission", "angles": 3, "pixel_mm": 0.5, "detectors": 8},
         lambda: po.operators.Transmission(po.operators.Radon((3, 8, 8), [0, 60, 120], 0.5, 8)),
     ),
+    (
+        {"name": "fan-beam", "angles": 4, "pixel_mm": 0.5, "source_mm": 9, "detector_at_mm": 0},
+        lambda: po.operators.FanBeam((3, 8, 8), [0, 90, 180, 270], 0.5, 9.0, 0.0),
+    ),
+    (
+        {"name": "mosaic", "pattern": "GRBG"},
+        lambda: po.operators.Mask(po.operators.bayer_mask("GRBG", (3, 8, 8))),
+    ),
+    (
+        {"name": "single-pixel", "count": 9, "order": "random", "seed": 2},
+        lambda: po.operators.SinglePixel((3, 8, 8), 9, "random", 2),
+    ),
     ({"name": "clip", "gain": 3}, lambda: po.operators.Clip((3, 8, 8), 3.0)),
     (
         {"name": "jpeg", "quality": 40, "subsampling": "4:4:4"},
@@ -148,7 +160,7 @@ def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, s
 def test_every_operator_section_is_tried():
     tried = {
         section if isinstance(section, str) else section["name"] for section, _ in SECTIONS
-    } | {"nothing", "masked-fourier", "mri", "aperture-synthesis"}
+    } | {"nothing", "masked-fourier", "mri", "aperture-synthesis", "ptychography"}
     assert {
         cls.model_fields["name"].annotation.__args__[0]
         for cls in Instrument.__subclasses__()
