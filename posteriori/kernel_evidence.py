@@ -42,7 +42,7 @@ class Spectra(NamedTuple):
 
     y: Tensor
     image: Tensor
-    count: Tensor
+    often: Tensor
     noise: float
 
     def log_likelihood(self, k: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Spectra(NamedTuple):
         return torch.stack(at).amax(0)
 
     def _sum(self, v: Tensor) -> Tensor:
-        return -0.5 * (self.count * (self.y / v + v.log())).sum((1, 2, 3))
+        return -0.5 * (self.often * (self.y / v + v.log())).sum((1, 2, 3))
 
 
 def spectra(post: Posterior) -> Spectra | None:
@@ -63,10 +63,10 @@ def spectra(post: Posterior) -> Spectra | None:
         pair = blind_pair(post)
     except TypeError:
         return None
-    like, y, own = post.likelihood, post.given.y, pair.chart.parts[0]
-    known = pair.image.know().covariance
+    y, own = post.given.y, pair.chart.parts[0]
+    known, std = pair.image.know().covariance, post.given.noise.std
     shape = tuple(y.shape)
-    if known is None or not like.noise.std or len(shape) != 3 or shape != pair.A.image_shape:
+    if known is None or not std or len(shape) != 3 or shape != pair.A.image_shape:
         return None
     if pair.A.name != "kernel" or getattr(pair.A, "boundary", "") != "circular" or shape[2] % 2:
         return None
@@ -83,7 +83,7 @@ def spectra(post: Posterior) -> Spectra | None:
     count[0, 0] = 0.0
     power = torch.fft.rfft2(y, norm="ortho").abs().square()
     S = own.a**2 * C.variances[..., :half].to(y)
-    return Spectra(power, S.expand_as(power), count, float(post.given.noise.std) ** 2)
+    return Spectra(power, S.expand_as(power), count, float(std) ** 2)
 
 
 def kernel_gain(run: Run, post: Posterior) -> float | None:
