@@ -163,9 +163,9 @@ def _passes(counts: dict[str, float]) -> float:
 
 
 def draw_cell(cell: Cell, call: str = "") -> dict[str, Any]:
-    """The numbers of a cell, as kept in ``summary.json`` of its folder: ``forecast``'s, or why
-    there are none as ``reason``. A cell that is done costs nothing, one that was stopped goes on
-    where it was.
+    """The numbers of a cell, as kept in ``summary.json`` of its folder: ``forecast``'s with
+    ``elapsed``, the seconds of all work on it; or why there are none as ``reason``. A cell that is
+    done costs nothing, one that was stopped goes on where it was.
 
     call: names the command; within it a cell that has ended ``DEATHS`` processes is given up.
     Raises ``OSError`` for a full disk.
@@ -200,7 +200,7 @@ def cell_task(cell: Cell) -> Task:
 
 
 def _drawn(cell: Cell) -> dict[str, Any]:
-    place, task = Path(cell.place), cell_task(cell)
+    began, place, task = time.perf_counter(), Path(cell.place), cell_task(cell)
     (entry,) = entries([cell.entry], {"folder": Path(cell.methods_folder)})
     settings = {key: task.settings[key] for key in ("n", "seed", "batch")}
     settings |= {"steps": cell.steps, "grid": cell.grid or cell.problem.get("grid")}
@@ -212,7 +212,11 @@ def _drawn(cell: Cell) -> dict[str, Any]:
     except MetricUnavailable as error:
         record = forecast(done, task.posterior, task.reference, entry.method)
         record["flags"] = [*record["flags"], str(error)]
-    record |= {"steps": len(done.config["levels"]) - 1, "cell": cell.digest}
+    record |= {
+        "steps": len(done.config["levels"]) - 1,
+        "cell": cell.digest,
+        "elapsed": time.perf_counter() - began,
+    }
     write_json(place / "summary.json", record)
     return record
 

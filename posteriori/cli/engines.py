@@ -42,7 +42,7 @@ class Engine(NamedTuple):
             return
         require_extra("dask", "running on several workers", "distributed")
         with self._client(logs) as client:
-            _spread(client, cells, done)
+            spread_cells(client, cells, done)
 
     @contextmanager
     def _client(self, logs: Path) -> Iterator[Any]:
@@ -59,7 +59,7 @@ def cell_elsewhere(cell: dict[str, Any], call: str) -> dict[str, Any]:
     return draw_cell(Cell(**cell), call)
 
 
-def _spread(client: Any, cells: Sequence[Cell], done: Done) -> None:
+def spread_cells(client: Any, cells: Sequence[Cell], done: Done) -> None:
     """A cell whose worker ends is drawn again by another. One that ends so many is given up, which
     it finds by itself in its folder; where dask gives up a cell before, that only stood by, it is
     asked for again."""
@@ -116,5 +116,6 @@ def _slurm(asked: Slurm, logs: Path) -> Iterator[Any]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        cluster.scale(jobs=asked.jobs)
+        # Unlike ``scale`` it submits a job anew whose time was over.
+        cluster.adapt(minimum_jobs=asked.jobs, maximum_jobs=asked.jobs)
         yield client
