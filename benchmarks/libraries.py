@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,11 @@ def of_astra() -> Iterator[Row]:
     for kind in ("linear", "line", "strip"):
         theirs = ops.wrap(astra.OpTomo(astra.create_projector(kind, detector, volume)))
         yield f"OpTomo, projector {kind}", "Radon", gap(theirs(IMAGE[0]), ours(IMAGE[0]))
+    rays = astra.create_proj_geom("fanflat", 1.5, 23, 2 * angles, 30.0, 15.0)
+    fan = ops.FanBeam((SIDE, SIDE), np.rad2deg(2 * angles).tolist(), 1.0, 30.0, 15.0, 23, 1.5)
+    for kind in ("line_fanflat", "strip_fanflat"):
+        theirs = ops.wrap(astra.OpTomo(astra.create_projector(kind, rays, volume)))
+        yield f"OpTomo, projector {kind}", "FanBeam", gap(theirs(IMAGE[0]), fan(IMAGE[0]))
 
 
 def of_sigpy() -> Iterator[Row]:
@@ -94,6 +100,12 @@ def of_sigpy() -> Iterator[Row]:
         theirs = sigpy.linop.NUFFT((SIDE, SIDE), CARTESIAN * 1.0, oversampling, width)
         name = f"linop.NUFFT on the grid, width {width}, oversampling {oversampling}"
         yield name, "MaskedFourier", gap(ops.wrap(theirs)(WAVE), WHOLE(WAVE))
+    k = draw(50, 2) - 0.5
+    one = torch.ones(1, SIDE, SIDE, dtype=torch.complex64)
+    exact = ops.NonCartesianFourier(one, k, engine="sum")
+    theirs = sigpy.linop.NUFFT((SIDE, SIDE), SIDE * k.numpy(), 2.0, 6)
+    name = "linop.NUFFT off the grid, width 6, oversampling 2"
+    yield name, "NonCartesianFourier", gap(ops.wrap(theirs)(WAVE), exact(WAVE))
 
 
 def of_deepinv() -> Iterator[Row]:
@@ -116,6 +128,7 @@ def of_deepinv() -> Iterator[Row]:
         "MaskedFourier @ ComplexChannels",
         gap(torch.complex(mri[:, 0], mri[:, 1]), fourier(pair)),
     )
+    yield from of_cameras(physics)
     degrees = torch.arange(0, 180, 20.0)
     for side in (SIDE, SIDE + 1):
         image = draw(1, 1, side, side)
@@ -124,6 +137,23 @@ def of_deepinv() -> Iterator[Row]:
         theirs = ops.wrap(tomography, (1, side, side))(image)[0, 0].T
         radon = ops.Radon((side, side), degrees.tolist(), 1.0)(image[0])[0]
         yield f"Tomography, {side} x {side}", "Radon", nearest(theirs, radon)
+
+
+def of_cameras(physics: Any) -> Iterator[Row]:
+    colours = draw(1, 3, SIDE, SIDE)
+    seen = colours * ops.bayer_mask("BGGR", (3, SIDE, SIDE))
+    mosaic = physics.Demosaicing(img_size=(SIDE, SIDE))(colours)
+    yield "Demosaicing, bayer, with 0 for hidden", "Mask(bayer_mask BGGR)", gap(mosaic, seen)
+    shape = (1, SIDE, SIDE)
+    camera = physics.SinglePixelCamera(m=SIDE**2, img_size=shape, fast=True)
+    ours = ops.SinglePixel(shape, SIDE**2, "natural")
+    yield "SinglePixelCamera, all patterns", "SinglePixel, natural", gap(camera(IMAGE), ours(IMAGE))
+    shifts, probe = torch.tensor([[0, 0], [2, 3], [-3, 4]]), draw(1, 5, 6, complex=True)
+    theirs = physics.phase_retrieval.PtychographyLinearOperator(shape, probe, shifts)
+    first = shifts + torch.tensor([(SIDE - 5) // 2, (SIDE - 6) // 2])
+    far = ops.Ptychography(theirs.probe[0, 0], first, (SIDE, SIDE))(WAVE)
+    corner = torch.fft.ifftshift(far, (-2, -1))
+    yield "PtychographyLinearOperator", "Ptychography", gap(theirs.A(WAVE[None]), corner)
 
 
 def of_mrpro() -> Iterator[Row]:
