@@ -6,12 +6,13 @@ Scale and shift of latents, and the range in which a user states images, are tho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 
@@ -90,10 +91,7 @@ class Autoencoder(nn.Module):
         kind = next((p.dtype for p in self.net.parameters()), t.dtype)
         call: Callable[[Tensor], Any] = getattr(self.net, what)
         follow = self.checkpointing and torch.is_grad_enabled() and t.requires_grad
-        if follow:
-            with segmented(inside):
-                out = call(t.to(kind))
-        else:
+        with plain_attention(), segmented(inside) if follow else nullcontext():
             out = call(t.to(kind))
         if not isinstance(out, Tensor):
             raise TypeError(
@@ -164,6 +162,12 @@ class LinearAutoencoder(nn.Module):
         return self.shapes[0]
 
 
+def plain_attention() -> AbstractContextManager[None]:
+    """Within it attention is written out: its fast kernels have neither forward derivatives nor
+    derivatives of their derivatives, which J v of a decoder takes."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 @contextmanager
 def segmented(module: nn.Module) -> Iterator[None]:
     """Within it, parts of ``module`` that have parts of their own are segments for
@@ -184,7 +188,7 @@ def segmented(module: nn.Module) -> Iterator[None]:
 
 def _segment(part: nn.Module, forward: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     def inside(*args: Any, **keywords: Any) -> Any:
-        with segmented(part):
+        with plain_attention(), segmented(part):
             return forward(*args, **keywords)
 
     return checkpoint(inside, *args, use_reentrant=False, preserve_rng_state=False, **keywords)

@@ -342,6 +342,52 @@ def test_a_batch_takes_no_more_memory_than_the_rows_at_once():
     assert taken(many) <= taken(few) + images
 
 
+class Attentive(nn.Module):
+    """Attention over pixels and a group norm of channels that do not lie in a row, as diffusers'
+    autoencoders have them."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.mix = nn.GroupNorm(2, 4), nn.Linear(4, 12)
+
+        def forward(self, h):
+            tokens = h.flatten(2).transpose(1, 2)
+            tokens = self.norm(tokens.transpose(1, 2)).transpose(1, 2)
+            q, k, v = (t[:, None] for t in self.mix(tokens).chunk(3, -1))
+            seen = nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
+            return h + seen.transpose(1, 2).reshape(h.shape)
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.Sequential(self.Block(), self.Block())
+
+    def encode(self, x):
+        return x
+
+    def decode(self, z):
+        return self.decoder(z)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_decoder_with_attention_has_all_derivatives_that_methods_take(checkpointing):
+    """J v by forward differentiation and by differentiating J^T v, with <J v, w> = <v, J^T w>: the
+    fast kernels of attention have neither."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Attentive().double()
+    numbers = {"factor": 1, "channels": 4, "latent_channels": 4}
+    coder = pri.Autoencoder(net, checkpointing=checkpointing, **numbers)
+    f = Pushed(Decoder(coder, 1.0, 0.0, (4, 3, 3), (4, 3, 3)))
+    u, v, w = (draw(2, 4, 3, 3, seed=k) for k in range(3))
+    with torch.no_grad():
+        forward = torch.func.jvp(f, (u,), (v,))[1]
+        _, push, pull = f.differential(u)
+        torch.testing.assert_close(push(v), forward, rtol=1e-10, atol=1e-10)
+        inner = (forward * w).sum(), (v * pull(w)).sum()
+        torch.testing.assert_close(*inner, rtol=1e-10, atol=1e-10)
+
+
 def test_parts_are_themselves_again_after_a_gradient_and_after_a_failure():
     prior = curved()
     coder = prior.autoencoder
