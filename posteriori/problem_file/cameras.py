@@ -86,7 +86,7 @@ class PtychographyEntry(Instrument):
             )
         probe, positions = self._scan()
         scan = ops.Ptychography(probe, positions, shape[1:])
-        return ops.Modulus(scan @ ops.ComplexChannels(shape), self.intensity)
+        return ops.Modulus(ops.Compose(scan, ops.ComplexChannels(shape)), self.intensity)
 
     def like(self, y: Tensor) -> Shape:
         """As large as the scan."""

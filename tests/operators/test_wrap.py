@@ -233,6 +233,16 @@ def test_the_linear_projector_of_astra_is_our_radon_transform():
     torch.testing.assert_close(A(x), ours(x), rtol=1e-5, atol=1e-4)
 
 
+def test_a_volume_of_astra_without_a_gpu_is_refused_and_ends_no_process(monkeypatch):
+    """Its first call without one dies of SIGFPE."""
+    astra = pytest.importorskip("astra")
+    monkeypatch.setattr(astra, "use_cuda", lambda: False)
+    detector = astra.create_proj_geom("cone", 1.0, 1.0, 5, 9, np.linspace(0, 6, 7), 30.0, 10.0)
+    projector = astra.create_projector("cuda3d", detector, astra.create_vol_geom(8, 8, 4))
+    with pytest.raises(RuntimeError, match="need a GPU.*ConeBeam"):
+        ops.wrap(astra.OpTomo(projector))
+
+
 def test_the_coils_of_sigpy_are_ours():
     linop = pytest.importorskip("sigpy.mri.linop")
     g = torch.Generator().manual_seed(0)

@@ -32,11 +32,13 @@ def from_matvec(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> F
 
     in_shape: of an image, where the operator states none. An operator of complex dtype takes and
     gives complex numbers, unless ``kinds`` says otherwise.
+    Raises ``RuntimeError`` for a projector of ASTRA that needs a GPU where there is none.
     """
     if not hasattr(thing, "rmatvec"):
         from scipy.sparse.linalg import aslinearoperator
 
         thing = aslinearoperator(thing)
+    _check_gpu(thing)
     m, n = (int(side) for side in thing.shape)
     shape = _stated(thing, ("dims", "vshape"), n) or (n,)
     if in_shape is not None:
@@ -135,6 +137,21 @@ def _without_graph(function: Map) -> Map:
             return function(x)
 
     return called
+
+
+def _check_gpu(thing: Any) -> None:
+    """ASTRA's three-dimensional projectors are for GPUs alone; without one the first call ends the
+    process, and no exception can be caught."""
+    if not _from(thing, "astra") or len(np.atleast_1d(thing.vshape)) < 3:
+        return
+    import astra
+
+    if not astra.use_cuda():
+        raise RuntimeError(
+            "ASTRA's projectors of volumes need a GPU, and it sees none here; operators.ConeBeam "
+            "takes small volumes on a CPU, and a slice at a time is Slicewise of a projector of "
+            "images"
+        )
 
 
 def _stated(thing: Any, names: tuple[str, ...], count: int) -> Shape | None:
