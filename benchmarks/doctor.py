@@ -57,7 +57,7 @@ LIMITS = (
         "tweedie",
         "the squared error of D on its own draws and sigma^2 tr J, at 0.05 to 2 standard "
         "deviations of the prior",
-        "ratio 0.67 to 1.8, and 4 standard errors: 0.87 to 1.55 on the priors that ship; wrong "
+        "ratio 0.67 to 1.8, and 4 standard errors: 1.0 to 1.5 on the priors that ship; wrong "
         "ones leave it at some level",
     ),
     (
@@ -73,7 +73,8 @@ LIMITS = (
     (
         "samples",
         "outer per cents and variance of the draws",
-        "15 % of the range beyond its ends; variance within a factor of 4, else a warning",
+        "40 % of the range beyond its ends, a warning from 15 % on: 5 % on the priors that ship; "
+        "variance within a factor of 4, else a warning",
     ),
     (
         "range",

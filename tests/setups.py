@@ -135,6 +135,13 @@ def _sigma_data(factor):
     return prior
 
 
+def _narrow():
+    """The prior of digits, whose images are in [-1, 1], stated to be half as wide."""
+    prior = copy.copy(digits())
+    prior.range = (-0.5, 0.5)
+    return prior
+
+
 class CutOff(priors.Prior):
     """A denoiser that automatic differentiation can follow only in part."""
 
@@ -223,6 +230,7 @@ PLANTED = {
         ),
     ),
     "centre of rotation off by half a pixel": ("fit", lambda: radon(0.5)),
+    "range of the prior halved": ("samples", lambda: blurred(_narrow(), digit())),
     "sigma_data doubled": ("tweedie", lambda: blurred(_sigma_data(2.0), digit())),
     "sigma_data halved": ("tweedie", lambda: blurred(_sigma_data(0.5), digit())),
     "cosine schedule for a linear one": (

@@ -35,11 +35,11 @@ from posteriori.problem_file.advice import choose
 AFTER: dict[str, tuple[str, ...]] = {
     "norm": ("adjoint",),
     "spectrum": ("adjoint", "norm"),
-    "range": ("adjoint", "norm", "spectrum", "tweedie"),
-    "noise": ("adjoint", "norm", "spectrum", "tweedie", "range"),
-    "axes": ("adjoint", "norm", "spectrum", "tweedie", "range", "noise"),
-    "fit": ("adjoint", "norm", "spectrum", "tweedie", "range", "noise", "axes"),
-    "world": ("adjoint", "norm", "spectrum", "tweedie", "range", "noise", "axes", "fit"),
+    "range": ("adjoint", "norm", "spectrum", "tweedie", "samples"),
+    "noise": ("adjoint", "norm", "spectrum", "tweedie", "samples", "range"),
+    "axes": ("adjoint", "norm", "spectrum", "tweedie", "samples", "range", "noise"),
+    "fit": ("adjoint", "norm", "spectrum", "tweedie", "samples", "range", "noise", "axes"),
+    "world": ("adjoint", "norm", "spectrum", "tweedie", "samples", "range", "noise", "axes", "fit"),
     "cost": ("adjoint", "norm", "spectrum", "noise"),
 }
 # What a line may meet in a problem that is wrong elsewhere.

@@ -11,18 +11,23 @@ import math
 import time
 import warnings
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from posteriori import grid as grids
 from posteriori.examination.denoising import Consistency, asymmetry, consistency
-from posteriori.examination.finding import Finding
+from posteriori.examination.finding import Finding, Verdict
 from posteriori.priors.base import Prior
+from posteriori.rng import Streams
 
 SIDE = 64
+# The noise level, in standard deviations of one number of the prior, from which it draws.
+TOP = 40.0
 # Noise levels, in standard deviations of one number of the prior.
 LEVELS = (0.05, 0.25, 0.5, 1.0, 2.0)
-# The error over what the denoiser promises of it, on its own draws: 0.95 to 1.55 on the priors that
+# The error over what the denoiser promises of it, on its own draws: 1.0 to 1.55 on the priors that
 # ship, whose draws in few steps lack a little.
 RATIO = (0.67, 1.8)
 # ||J v - J^T v|| / ||J v||: 0.08 to 0.64 on the priors that ship, sqrt(2) where J is unrelated to
@@ -30,8 +35,9 @@ RATIO = (0.67, 1.8)
 ASYMMETRY = 1.2
 # How far the denoiser moves its own draws at sigma_min, in sigma_min: 0.02 to 0.9 on the same.
 MOVED = 3.0
-# How far the outer per cents of its draws may lie outside its range, in widths of the range.
-OUTSIDE = 0.15
+# How far the outer per cents of its draws may lie outside its range, in widths of the range: 0.05
+# on the same, 0.3 for white noise around a picture, which is warned of.
+OUTSIDE, WIDE = 0.4, 0.15
 # The variance of its draws over the stated one: 0.7 to 1.6 on the same, of few draws each.
 VARIANCE = 4.0
 # A denoiser call that takes longer is not repeated fifty times for a line of a table.
@@ -107,7 +113,27 @@ def drawn_from(prior: Prior) -> Drawn:
             f"a denoiser call takes {took:.1f} s here, and these lines need over thirty of them"
         )
     rows = 1 if large else min(256, max(2, -(-4096 // numbers)))
-    return Drawn(prior, prior.sample(rows, steps=5 if large else 8, shape=shape))
+    if prior.know().closed is not None:
+        return Drawn(prior, prior.sample(rows, shape=shape))
+    return Drawn(prior, _drawn(prior, blank.expand(rows, *shape), 5 if large else 8))
+
+
+@torch.no_grad()
+def _drawn(prior: Prior, blank: Tensor, steps: int) -> Tensor:
+    """Draws by Heun's rule from TOP standard deviations on: from higher levels, where many
+    schedules begin, so few steps would lose the width of the images."""
+    spread = math.sqrt(prior.variance)
+    levels = grids.karras(steps, min(TOP * spread, prior.sigma_max), prior.sigma_min)
+    x = prior.start(Streams(0, range(len(blank))).normal(blank), levels[0])
+    for sigma, s in pairwise(levels):
+        slope = (x - prior.denoise(x, sigma)) / float(sigma)
+        there = x + float(s - sigma) * slope
+        if float(s) > 0:
+            slope = (slope + (there - prior.denoise(there, s)) / float(s)) / 2
+        x = x + float(s - sigma) * slope
+    if not bool(x.abs().isfinite().all()):
+        raise ArithmeticError("its draws are not finite")
+    return x
 
 
 def tweedie_line(drawn: Drawn) -> Finding:
@@ -179,10 +205,10 @@ def samples_line(drawn: Drawn) -> Finding:
     expected = f"variance within a factor {VARIANCE:g}"
     if ends is not None:
         expected = f"in [{ends[0]:g}, {ends[1]:g}], {expected}"
-    if outside > OUTSIDE:
-        return Finding(
-            "samples", "fail", value, expected, "the range of the prior is not that of its images"
-        )
+    if outside > WIDE:
+        verdict: Verdict = "fail" if outside > OUTSIDE else "warn"
+        remedy = "the range of the prior is not that of its images"
+        return Finding("samples", verdict, value, expected, remedy)
     if not 1 / VARIANCE <= ratio <= VARIANCE:
         return Finding(
             "samples", "warn", value, expected, "state the variance of the images it draws"

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
+import shutil
+import sys
 from functools import cache
 
 import pytest
 import torch
 from console import call, problem
 from reference import REPOSITORY
-from setups import PLANTED, SOUND, CutOff, blurred, changed, digit, digits
+from setups import (
+    PLANTED,
+    SOUND,
+    CutOff,
+    blurred,
+    changed,
+    digit,
+    digits,
+    measured,
+    photo,
+    photos,
+)
 
 import posteriori as po
 from posteriori import operators as ops
@@ -19,6 +33,7 @@ from posteriori.examination import Finding, examine, finding_table
 from posteriori.examination.data_lines import seen_noise, turned
 from posteriori.examination.denoising import asymmetry, consistency
 from posteriori.likelihood import Likelihood
+from posteriori.measurements.images import write_image
 from posteriori.noise import Gaussian, Poisson
 from posteriori.operators import AdjointError
 from posteriori.rng import Streams
@@ -105,6 +120,30 @@ def test_an_example_passes(path):
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem not in FAST], ids=lambda p: p.stem)
 def test_every_other_example_passes(path):
     _example_passes(path)
+
+
+def _copied(folder):
+    for name in ("own", "problems"):
+        shutil.copytree(REPOSITORY / "examples" / name, folder / name)
+    return folder
+
+
+def test_the_example_of_a_checkpoint_passes_once_it_is_there(tmp_path, monkeypatch):
+    """Its network is the exact denoiser of white images, as one that predicts the noise."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    own = _copied(tmp_path) / "own"
+    runpy.run_path(str(own / "my_prior.py"), run_name="__main__")
+    _example_passes(own / "checkpoint.yaml")
+
+
+@pytest.mark.slow
+def test_the_example_of_a_measured_file_passes_once_it_is_there(tmp_path):
+    """Its y is made as the file says: a photograph at a quarter of its size, with noise of 0.01."""
+    problems = _copied(tmp_path) / "problems"
+    x = photo(256, 0, 0)
+    post = measured(photos(), ops.Downsample((3, 256, 256), 4, kind="bicubic"), x, 0.01)
+    write_image(problems / "y.png", post.given.y.clamp(0, 1), range=(0, 1))
+    _example_passes(problems / "measured.yaml")
 
 
 def test_the_error_is_what_the_denoiser_promises_and_its_chance_is_said():
