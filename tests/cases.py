@@ -487,6 +487,8 @@ NOISES = {
     "ComplexGaussian whole": (laws.ComplexGaussian(sigma_complex=0.2), True, 0.5),
     "Poisson": (laws.Poisson(200.0), False, 0.7),
     "Counts": (laws.Counts(), False, 25.0),
+    "Laplace": (laws.Laplace(0.2), False, 1.0),
+    "StudentT": (laws.StudentT(0.2, 8), False, 1.0),
 }
 
 

@@ -29,6 +29,7 @@ from posteriori.examination.restored_lines import (
 )
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Method
+from posteriori.operators.base import SolveError
 from posteriori.problem_file.advice import choose
 
 # What each line stands on: where one of these has failed, it would only repeat it.
@@ -116,6 +117,8 @@ class _Judged:
         try:
             with warnings.catch_warnings(action="ignore"):
                 self.add(judge())
+        except SolveError as error:
+            self.add(Finding(name, "warn", "a linear solve did not converge", remedy=f"{error}"))
         except _FAILS as error:
             self.add(Finding(name, "fail", "it could not be judged", remedy=f"{error}"))
 
@@ -136,8 +139,11 @@ def _noise(
         turned = better_orientation(post)
         if (turned is not None and turned[0] > BETTER) or post.given.noise.std is None:
             return False
-        if restored() is None or sound(post, restored()):
-            return False
+        try:
+            if restored() is None or sound(post, restored()):
+                return False
+        except SolveError:
+            pass  # a level so small that no image is found which meets it is unsound
         louder = at_level(post, seen.ratio)
         return sound(louder, restore(louder, method))
 

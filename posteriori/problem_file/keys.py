@@ -176,6 +176,15 @@ MEANING: dict[str, dict[str, str]] = {
         ),
         "range": "black and white of the image",
     },
+    "noise laplace": {
+        "scale": "mean absolute error, in the units of y",
+        "range": "black and white of the image",
+    },
+    "noise student-t": {
+        "scale": "standard deviation of the small errors, in the units of y",
+        "freedom": "degrees of freedom, at least 3; the fewer, the heavier the tails",
+        "range": "black and white of the image",
+    },
     **OPERATORS,
     "study": {
         "problem": (

@@ -112,8 +112,45 @@ class PoissonEntry(Part):
         return laws.Poisson(self.peak)
 
 
+class _StatedScale(Part):
+    """A law of real numbers whose scale and range the file states."""
+
+    scale: Positive
+    range: RisingPair
+
+    @property
+    def stated_level(self) -> bool:
+        """Whether the file states a level."""
+        return True
+
+    def stated(self) -> tuple[float, float]:
+        """The range that the file states."""
+        return self.range
+
+
+class LaplaceEntry(_StatedScale):
+    """Errors of density exp(-|e| / scale) / (2 scale), scale in the units of y."""
+
+    law: Literal["laplace"]
+
+    def build(self) -> laws.NoiseLaw:
+        return laws.Laplace(self.scale)
+
+
+class StudentTEntry(_StatedScale):
+    """Errors of Student's law: Gaussian of level ``scale`` where they are small, with the tails of
+    outliers, the heavier the smaller ``freedom`` is."""
+
+    law: Literal["student-t"]
+    freedom: laws.Freedom = 4
+
+    def build(self) -> laws.NoiseLaw:
+        return laws.StudentT(self.scale, self.freedom)
+
+
 NoiseSection = Annotated[
-    GaussianEntry | ComplexGaussianEntry | PoissonEntry, Field(discriminator="law")
+    GaussianEntry | ComplexGaussianEntry | PoissonEntry | LaplaceEntry | StudentTEntry,
+    Field(discriminator="law"),
 ]
 
 

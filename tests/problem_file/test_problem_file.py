@@ -566,6 +566,8 @@ STORED = {
 LAWS = [
     {"law": "gaussian", "sigma": 0.1, "range": [0, 1]},
     {"law": "poisson", "peak": 50, "range": [0, 1]},
+    {"law": "laplace", "scale": 0.1, "range": [0, 1]},
+    {"law": "student-t", "scale": 0.1, "range": [0, 1]},
 ]
 SEEN = [
     "identity",
