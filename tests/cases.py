@@ -741,6 +741,7 @@ METHODS = {
     "Bootstrap": methods.Bootstrap(particles=4),
     "CBG": methods.CBG(candidates=8),
     "CBG exact": methods.CBG(candidates=8, draw="exact"),
+    "CBG keep": methods.CBG(candidates=8, draw="gaussian", keep=True),
     "CBG gaussian": methods.CBG(candidates=8, draw="gaussian", transition=methods.Midpoint()),
     "EnKG": methods.EnKG(particles=4),
     "EnKG updates": methods.EnKG(particles=3, updates=2, ode_steps=1),

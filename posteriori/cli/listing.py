@@ -47,7 +47,9 @@ COLUMNS = (
     ("gmm25", "8,2", "extended", 20),
     ("gmm25", "8,2", "extended", 100),
     ("gaussian", "general", "karras", 100),
+    ("kernels", "0.3", "karras", 50),
 )
+METRICS = {"gmm25": "SW1", "gaussian": "KL", "kernels": "TV"}
 # A setting of the scoreboard that stands for a method which was not run in its own name.
 SHARED_OUT = "8 clouds"
 
@@ -58,7 +60,7 @@ def method_table(rows: list[dict[str, Any]]) -> str:
     rows = [r for r in rows if any(_matches(r, c) for c in COLUMNS)]
     shown = [c for c in COLUMNS if any(_matches(r, c) for r in rows)]
     titles = [
-        f"{'SW1' if bed == 'gmm25' else 'KL'} {bed} {cell}, {schedule}, {steps} steps"
+        f"{METRICS[bed]} {bed} {cell}, {schedule}, {steps} steps"
         for bed, cell, schedule, steps in shown
     ]
     out = [

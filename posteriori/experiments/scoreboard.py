@@ -61,7 +61,8 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     as the oracle and most others do, and "EPS midpoint" as EPS does by default. Sequential Monte
     Carlo has one cloud of n particles, as many as there are samples; "8 clouds" shares them out.
     "Bootstrap end" gives up no particle on the way: it tends to the posterior for any A, with more
-    particles, of which "Bootstrap end 10000" has so many.
+    particles, of which "Bootstrap end 10000" has so many. "CBG kept" draws its 256 candidates from
+    the mixture.
     "DPS norm 0.2" is the literature's zeta = 0.1, whose gradient is that of the square.
     """
     out = {name: make() for name, make in methods.ALL.items() if name != "Unconditional"}
@@ -77,6 +78,7 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     return out | {
         "Bootstrap end": methods.Bootstrap(n, "end", share=0.0),
         "Bootstrap end 10000": methods.Bootstrap(10000, "end", share=0.0),
+        "CBG kept": methods.CBG(256, "exact", keep=True, transition=methods.Midpoint()),
         "EPS midpoint": methods.EPS(),
         "DPS norm 0.2": methods.DPS("norm", 0.2, methods.DDIM(0.85)),
         "PiGDM c=1": methods.PiGDM(variance=1.0),

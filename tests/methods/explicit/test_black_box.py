@@ -74,11 +74,40 @@ def test_candidates_of_a_run_of_the_prior_and_white_ones_are_those_of_the_closed
         assert float((found - mean).abs().max()) < room
 
 
-def test_calibrated_guidance_finds_the_masses_of_two_modes_through_a_closed_simulator():
+def over_levels(method, sigma, levels, rows):
+    """The error of D_y after the last of these levels, and of candidates drawn anew there."""
+    prior, A = mixture(), po.operators.Dense(draw(2, 4, seed=3))
+    post = po.Posterior(prior, po.Likelihood(draw(2, seed=4), A, po.noise.Gaussian(sigma)))
+    rng, z = Streams(1, range(rows)), draw(rows, 4, seed=6)
+    state = method.init(post, z, rng)
+    for level in levels:
+        x = prior.sample(rows, 5) + level * z
+        found, share, state = method.denoise_with(post, state, x, level, rng)
+    wanted = exact_posterior(post).denoise(x, levels[-1])
+    alone, before = method.denoise(post, x, levels[-1], rng)
+    assert bool((share <= 1).all())
+    assert float(share.mean()) > 2 * float(before.mean())
+    return (float((d - wanted).square().mean().sqrt()) for d in (found, alone))
+
+
+def test_candidates_that_are_kept_count_as_more_and_tend_to_the_exact_conditional_denoiser():
+    """Few candidates meet y at high noise, where the levels hardly differ: those of ten levels
+    together halve the error. It falls with their number."""
+    levels = torch.linspace(20, 8, 10, dtype=F64)
+    kept, alone = over_levels(CBG(64, "exact", keep=True), 0.5, levels, 200)
+    assert kept < 0.7 * alone
+    few, many = (
+        next(over_levels(CBG(K, "exact", keep=True), 0.5, levels[-3:], 64)) for K in (32, 2048)
+    )
+    assert many < few / 3
+
+
+@pytest.mark.parametrize("method", [CBG(64, "exact"), CBG(24, "exact", keep=True)], ids=str)
+def test_calibrated_guidance_finds_the_masses_of_two_modes_through_a_closed_simulator(method):
     """Within four standard errors; the mass of the second mode is 0.67."""
     post = two_modes(6.0, F64)
     exact = exact_posterior(post)
-    run = po.sample(shut(post), CBG(64, "exact"), n=300, steps=60, seed=2)
+    run = po.sample(shut(post), method, n=300, steps=60, seed=2)
     right = float((run.samples[:, 0] > 0).double().mean())
     wanted = float(exact.mixture.weights[1])
     assert abs(right - wanted) < 4 * (wanted * (1 - wanted) / 300) ** 0.5 + 0.02
