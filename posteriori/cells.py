@@ -113,8 +113,8 @@ def steps_within(
     calls: the most passes allowed. The steps are then the largest number that keeps to them, as
     counted by drawing one sample (of the method's cloud, where it draws several together): a plan,
     of one step times their number, only says where to begin. Without it the steps are those that
-    are stated, and the passes those of the plan. They are None for a method that refuses the
-    problem. settings: n, seed, batch and grid.
+    are stated, and the passes None, as for a method that refuses the problem. settings: n, seed,
+    batch and grid.
     Raises ``ValueError`` where a single step takes more.
     """
     method, fixed = entry.method, settings | {"grid": entry.grid or settings["grid"]}
@@ -132,10 +132,8 @@ def steps_within(
             return planned(count)
 
     usual = steps_of(method, entry.steps or steps, USUAL_STEPS)
-    if method.refuses(post):
+    if calls is None or method.refuses(post):
         return usual, None
-    if calls is None:
-        return usual, planned(usual)
     each = planned(2) / 2
     if each == 0:
         return usual, 0.0

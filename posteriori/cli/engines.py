@@ -112,7 +112,7 @@ def _slurm(asked: Slurm, logs: Path) -> Iterator[Any]:
             log_directory=str(logs),
             local_directory=scratch,
             job_script_prologue=["export OMP_NUM_THREADS=1"],
-            scheduler_options={"dashboard_address": None},
+            scheduler_options={"dashboard_address": ":0"},
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -45,7 +45,7 @@ ABOUT = (
     "PSNR mean and SSIM mean are those of the mean of the samples, one of a single sample; "
     "in 50 % is the share of the reference within the 50 % intervals of the samples; "
     "calls are passes through the network a sample, denoiser calls and vector-Jacobian products; "
-    "planned calls those of a plan or, under a budget, counted for the first measurement; "
+    "planned calls, where their number is limited, those counted for the first measurement; "
     "seconds are those of all samples of a measurement, on one thread."
 )
 
@@ -114,7 +114,9 @@ def _shown(methods: Sequence[MethodCells]) -> list[Score]:
 def _tables(methods: Sequence[MethodCells]) -> list[list[list[str]]]:
     """The rows of both tables; the second where there is something to subtract."""
     shown = _shown(methods)
-    head = ["Method", "Cells", "Steps", "Planned calls", *(score.heading for score in shown)]
+    foreseen = any(m.planned is not None for m in methods)
+    head = ["Method", "Cells", "Steps", *(["Planned calls"] if foreseen else [])]
+    head += [score.heading for score in shown]
     means = [head]
     for m in methods:
         done = f"{len(m.cells) - len(m.failed)} of {len(m.cells)}"
@@ -124,7 +126,7 @@ def _tables(methods: Sequence[MethodCells]) -> list[list[list[str]]]:
                 m.label,
                 done,
                 str(m.steps),
-                "-" if m.planned is None else f"{m.planned:g}",
+                *(["-" if m.planned is None else f"{m.planned:g}"] if foreseen else []),
                 *("-" if v is None else v.text(d) for v, d in numbers),
             ]
         )
