@@ -56,8 +56,6 @@ def wrap(
     Raises ``TypeError`` for what is none of these, ``ValueError`` for a missing or wrong shape or
     kind of number, an A that draws something at each call or is not linear, ``AdjointError``, and
     ``RuntimeError`` for ASTRA's projectors of volumes without a GPU, which would end the process.
-    ``RuntimeError`` for ASTRA's projectors of volumes where there is no GPU, which would end the
-    process.
     """
     if isinstance(thing, Operator):
         return thing
