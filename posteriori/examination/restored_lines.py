@@ -44,7 +44,7 @@ LEVELS = (0.3, 0.6, 1.0)
 # under the prior of digits.
 SURPRISE, UNUSUAL = 3.0, 6.0
 # The most that the residual may be over that of the noise and of images around the restoration, and
-# four standard errors: at most 1 on sound problems; over the noise alone where A is not linear.
+# four standard errors: at most 1.3 on sound problems; over the noise alone where A is not linear.
 MISFIT, CHI2 = 1.4, 3.0
 # The level at which orientations of an image are compared, how often, and how many times smaller
 # the denoising error of the right one is: 1.0 on sound problems, 1.2 to 4.4 on digits that lie.
