@@ -18,6 +18,13 @@ from posteriori.cli.workers import client_of
 from posteriori.extras import require_extra
 from posteriori.problem_file.study import Slurm
 
+# The last two undo what dask sets for its workers, see ``client_of``: they are what malloc comes to
+# by itself in a process that makes large arrays.
+JOB_ENVIRONMENT = [
+    "export OMP_NUM_THREADS=1",
+    f"export MALLOC_MMAP_THRESHOLD_={2**25}",
+    f"export MALLOC_TRIM_THRESHOLD_={2**26}",
+]
 Done = Callable[[Cell, dict[str, Any]], None]
 
 
@@ -111,7 +118,7 @@ def _slurm(asked: Slurm, logs: Path) -> Iterator[Any]:
             python=sys.executable,
             log_directory=str(logs),
             local_directory=scratch,
-            job_script_prologue=["export OMP_NUM_THREADS=1"],
+            job_script_prologue=JOB_ENVIRONMENT,
             scheduler_options={"dashboard_address": ":0"},
         ) as cluster,
         Client(cluster) as client,

@@ -80,6 +80,7 @@ def client_of(workers: int, scheduler: str | None, threads: int) -> Iterator[Any
     threads: that each of them uses. Raises ``RuntimeError`` for one that does not answer."""
     import logging
 
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
@@ -99,6 +100,9 @@ def client_of(workers: int, scheduler: str | None, threads: int) -> Iterator[Any
         )
     with (
         tempfile.TemporaryDirectory(prefix="posteriori-") as scratch,
+        # dask has workers give freed memory back at once: every image that a network makes is then
+        # paid for page by page, half as much again in processor time.
+        dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
