@@ -25,8 +25,9 @@ def import_prior(
     for title, text in found.lines():
         print(f"{title:16}{text}")
     for line in prior_findings(found.prior):
+        wanted = f"; expected {line.expected}" if line.expected else ""
         cause = f" ({line.remedy})" if line.verdict != "pass" else ""
-        print(f"{line.name:16}{line.verdict}: {line.value}; expected {line.expected}{cause}")
+        print(f"{line.name:16}{line.verdict}: {line.value}{wanted}{cause}")
     if out is None:
         print("nothing is written; `--out FOLDER` saves it as a prior")
         return

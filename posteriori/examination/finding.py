@@ -59,7 +59,9 @@ class Examination:
         if self.methods:
             rows.append(f"\nmethods that apply: {', '.join(apply) or 'none'}")
             rows += [
-                f"  {name} refuses: {reason}" for name, reason in self.methods.items() if reason
+                f"  {name} refuses: {reason.removeprefix(f'{name}: ')}"
+                for name, reason in self.methods.items()
+                if reason
             ]
         return "\n".join(rows)
 
