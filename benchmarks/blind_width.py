@@ -83,7 +83,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        f"{'images':14}{'method':16}{'error of mean':>15}{'below 5 %':>11}{'spread':>8}{'held':>8}{'s':>6}"
+        f"{'images':14}{'method':16}{'error of mean':>15}{'below 5 %':>11}"
+        f"{'spread':>8}{'held':>8}{'s':>6}"
     )
     for words in args.images:
         prior, A = model(SHAPES[words])
