@@ -178,7 +178,7 @@ def tuned(problem: Problem, own: torch.Tensor, ks: list[int], samples: int) -> d
     """Samples by method."""
     out = {"DPS, empty caption": problem.drawn(ks, DPS(), "", 1.0, samples)}
     out["P2L, from an empty caption"] = problem.drawn(
-        ks, P2L(tuning=2, rate=0.05), "", 1.0, samples
+        ks, P2L(tuning=4, rate=0.2, project=2), "", 1.0, samples
     )
     out["TReg, right caption"] = {}
     for k in ks:

@@ -130,7 +130,7 @@ class Latent(Prior):
         self,
         text: str | None = None,
         *,
-        guidance: float = 1.0,
+        guidance: float | tuple[float, float] = 1.0,
         negative: str | Mapping[str, Tensor] = "",
         **leaves: Tensor,
     ) -> Latent:

@@ -22,14 +22,14 @@ from posteriori.settings import Count
 
 class Kept(NamedTuple):
     """x (B, *E), and the candidates kept (B, K, *E), of equal weights for the image ``seen``
-    (B, *E) at noise level ``level`` (B,); ``count`` (B,) is how many of them are distinct in
+    (B, *E) at noise level ``level`` (B,); ``distinct`` (B,) is how many of them are distinct in
     effect. K is 0 where none are kept."""
 
     x: Tensor
     candidates: Tensor
     seen: Tensor
     level: Tensor
-    count: Tensor
+    distinct: Tensor
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class CBG(Method[Kept]):
         K, level = self.candidates, float(sigma)
         log_v = _distances(kept.seen, kept.candidates) / (2 * kept.level[:, None] ** 2)
         log_v = log_v - _distances(x, kept.candidates) / (2 * level**2)
-        ours, theirs = K * effective_share(log_w), kept.count * effective_share(log_v)
+        ours, theirs = K * effective_share(log_w), kept.distinct * effective_share(log_v)
         part = (theirs / (theirs + ours))[:, None]
         w = torch.cat([part * log_v.softmax(1), (1 - part) * log_w.softmax(1)], 1)
         both, count = torch.cat([kept.candidates, fresh], 1), (ours + theirs).clamp(max=K)
