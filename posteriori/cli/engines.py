@@ -25,7 +25,7 @@ JOB_ENVIRONMENT = [
     f"export MALLOC_MMAP_THRESHOLD_={2**25}",
     f"export MALLOC_TRIM_THRESHOLD_={2**26}",
 ]
-Done = Callable[[Cell, dict[str, Any]], None]
+_Done = Callable[[Cell, dict[str, Any]], None]
 
 
 class Engine(NamedTuple):
@@ -36,7 +36,7 @@ class Engine(NamedTuple):
     scheduler: str | None = None
     slurm: Slurm | None = None
 
-    def draw(self, cells: Sequence[Cell], done: Done, logs: Path) -> None:
+    def draw(self, cells: Sequence[Cell], done: _Done, logs: Path) -> None:
         """Draw every cell; ``done`` is told of each in the order in which they end. logs: the
         folder for what jobs print.
 
@@ -66,7 +66,7 @@ def cell_elsewhere(cell: dict[str, Any], call: str) -> dict[str, Any]:
     return draw_cell(Cell(**cell), call)
 
 
-def spread_cells(client: Any, cells: Sequence[Cell], done: Done) -> None:
+def spread_cells(client: Any, cells: Sequence[Cell], done: _Done) -> None:
     """A cell whose worker ends is drawn again by another. One that ends so many is given up, which
     it finds by itself in its folder; where dask gives up a cell before, that only stood by, it is
     asked for again."""

@@ -26,9 +26,9 @@ TAIL, OUTSIDE, NARROW = 0.02, 0.2, 0.005
 # whether what is seen beyond the stated level is noise.
 FACTOR, SUSPECT = 2.0, 3.0
 # The median of the absolute value of a standard normal number.
-MEDIAN = 0.674490
+_MEDIAN = 0.674490
 # Numbers of y from which a level can be told.
-LEAST = 100
+_LEAST = 100
 # A restoration whose residual is so small, over the stated noise, was told too high a level.
 IDLE = 0.1
 # An orientation of y that is met so many times better than its own is the right one.
@@ -162,7 +162,7 @@ def _unreached(given: Likelihood, variance: Tensor) -> Seen | None:
     none[: len(spectrum.s)] = spectrum.s <= 1e-3 * spectrum.s.max()
     alone = c[none]
     alone = alone[alone.abs() > 0]
-    if len(alone) < LEAST:
+    if len(alone) < _LEAST:
         return None
     per = 2 if alone.is_complex() else 1
     ratio = math.sqrt(float(alone.abs().square().mean()) / per / float(variance))
@@ -187,9 +187,9 @@ def _rough(given: Likelihood, variance: Tensor) -> Seen | None:
     parts, scale = blocks(y), blocks(variance.expand(y.shape)).sum(0).sqrt()
     whole = (parts != 0).all(0)
     d = (parts[0] - parts[1] - parts[2] + parts[3]).abs()[whole] / scale[whole]
-    if len(d) < LEAST:
+    if len(d) < _LEAST:
         return None
-    ratio = float(d.double().median()) / MEDIAN
+    ratio = float(d.double().median()) / _MEDIAN
     # The median of n absolute normal numbers has a relative standard error of 1.17 / sqrt(2 n).
     return Seen(ratio, 1.17 * ratio / math.sqrt(2 * len(d)), "differences of neighbours")
 
@@ -206,7 +206,7 @@ def noise_line(
     larger, whether that is noise. chi2: of a restoration, asked where y shows none.
     """
     if seen is None:
-        left = chi2() if given.y.numel() >= LEAST else None
+        left = chi2() if given.y.numel() >= _LEAST else None
         if left is not None and left < IDLE:
             return Finding(
                 "noise",

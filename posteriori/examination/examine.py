@@ -33,7 +33,7 @@ from posteriori.operators.base import SolveError
 from posteriori.problem_file.advice import choose
 
 # What each line stands on: where one of these has failed, it would only repeat it.
-AFTER: dict[str, tuple[str, ...]] = {
+_AFTER: dict[str, tuple[str, ...]] = {
     "norm": ("adjoint",),
     "spectrum": ("adjoint", "norm"),
     "range": ("adjoint", "norm", "spectrum", "tweedie", "samples"),
@@ -110,7 +110,7 @@ class _Judged:
 
     def line(self, name: str, judge: Callable[[], Finding]) -> None:
         failed = [f.name for f in self.findings if f.verdict == "fail"]
-        cause = next((other for other in AFTER.get(name, ()) if other in failed), None)
+        cause = next((other for other in _AFTER.get(name, ()) if other in failed), None)
         if cause is not None:
             self.add(Finding(name, "skip", "not judged", remedy=f"the line {cause} failed"))
             return

@@ -18,7 +18,7 @@ SLOPE, STEP = 1e-3, 1e-5
 # Gradients of a norm outside of these need step sizes that no default has.
 NORMS = (1e-4, 1e4)
 # The largest claimed singular value against that of Lanczos's method.
-LARGEST = 0.02
+_LARGEST = 0.02
 
 
 def adjoint_line(A: Operator, dtype: torch.dtype) -> Finding:
@@ -87,9 +87,9 @@ def norm_line(A: Operator, dtype: torch.dtype) -> Finding:
     norm, claimed = _measured(A, dtype), _claimed(A)
     value = f"||A|| = {norm:.4g}" + ("" if claimed is None else f", claimed {claimed:.4g}")
     expected = f"{NORMS[0]:g} to {NORMS[1]:g}" + (
-        "" if claimed is None else f", claimed within {100 * LARGEST:g} %"
+        "" if claimed is None else f", claimed within {100 * _LARGEST:g} %"
     )
-    if claimed is not None and not abs(norm - claimed) <= LARGEST * max(norm, claimed):
+    if claimed is not None and not abs(norm - claimed) <= _LARGEST * max(norm, claimed):
         return Finding(
             "norm", "fail", value, expected, "spectrum() is of another operator than forward"
         )

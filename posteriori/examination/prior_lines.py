@@ -22,7 +22,7 @@ from posteriori.examination.finding import Finding, Verdict
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-SIDE = 64
+_SIDE = 64
 # The noise level, in standard deviations of one number of the prior, from which it draws.
 TOP = 40.0
 # Noise levels, in standard deviations of one number of the prior.
@@ -45,7 +45,7 @@ SLOWEST = 4.0
 
 
 @dataclass
-class Drawn:
+class _Drawn:
     """A prior, and a few images that it drew, (B, *E) in its coordinates."""
 
     prior: Prior
@@ -82,14 +82,14 @@ def _unjudged(reason: str, *names: str) -> tuple[Finding, ...]:
     return tuple(Finding(name, "skip", "not judged", remedy=reason) for name in names)
 
 
-def drawn_from(prior: Prior) -> Drawn:
+def drawn_from(prior: Prior) -> _Drawn:
     """A few draws: 4096 numbers of images or more, in eight steps of Heun's rule; two images at
     least, and one in five steps where an image has over 50 000 numbers.
 
     Raises ``TimeoutError`` saying how long where a denoiser call takes over ``SLOWEST`` seconds.
     """
-    usual = getattr(prior, "train_size", None) or (SIDE, SIDE)
-    sides = (SIDE,) * (len(prior.shape) - 2) + tuple(usual)
+    usual = getattr(prior, "train_size", None) or (_SIDE, _SIDE)
+    sides = (_SIDE,) * (len(prior.shape) - 2) + tuple(usual)
     shape = (
         tuple(usual if own is None else own for own, usual in zip(prior.shape, sides, strict=True))
         if None in prior.shape
@@ -114,8 +114,8 @@ def drawn_from(prior: Prior) -> Drawn:
         )
     rows = 1 if large else min(256, max(2, -(-4096 // numbers)))
     if prior.know().closed is not None:
-        return Drawn(prior, prior.sample(rows, shape=shape))
-    return Drawn(prior, _drawn(prior, blank.expand(rows, *shape), 5 if large else 8))
+        return _Drawn(prior, prior.sample(rows, shape=shape))
+    return _Drawn(prior, _drawn(prior, blank.expand(rows, *shape), 5 if large else 8))
 
 
 @torch.no_grad()
@@ -136,7 +136,7 @@ def _drawn(prior: Prior, blank: Tensor, steps: int) -> Tensor:
     return x
 
 
-def tweedie_line(drawn: Drawn) -> Finding:
+def tweedie_line(drawn: _Drawn) -> Finding:
     """E ||x0 - D||^2 = sigma^2 tr J on the prior's own draws, noised, at five levels."""
     found = [
         consistency(drawn.prior, drawn.images, s, 1000 + k) for k, s in enumerate(drawn.levels)
@@ -152,7 +152,7 @@ def tweedie_line(drawn: Drawn) -> Finding:
     )
 
 
-def symmetry_line(drawn: Drawn) -> Finding:
+def symmetry_line(drawn: _Drawn) -> Finding:
     """J = J^T on one draw, noised, at the second of the five levels."""
     sigma = drawn.levels[min(1, len(drawn.levels) - 1)]
     image = drawn.images[:1]
@@ -174,7 +174,7 @@ def symmetry_line(drawn: Drawn) -> Finding:
 
 
 @torch.no_grad()
-def idempotence_line(drawn: Drawn) -> Finding:
+def idempotence_line(drawn: _Drawn) -> Finding:
     """D(x0, sigma_min) = x0 but for a few sigma_min."""
     level = drawn.prior.sigma_min
     moved = drawn.prior.denoise(drawn.images, torch.tensor(level, dtype=torch.float64))
@@ -189,7 +189,7 @@ def idempotence_line(drawn: Drawn) -> Finding:
     )
 
 
-def samples_line(drawn: Drawn) -> Finding:
+def samples_line(drawn: _Drawn) -> Finding:
     """Range and variance of the draws against the stated ones."""
     prior, images = drawn.prior, drawn.images
     real = images.abs() if images.is_complex() else images

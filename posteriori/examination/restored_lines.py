@@ -31,12 +31,12 @@ from posteriori.operators.gain import gain
 from posteriori.priors.base import Prior
 from posteriori.rng import Streams
 
-STEPS = 8
+_STEPS = 8
 # Its last noise level, and how near y may draw it afterwards, in standard deviations of one number
 # of the prior: from a lower level few steps would leave no room to meet y.
 END, NEAR = 0.1, 0.1
 # Larger images of a prior of any size are judged by their middle.
-SIDE = 128
+_SIDE = 128
 # Levels, in the same unit, at which a restoration is noised; they drown what NEAR lets in.
 LEVELS = (0.3, 0.6, 1.0)
 # The most that the error on a restoration may be over what the denoiser promises there, 0.4 to 1.8
@@ -76,7 +76,7 @@ def restore(post: Posterior, method: Method[Any] | None) -> Restoration | None:
         return None
     small = math.prod(post.shape) < 1024
     last = max(END * math.sqrt(post.prior.know().variance), post.prior.sigma_min)
-    levels = grids.karras(STEPS, post.prior.sigma_max, last)
+    levels = grids.karras(_STEPS, post.prior.sigma_max, last)
     with quiet():
         run = sample(
             post, chosen, n=4 * chosen.returned if small else 1, grid=levels, progress=False
@@ -244,8 +244,8 @@ def _middle_part(post: Posterior, u: Tensor) -> Tensor:
         return u
     for dim in (-2, -1):
         n = u.shape[dim]
-        if post.prior.shape[dim] is None and n > SIDE:
-            u = u.narrow(dim, (n - SIDE) // 2, SIDE)
+        if post.prior.shape[dim] is None and n > _SIDE:
+            u = u.narrow(dim, (n - _SIDE) // 2, _SIDE)
     return u
 
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 # Numbers of a matrix whose places fit into 32 bits.
-LARGEST = 2**31 - 1
+_LARGEST = 2**31 - 1
 
 
 def check_size(name: str, rays: int, sides: tuple[int, int, int]) -> None:
     """Raise ``ValueError``, in the name of an operator, where the matrix of so many rays may have
     more numbers than 32 bits can count."""
     numbers = 4 * rays * max(sides)
-    if numbers > LARGEST:
+    if numbers > _LARGEST:
         raise ValueError(
-            f"{name}: {rays} rays through {sides} voxels are up to {numbers:.2g} numbers, this "
-            f"projector holds {LARGEST:.2g}; take fewer, or wrap a projector that computes them at "
+            f"{name}: {rays} rays through {sides} voxels are up to {numbers:.2g} numbers, of which "
+            f"this one holds {_LARGEST:.2g}; take fewer, or wrap a projector that computes them at "
             "each use, such as ASTRA's on a GPU (operators.wrap)"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-WEIGHTS = ("thin", "regular", "bold")
+_WEIGHTS = ("thin", "regular", "bold")
 SLANTS = ("leaning left", "upright", "leaning right")
 
 
@@ -49,5 +49,5 @@ def phrased(digit: int | None, weight: str | None, slant: str | None) -> list[st
 
 def all_captions() -> list[str]:
     """Every caption once."""
-    told = product((*range(10), None), (*WEIGHTS, None), (*SLANTS, None))
+    told = product((*range(10), None), (*_WEIGHTS, None), (*SLANTS, None))
     return list(dict.fromkeys(text for part in told for text in phrased(*part)))

@@ -22,7 +22,7 @@ from posteriori.priors.base import Prior, Pull, check_shape, limits_of
 from posteriori.priors.knowledge import Knowledge
 from posteriori.settings import Positive
 
-Interval = tuple[float, float]
+_Interval = tuple[float, float]
 # Numbers of images that are decoded together.
 IMAGE_NUMBERS_AT_ONCE = 2**20
 # Of a prior of latents of any size, the side at which it is drawn from for the check.
@@ -64,7 +64,7 @@ class Latent(Prior):
         *,
         scale: float | Tensor = 1.0,
         shift: float | Tensor = 0.0,
-        range: Interval | None = (-1.0, 1.0),
+        range: _Interval | None = (-1.0, 1.0),
         at_once: int | None = None,
         probe: Tensor | None = None,
         check: bool = True,
@@ -89,7 +89,7 @@ class Latent(Prior):
         if check:
             self._examine()
 
-    def chart(self, range: Interval | None, shape: tuple[int, ...]) -> Decoder:
+    def chart(self, range: _Interval | None, shape: tuple[int, ...]) -> Decoder:
         own, a, b = self.image_range, 1.0, 0.0
         if own is not None:
             if range is None:

@@ -25,7 +25,7 @@ from posteriori.storage import write_text, written_whole
 
 LATENT_CARD = "latent.json"
 # Autoencoders that a card may name: each keeps its ``arguments``, ``factor`` and channels.
-AUTOENCODERS: dict[str, Any] = {"ConvAutoencoder": ConvAutoencoder}
+_AUTOENCODERS: dict[str, Any] = {"ConvAutoencoder": ConvAutoencoder}
 PROBE = "probe"
 _Numbers = float | list[Any]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -68,10 +68,10 @@ def save_latent(
     coder = latent.autoencoder
     net: Any = coder.net if isinstance(coder, Autoencoder) else coder
     name = type(net).__name__
-    if not isinstance(coder, Autoencoder) or AUTOENCODERS.get(name) is not type(net):
+    if not isinstance(coder, Autoencoder) or _AUTOENCODERS.get(name) is not type(net):
         raise TypeError(
             f"a {name} cannot be rebuilt from a card; "
-            f"autoencoders that can: {', '.join(sorted(AUTOENCODERS))}"
+            f"autoencoders that can: {', '.join(sorted(_AUTOENCODERS))}"
         )
     folder = Path(folder)
     save_pretrained(latent.prior, folder / "prior", storage=storage)
@@ -124,7 +124,7 @@ def load_latent(
             "the sha256 differs; fetch it again"
         )
     try:
-        net = AUTOENCODERS[card.autoencoder](**card.arguments)
+        net = _AUTOENCODERS[card.autoencoder](**card.arguments)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(
             f"{folder / LATENT_CARD}: no {card.autoencoder} can be made from {card.arguments}: "
@@ -168,10 +168,10 @@ def read_latent_card(folder: str | Path) -> LatentCard:
         raise ValueError(f"{place}: {'; '.join(parts[:5])}") from None
     except ValueError as error:
         raise ValueError(f"{place} is not JSON: {error}") from None
-    if card.autoencoder not in AUTOENCODERS:
+    if card.autoencoder not in _AUTOENCODERS:
         raise ValueError(
             f"{place}: unknown autoencoder {card.autoencoder!r}; "
-            f"known are {', '.join(sorted(AUTOENCODERS))}"
+            f"known are {', '.join(sorted(_AUTOENCODERS))}"
         )
     return card
 

@@ -36,7 +36,7 @@ from posteriori.priors.schedule import RectifiedFlow
 from posteriori.priors.schedulers import training
 
 INDEX = "model_index.json"
-Weights = Literal["float32", "float16", "bfloat16"]
+_Weights = Literal["float32", "float16", "bfloat16"]
 
 
 class _Parts(NamedTuple):
@@ -136,7 +136,7 @@ def from_diffusers_pipeline(
     place: str | Path,
     device: str | torch.device | None = None,
     *,
-    weights: Weights = "float32",
+    weights: _Weights = "float32",
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     at_once: int | None = None,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from posteriori.problem_file.reading import Measurement, Reading
 
 # Attenuations in 1 / mm are below 1 for all that is X-rayed; Hounsfield units span hundreds.
-LARGEST = 10.0
+_LARGEST = 10.0
 _USUAL = "Filtered back-projection"
 
 
@@ -79,7 +79,7 @@ class Geometry(Part):
 
     def check_range(self, low: float, high: float) -> None:
         """Raise ``ValueError`` when a range of images looks like the other unit."""
-        wide = max(abs(low), abs(high)) > LARGEST
+        wide = max(abs(low), abs(high)) > _LARGEST
         if wide and self.unit != "HU":
             raise ValueError(
                 f"noise.range [{low:g}, {high:g}] is no attenuation in 1 / mm; "

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-class Score(NamedTuple):
+class _Score(NamedTuple):
     """A number of a cell: its key, heading, unit and decimals."""
 
     key: str
@@ -26,18 +26,18 @@ class Score(NamedTuple):
 
 
 SCORES = (
-    Score("psnr_mean", "PSNR mean, dB", 2),
-    Score("psnr_sample", "PSNR one, dB", 2),
-    Score("ssim_mean", "SSIM mean", 3),
-    Score("ssim_sample", "SSIM one", 3),
-    Score("lpips", "LPIPS one", 3),
-    Score("crps", "CRPS", 4),
-    Score("inside_50", "In 50 %", 3),
-    Score("inside_80", "In 80 %", 3),
-    Score("inside_95", "In 95 %", 3),
-    Score("chi2_samples", "chi2", 3),
-    Score("network", "Calls", 1),
-    Score("seconds", "Seconds", 2),
+    _Score("psnr_mean", "PSNR mean, dB", 2),
+    _Score("psnr_sample", "PSNR one, dB", 2),
+    _Score("ssim_mean", "SSIM mean", 3),
+    _Score("ssim_sample", "SSIM one", 3),
+    _Score("lpips", "LPIPS one", 3),
+    _Score("crps", "CRPS", 4),
+    _Score("inside_50", "In 50 %", 3),
+    _Score("inside_80", "In 80 %", 3),
+    _Score("inside_95", "In 95 %", 3),
+    _Score("chi2_samples", "chi2", 3),
+    _Score("network", "Calls", 1),
+    _Score("seconds", "Seconds", 2),
 )
 ABOUT = (
     "Means over measurements +- the half width of their 95 % interval by Student's t. "
@@ -107,7 +107,7 @@ class MethodCells:
         return {name: cell["reason"] for name, cell in self.cells.items() if "reason" in cell}
 
 
-def _shown(methods: Sequence[MethodCells]) -> list[Score]:
+def _shown(methods: Sequence[MethodCells]) -> list[_Score]:
     return [score for score in SCORES if any(m.values(score.key) for m in methods)]
 
 

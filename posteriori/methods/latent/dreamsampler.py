@@ -19,11 +19,11 @@ from posteriori.operators.base import LinearOperator
 from posteriori.rng import Rng
 from posteriori.settings import Count, Natural, NonNegative, Positive
 
-State = tuple[Tensor, Tensor]
+_State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class DreamSampler(Method[State]):
+class DreamSampler(Method[_State]):
     """Editing by score distillation along the sampling path: the text moves the denoised latent the
     more the less noise there is, the noise stays that of the prior without the text, and the data
     are met on images.
@@ -91,15 +91,15 @@ class DreamSampler(Method[State]):
                 return f"DreamSampler: {error}"
         return super().refuses(post)
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         return x, torch.zeros((), dtype=torch.int64, device=x.device)
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, count = state[0], state[1] + 1
         if self.start == "measurement" and int(count) == 1:
             x = self.source(post).add(rng.normal(x), alpha=float(sigma))

@@ -17,11 +17,11 @@ from posteriori.methods.explicit.dps import DPS
 from posteriori.rng import Rng
 from posteriori.settings import Count, Natural, NonNegative
 
-State = tuple[Tensor, Tensor, Tensor]
+_State = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class P2L(Method[State]):
+class P2L(Method[_State]):
     """Prompt tuning: the embedding c of a text descends the misfit of what it makes of the latent,
     and guides as in latent DPS.
 
@@ -74,16 +74,16 @@ class P2L(Method[State]):
     def refuses(self, post: Posterior) -> str | None:
         return without_leaf(post, self.leaf, "P2L") or super().refuses(post)
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         count = torch.zeros((), dtype=torch.int64, device=x.device)
         return x, leaf_of_each_row(post, self.leaf, x), count
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, c, count = state[0], state[1], state[2] + 1
         if self.rate:
             c = self.tuned(post, x, sigma, c)

@@ -21,11 +21,11 @@ from posteriori.operators.base import LinearOperator
 from posteriori.rng import Rng
 from posteriori.settings import Count, Natural, NonNegative, Positive
 
-State = tuple[Tensor, Tensor, Tensor]
+_State = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class TReg(Method[State]):
+class TReg(Method[_State]):
     """Regularisation by texts: the prior given a text stands for the regulariser, the data term is
     met on images.
 
@@ -91,16 +91,16 @@ class TReg(Method[State]):
         missing = without_leaf(post, self.leaf, "TReg") if self.null_steps else None
         return missing or super().refuses(post)
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         null = leaf_of_each_row(post, self.leaf, x) if self.null_steps else x.real.new_zeros(0)
         return x, null, torch.zeros((), dtype=torch.int64, device=x.device)
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, null, count = state[0], state[1], state[2] + 1
         prior = post.prior.at(**{self.leaf: null}) if self.null_steps else post.prior
         x0 = prior.denoise(x, sigma)

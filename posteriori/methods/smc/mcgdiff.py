@@ -20,11 +20,11 @@ from posteriori.settings import Count, Fraction, NonNegative
 
 # The cloud, log g(x(tau)) of the coordinates met so far (B,), and the first level of the run
 # (0-d; 0 before it).
-Guided = tuple[Particles, Tensor, Tensor]
+_Guided = tuple[Particles, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class MCGDiff(ParticleMethod[Guided]):
+class MCGDiff(ParticleMethod[_Guided]):
     """Monte Carlo guided diffusion: in the singular coordinates of A a cloud is led to y / a, and
     meets each coordinate at the noise level that y has there.
 
@@ -107,16 +107,16 @@ class MCGDiff(ParticleMethod[Guided]):
     def levels(self, post: Posterior, steps: int) -> Tensor:
         return svd_coordinates.levels(post, steps)
 
-    def cloud(self, state: Guided) -> Particles:
+    def cloud(self, state: _Guided) -> Particles:
         return state[0]
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> Guided:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _Guided:
         cloud = particles.start(x, self.particles)
         return cloud, cloud.log_w, cloud.log_w.new_zeros(())
 
     def step(
-        self, post: Posterior, state: Guided, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[Guided, Info]:
+        self, post: Posterior, state: _Guided, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_Guided, Info]:
         cloud, owed, top = state
         top = torch.maximum(top, sigma.to(top))
         f = svd_coordinates.frame(post, sigma, s, top / 2)

@@ -23,10 +23,10 @@ from torch import Tensor
 from posteriori.linalg import Map
 from posteriori.operators.foreign.maps import ForeignLinear, row_by_row
 
-Shape = tuple[int, ...]
+_Shape = tuple[int, ...]
 
 
-def from_matvec(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
+def from_matvec(thing: Any, in_shape: _Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
     """``scipy.sparse.linalg.LinearOperator`` and what looks like it (pylops, ASTRA's ``OpTomo``);
     sparse and dense matrices.
 
@@ -57,7 +57,7 @@ def from_matvec(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> F
     return ForeignLinear(there, back, shape, source=_name(thing), **kinds)
 
 
-def from_sigpy(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
+def from_sigpy(thing: Any, in_shape: _Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
     """``sigpy.linop.Linop``: complex arrays of ``ishape`` and ``oshape``, in single precision."""
     _must_be(thing, in_shape, tuple(thing.ishape))
     kinds = {"complex_in": True, "complex_out": True} | kinds
@@ -67,7 +67,7 @@ def from_sigpy(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> Fo
     )
 
 
-def from_deepinv(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
+def from_deepinv(thing: Any, in_shape: _Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
     """``deepinv.physics.LinearPhysics``: ``A`` and ``A_adjoint`` without its noise model.
 
     in_shape: of an image (C, H, W), which the library's operators need not know.
@@ -86,7 +86,7 @@ def from_deepinv(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> 
     )
 
 
-def from_mrpro(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
+def from_mrpro(thing: Any, in_shape: _Shape | None, kinds: dict[str, bool]) -> ForeignLinear:
     """``mrpro.operators.LinearOperator``: complex batches; the first axis is ours, the library's
     "other" axes are among the rest."""
     if in_shape is None:
@@ -101,7 +101,7 @@ def from_mrpro(thing: Any, in_shape: Shape | None, kinds: dict[str, bool]) -> Fo
     )
 
 
-Reader = Callable[[Any, Shape | None, dict[str, bool]], ForeignLinear]
+Reader = Callable[[Any, _Shape | None, dict[str, bool]], ForeignLinear]
 
 
 def reader_of(thing: Any) -> Reader | None:
@@ -119,7 +119,7 @@ def reader_of(thing: Any) -> Reader | None:
 
 
 def _flat(
-    function: Callable[[np.ndarray], Any], dtype: np.dtype, complex: bool, shape: Shape
+    function: Callable[[np.ndarray], Any], dtype: np.dtype, complex: bool, shape: _Shape
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function of vectors as one of arrays, in the precision that its library computes in."""
     real = np.empty(0, dtype).real.dtype
@@ -154,7 +154,7 @@ def _check_gpu(thing: Any) -> None:
         )
 
 
-def _stated(thing: Any, names: tuple[str, ...], count: int) -> Shape | None:
+def _stated(thing: Any, names: tuple[str, ...], count: int) -> _Shape | None:
     """A shape that an operator states under one of ``names``, where it has ``count`` numbers."""
     for name in names:
         value = getattr(thing, name, None)
@@ -165,7 +165,7 @@ def _stated(thing: Any, names: tuple[str, ...], count: int) -> Shape | None:
     return None
 
 
-def _must_be(thing: Any, given: Shape | None, stated: Shape) -> None:
+def _must_be(thing: Any, given: _Shape | None, stated: _Shape) -> None:
     if given is not None and tuple(given) != stated:
         raise ValueError(f"in_shape {tuple(given)}, but {_name(thing)} takes {stated}")
 
