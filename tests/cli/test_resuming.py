@@ -294,5 +294,6 @@ def test_whatever_the_package_writes_is_written_whole():
         for line in file.read_text().splitlines()
         if writing.search(line)
     }
-    assert set(found) == {"storage.py", "run.py"}, found
+    assert set(found) == {"storage.py", "run.py", "cells.py"}, found
     assert "handle" in found["run.py"]  # the lock, which holds the number of a process
+    assert "begun" in found["cells.py"]  # a line for each beginning, of which a part is no loss

@@ -154,6 +154,8 @@ def test_the_norm_of_a_curved_operator_is_that_of_its_derivative_at_each_image(n
     found = ops.norm2(A, x)
     for k in range(3):
         basis = torch.eye(x[0].numel(), dtype=F64).view(-1, *A.in_shape)
+        if A.complex_in:  # over the reals a complex number has two directions
+            basis = torch.cat([torch.complex(basis, 0 * basis), torch.complex(0 * basis, basis)])
         _, push, _ = A.differential(x[k : k + 1].expand(basis.shape))
         J = real_view(push(basis)).flatten(1).T
         exact = float(torch.linalg.matrix_norm(J, 2))

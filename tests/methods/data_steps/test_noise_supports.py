@@ -85,7 +85,7 @@ def test_every_method_that_takes_photon_counts_is_near_the_exact_mean_or_is_not_
     refusal = method.refuses(photons(20.0, in_one_image((0.0,))))
     if refusal:
         assert refusal.startswith(type(method).__name__)
-        assert "Poisson noise" in refusal
+        assert "Poisson noise" in refusal or "has no leaf" in refusal
         return
     for peak, values in CELLS:
         exact = torch.tensor([counts(peak, y)[0] for y in values], dtype=F64)

@@ -146,7 +146,7 @@ def test_resample_is_the_papers_step_in_its_own_coordinates():
     eps = (abar**0.5 * x - abar**0.5 * x0) / (1 - abar) ** 0.5
     moved = ahead**0.5 * x0 + (1 - ahead) ** 0.5 * eps
     v = 3.0 * (1 - ahead) / (1 - abar) * (1 - abar / ahead)
-    z = method.consistent(post, x0)
+    z = method.consistent(post, x0, S)
     mean = (v * ahead**0.5 * z + (1 - ahead) * moved) / (v + 1 - ahead)
     drawn = mean + (v * (1 - ahead) / (v + 1 - ahead)) ** 0.5 * streams().normal(x)
     torch.testing.assert_close(ahead**0.5 * ours, drawn)

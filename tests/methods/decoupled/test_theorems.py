@@ -25,12 +25,14 @@ MEASURED = "of C A^T where C is measured, else of A^T: moves only in that range"
 
 
 def differentiates(method):
-    """What a method says of itself: its cost names vector-Jacobian products, which two of them
-    spare in some settings."""
+    """What a method says of itself: its cost names vector-Jacobian products, which some
+    take or spare by their settings."""
     if isinstance(method, methods.ReSample):
         return method.guide > 0
     if isinstance(method, methods.Peng):
         return method.type == "I"
+    if isinstance(method, methods.TReg):
+        return method.null_steps > 0
     return "VJP" in method.cost
 
 
@@ -73,8 +75,8 @@ def test_a_graph_through_the_denoiser_is_built_only_where_it_is_paid_for(name):
         seen.clear()
         run = po.sample(post, method, n=method.returned, steps=3)
         if differentiates(method):
-            # Adapting methods go through the denoiser of ``prior.at``, which is another object.
-            assert seen or method.family == "adaptive", (
+            # What tunes a leaf goes through the denoiser of ``prior.at``, which is another object.
+            assert seen or method.family == "adaptive" or hasattr(method, "leaf"), (
                 f"{name} says that it differentiates the denoiser ({method.cost}) and does not"
             )
             assert run.counts["vjp"] > 0
