@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -148,11 +147,7 @@ def row_by_row(function: Rows) -> Map:
 def check_linear(A: LinearOperator, rtol: float) -> None:
     """Raise ``ValueError`` where A(2 x - 3 v) and 2 A x - 3 A v differ by more than ``rtol`` of
     their size."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*size: int, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-        return torch.randn(*size, dtype=dtype, generator=generator).to(device)
-
+    draw = _drawing(torch.randn)
     with torch.no_grad():
         x, v = A.probe(draw), A.probe(draw)
         left, right = A(2 * x - 3 * v), 2 * A(x) - 3 * A(v)
@@ -170,6 +165,17 @@ def check_linear(A: LinearOperator, rtol: float) -> None:
             f"{A.label} is not linear: A(2 x - 3 v) and 2 A x - 3 A v differ by "
             f"{gap / size:.2g} of their size; {why}"
         )
+
+
+def _drawing(law: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For ``Operator.probe``: draws of a law of torch, the same in every process and on any
+    device."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+        return law(*size, dtype=dtype, generator=generator).to(device)
+
+    return draw
 
 
 def _as(y: Any, x: Tensor, complex: bool, source: str) -> Tensor:
@@ -197,16 +203,12 @@ def _as(y: Any, x: Tensor, complex: bool, source: str) -> Tensor:
 
 def _seen(A: Operator) -> dict[str, Any]:
     """A foreign operator by content: its source, its shapes, and what it makes of one image."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*size: int, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-        return torch.rand(*size, dtype=dtype, generator=generator).to(device)
-
+    draw = _drawing(torch.rand)
     with torch.no_grad():
         y = A(A.probe(draw))
     return {
         "class": f"{type(A).__module__}.{type(A).__qualname__}",
         "source": getattr(A, "source", ""),
         "in_shape": list(A.in_shape),
-        "of one image": identity.content(copy.copy(y.cpu())),
+        "of one image": identity.content(y),
     }
