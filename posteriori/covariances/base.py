@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from posteriori.covariances.told import Told
+
 Of = Callable[[Tensor], Tensor]
 
 
@@ -25,6 +27,11 @@ class NoiseCovariance(ABC):
     def applied(self, f: Of, x: Tensor) -> Tensor:
         """f(Sigma) x, row by row: (B, *E) -> (B, *E) in the precision of x. f is of the variances
         along the axes of Sigma, number by number, float64."""
+
+    def told(self, x: Tensor) -> Told | None:
+        """What a network is told of Sigma on images like x (B, *E); None where that does not say
+        which Sigma it is."""
+        return None
 
     def power(self, x: Tensor, p: float) -> Tensor:
         """Sigma^p x."""

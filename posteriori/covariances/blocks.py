@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.told import BANDS, BLOCKS, Told, of_one_level, spectra, within_blocks
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,18 @@ class BlockNoise(NoiseCovariance):
         mean = coarse.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
         means, rest = f(torch.tensor([self.means, self.rest], dtype=torch.float64)).to(x)
         return rest * x + (means - rest) * mean
+
+    def told(self, x: Tensor) -> Told | None:
+        """None for blocks of another size than those of ``told.BLOCKS``."""
+        if self.factor not in BLOCKS:
+            return None
+        sides = (x.shape[-2], x.shape[-1])
+        along = (spectra(sides)[:BANDS] * within_blocks(sides, self.factor)).sum((-2, -1))
+        # Means of larger blocks are means of these; of smaller blocks these are a part.
+        nested = [min(1.0, (n / self.factor) ** 2) for n in BLOCKS]
+        share = torch.cat([along, torch.tensor(nested, dtype=torch.float64)])
+        mean = self.rest + (self.means - self.rest) / self.factor**2
+        return of_one_level(
+            torch.tensor([mean], dtype=torch.float64),
+            (self.rest + (self.means - self.rest) * share)[None],
+        )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.told import Told, of_one_level, spectra
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,3 +27,22 @@ class FourierNoise(NoiseCovariance):
     def applied(self, f: Of, x: Tensor) -> Tensor:
         out = torch.fft.ifft2(f(self.variances).to(x.real) * torch.fft.fft2(x))
         return out if x.is_complex() else out.real
+
+    def told(self, x: Tensor) -> Told | None:
+        """None where channels differ, and where the variances are not those of one round blur."""
+        v = self.variances
+        if not self.round or (v.ndim > 2 and not bool((v == v[..., :1, :, :]).all())):
+            return None
+        v = v.reshape(-1, *v.shape[-2:])[0]
+        traces = (spectra(tuple(v.shape)) * v).sum((-2, -1))
+        return of_one_level(v.mean()[None], traces[None])
+
+    @property
+    def round(self) -> bool:
+        """Whether the variances rise with |f|, alike in all directions, up to a factor of 5: those
+        of a sampled round kernel differ by 4 at |f| = 1/2."""
+        v = self.variances
+        rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in v.shape[-2:])
+        order = (rows[:, None].square() + columns.square()).flatten().argsort()
+        rising = v.flatten(-2)[..., order]
+        return bool((5 * rising >= rising.cummax(-1).values).all())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.told import COLOURS, Told
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,3 +22,11 @@ class PixelNoise(NoiseCovariance):
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return f(self.variances).to(x.real) * x
+
+    def told(self, x: Tensor) -> Told | None:
+        """None where the channels of a pixel differ."""
+        v = self.variances
+        if v.ndim > 2 and not bool((v == v[..., :1, :, :]).all()):
+            return None
+        levels = v.sqrt() * torch.ones(x.shape[1:], dtype=torch.float64)
+        return Told(levels[None, :1], torch.zeros(1, COLOURS, dtype=torch.float64))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.told import Told
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,16 @@ class RowsNoise(NoiseCovariance):
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return self.each(lambda member, rows: member.applied(f, rows), x)
+
+    def told(self, x: Tensor) -> Told | None:
+        """None where that of a row is."""
+        parts = [member.told(x) for member in self.members]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        levels = torch.broadcast_tensors(*(part.levels for part in known))
+        which = list(self.which)
+        return Told(torch.cat(levels)[which], torch.cat([part.colour for part in known])[which])
 
     def each(self, of: Callable[[NoiseCovariance, Tensor], Tensor], x: Tensor) -> Tensor:
         """``of`` each member on its rows of x (B, *E): (B, *E)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.told import COLOURS, Told
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,7 @@ class WhiteNoise(NoiseCovariance):
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return f(torch.tensor(self.variance, dtype=torch.float64)).to(x.real) * x
+
+    def told(self, x: Tensor) -> Told:
+        level = torch.tensor(self.variance, dtype=torch.float64).sqrt()
+        return Told(level.view(1, 1, 1, 1), torch.zeros(1, COLOURS, dtype=torch.float64))

@@ -6,7 +6,7 @@ denoiser D.
     c_in   = 1 / sqrt(sigma^2 + d^2),      d = sigma_data
 
 Reference: Karras, Aittala, Aila, Laine, Elucidating the design space of diffusion-based generative
-models, 2022, table 1.
+models, 2022, table 1. Under coloured noise the coefficients are those functions of its covariance.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from posteriori.covariances import NoiseCovariance
+from posteriori.covariances.told import Told
 
 
 def denoise(
@@ -44,6 +47,43 @@ def denoise(
     ):
         raw = network(x / total, rows.log() / 4)
     return (sigma_data / total) ** 2 * x + (level * sigma_data / total) * raw.to(x.dtype)
+
+
+def denoise_under(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    mu: Tensor,
+    covariance: NoiseCovariance,
+    sigma_data: float,
+    autocast: torch.dtype | None,
+) -> Tensor:
+    """D(mu, Sigma), the coefficients being functions of Sigma, in its own basis: mu = x0 +
+    Sigma^(1/2) z (B, C, H, W) -> (B, C, H, W).
+
+    The network is called with c_in(Sigma) mu, the label ln(level) / 4 of each row (B,) and the
+    colours (B, COLOURS) of ``covariance.told``, which must have one level for all pixels of a row.
+    """
+    told, rows, d2 = told_of(covariance, mu), len(mu), sigma_data**2
+    label = told.levels.flatten().expand(rows).to(mu).log() / 4
+    with torch.autocast(
+        mu.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None
+    ):
+        raw = network(
+            covariance.applied(lambda v: (v + d2) ** -0.5, mu),
+            label,
+            told.colour.expand(rows, -1).to(mu),
+        )
+    return covariance.applied(lambda v: d2 / (v + d2), mu) + covariance.applied(
+        lambda v: (d2 * v / (v + d2)) ** 0.5, raw.to(mu.dtype)
+    )
+
+
+def told_of(covariance: NoiseCovariance, mu: Tensor) -> Told:
+    """``covariance.told`` where every pixel of an image has one level. Raises ``ValueError`` where
+    nothing is told, or a map."""
+    told = covariance.told(mu)
+    if told is None or not told.alike:
+        raise ValueError(f"no network is told, by one level and a colour, {covariance.words}")
+    return told
 
 
 def of_hidden(level: Tensor, sigma_data: float, seen: Tensor) -> Tensor:

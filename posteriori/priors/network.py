@@ -274,9 +274,12 @@ class Network(Prior):
         dtype = torch.int64 if isinstance(label, int) else torch.float64
         return torch.full((len(x),), label, dtype=dtype, device=x.device)
 
-    def _run(self, x: Tensor, label: Tensor, *, whole: bool = False) -> Tensor:
+    def _run(
+        self, x: Tensor, label: Tensor, colour: Tensor | None = None, *, whole: bool = False
+    ) -> Tensor:
         """F with everything around it that is not mathematics: dtype, padding, output container,
-        learned variance (kept when ``whole``). label: (B,), or a map of them (B, H, W)."""
+        learned variance (kept when ``whole``). label: (B,), or a map of them (B, H, W). colour: of
+        the noise, (B, COLOURS), for networks that are told it."""
         kind = next((p.dtype for p in self.parameters()), x.dtype)
         inner = x.to(kind)
         if self.multiple > 1:
@@ -286,7 +289,8 @@ class Network(Prior):
                 label = mirrored(label, dim, side) if label.ndim > 1 else label
         if label.is_floating_point():  # half precision cannot tell timestep 999 from 1000
             label = label.to(torch.float64 if kind == torch.float64 else torch.float32)
-        out = self.net(inner, label, **self._conditions(inner))
+        told = {} if colour is None else {"colour": colour.to(label)}
+        out = self.net(inner, label, **self._conditions(inner), **told)
         out = out if isinstance(out, Tensor) else out.sample
         out = out if whole else self._image(out, inner)
         if out.shape[2:] != x.shape[2:]:

@@ -1,5 +1,4 @@
-"""The denoiser of a network under noise that differs from pixel to pixel, for networks that were
-trained for it."""
+"""The denoiser of a network under noise that is not white, where it was trained for it."""
 
 from __future__ import annotations
 
@@ -9,7 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from posteriori.covariances import NoiseCovariance, PixelNoise, RowsNoise, WhiteNoise
+from posteriori.covariances import (
+    BlockNoise,
+    FourierNoise,
+    NoiseCovariance,
+    PixelNoise,
+    RowsNoise,
+    WhiteNoise,
+)
+from posteriori.covariances.told import BLOCKS
 from posteriori.priors import edm
 from posteriori.priors.anisotropic import WhiteOnly
 
@@ -19,38 +26,83 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkUnder:
-    """edm.denoise with a map of levels, where the network takes one (``net.noise_maps``); under
-    white noise the network's own."""
+    """edm.denoise with a map of levels, where the network takes one (``net.noise_maps``), and
+    edm.denoise_under where it is told colours (``net.coloured``); under white noise the network's
+    own."""
 
     prior: Network
 
     def refuses(self, covariance: NoiseCovariance) -> str | None:
-        if isinstance(covariance, WhiteNoise):
-            return None
         members = covariance.members if isinstance(covariance, RowsNoise) else (covariance,)
-        if not all(isinstance(member, PixelNoise | WhiteNoise) for member in members):
+        return next((why for member in members if (why := self._refuses(member))), None)
+
+    def _refuses(self, member: NoiseCovariance) -> str | None:
+        """For noise of one covariance in all rows."""
+        if isinstance(member, WhiteNoise):
+            return None
+        if isinstance(member, PixelNoise):
+            if not self._takes("noise_maps"):
+                return (
+                    "this network was trained for one noise level an image, not for a level for "
+                    "each pixel; priors.digits(noise_maps=True) is one that was, and `posteriori "
+                    "train` with objective: noise-maps makes others"
+                )
+            return None if _alike(member.variances) else _CHANNELS
+        if not isinstance(member, FourierNoise | BlockNoise):
             return (
-                f"no network was trained for noise with {members[0].words}; networks that take "
-                f"noise maps know a level for each pixel"
+                f"no network was trained for noise with {member.words}; some know a level for each "
+                f"pixel, and the noise that round blurs and means of blocks leave"
             )
-        if self.prior.schedule is not None or not getattr(self.prior.net, "noise_maps", False):
+        if not self._takes("coloured"):
             return (
-                "this network was trained for one noise level an image, not for a level for each "
-                "pixel; priors.digits(noise_maps=True) is one that was, and `posteriori train` "
-                "with objective: noise-maps makes others"
+                f"this network was not trained for noise with {member.words}; `posteriori train` "
+                f"with objective: coloured-noise makes one that is"
             )
-        maps = [member.variances for member in members if isinstance(member, PixelNoise)]
-        if any(v.ndim > 2 and not bool((v == v[..., :1, :, :]).all()) for v in maps):
-            return "this network takes one noise level for all channels of a pixel"
-        return None
+        if isinstance(member, BlockNoise):
+            if member.factor in BLOCKS:
+                return None
+            return (
+                f"this network was trained for means of blocks of {_listed(BLOCKS)} pixels a side, "
+                f"not of {member.factor}"
+            )
+        if not _alike(member.variances):
+            return _CHANNELS
+        if member.round:
+            return None
+        return (
+            "this network was trained for blurs that are alike in all directions and leave less of "
+            "each higher frequency, which this one is not"
+        )
+
+    def _takes(self, kind: str) -> bool:
+        return self.prior.schedule is None and bool(getattr(self.prior.net, kind, False))
 
     def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
         prior = self.prior
         if isinstance(covariance, WhiteNoise):
             return WhiteOnly(prior).denoise(mu, covariance)
         prior._check_size(tuple(mu.shape[1:]))
-        # Of the numbers 1 the square root of the covariance makes the levels, in every row its own.
-        levels = covariance.power(torch.ones_like(mu, dtype=torch.float64), 0.5)[:, :1]
         precision = getattr(torch, prior.autocast) if prior.autocast else None
         assert prior.sigma_data is not None  # of a network without a schedule
-        return edm.denoise(prior._run, mu, levels, prior.sigma_data, precision)
+        members = covariance.members if isinstance(covariance, RowsNoise) else (covariance,)
+        if all(isinstance(member, PixelNoise | WhiteNoise) for member in members):
+            # Of the numbers 1 the square root of the covariance makes the levels, in every row its
+            # own.
+            levels = covariance.power(torch.ones_like(mu, dtype=torch.float64), 0.5)[:, :1]
+            return edm.denoise(prior._run, mu, levels, prior.sigma_data, precision)
+        if any(isinstance(member, PixelNoise) for member in members):
+            assert isinstance(covariance, RowsNoise)  # maps beside colours are in other rows
+            return covariance.each(lambda member, rows: self.denoise(rows, member), mu)
+        return edm.denoise_under(prior._run, mu, covariance, prior.sigma_data, precision)
+
+
+_CHANNELS = "this network takes one noise level for all channels of a pixel"
+
+
+def _alike(variances: Tensor) -> bool:
+    """Whether all channels have the same."""
+    return variances.ndim < 3 or bool((variances == variances[..., :1, :, :]).all())
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

@@ -2,8 +2,9 @@
 
     F(x, c) : (B, C, H, W), (B,) or (B, H, W) -> (B, C, H, W)
 
-or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees, or
-F(x, c, embedding=v) with v (B, width), for one that is told what it shows.
+or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees,
+F(x, c, embedding=v) with v (B, width), for one that is told what it shows, or F(x, c, colour=v)
+with v (B, COLOURS), for one that is told the colour of the noise (``covariances.told``).
 
 Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales
 joined by additive skips:
@@ -27,13 +28,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from posteriori.covariances.told import COLOURS
+
 
 class NoiseEmbedding(nn.Module):
-    """Sinusoidal features of a scalar noise label, then two dense layers: (B,) -> (B, width)."""
+    """Sinusoidal features of a scalar noise label, then two dense layers: (B,) -> (B, width).
+
+    coloured: two layers without offsets add what the colour of the noise (B, COLOURS) says to the
+    first; the second of them starts at 0. White noise, of colour 0, is what it is without them.
+    """
 
     freqs: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, coloured: bool = False) -> None:
         super().__init__()
         self.register_buffer(
             "freqs", math.pi * torch.logspace(-3, 4, 16, base=2.0), persistent=False
@@ -41,10 +48,22 @@ class NoiseEmbedding(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(33, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
+        if coloured:
+            self.colour = nn.Sequential(
+                nn.Linear(COLOURS, width, bias=False),
+                nn.SiLU(),
+                nn.Linear(width, width, bias=False),
+            )
+            nn.init.zeros_(self.colour[2].weight)  # type: ignore[arg-type]
 
-    def forward(self, c: Tensor) -> Tensor:
+    def forward(self, c: Tensor, colour: Tensor | None = None) -> Tensor:
         phase = c[:, None] * self.freqs.to(c.dtype)
-        return self.mlp(torch.cat([c[:, None], phase.cos(), phase.sin()], dim=1))
+        features = torch.cat([c[:, None], phase.cos(), phase.sin()], dim=1)
+        if colour is None:
+            return self.mlp(features)
+        first = self.mlp[0](features)
+        # Logarithms of variances, divided as the label is: ln(sigma) / 4.
+        return self.mlp[1:](first + self.colour((colour / 8).to(c.dtype)).to(first.dtype))
 
 
 class PixelNorm(nn.Module):
@@ -114,6 +133,7 @@ class UNet(nn.Module):
         offsets, so that an embedding of 0, or none, is no knowledge.
     noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
         was trained without maps has the same, but has not seen such noise.
+    coloured: whether it is told the colour of the noise, one of an image.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
     this network was made with.
@@ -129,6 +149,7 @@ class UNet(nn.Module):
         masked: bool = False,
         noise_maps: bool = False,
         condition: int = 0,
+        coloured: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths:
@@ -149,12 +170,14 @@ class UNet(nn.Module):
             self.arguments["noise_maps"] = True
         if condition:
             self.arguments["condition"] = condition
+        if coloured:
+            self.arguments["coloured"] = True
         # In ``arguments`` where true: the identity of other networks is what it was.
         self._masked = masked
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self._width = condition
-        self.embed = NoiseEmbedding(embedding)
+        self.embed = NoiseEmbedding(embedding, coloured)
         self.enter = nn.Conv2d((channels + masked) * unshuffle**2, widths[0], 3, padding=1)
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
@@ -181,10 +204,16 @@ class UNet(nn.Module):
     def noise_maps(self) -> bool:
         return bool(self.arguments.get("noise_maps", False))
 
-    def _embedded(self, c: Tensor, embedding: Tensor | None) -> list[Embedded]:
+    @property
+    def coloured(self) -> bool:
+        return bool(self.arguments.get("coloured", False))
+
+    def _embedded(
+        self, c: Tensor, embedding: Tensor | None, colour: Tensor | None
+    ) -> list[Embedded]:
         """The embeddings at each scale, finest first."""
         if c.ndim == 1:
-            e = self.embed(c)
+            e = self.embed(c, colour)
             e = e if embedding is None else e + self.known(embedding).to(e.dtype)
             return [Embedded(e)] * (len(self.down) + 1)
         if not self.noise_maps:
@@ -215,8 +244,9 @@ class UNet(nn.Module):
         c: Tensor,
         mask: Tensor | None = None,
         embedding: Tensor | None = None,
+        colour: Tensor | None = None,
     ) -> Tensor:
-        scales = self._embedded(c, embedding)
+        scales = self._embedded(c, embedding, colour)
         if self._masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)

@@ -146,6 +146,35 @@ class NoiseMapsObjective(_ConfigPart):
     log_std: _Positive
 
 
+class ColouredNoiseObjective(_ConfigPart):
+    """Complete images without noise, denoised under white noise and under noise that masks, round
+    blurs and box downsampling leave; see ``objectives.coloured_noise``.
+
+    masks, blurs, blocks: the shares of a batch under each; the rest is white. seen: the least and
+    the greatest noise of a measurement, drawn even in its logarithm. widths: those of the blurs.
+    """
+
+    name: Literal["coloured-noise"]
+    masks: Annotated[float, Field(ge=0, le=1)] = 0.25
+    blurs: Annotated[float, Field(ge=0, le=1)] = 0.3
+    blocks: Annotated[float, Field(ge=0, le=1)] = 0.25
+    seen: tuple[_Positive, _Positive] = (0.01, 0.4)
+    widths: tuple[_Positive, _Positive] = (0.5, 4.0)
+
+    @model_validator(mode="after")
+    def shared(self) -> ColouredNoiseObjective:
+        """Shares are at most all, ranges rise."""
+        if self.masks + self.blurs + self.blocks > 1:
+            raise ValueError(
+                f"masks, blurs and blocks are shares of a batch, of sum at most 1, got "
+                f"{self.masks:g}, {self.blurs:g} and {self.blocks:g}"
+            )
+        for name, pair in (("seen", self.seen), ("widths", self.widths)):
+            if not pair[0] < pair[1]:
+                raise ValueError(f"{name} is [least, greatest] with least < greatest, got {pair}")
+        return self
+
+
 class AmbientObjective(_ConfigPart):
     """Masked images without noise; see ``objectives.ambient``. further: with which probability one
     more pixel is hidden."""
@@ -242,6 +271,7 @@ Data = Images | Digits | Arrays | MaskedImages | Described
 Objective = (
     ScoreMatchingObjective
     | NoiseMapsObjective
+    | ColouredNoiseObjective
     | AmbientObjective
     | GsureObjective
     | EMObjective
@@ -304,6 +334,10 @@ class TrainingConfig(_RunConfig):
         return self
 
 
+# Objectives that learn from complete images.
+_COMPLETE = ("score-matching", "noise-maps", "coloured-noise")
+
+
 def _misfit(config: TrainingConfig) -> str | None:
     name, data = config.objective.name, config.data
     if (name == "conditional") != isinstance(data, Described):
@@ -314,10 +348,10 @@ def _misfit(config: TrainingConfig) -> str | None:
     if isinstance(data, Described):
         return None
     if not isinstance(data, MaskedImages):
-        if name in ("score-matching", "noise-maps"):
+        if name in _COMPLETE:
             return None
         return f"objective {name} learns from data of kind: masked, got {data.kind}"
-    if name in ("score-matching", "noise-maps"):
+    if name in _COMPLETE:
         return (
             f"objective {name} learns from complete images without noise, got data of kind: "
             "masked; take ambient, gsure or em"

@@ -91,12 +91,14 @@ def loss(network: nn.Module, batch: Tensor, config: AnyConfig, step: int) -> Ten
 
 def network_of(config: TrainingConfig) -> UNet:
     """A network as the configuration describes it; one that is given masks for "ambient", levels
-    by pixel for "noise-maps", an embedding for "conditional"."""
+    by pixel for "noise-maps", these and colours for "coloured-noise", an embedding for
+    "conditional"."""
     goal = config.objective
     return UNet(
         **config.network.model_dump(),
         masked=goal.name == "ambient",
-        noise_maps=goal.name == "noise-maps",
+        noise_maps=goal.name in ("noise-maps", "coloured-noise"),
+        coloured=goal.name == "coloured-noise",
         condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
 
@@ -121,7 +123,11 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
             f"sigma_data {config.sigma_data}"
         )
     assert isinstance(prior.net, nn.Module)
-    load_weights(network, prior.net.state_dict(), config.start)
+    weights = prior.net.state_dict()
+    if network.coloured:  # as it begins, where the weights are of a network that is told no colour
+        own = network.state_dict()
+        weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
+    load_weights(network, weights, config.start)
     return card.sha256
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from posteriori.training.objectives import (
     ambient,
     autoencoder,
+    coloured_noise,
     conditional,
     gsure,
     noise_maps,
@@ -24,6 +25,7 @@ Loss = Callable[[nn.Module, Tensor, Any, int], Tensor]
 LOSSES: dict[str, Loss] = {
     "score-matching": score_matching.loss,
     "noise-maps": noise_maps.loss,
+    "coloured-noise": coloured_noise.loss,
     "ambient": ambient.loss,
     "gsure": gsure.loss,
     "conditional": conditional.loss,

@@ -47,12 +47,12 @@ def seen_again(
     count = len(level)
     t = np.exp(maps.log_mean + maps.log_std * rng.standard_normal(count))
     chosen = rng.random(count) < maps.share
-    seen = np.stack([_pixels(sides, rng) if one else np.zeros(sides, bool) for one in chosen])
+    seen = np.stack([some_pixels(sides, rng) if one else np.zeros(sides, bool) for one in chosen])
     again = torch.from_numpy(seen * (t**-2.0)[:, None, None]).to(level)[:, None]
     return (level**-2 + again) ** -0.5
 
 
-def _pixels(sides: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def some_pixels(sides: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """One set S, boolean (H, W)."""
     if rng.random() < 0.5:
         return rng.random(sides) < rng.random()

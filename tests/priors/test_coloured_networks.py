@@ -1,0 +1,150 @@
+"""Networks that are told the colour of noise: what is left of them under white noise, and the
+preconditioning in the basis of each covariance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import toy_unet
+from reference import draw
+
+import posteriori as po
+from posteriori import covariances as cov
+from posteriori import operators as ops
+from posteriori import priors as pri
+from posteriori.covariances.told import COLOURS
+
+double = {"dtype": torch.float64}
+SIDES = (8, 16)
+
+
+def coloured(sides=SIDES, silent=False):
+    """The toy network with layers for colours, all of random weights, or with an output of 0."""
+    plain = toy_unet(torch.float64)
+    net = pri.UNet(**plain.arguments, noise_maps=True, coloured=True).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for p in net.embed.colour.parameters():
+            p.data = torch.randn_like(p)
+    net.load_state_dict(net.state_dict() | plain.state_dict())
+    if silent:
+        for p in net.leave.parameters():
+            p.data.zero_()
+    return pri.Network(net, shape=(1, *sides), multiple=4, sigma_data=0.5)
+
+
+def blur(width=1.0, r2=1.5, s2=0.01, sides=SIDES):
+    return ops.Blur(ops.gaussian_kernel(width), (1, *sides)).posterior_covariance(r2, s2)
+
+
+NOISES = {"blur": blur(), "blocks": cov.BlockNoise(4, 0.03, 2.0)}
+
+
+def test_before_it_is_trained_colours_change_nothing():
+    plain = toy_unet(torch.float64)
+    net = pri.UNet(**plain.arguments, coloured=True).double()
+    net.load_state_dict(net.state_dict() | plain.state_dict())
+    x, c = draw(2, 1, *SIDES, **double), draw(2, **double)
+    assert torch.equal(net(x, c, colour=draw(2, COLOURS, **double)), plain(x, c))
+
+
+def test_under_white_noise_it_is_the_network_without_colours():
+    """Whatever the layers of the colour hold: bitwise."""
+    plain, net = toy_unet(torch.float64), coloured().net
+    x, c = draw(2, 1, *SIDES, **double), draw(2, **double)
+    assert torch.equal(net(x, c, colour=torch.zeros(2, COLOURS, **double)), plain(x, c))
+    assert not torch.allclose(net(x, c, colour=torch.ones(2, COLOURS, **double)), plain(x, c))
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_a_network_that_adds_nothing_is_exact_for_a_white_gaussian(name):
+    """c_skip(Sigma) = d^2 (Sigma + d^2)^-1: E[x0 | mu] of x0 ~ N(0, d^2 I)."""
+    x = draw(3, 1, *SIDES, **double)
+    found = coloured(silent=True).know().denoise_under(x, NOISES[name])
+    M = NOISES[name].dense(x)
+    expected = 0.25 * torch.linalg.solve(M + 0.25 * torch.eye(len(M), **double), x.flatten(1).T)
+    torch.testing.assert_close(found.flatten(1), expected.T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_input_and_output_are_scaled_by_roots_of_matrices(name):
+    """A linear F = g I turns D into (c_skip + g c_out c_in) mu, and is given label and colour of
+    each row."""
+    told = NOISES[name].told(draw(1, 1, *SIDES, **double))
+
+    class Linear(torch.nn.Module):
+        coloured = True
+
+        def forward(self, x, c, colour):
+            torch.testing.assert_close(c.double(), told.levels.view(1).log().expand(3) / 4)
+            torch.testing.assert_close(colour.double(), told.colour.expand(3, -1))
+            return 0.7 * x
+
+    prior, x = (
+        pri.Network(Linear(), shape=(1, *SIDES), sigma_data=0.5),
+        draw(3, 1, *SIDES, **double),
+    )
+    M = NOISES[name].dense(x)
+    v, Q = torch.linalg.eigh(M)
+    gain = 0.25 / (v + 0.25) + 0.7 * 0.5 * v.sqrt() / (v + 0.25)
+    expected = x.flatten(1) @ (Q * gain) @ Q.T
+    found = prior.know().denoise_under(x, NOISES[name])
+    torch.testing.assert_close(found.flatten(1), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("noises", [("blur", "blocks"), ("blur", "pixels"), ("white", "blocks")])
+def test_rows_stay_apart(noises):
+    half = torch.ones(1, *SIDES, **double)
+    half[..., :8] = 1e-3
+    known = NOISES | {"pixels": cov.PixelNoise(half), "white": cov.WhiteNoise(0.4)}
+    members = tuple(known[name] for name in noises)
+    prior, x = coloured(), draw(3, 1, *SIDES, **double)
+    found = prior.know().denoise_under(x, cov.RowsNoise(members, (0, 1, 0)))
+    for k, j in enumerate((0, 1, 0)):
+        alone = prior.know().denoise_under(x[k : k + 1], members[j])
+        torch.testing.assert_close(found[k : k + 1], alone, rtol=1e-5, atol=1e-6)
+    other = prior.know().denoise_under(x[:1], members[1])
+    assert float((found[:1] - other).abs().max()) > 1e-3
+
+
+def test_images_of_other_sides_are_mirrored_on():
+    prior, Sigma = coloured(sides=(10, 14)), blur(sides=(10, 14))
+    found = prior.know().denoise_under(draw(2, 1, 10, 14, **double), Sigma)
+    assert found.shape == (2, 1, 10, 14)
+    assert bool(found.isfinite().all())
+
+
+def test_what_it_was_not_trained_for_is_refused_by_name():
+    plain = pri.Network(toy_unet(torch.float64), shape=(1, *SIDES), multiple=4, sigma_data=0.5)
+    long = torch.zeros(5, 5)
+    long[2] = 0.2
+    motion = ops.Blur(long, (1, *SIDES)).posterior_covariance(1.0, 0.01)
+    uneven = cov.FourierNoise(torch.arange(1.0, 4)[:, None, None] * torch.ones(SIDES))
+    for prior, Sigma, words in (
+        (plain, NOISES["blur"], "objective: coloured-noise"),
+        (coloured(), cov.BlockNoise(16, 0.1, 1.0), "blocks of 2, 4 and 8 pixels a side, not of 16"),
+        (coloured(), motion, "alike in all directions"),
+        (coloured(), uneven, "all channels"),
+        (coloured(), cov.RowsNoise((NOISES["blur"], motion), (0, 1)), "alike in all directions"),
+    ):
+        assert prior.know().anisotropic.refuses(Sigma)
+        with pytest.raises(TypeError, match=words):
+            prior.know().denoise_under(draw(2, 1, *SIDES, **double), Sigma)
+    for Sigma in (*NOISES.values(), cov.RowsNoise(tuple(NOISES.values()), (0, 1))):
+        assert coloured().know().anisotropic.refuses(Sigma) is None
+
+
+@pytest.mark.parametrize(
+    "A",
+    [ops.Blur(ops.gaussian_kernel(1.0), (1, *SIDES)), ops.Downsample((1, *SIDES), 4)],
+    ids=["blur", "downsample"],
+)
+def test_eps_runs_on_it_with_one_call_an_evaluation(A):
+    prior = coloured()
+    like = po.Likelihood(
+        torch.zeros(A.out_shape, **double), A, po.noise.Gaussian(0.1), range=(-1, 1)
+    )
+    run = po.sample(po.Posterior(prior, like), po.methods.EPS(), n=2, steps=3, seed=1)
+    assert bool(run.samples.isfinite().all())
+    assert run.counts["denoiser"] == 5
+    assert run.counts["vjp"] == 0

@@ -1,0 +1,126 @@
+"""Training under the noise that masks, blurs and block means leave: which covariances are drawn,
+the loss under them, and the prior that comes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from trainings import same, written
+
+from posteriori import covariances as cov
+from posteriori.priors import from_pretrained
+from posteriori.priors.pretrained import read_card
+from posteriori.training import sources, trainer
+from posteriori.training.config import read_config
+from posteriori.training.export import export
+from posteriori.training.objectives.coloured_noise import covariances
+
+GOAL = {
+    "name": "coloured-noise",
+    "masks": 0.25,
+    "blurs": 0.25,
+    "blocks": 0.25,
+    "seen": [0.05, 0.2],
+    "widths": [0.5, 0.8],
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    columns = np.random.default_rng(0).integers(0, 2, (64, 1, 8), dtype=np.uint8) * 255
+    np.savez(tmp_path / "toy.npz", train=np.broadcast_to(columns, (64, 8, 8)))
+    data = {"kind": "npz", "file": "toy.npz", "key": "train", "crop": 8}
+
+    def make(**changes):
+        return read_config(
+            written(tmp_path, **{"data": data, "held_out": {"share": 0.0}} | changes)
+        )
+
+    return make
+
+
+def test_shares_and_ranges_are_those_of_the_configuration(config):
+    plan = config(objective=GOAL)
+    drawn = covariances(plan, (1, 8, 8), 400, 3)
+    kinds = Counter(type(member) for member in drawn)
+    members = (cov.PixelNoise, cov.FourierNoise, cov.BlockNoise, cov.WhiteNoise)
+    assert kinds == dict.fromkeys(members, 100)
+    assert {member.factor for member in drawn if isinstance(member, cov.BlockNoise)} == {2, 4, 8}
+    x = torch.zeros(1, 1, 8, 8)
+    for member in drawn[:300]:
+        told = member.told(x)
+        assert told is not None
+        # sigma is at most four standard deviations; at least a third of the noise, joined with it.
+        assert float(told.levels.max()) <= 2.0 + 1e-9
+        assert float(told.levels.min()) >= (1 / 0.05**2 + 9 / 0.05**2) ** -0.5 / 1.0001
+    assert [type(m) for m in covariances(plan, (1, 8, 8), 8, 3)] == [
+        kind for kind in members for _ in range(2)
+    ]
+    # Of means of blocks, the two looks have the summed precision of sigma and factor t.
+    for member in drawn:
+        if isinstance(member, cov.BlockNoise):
+            t2 = 1 / ((1 / member.means - 1 / member.rest) * member.factor**2)
+            assert 0.05**2 * 0.999 < t2 < 0.2**2 * 1.001
+
+
+def test_the_loss_is_the_squared_error_in_units_of_the_output(config):
+    """mean || c_out^-1 (D - x0) ||^2 by dense matrices, for a network that says 0 and one that
+    repeats its input."""
+    plan = config(objective=GOAL)
+    x0 = sources.crops(plan).batch(8, seed=1, step=0)
+    members = covariances(plan, (1, 8, 8), 8, 5)
+    rng = np.random.default_rng([plan.seed, 5, 2])
+    z = torch.from_numpy(rng.standard_normal(tuple(x0.shape), dtype=np.float32)).double()
+    for g in (0.0, 0.6):
+
+        def network(x, c, colour=None, g=g):
+            return g * x
+
+        total = 0.0
+        for k, member in enumerate(members):
+            v, Q = torch.linalg.eigh(member.dense(x0[:1].double()))
+            truth, noise = x0[k].double().flatten() @ Q, v.sqrt() * (z[k].flatten() @ Q)
+            out = 0.25 / (v + 0.25) + g * 0.5 * v.sqrt() / (v + 0.25)
+            error = out * (truth + noise) - truth
+            total += float((error.square() * (v + 0.25) / (0.25 * v)).mean()) / 8
+        found = trainer.loss(network, x0, plan, 5)
+        assert abs(float(found) / total - 1) < 1e-4
+
+
+def test_a_prior_for_colours_starts_from_another_prior_and_is_saved(config, tmp_path):
+    white = config(steps=2)
+    trainer.train(white, tmp_path / "white", progress=False)
+    first = export(white, tmp_path / "white", tmp_path / "prior", storage="float32", samples=0)
+    plan = config(objective=GOAL, start="prior", steps=2)
+    source, _ = sources.training_images(plan)
+    run = trainer.Trainer(plan, source, torch.device("cpu"))
+    begun = {n: t for n, t in run.network.state_dict().items() if "colour" not in n}
+    assert same(begun, first.net.state_dict())
+    trainer.train(plan, tmp_path / "run", progress=False)
+    prior = export(plan, tmp_path / "run", tmp_path / "coloured", samples=0)
+    assert read_card(tmp_path / "coloured").arguments["coloured"] is True
+    blocks, x = cov.BlockNoise(2, 0.1, 1.0), source.batch(2, 0, 0)
+    assert prior.know().anisotropic.refuses(blocks) is None
+    assert bool(prior.know().denoise_under(x, blocks).isfinite().all())
+    assert first.know().anisotropic.refuses(blocks)
+    # What was trained so can be trained on so.
+    again = trainer.Trainer(
+        config(objective=GOAL, start="coloured"), source, torch.device("cpu")
+    ).network
+    assert same(again.state_dict(), from_pretrained(tmp_path / "coloured").net.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"masks": 0.8}, "of sum at most 1, got 0.8, 0.25 and 0.25"),
+        ({"seen": [0.2, 0.1]}, "seen is .least, greatest."),
+        ({"widths": [0.0, 0.1]}, "greater than 0"),
+    ],
+)
+def test_shares_and_ranges_that_are_none_are_refused(config, changes, words):
+    with pytest.raises(ValueError, match=words):
+        config(objective=GOAL | changes)
