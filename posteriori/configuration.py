@@ -33,7 +33,6 @@ def describe(
     """Plain JSON values. ``identity`` holds what prior, operator, noise, measurement and method are
     by content."""
     given, inner = post.given, post.likelihood
-    levels_given = {name: value for name, value in vars(given.noise).items() if value is not None}
     framed = {} if given.frame is None else {"frame": [list(span) for span in given.frame]}
     return (
         framed
@@ -47,7 +46,7 @@ def describe(
             "image_shape": list(given.A.in_shape),
             "measurement_shape": list(given.y.shape),
             "range": given.range,
-            "noise": {"law": type(given.noise).__name__, **levels_given},
+            "noise": {"law": type(given.noise).__name__, **given.noise.levels},
             "noise_std_in_prior_range": inner.noise.std,
             "identity": {
                 "method": identity.content(method),

@@ -22,10 +22,12 @@ from torch import Tensor
 from posteriori.chart import Chart
 from posteriori.linalg import dot, real_view
 from posteriori.memo import kept
-from posteriori.noise import NoiseLaw
+from posteriori.noise import ComplexGaussian, Gaussian, NoiseLaw
 from posteriori.operators.base import LinearOperator, Operator, dot_test, repeat_test, solve
+from posteriori.operators.compose import Chain
 from posteriori.operators.dense_matrix import log_det
 from posteriori.operators.gain import gain
+from posteriori.operators.whitened import Whitened, Whitener
 from posteriori.packing import pack
 from posteriori.priors.base import Prior, check_shape, placed
 
@@ -160,13 +162,31 @@ class Likelihood:
             return pull(self.noise.score(self.y, clean))
         return gain(self.linear, self.residual(x0), self.r2, self.std**2)
 
+    def whitened(self) -> Likelihood:
+        """This likelihood with white noise: g W y, g W A and a level of g, where W makes the noise
+        white and det(g W) = 1; itself where the noise is white, or not Gaussian."""
+        W = self.noise.whitening(self.y)
+        if W is None:
+            return self
+        law = ComplexGaussian if self.y.is_complex() else Gaussian
+        whitener = Whitener(W, self.A.out_shape, self.A.complex_out).to(self.y.device)
+        A = (
+            Whitened(self.A, whitener)
+            if isinstance(self.A, LinearOperator)
+            else Chain(whitener, self.A)
+        )
+        y = whitener(self.y[None])[0]
+        return replace(self, y=y, A=A, noise=law(whitener.level), check=False)
+
     def widen(self, r2: Tensor | float) -> Likelihood:
         """The likelihood of a point known only up to variance r2: y ~ N(A x, noise + r2 A A^H)."""
         return _unchecked(self, r2=r2)
 
     def chi2(self, x0: Tensor) -> Tensor:
         """Mean squared residual over the noise variance, (B,): about 1 for the truth, and for a
-        posterior sample."""
+        posterior sample. Of noise that is not white, of the residual made white."""
+        if self.noise.whitening(self.y) is not None:
+            return self.whitened().chi2(x0)
         residual = self.residual(x0)
         real = real_view(residual)
         variance = self.noise.variance(self.y)
@@ -230,7 +250,7 @@ class Posterior:
     """p(x | y) of a prior and a likelihood, in the prior's coordinates u.
 
     ``chart`` maps u to the user's x; ``given`` is the likelihood that the user stated,
-    ``likelihood`` the same as a function of u.
+    ``likelihood`` the same as a function of u, and with white noise where it is Gaussian.
     Raises ``ValueError`` when a prior with a range meets a likelihood that states none, and when
     shapes do not fit; ``TypeError`` when one of prior and operator has real images and the other
     complex ones.
@@ -249,7 +269,7 @@ class Posterior:
         check_shape(self.prior, chart.shape)
         _check_images(self.prior, A)
         object.__setattr__(self, "chart", chart)
-        object.__setattr__(self, "likelihood", chart.pull(self.likelihood))
+        object.__setattr__(self, "likelihood", chart.pull(self.likelihood.whitened()))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -336,9 +356,8 @@ class Posterior:
 
     def __repr__(self) -> str:
         law = ", ".join(
-            f"{name}={value:g}"
-            for name, value in vars(self.given.noise).items()
-            if value is not None
+            f"{name}={value if isinstance(value, str) else format(value, 'g')}"
+            for name, value in self.given.noise.levels.items()
         )
         unit = (
             f", range [{self.given.range[0]:g}, {self.given.range[1]:g}]"

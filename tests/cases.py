@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import pkgutil
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,13 @@ from posteriori import methods
 from posteriori import noise as laws
 from posteriori import operators as ops
 from posteriori import priors as pri
+from posteriori.covariances import (
+    FourierNoise,
+    PairWhitening,
+    PixelNoise,
+    RootWhitening,
+    WhiteNoise,
+)
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.smc.moments import method as moments
 from posteriori.priors.architectures.autoencoder import ConvAutoencoder
@@ -41,6 +49,19 @@ def _seeded(seed):
 
 def _coils(dtype, coils=3, H=6, W=5):
     return _draw(coils, H, W, dtype=dtype.to_complex(), seed=1)
+
+
+def _waves(sides):
+    """Stationary noise, its variances alike at k and -k."""
+    power = torch.fft.fft2(_draw(*sides, dtype=torch.float64)).abs().square()
+    return RootWhitening(FourierNoise(0.1 + power / power.max()))
+
+
+def _pair(m):
+    """W as a pair of functions, not symmetric."""
+    W = torch.eye(m, dtype=torch.float64) + torch.ones(m, m, dtype=torch.float64).tril(-1)
+    inverse = torch.linalg.inv(W)
+    return PairWhitening(lambda e: e @ W.T.to(e.dtype), lambda z: z @ inverse.T.to(z.dtype), None)
 
 
 def gained(image, gain):
@@ -100,6 +121,25 @@ OPERATORS = {
     "Scaled mask": lambda dtype: ops.Scaled(ops.Mask(ops.random_mask((5, 4), 0.5, 3)), 3.0),
     "Weighted Radon": lambda dtype: ops.Weighted(
         ops.Radon((6, 5), [0, 30, 100], 0.5), _draw(3, 8, dtype=dtype).abs() + 0.1
+    ),
+    "Whitened mask": lambda dtype: ops.Whitened(
+        ops.Mask(ops.random_mask((4, 3), 0.6, 3)),
+        ops.Whitener(RootWhitening(PixelNoise(0.1 + _draw(7, dtype=torch.float64) ** 2)), (7,)),
+    ),
+    "Whitened block means": lambda dtype: ops.Whitened(
+        ops.Downsample((1, 4, 6), 2).to(dtype), ops.Whitener(_waves((2, 3)), (1, 2, 3))
+    ),
+    "Whitened rays": lambda dtype: ops.Whitened(
+        ops.Radon((6, 5), [0, 30, 100], 0.5).to(dtype), ops.Whitener(_waves((3, 8)), (3, 8))
+    ),
+    "Whitened matrix": lambda dtype: ops.Whitened(
+        ops.Dense(_draw(3, 5, dtype=dtype)), ops.Whitener(_pair(3), (3,))
+    ),
+    "Whitened complex": lambda dtype: ops.Whitened(
+        ops.MultiCoilFourier(_coils(dtype), ops.random_mask((6, 5), 0.5, 6)),
+        ops.Whitener(
+            RootWhitening(PixelNoise(torch.tensor([[0.1], [1.0], [3.0]]).double())), (3, 15), True
+        ),
     ),
     "PhaseMap": lambda dtype: ops.PhaseMap(
         torch.polar(torch.ones(5, 4, dtype=dtype), _draw(5, 4, dtype=dtype))
@@ -485,6 +525,21 @@ NOISES = {
     "Gaussian": (laws.Gaussian(0.3), False, 1.0),
     "ComplexGaussian": (laws.ComplexGaussian(sigma_per_channel=0.2), True, 1.0),
     "ComplexGaussian whole": (laws.ComplexGaussian(sigma_complex=0.2), True, 0.5),
+    "CorrelatedGaussian": (
+        laws.CorrelatedGaussian(PixelNoise(torch.tensor(0.09).double())),
+        False,
+        1.0,
+    ),
+    "CorrelatedGaussian complex": (
+        laws.CorrelatedGaussian(WhiteNoise(0.04), complex_numbers=True),
+        True,
+        1.0,
+    ),
+    "FilteredGaussian": (
+        laws.FilteredGaussian(lambda e: 4 * e, lambda z: z / 4, 20_000 * math.log(4)),
+        False,
+        1.0,
+    ),
     "Poisson": (laws.Poisson(200.0), False, 0.7),
     "Counts": (laws.Counts(), False, 25.0),
     "Laplace": (laws.Laplace(0.2), False, 1.0),

@@ -9,19 +9,25 @@ from posteriori.covariances.base import NoiseCovariance, Of
 from posteriori.covariances.blocks import BlockNoise
 from posteriori.covariances.colours import ColourNoise
 from posteriori.covariances.fourier import FourierNoise
+from posteriori.covariances.matrix import MatrixNoise
 from posteriori.covariances.pixels import PixelNoise
 from posteriori.covariances.rows import RowsNoise
 from posteriori.covariances.singular import SingularNoise
 from posteriori.covariances.white import WhiteNoise
+from posteriori.covariances.whitening import PairWhitening, RootWhitening, Whitening
 
 __all__ = [
     "BlockNoise",
     "ColourNoise",
     "FourierNoise",
+    "MatrixNoise",
     "NoiseCovariance",
     "Of",
+    "PairWhitening",
     "PixelNoise",
+    "RootWhitening",
     "RowsNoise",
     "SingularNoise",
     "WhiteNoise",
+    "Whitening",
 ]

@@ -43,3 +43,21 @@ class NoiseCovariance(ABC):
         d = like[0].numel()
         eye = torch.eye(d, dtype=like.dtype, device=like.device).view(d, *like.shape[1:])
         return self.power(eye, p).flatten(1)
+
+    def diagonal(self, one: Tensor) -> Tensor:
+        """The variance of each number of an image like ``one`` (*E), float64. By default from the
+        matrix."""
+        return self.dense(one.real.double()[None]).diagonal().view(one.shape)
+
+    def log_det(self, like: Tensor) -> float:
+        """log det Sigma on images like those of ``like`` (B, *E). By default from the axes, or the
+        matrix."""
+        found = self.axes_of(like)
+        if found is not None:
+            return float(found[0].log().sum())
+        return float(torch.linalg.slogdet(self.dense(like.real.double()[:1]))[1])
+
+    def axes_of(self, like: Tensor) -> tuple[Tensor, Of, Of] | None:
+        """Sigma = Q diag(v) Q^H on images like those of ``like`` (B, *E): the variances v (d,),
+        float64, Q and Q^H as maps (B, d) <-> (B, *E). None where they are not worked out."""
+        return None

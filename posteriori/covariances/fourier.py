@@ -24,7 +24,26 @@ class FourierNoise(NoiseCovariance):
     words: ClassVar[str] = "a level for each Fourier frequency"
     variances: Tensor
 
+    @classmethod
+    def filtered(cls, kernel: Tensor, sides: tuple[int, int], level: float = 1.0) -> FourierNoise:
+        """White noise of ``level`` after a circular filter: kernel (kh, kw), sides (H, W).
+
+        Raises ``ValueError`` for a filter that removes a frequency: nothing makes such noise
+        white."""
+        grid = torch.zeros(sides, dtype=torch.float64)
+        rows, columns = (torch.arange(k) % n for k, n in zip(kernel.shape, sides, strict=True))
+        grid.index_put_((rows[:, None], columns[None]), kernel.double(), accumulate=True)
+        power = torch.fft.fft2(grid).abs().square()
+        if not bool((power > 1e-12 * power.max()).all()):
+            raise ValueError(
+                "FourierNoise.filtered: this filter removes a frequency, where y would have no "
+                "noise; add white noise of the smallest level you trust to the variances"
+            )
+        return cls(level**2 * power)
+
     def applied(self, f: Of, x: Tensor) -> Tensor:
+        if x.ndim < 3:
+            raise IndexError("FourierNoise is of images with rows and columns")
         out = torch.fft.ifft2(f(self.variances).to(x.real) * torch.fft.fft2(x))
         return out if x.is_complex() else out.real
 
@@ -46,3 +65,22 @@ class FourierNoise(NoiseCovariance):
         order = (rows[:, None].square() + columns.square()).flatten().argsort()
         rising = v.flatten(-2)[..., order]
         return bool((5 * rising >= rising.cummax(-1).values).all())
+
+    def diagonal(self, one: Tensor) -> Tensor:
+        mean = self.variances.mean((-2, -1), keepdim=True)
+        return mean.to(one.device).expand(one.shape)
+
+    def axes_of(self, like: Tensor) -> tuple[Tensor, Of, Of]:
+        """Of real images Hartley's coordinates, which are real."""
+        shape, complex_images = like.shape[1:], like.is_complex()
+
+        def there(x: Tensor) -> Tensor:
+            spectral = torch.fft.fft2(x, norm="ortho")
+            return (spectral if complex_images else spectral.real - spectral.imag).flatten(1)
+
+        def back(c: Tensor) -> Tensor:
+            if complex_images:
+                return torch.fft.ifft2(c.view(-1, *shape), norm="ortho")
+            return there(c.view(-1, *shape)).view(-1, *shape)
+
+        return self.variances.to(like.device).expand(shape).flatten(), back, there

@@ -30,3 +30,14 @@ class PixelNoise(NoiseCovariance):
             return None
         levels = v.sqrt() * torch.ones(x.shape[1:], dtype=torch.float64)
         return Told(levels[None, :1], torch.zeros(1, COLOURS, dtype=torch.float64))
+
+    def diagonal(self, one: Tensor) -> Tensor:
+        return self.variances.to(one.device).expand(one.shape)
+
+    def axes_of(self, like: Tensor) -> tuple[Tensor, Of, Of]:
+        shape = like.shape[1:]
+        return (
+            self.variances.to(like.device).expand(shape).flatten(),
+            lambda c: c.view(-1, *shape),
+            lambda x: x.flatten(1),
+        )

@@ -25,3 +25,14 @@ class WhiteNoise(NoiseCovariance):
     def told(self, x: Tensor) -> Told:
         level = torch.tensor(self.variance, dtype=torch.float64).sqrt()
         return Told(level.view(1, 1, 1, 1), torch.zeros(1, COLOURS, dtype=torch.float64))
+
+    def diagonal(self, one: Tensor) -> Tensor:
+        return torch.full(one.shape, self.variance, dtype=torch.float64, device=one.device)
+
+    def axes_of(self, like: Tensor) -> tuple[Tensor, Of, Of]:
+        shape = like.shape[1:]
+        return (
+            self.diagonal(like[0]).flatten(),
+            lambda c: c.view(-1, *shape),
+            lambda x: x.flatten(1),
+        )

@@ -65,6 +65,7 @@ from posteriori.operators.units import Units
 from posteriori.operators.varying_blur import VaryingBlur
 from posteriori.operators.warp import Warp
 from posteriori.operators.weighted import Weighted
+from posteriori.operators.whitened import Whitened, Whitener
 from posteriori.settings import absent
 
 __all__ = [
@@ -122,6 +123,8 @@ __all__ = [
     "VaryingBlur",
     "Warp",
     "Weighted",
+    "Whitened",
+    "Whitener",
     "back_projection",
     "bayer_mask",
     "box_mask",

@@ -18,9 +18,10 @@ from posteriori.rng import Rng
 
 
 def on_images(post: Posterior) -> Likelihood:
-    """The likelihood of x in the user's range; operator calls are counted as the posterior's."""
-    A = post.likelihood.A.counting(post.given.A)
-    return replace(post.given, A=A, check=False)
+    """The likelihood of x in the user's range, its noise made white; operator calls are counted as
+    the posterior's."""
+    given = post.given.whitened()
+    return replace(given, A=post.likelihood.A.counting(given.A), check=False)
 
 
 def consistent(post: Posterior, u: Tensor, descent: Descent, steps: int) -> Tensor:
