@@ -3,10 +3,12 @@ it.
 
     CRPS          E |X - x| - E |X - X'| / 2, X and X' two members: the distance of their law to the
                   truth, in the unit of x; 0 for members that all are x
+    energy score  E ||X - x|| - E ||X - X'|| / 2 over sqrt(d), of whole images of d numbers: members
+                  that are right number by number but not together lose here
     spread-skill  the spread of the members over the error of their mean: 1 where the truth is one
                   of them, below 1 where they are too sure
 
-Both are unbiased in the number of members: pairs are of two different members, and the spread is
+All are unbiased in the number of members: pairs are of two different members, and the spread is
 multiplied by sqrt(1 + 1 / n), for the mean of n is itself uncertain.
 
 Source: Gneiting and Raftery, Strictly proper scoring rules, prediction, and estimation, 2007;
@@ -27,6 +29,14 @@ def crps(samples: Tensor, truth: Tensor) -> float:
     ranks = 2 * x.new_tensor(range(1, n + 1)) - n - 1
     apart = 2 * (ranks[:, None] * x.sort(0).values).sum(0) / (n * (n - 1))
     return float(((x - t).abs().mean(0) - 0.5 * apart).mean())
+
+
+def energy_score(samples: Tensor, truth: Tensor) -> float:
+    """The energy score of an image, in the unit of one of its numbers. Arguments as of ``crps``."""
+    x, t = _members(samples, truth)
+    n = len(x)
+    apart = sum(float((x[i + 1 :] - x[i]).norm(dim=1).sum()) for i in range(n - 1))
+    return (float((x - t).norm(dim=1).mean()) - apart / (n * (n - 1))) / t.numel() ** 0.5
 
 
 def spread_skill(samples: Tensor, truth: Tensor) -> float:

@@ -1,6 +1,7 @@
 """Which method a problem gets when its file names none: one for each kind of problem, by what was
 measured (docs/results/advice.md).
 
+    known       A linear, Gaussian noise, a prior that knows its denoiser under what x and y leave
     linear      A linear, Gaussian noise
     few         the same, y of at most 8 real numbers and x of at most 1000
     counts      A linear, other noise
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from posteriori import grid as grids
 from posteriori.likelihood import Posterior
-from posteriori.methods import Method
+from posteriori.methods import EPS, Method
 from posteriori.methods.courses import prior_scale
 from posteriori.operators import JPEG, LinearOperator, PhaseRetrieval
 from posteriori.problem_file.method import named_method
@@ -33,6 +34,8 @@ FEW, SMALL = 8, 1000
 # Levels in which the magnitudes' shapes are decided, from 5 to 0.02 of images in [-1, 1]: those of
 # docs/results/phase-digits.md.
 LONG = 200
+# Levels of EPS, 39 calls: docs/results/exact.md and docs/results/eps-coverage.md.
+LEVELS_OF_EPS = 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def choose(post: Posterior, steps: int | None = None) -> Choice:
     for raw in RECOMMENDED[kind]:
         solver = named_method(raw)
         if solver.refuses(post) is None:
+            if kind == "known":
+                return Choice(solver, reason, steps or LEVELS_OF_EPS)
             if kind != "magnitudes":
                 return Choice(solver, reason)
             unit = prior_scale(post.prior)
@@ -75,6 +80,7 @@ def rivals(post: Posterior) -> list[Any]:
 
 # By kind, best first. A later one is taken where those before refuse.
 RECOMMENDED: dict[str, tuple[Any, ...]] = {
+    "known": ("EPS", "MMPS", "DiffPIR", "DAPS"),
     "few": ("MomentSMC", "MMPS", "TDS"),
     "linear": ("MMPS", "DiffPIR", "DAPS"),
     "counts": ({"name": "PnPDM", "prior_steps": 4}, "FreeDoM", "DPS"),
@@ -96,6 +102,12 @@ def _kind(post: Posterior) -> tuple[str, str]:
         return "curved", f"{A.label}, an operator that is not linear"
     if given.noise.std is None:
         return "counts", f"a linear operator with {law} noise"
+    if EPS().refuses(post) is None:
+        return (
+            "known",
+            "a linear operator with Gaussian noise, under which this prior has a denoiser of its "
+            "own",
+        )
     if numbers <= FEW and math.prod(post.shape) <= SMALL:
         return (
             "few",

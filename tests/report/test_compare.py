@@ -9,12 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cases import toy_unet
 from reference import F64, REPOSITORY
 
 import posteriori as po
 from posteriori import problem_file
 from posteriori.cli import main
-from posteriori.methods import DAPS, DDIM, DDRM, DPS, MMPS, DiffPIR, courses
+from posteriori.methods import DAPS, DDIM, DDRM, DPS, EPS, MMPS, DiffPIR, courses
 from posteriori.problem_file import advice
 from posteriori.problem_file.entries import entries, label, read_entries
 
@@ -175,7 +176,7 @@ def test_without_a_list_the_files_own_or_the_recommended_ones_are_compared(probl
     problem.write_text(TEXT)
     assert call("compare", problem, "--out", problem.parent / "b", "--quiet") == 0
     out = capsys.readouterr().out
-    assert all(f"| {name} " in out for name in advice.RECOMMENDED["linear"])
+    assert all(f"| {name} " in out for name in advice.RECOMMENDED["known"])
 
 
 # The method of a file that names none.
@@ -192,9 +193,16 @@ def kinds():
     blur = po.operators.Blur(po.operators.gaussian_kernel(1.0).double(), shape, boundary="circular")
     few = po.operators.Dense(torch.eye(4, 256, dtype=F64), shape)
     gaussian = po.noise.Gaussian(0.05)
+
+    def by_network(A):
+        prior = po.priors.Network(toy_unet(F64), shape=shape, multiple=4, sigma_data=0.5)
+        y = torch.full(A.out_shape, 0.5, dtype=F64)
+        return po.Posterior(prior, po.Likelihood(y, A, gaussian, range=(0, 1)))
+
     return {
-        "linear": post(blur, gaussian, shape),
-        "few": post(few, gaussian, shape),
+        "known": post(blur, gaussian, shape),
+        "linear": by_network(blur),
+        "few": by_network(few),
         "counts": post(blur, po.noise.Poisson(100.0), shape),
         "magnitudes": post(po.operators.PhaseRetrieval(shape), gaussian, shape),
         "jpeg": post(po.operators.JPEG(shape, 50), po.noise.Gaussian(0.3), shape),
@@ -202,7 +210,9 @@ def kinds():
     }
 
 
-@pytest.mark.parametrize("kind", ["linear", "few", "counts", "magnitudes", "jpeg", "curved"])
+@pytest.mark.parametrize(
+    "kind", ["known", "linear", "few", "counts", "magnitudes", "jpeg", "curved"]
+)
 def test_every_kind_of_problem_gets_a_method_that_takes_it(kind):
     problem = kinds()[kind]
     choice = advice.choose(problem)
@@ -238,16 +248,24 @@ def test_magnitudes_get_their_levels_and_another_number_where_it_is_stated():
     assert len(advice.choose(kinds()["magnitudes"], 30).levels) == 31
 
 
+def test_a_prior_that_knows_the_noise_gets_eps_on_its_levels():
+    choice = advice.choose(kinds()["known"])
+    assert isinstance(choice.method, EPS)
+    assert choice.steps == 20
+    assert advice.choose(kinds()["known"], 7).steps == 7
+    # The same problem with a prior that knows white noise alone.
+    assert isinstance(advice.choose(kinds()["linear"]).method, MMPS)
+
+
 def test_solve_names_the_method_and_keeps_the_reason(problem, capsys):
     out = problem.parent / "run"
     assert call("solve", problem, "--out", out, "--quiet") == 0
-    assert (
-        "method: MMPS, chosen for a linear operator with Gaussian noise" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "method: EPS, chosen for a linear operator with Gaussian noise, under which" in said
     assert json.loads((out / "summary.json").read_text())["chosen"].startswith(
-        "method: MMPS, chosen for"
+        "method: EPS, chosen for"
     )
-    assert json.loads((out / "run.json").read_text())["config"]["method"] == "MMPS"
+    assert json.loads((out / "run.json").read_text())["config"]["method"] == "EPS"
     problem.write_text(TEXT + "method: DDRM\n")
     assert call("solve", problem, "--out", problem.parent / "named", "--quiet") == 0
     assert "chosen" not in capsys.readouterr().out
@@ -279,5 +297,5 @@ def test_solve_offers_the_level_that_the_residual_tells(problem, capsys):
 
 def test_the_command_line_prints_lines_where_no_terminal_is(problem, capsys):
     assert call("solve", problem, "--out", problem.parent / "run") == 0
-    assert "MMPS: 100 % after" in capsys.readouterr().err
+    assert "EPS: 100 % after" in capsys.readouterr().err
     assert not sys.stderr.isatty()
