@@ -156,6 +156,15 @@ OPERATORS = {
         20.0,
         "triangle",
     ),
+    "Closures": lambda dtype: ops.Closures(
+        ops.ComplexChannels((2, 6)),
+        _draw(6, dtype=dtype.to_complex(), seed=3),
+        torch.full((6,), 0.1, dtype=dtype),
+        torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]),
+        torch.zeros(6, dtype=torch.long),
+        least_ratio=0.01,
+        flux=(1.0, 0.5),
+    ),
     "Compose Fourier": lambda dtype: (
         ops.MaskedFourier(ops.random_mask((5, 6), 0.4, 1), (5, 6)) @ ops.ComplexChannels((2, 5, 6))
     ),

@@ -29,10 +29,11 @@ def read_uvfits(path: str | Path) -> Measured:
     """The visibilities of total intensity (n,), in Jy where the file says nothing else.
 
     arrays: "u" and "v" in wavelengths, float64; "sigma", the standard deviation of the real part
-    (and of the imaginary part) by the file's weights 1 / sigma^2. The two parallel hands are
-    averaged, their noise being independent; where one is flagged, the other is taken. Flagged
-    numbers (no positive finite weight) are left out. Raises ``ImportError`` naming the extra,
-    ``ValueError`` naming the file.
+    (and of the imaginary part) by the file's weights 1 / sigma^2; where the file says so,
+    "stations" (n, 2), their numbers, and "moment" (n,), the same number for one time and channel.
+    The two parallel hands are averaged, their noise being independent; where one is flagged, the
+    other is taken. Flagged numbers (no positive finite weight) are left out. Raises ``ImportError``
+    naming the extra, ``ValueError`` naming the file.
     """
     path = checked(path)
     require_extra("files", f"reading {path.name}", "astropy")
@@ -46,6 +47,7 @@ def read_uvfits(path: str | Path) -> Measured:
             head, table = groups.header.copy(), groups.data
             names = [str(name) for name in table.parnames]
             seconds = [_parameter(path, table, names, letter) for letter in "UV"]
+            pairs, times = _stations(table, names), _times(table, names)
             numbers = np.asarray(table.data, dtype=np.float64)
             offsets = _offsets(units)
     except (OSError, TypeError, fits.VerifyError) as error:
@@ -68,6 +70,10 @@ def read_uvfits(path: str | Path) -> Measured:
     if (single & kept).any():
         notes.append(f"{path.name}: {int((single & kept).sum())} have one hand of polarisation")
     arrays = {"u": u, "v": v, "sigma": sigma[kept]}
+    if pairs is not None and times is not None:
+        channels = np.arange(hertz.size).reshape(hertz.shape)
+        arrays["stations"] = pairs[np.nonzero(kept)[0]]
+        arrays["moment"] = (times[:, None, None] * hertz.size + channels)[kept]
     return Measured(
         torch.from_numpy(value[kept].astype(np.complex64)),
         "V",
@@ -83,6 +89,29 @@ def _parameter(path: Path, table: Any, names: list[str], letter: str) -> np.ndar
         if name.split("-")[0] == 2 * letter:
             return np.asarray(table.par(k), dtype=np.float64)
     raise ValueError(f"{path} has no {letter} among its parameters {names}")
+
+
+def _stations(table: Any, names: list[str]) -> np.ndarray | None:
+    """The two stations of each group: 256 i + j, or 2048 i + j + 65536 of more than 255."""
+    if "BASELINE" not in names:
+        return None
+    code = np.rint(table.par(names.index("BASELINE"))).astype(np.int64)
+    many = code >= 65536
+    code, base = np.where(many, code - 65536, code), np.where(many, 2048, 256)
+    return np.stack([code // base, code % base], -1)
+
+
+def _times(table: Any, names: list[str]) -> np.ndarray | None:
+    """A number for each time, from 0: what lies within a second is one. The date is the sum of the
+    parameters of that name, whole days and what is beyond."""
+    parts = [np.asarray(table.par(k), np.float64) for k, n in enumerate(names) if n == "DATE"]
+    if not parts:
+        return None
+    seconds = 86400 * sum(part - part[0] for part in parts)
+    order = np.argsort(seconds, kind="stable")
+    label = np.zeros(len(seconds), dtype=np.int64)
+    label[order[1:]] = np.cumsum(np.diff(seconds[order]) > 1)
+    return label
 
 
 def _offsets(units: Any) -> np.ndarray:

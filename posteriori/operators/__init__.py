@@ -26,6 +26,7 @@ from posteriori.operators.blind_turbulence import BlindTurbulence
 from posteriori.operators.blur import Blur, gaussian_kernel
 from posteriori.operators.channels import ComplexChannels
 from posteriori.operators.clip import Clip
+from posteriori.operators.closures import Closures
 from posteriori.operators.compose import Chain, Compose
 from posteriori.operators.cone_beam import ConeBeam, FanBeam
 from posteriori.operators.dense import Dense
@@ -83,6 +84,7 @@ __all__ = [
     "Blur",
     "Chain",
     "Clip",
+    "Closures",
     "ComplexChannels",
     "Compose",
     "ConeBeam",
@@ -162,6 +164,8 @@ _ELSEWHERE = {
     "Tomography": "Radon(shape, angles, pixel_mm), or FanBeam, ConeBeam",
     "Demosaicing": "Mask(bayer_mask(pattern, shape))",
     "SinglePixelCamera": "SinglePixel(shape, count)",
+    "VLBI": "ApertureSynthesis(u, v, shape, pixel_uas), or Closures of it",
+    "RadioInterferometry": "ApertureSynthesis(u, v, shape, pixel_uas), or Closures of it",
     "SpaceVaryingBlur": "VaryingBlur(kernels, shape)",
     "CodedDiffraction": "coded_diffraction(masks)",
     "PtychographyLinearOperator": "Ptychography(probe, positions, shape)",

@@ -23,10 +23,14 @@ class SolveError(ArithmeticError):
 @dataclass(frozen=True)
 class Preconditioner:
     """v -> P v for batches, row by row, with P Hermitian positive definite and near
-    (r2 A A^H + s2 I)^-1 on measurements; with ``images``, near (r2 A^H A + s2 I)^-1 on images."""
+    (r2 A A^H + s2 I)^-1 on measurements; with ``images``, near (r2 A^H A + s2 I)^-1 on images.
+
+    exact: P is the inverse itself, of measurements, better than what conjugate gradients reach.
+    """
 
     near: Map
     images: bool = False
+    exact: bool = False
 
 
 def normal_solve(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from posteriori.operators.base import LinearOperator, Preconditioner
+from posteriori.operators.small_inverse import small_inverse
 from posteriori.packing import Shapes
 
 
@@ -52,6 +53,9 @@ class Weighted(LinearOperator):
         return self.A.layout(y)
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
-        """That of A with the mean square of the weights, where A has one for images."""
+        """That of A with the mean square of the weights, where A has one for images; else the exact
+        inverse of a small image."""
         inner = self.A.preconditioner(r2 * float(self.weights.double().square().mean()), s2)
-        return inner if inner is not None and inner.images else None
+        if inner is None:
+            return small_inverse(self, r2, s2)
+        return inner if inner.images else None

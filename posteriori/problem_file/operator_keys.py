@@ -118,6 +118,12 @@ OPERATORS: dict[str, dict[str, str]] = {
         "size": "of the square image, in pixels",
         "field_uas": "side of the image, in micro-arcseconds",
         "pixel": "the shape of a pixel, by which fine detail is dampened",
+        "closures": (
+            "whether closure phases and logarithmic closure amplitudes are measured, in which "
+            "unknown phases and gains of single stations cancel"
+        ),
+        "least_ratio": "of a visibility to its noise, for closures",
+        "flux": "[value, standard deviation] of the total flux in Jy, for closures",
     },
     "operator thick-slices": {
         "factor": "how many slices each measured slice is the mean of",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from reference import F64, draw
 
+from posteriori import problem_file
 from posteriori.measurements import read_measured
 from posteriori.operators import ApertureSynthesis
 
@@ -16,17 +18,20 @@ HERTZ, CHANNEL, WINDOW = 2.3e11, 1e9, 4e9
 SKY = math.radians(1 / 3600 / 1e6)
 
 
-def written(place, hands, codes=(-1, -1), windows=1, channels=1, seconds=None, **head):
+def written(
+    place, hands, codes=(-1, -1), windows=1, channels=1, seconds=None, code=258.0, day=0.0, **head
+):
     """hands: (n, windows, channels, hands, 3) of real part, imaginary part and weight. codes: the
-    first polarisation and the step to the next."""
+    first polarisation and the step to the next. code, day: (n,), of the stations and of the time;
+    the date is written in two parts, as files of the Event Horizon Telescope have it."""
     fits = pytest.importorskip("astropy.io.fits")
     n = len(hands)
     u, v = np.linspace(1e-3, 9e-3, n), np.linspace(-5e-3, 7e-3, n)
     u, v = (u, v) if seconds is None else seconds
     group = fits.GroupData(
         hands.reshape(n, 1, 1, windows, channels, -1, 3).astype(np.float32),
-        parnames=["UU---SIN", "VV---SIN", "BASELINE", "DATE"],
-        pardata=[u, v, np.full(n, 258.0), np.zeros(n)],
+        parnames=["UU---SIN", "VV---SIN", "BASELINE", "DATE", "DATE"],
+        pardata=[u, v, np.full(n, code), np.full(n, 2457849.5), np.full(n, day)],
         bitpix=-32,
     )
     unit = fits.GroupsHDU(group)
@@ -72,6 +77,59 @@ def test_every_window_and_channel_has_its_own_wavelength(tmp_path):
         m.arrays["u"].numpy(), (u[:, None, None] * hertz).reshape(-1), rtol=1e-6
     )
     assert m.arrays["sigma"].unique().tolist() == [1.0]  # intensity itself, not a mean of two
+
+
+def test_stations_and_moments_are_read_from_codes_and_dates(tmp_path):
+    """256 i + j, or 2048 i + j + 65536; times a second apart are one, channels are not."""
+    hands = np.ones((4, 1, 2, 1, 3))
+    hands[1, 0, 0, 0, 2] = 0  # flagged
+    codes = np.array([258.0, 259.0, 2048 * 3 + 300 + 65536, 258.0])
+    days = np.array([0.25, 0.25 + 0.4 / 86400, 0.25 + 20 / 86400, 0.25 + 10 / 86400])
+    written(tmp_path / "a.uvfits", hands, (1, 1), channels=2, code=codes, day=days)
+    m = read_measured(tmp_path / "a.uvfits").arrays
+    pairs = [[1, 2], [1, 3], [3, 300], [1, 2]]
+    flat = [pair for pair in pairs for _ in range(2)]
+    del flat[2]
+    assert m["stations"].tolist() == flat
+    # Two channels of each time, in the order of time
+    assert m["moment"].tolist() == [0, 1, 1, 4, 5, 2, 3]
+
+
+def test_closures_of_a_file_have_no_gap_at_its_sky_whatever_its_stations_did(tmp_path):
+    pairs = list(combinations(range(1, 6), 2))
+    n = len(pairs)
+    at = draw(6, 2, seed=3).numpy() * 0.01
+    u, v = np.float32([at[i] - at[j] for i, j in pairs]).T
+    told = [torch.from_numpy(w.astype(float)) * HERTZ for w in (u, v)]
+    x = draw(1, 1, 8, 8, seed=4).abs() + 0.1
+    V = ApertureSynthesis(*told, (1, 8, 8), 10.0, "triangle")(x)[0].numpy()
+    gain = np.exp(draw(6, seed=5).numpy() * 0.3 + 2j * draw(6, seed=6).numpy())
+    y = V * [gain[i] * gain[j].conj() for i, j in pairs]
+    hands = np.stack([y.real, y.imag, np.full(n, 1e6)], -1).reshape(n, 1, 1, 1, 3)
+    code = np.array([256.0 * i + j for i, j in pairs])
+    written(tmp_path / "sky.uvfits", hands, (1, 1), seconds=(u, v), code=code)
+    text = """
+prior: {gaussian: {mean: 0.4, std: 0.3, shape: [1, 8, 8], range: [0, 1]}}
+operator: {name: aperture-synthesis, size: 8, field_uas: 80%s}
+noise: {law: complex-gaussian, range: [0, 1]}
+measurement: {file: sky.uvfits}
+method: DAPS
+"""
+    place, gaps = tmp_path / "problem.yaml", []
+    for more in (", closures: true", ", closures: true, flux: [10, 1]", ""):
+        place.write_text(text % more)
+        task = problem_file.load(place).build()
+        given = task.posterior.given
+        gap = (given.A(x.float()) - given.y)[0].abs().square()
+        gaps.append((gap.numel(), float(gap[:11].mean())))
+        assert ("6 closure phases and 5 closure amplitudes" in " ".join(task.notes)) == bool(more)
+    # 5 stations: 6 phases and 5 amplitudes; single precision of a ratio of some thousands
+    assert [count for count, _ in gaps] == [11, 12, n]
+    assert max(gaps[0][1], gaps[1][1]) < 0.01
+    assert gaps[2][1] > 100
+    place.write_text(text % ", flux: [10, 1]")
+    with pytest.raises(ValueError, match="belongs to closures"):
+        problem_file.load(place)
 
 
 def test_files_without_intensity_or_visibilities_are_refused(tmp_path):

@@ -3,6 +3,7 @@ rows that are not finite."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -293,3 +294,31 @@ def test_one_row_that_fails_leaves_the_others_as_they_are(name):
         )
     assert [s.ok for s in ill.status] == [True, False, True]
     torch.testing.assert_close(ill.samples, well.samples[[0, 2]], rtol=1e-6, atol=1e-8)
+
+
+def test_visibilities_of_many_levels_have_the_exact_inverse_of_a_small_image():
+    """(r2 A A^H + s2 I)^-1 b of the operator and of its matrix over real and imaginary parts, where
+    weights span four decades and conjugate gradients end far from it in single precision."""
+    see = ops.ApertureSynthesis(
+        draw(40, seed=1) * 2e9, draw(40, seed=2) * 2e9, (1, 4, 5), 20.0, "triangle"
+    )
+    A = ops.Weighted(see, torch.logspace(0, 4, 40, dtype=F64))
+    M = torch.view_as_real(A(torch.eye(20, dtype=F64).view(20, 1, 4, 5))).flatten(1).T
+    b = torch.complex(draw(2, 40), draw(2, 40, seed=3))
+    stacked = torch.view_as_real(b).flatten(1)
+    for r2, s2 in ((1.0, 0.1), (0.04, 2500.0)):
+        whole = r2 * M @ M.T + s2 * torch.eye(80, dtype=F64)
+        want = torch.linalg.solve(whole, stacked.T).T.view(2, 40, 2)
+        near = A.preconditioner(r2, s2).near(b)
+        scale = float(want.abs().max())
+        torch.testing.assert_close(torch.view_as_real(near), want, rtol=0, atol=1e-5 * scale)
+        found = ops.solve(copy.deepcopy(A).to(F32), b.to(torch.complex64), r2, s2)
+        torch.testing.assert_close(
+            torch.view_as_real(found).double(), want, rtol=0, atol=1e-3 * scale
+        )
+
+
+def test_an_exact_inverse_is_offered_for_small_images_only():
+    u = draw(3, seed=1) * 2e9
+    large = ops.Weighted(ops.ApertureSynthesis(u, u, (1, 65, 64), 20.0), torch.ones(3, dtype=F64))
+    assert large.preconditioner(1.0, 1.0) is None
