@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         rng,
         shards,
         testing,
+        trials,
     )
+    from posteriori.conformal import Conformal
     from posteriori.diagnostics import RunWarning
     from posteriori.likelihood import Likelihood, Posterior
     from posteriori.run import Run, Status
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from posteriori.driver import sample
     from posteriori.each import sample_each
     from posteriori.examination import doctor
+    from posteriori.trials import calibrate
 
 ROOMS = (
     "evaluation",
@@ -53,13 +56,16 @@ ROOMS = (
     "rng",
     "shards",
     "testing",
+    "trials",
 )
 HOMES = {
+    "Conformal": "conformal",
     "Likelihood": "likelihood",
     "Posterior": "likelihood",
     "Run": "run",
     "RunWarning": "diagnostics",
     "Status": "run",
+    "calibrate": "trials",
     "doctor": "examination",
     "fit_instrument": "diffusion_em",
     "sample": "driver",
@@ -81,11 +87,13 @@ _ELSEWHERE = {
 }
 
 __all__ = [
+    "Conformal",
     "Likelihood",
     "Posterior",
     "Run",
     "RunWarning",
     "Status",
+    "calibrate",
     "doctor",
     "evaluation",
     "examination",
@@ -103,6 +111,7 @@ __all__ = [
     "sample_each",
     "shards",
     "testing",
+    "trials",
 ]
 
 

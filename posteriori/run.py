@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from posteriori import citations, identity
+from posteriori.conformal import Conformal
 from posteriori.linalg import real_view
 from posteriori.measurements.pictures import glimpse, picture_limits
 from posteriori.packing import unpack
@@ -206,14 +207,34 @@ class Run:
         )
         return torch.lerp(x.gather(0, low), x.gather(0, high), share)[0].to(self.samples.dtype)
 
-    def interval(self, level: float) -> tuple[Tensor, Tensor]:
+    def interval(
+        self,
+        level: float,
+        *,
+        calibrated: Conformal | str | Path | None = None,
+        images: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The central interval that holds each number with probability ``level``: its two ends,
         shape E.
 
-        Warns when n samples cannot state it: the widest interval of n samples has the level
-        (n - 1) / (n + 1). Raises as ``quantile``.
+        Without ``calibrated`` it is as right as the samples are. It warns when n samples cannot
+        state it: the widest interval of n samples has the level (n - 1) / (n + 1).
+
+        calibrated: what ``posteriori.calibrate`` found, or the folder in which it, or
+        ``posteriori calibrate``, keeps it. The interval is then the mean and a multiple of the
+        standard deviation, and holds at least ``level`` of an image's numbers on average over
+        images that are exchangeable with those of the calibration; with ``images`` that much of the
+        image in at least this share of images. See ``posteriori.conformal``.
+        Raises as ``quantile``, and ``ValueError`` for a calibration of other runs, or of too few
+        images.
         """
         level = Setting(Fraction).valid(level, "level")
+        if calibrated is not None:
+            found = calibrated if isinstance(calibrated, Conformal) else Conformal.load(calibrated)
+            found.check(self.config)
+            return found.interval(self.mean, self.std, level, images)
+        if images is not None:
+            raise ValueError("images= belongs to calibrated intervals: give calibrated= as well")
         most = (self.ess - 1) / (self.ess + 1)
         if level > most + 1e-9:
             warnings.warn(

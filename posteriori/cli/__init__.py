@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from posteriori.cli.benches import bench_app
+from posteriori.cli.calibrating import calibrate_command
 from posteriori.cli.doctoring import doctor_command
 from posteriori.cli.lists import Entries, StudyName
 from posteriori.cli.machine import env
@@ -317,6 +318,7 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
     print(page(folder, out, None if reference is None else read_truth(reference, folder)))
 
 
+app.command(calibrate_command, name="calibrate")
 app.command(doctor_command, name="doctor")
 app.command(env)
 app.command(bench_app)
