@@ -107,6 +107,12 @@ OPERATORS = {
     "Blur reflect even": lambda dtype: ops.Blur(
         _draw(4, 2, dtype=dtype), (1, 5, 6), boundary="reflect"
     ),
+    "Blur symmetric": lambda dtype: ops.Blur(
+        _draw(4, 9, dtype=dtype), (2, 5, 3), boundary="symmetric"
+    ),
+    "Blur symmetric Gaussian": lambda dtype: ops.Blur(
+        ops.gaussian_kernel(1.5).to(dtype), (2, 7, 4), boundary="symmetric"
+    ),
     "Blur zero": lambda dtype: ops.Blur(_draw(9, 9, dtype=dtype), (1, 3, 12), boundary="zero"),
     "Blur valid": lambda dtype: ops.Blur(_draw(3, 4, dtype=dtype), (2, 6, 7), boundary="valid"),
     "Chain": lambda dtype: ops.PhaseRetrieval((1, 3, 4)) @ ops.Downsample((1, 6, 8), 2).to(dtype),

@@ -8,6 +8,7 @@ that it knows, each in a file of its own.
 from posteriori.covariances.base import NoiseCovariance, Of
 from posteriori.covariances.blocks import BlockNoise
 from posteriori.covariances.colours import ColourNoise
+from posteriori.covariances.cosine import CosineNoise
 from posteriori.covariances.fourier import FourierNoise
 from posteriori.covariances.matrix import MatrixNoise
 from posteriori.covariances.pixels import PixelNoise
@@ -19,6 +20,7 @@ from posteriori.covariances.whitening import PairWhitening, RootWhitening, White
 __all__ = [
     "BlockNoise",
     "ColourNoise",
+    "CosineNoise",
     "FourierNoise",
     "MatrixNoise",
     "NoiseCovariance",

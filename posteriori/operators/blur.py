@@ -10,11 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posteriori.covariances import FourierNoise, NoiseCovariance
+from posteriori.covariances import CosineNoise, FourierNoise, NoiseCovariance
+from posteriori.linalg import cosine
 from posteriori.memo import kept
 from posteriori.operators.base import LinearOperator, Preconditioner, Spectrum
 
 Boundary = Literal["circular", "reflect", "zero", "valid"]
+# Indices far beyond the border, modulo its period, to pixels: about the outermost pixel, and about
+# its outer edge.
+_MIRRORS = {"reflect": (-2, 0), "symmetric": (0, 1)}
 
 
 class Blur(LinearOperator):
@@ -23,10 +27,12 @@ class Blur(LinearOperator):
 
     kernel: (kh, kw), real. shape: (C, H, W).
     boundary: what x is beyond its border: "circular" (periodic; by Fourier transform, closed-form
-    spectrum), "reflect" (mirrored about the outermost pixel), "zero", or "valid" (nothing is
-    assumed and y shrinks to (C, H - kh + 1, W - kw + 1), what a camera sees).
+    spectrum), "reflect" (mirrored about the outermost pixel), "symmetric" (mirrored about its outer
+    edge, so that it comes twice; of a kernel that is its own mirror image along rows and columns
+    the cosine transform is a closed-form spectrum), "zero", or "valid" (nothing is assumed and y
+    shrinks to (C, H - kh + 1, W - kw + 1), what a camera sees).
 
-    Raises ``ValueError`` for a kernel too large for the boundary ("circular" and "zero" take any),
+    Raises ``ValueError`` for a kernel too large for the boundary ("reflect" and "valid"),
     and for one that sums to 0, which is a filter but no blur. Warns when the sum is not 1 within
     1e-3: the image's brightness is then not kept.
     """
@@ -34,7 +40,10 @@ class Blur(LinearOperator):
     kernel: Tensor
 
     def __init__(
-        self, kernel: Tensor, shape: tuple[int, ...], boundary: Boundary = "circular"
+        self,
+        kernel: Tensor,
+        shape: tuple[int, ...],
+        boundary: Boundary | Literal["symmetric"] = "circular",
     ) -> None:
         super().__init__(shape)
         if kernel.ndim != 2 or not kernel.is_floating_point() or not bool(kernel.isfinite().all()):
@@ -51,7 +60,7 @@ class Blur(LinearOperator):
             raise ValueError(
                 f"Blur: a {kh}x{kw} kernel is too large for {H}x{W} images "
                 f"with the boundary {boundary!r} (at most {limit[0]}x{limit[1]}); "
-                "crop the kernel, or use 'circular' or 'zero', which take any size"
+                "crop the kernel, or use 'circular', 'symmetric' or 'zero', which take any size"
             )
         self.boundary = boundary
         self.register_buffer("kernel", kernel)
@@ -62,7 +71,10 @@ class Blur(LinearOperator):
             return self._filter(x, self.transfer(x))
         C, H, W = self.in_shape
         x = x.reshape(-1, 1, H, W)
-        if self.boundary != "valid":
+        if self.boundary == "symmetric":
+            for axis, source in zip((-2, -1), self._sources(x), strict=True):
+                x = x.index_select(axis, source)
+        elif self.boundary != "valid":
             (top, bottom), (left, right) = self._margins()
             x = F.pad(
                 x,
@@ -80,16 +92,14 @@ class Blur(LinearOperator):
         y = F.pad(y.reshape(-1, 1, *y.shape[-2:]), (kw - 1, kw - 1, kh - 1, kh - 1))
         x = F.conv2d(y, self.kernel[None, None].to(y.dtype))
         if self.boundary != "valid":
-            # The transpose of padding: what was copied out of the image is added back (reflect) or
+            # The transpose of padding: what was copied out of the image is added back (mirrors) or
             # dropped (zero).
-            for axis, side, (before, after) in zip(
-                (-2, -1), self.in_shape[1:], self._margins(), strict=True
+            for axis, side, (before, _), source in zip(
+                (-2, -1), self.in_shape[1:], self._margins(), self._sources(x), strict=True
             ):
                 if self.boundary == "zero":
                     x = x.narrow(axis, before, side)
                 else:
-                    source = torch.arange(-before, side + after, device=x.device).abs()
-                    source = torch.minimum(source, 2 * (side - 1) - source)
                     shape = list(x.shape)
                     shape[axis] = side
                     x = x.new_zeros(shape).index_add(axis, source, x)
@@ -106,6 +116,17 @@ class Blur(LinearOperator):
     def _margins(self) -> list[tuple[int, int]]:
         """Pixels needed before and after the image along rows and columns."""
         return [(k - 1 - k // 2, k // 2) for k in self.kernel.shape]
+
+    def _sources(self, like: Tensor) -> list[Tensor]:
+        """Of each pixel of the mirrored image, along rows and along columns, that which it
+        repeats."""
+        less, edge = _MIRRORS.get(self.boundary, (0, 0))
+        found = []
+        for side, (before, after) in zip(self.in_shape[1:], self._margins(), strict=True):
+            period = max(2 * side + less, 1)
+            place = torch.arange(-before, side + after, device=like.device) % period
+            found.append(torch.minimum(place, period - edge - place))
+        return found
 
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
         W = x.shape[-1]
@@ -143,9 +164,7 @@ class Blur(LinearOperator):
         between 1/4 and 1. "zero", "valid": the cosines of the mirror between pixels, which few
         border pixels spoil.
         """
-        if self.boundary == "circular" or not kept(
-            self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel
-        ):
+        if self.boundary in ("circular", "symmetric") or not self._mirrored:
             return None
         whole, sides = self.boundary == "reflect", self.out_shape[1:]
         periods = tuple(max(2 * n - 2, 1) if whole else 2 * n for n in sides)
@@ -175,15 +194,29 @@ class Blur(LinearOperator):
     def cosine_power(self) -> Tensor | None:
         """The kernel's power at the frequencies of ``linalg.cosine``, (H, W) float64: A^H A but for
         the border, where A is symmetric."""
-        if self.boundary == "valid" or not kept(
-            self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel
-        ):
+        if self.boundary == "valid" or not self._mirrored:
             return None
         H, W = self.in_shape[1:]
         return kept(
             self,
             "cosine power",
             lambda: self._transform((2 * H, 2 * W)).abs().square()[:H, :W],
+            self.kernel,
+        )
+
+    @property
+    def _mirrored(self) -> bool:
+        """Whether the kernel is its own mirror image along rows and along columns."""
+        return kept(self, "mirrored", lambda: _is_mirrored(self.kernel), self.kernel)
+
+    def _cosine_transfer(self) -> Tensor:
+        """D (H, W) float64 of A = C^T diag(D) C, C the cosine transform: of the boundary
+        "symmetric" and a kernel that is its own mirror image."""
+        H, W = self.in_shape[1:]
+        return kept(
+            self,
+            "cosine transfer",
+            lambda: self._transform((2 * H, 2 * W)).real[:H, :W].clone(),
             self.kernel,
         )
 
@@ -196,7 +229,9 @@ class Blur(LinearOperator):
         )
 
     def posterior_covariance(self, r2: float, s2: float) -> NoiseCovariance | None:
-        """For the circular boundary."""
+        """For the circular boundary, and for the symmetric one where the spectrum is known."""
+        if self.boundary == "symmetric" and self._mirrored:
+            return CosineNoise(1 / (1 / r2 + self._cosine_transfer().square() / s2))
         power = self.fourier_power()
         return None if power is None else FourierNoise(1 / (1 / r2 + power / s2))
 
@@ -213,7 +248,9 @@ class Blur(LinearOperator):
 
     def spectrum(self) -> Spectrum | None:
         """For the circular boundary: real Fourier coordinates (Hartley's), s = |D|; the phase of D
-        belongs to U."""
+        belongs to U. For the symmetric one and a kernel that is its own mirror image: cosines."""
+        if self.boundary == "symmetric" and self._mirrored:
+            return self._cosine_spectrum()
         if self.boundary != "circular":
             return None
         D = self.transfer(self.kernel.double())
@@ -243,6 +280,21 @@ class Blur(LinearOperator):
             Vh=seen,
             U=measurement,
             Uh=measured,
+        )
+
+    def _cosine_spectrum(self) -> Spectrum:
+        D = self._cosine_transfer()
+        sign = torch.where(D < 0, -1.0, 1.0).to(D)
+
+        def image(c: Tensor) -> Tensor:
+            return cosine(c.reshape(-1, *self.in_shape), inverse=True)
+
+        return Spectrum(
+            D.abs().flatten().repeat(self.in_shape[0]),
+            V=image,
+            Vh=lambda x: cosine(x).flatten(1),
+            U=lambda c: image(c.reshape(-1, *self.in_shape) * sign.to(c)),
+            Uh=lambda y: (cosine(y) * sign.to(y)).flatten(1),
         )
 
 

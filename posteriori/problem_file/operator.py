@@ -74,7 +74,7 @@ class BlurEntry(Instrument):
     size: Count | None = None
     kernel: File | None = None
     normalize: Annotated[bool, Field(strict=True)] = False
-    boundary: Boundary | None = None
+    boundary: Boundary | Literal["symmetric"] | None = None
 
     @model_validator(mode="after")
     def one(self) -> BlurEntry:

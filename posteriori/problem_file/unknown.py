@@ -123,6 +123,11 @@ class UnknownSection(Part):
             raise ValueError("unknown.offset_mm needs the operator radon in the unit 1/mm")
         if not isinstance(section, BlurEntry):
             return
+        if section.boundary == "symmetric":
+            raise ValueError(
+                f"unknown.{name} needs the boundary circular, reflect, zero or valid: no family of "
+                f"blurs has the symmetric one"
+            )
         if name == "std" and (section.std is None or not section.size or section.size % 2 == 0):
             raise ValueError(
                 "unknown.std needs the operator's std and an odd size, the side of the window that "

@@ -29,6 +29,7 @@ MEMBERS = {
     "pixels": cov.PixelNoise(0.1 + draw(3, 2, 2, **double).abs()),
     "one map for all channels": cov.PixelNoise(0.1 + draw(2, 2, **double).abs()),
     "fourier": cov.FourierNoise(_waves(2, 2)),
+    "cosines": cov.CosineNoise(0.1 + draw(2, 2, **double).abs()),
     "blocks": cov.BlockNoise(2, 0.2, 1.5),
     "colours": cov.ColourNoise(_axes(3), torch.tensor([0.2, 1.0, 3.0], **double)),
     "singular": cov.SingularNoise(
@@ -71,6 +72,7 @@ def test_each_row_has_the_covariance_that_is_its_own():
         (ops.Mask(ops.random_mask((4, 4), 0.5, 0)), cov.PixelNoise),
         (ops.Scaled(ops.Mask(ops.random_mask((4, 4), 0.5, 0)), 3.0), cov.PixelNoise),
         (ops.Blur(ops.gaussian_kernel(0.8), (1, 9, 8)), cov.FourierNoise),
+        (ops.Blur(ops.gaussian_kernel(0.8), (1, 9, 8), "symmetric"), cov.CosineNoise),
         (ops.Downsample((1, 4, 4), 2), cov.BlockNoise),
         (ops.Downsample((1, 4, 4), 2, kind="stride"), cov.SingularNoise),
         (ops.Grey((3, 4, 4)), cov.ColourNoise),

@@ -18,6 +18,7 @@ from reference import draw
 from skimage.transform import radon
 
 import posteriori as po
+from posteriori import linalg
 from posteriori import operators as ops
 from posteriori.counting import Counter, counted
 from posteriori.linalg import cg
@@ -458,6 +459,7 @@ BORDERS = {
     "circular": lambda i, n: i % n,
     "zero": lambda i, n: i if 0 <= i < n else None,
     "reflect": lambda i, n: min(i % (2 * n - 2), 2 * n - 2 - i % (2 * n - 2)),
+    "symmetric": lambda i, n: min(i % (2 * n), 2 * n - 1 - i % (2 * n)),
 }
 
 
@@ -488,7 +490,7 @@ def test_the_adjoint_of_a_chain_is_that_of_its_parts_in_the_other_order():
 @pytest.mark.parametrize("sides", [(3, 3), (3, 12)])
 def test_a_kernel_larger_than_the_image(sides):
     kernel, shape = draw(9, 9), (2, *sides)
-    for boundary in ("circular", "zero"):
+    for boundary in ("circular", "symmetric", "zero"):
         A = ops.Blur(kernel, shape, boundary)
         x = draw(1, *shape, seed=2)
         torch.testing.assert_close(
@@ -502,6 +504,27 @@ def test_a_kernel_larger_than_the_image(sides):
             f"with the boundary '{boundary}'",
         ):
             ops.Blur(kernel, shape, boundary)
+
+
+@pytest.mark.parametrize("side", [(3, 3), (5, 1), (9, 9)])
+def test_a_symmetric_border_is_diagonal_in_the_cosines(side):
+    """A = C^T diag(D) C for a kernel that is its own mirror image, with taps of either sign."""
+    corner = draw(side[0] // 2 + 1, side[1] // 2 + 1)
+    rows = torch.cat([corner.flip(0), corner[1:]])
+    kernel = torch.cat([rows.flip(1), rows[:, 1:]], 1)
+    A = ops.Blur(kernel, (1, 5, 6), "symmetric")
+    C = torch.kron(linalg.cosines(5), linalg.cosines(6))
+    D = C @ ops.matrix(A) @ C.T
+    off = D - torch.diag(D.diagonal())
+    torch.testing.assert_close(off, torch.zeros_like(off), rtol=0, atol=1e-12)
+    torch.testing.assert_close(A.spectrum().s, D.diagonal().abs(), rtol=0, atol=1e-12)
+    Sigma = A.posterior_covariance(2.0, 0.1)
+    expected = torch.linalg.inv(torch.eye(30) / 2.0 + ops.matrix(A).T @ ops.matrix(A) / 0.1)
+    torch.testing.assert_close(Sigma.dense(draw(1, 1, 5, 6)), expected, rtol=0, atol=1e-11)
+    # One tap to the side, and there is no such basis.
+    uneven = ops.Blur(kernel + 0.1 * draw(*side, seed=3), (1, 5, 6), "symmetric")
+    assert side[1] == 1 or uneven.spectrum() is None
+    assert side[1] == 1 or uneven.posterior_covariance(2.0, 0.1) is None
 
 
 def test_reflection_takes_what_it_can():

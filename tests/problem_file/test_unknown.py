@@ -141,6 +141,10 @@ def test_solve_tells_the_width_with_an_interval(write, tmp_path, capsys):
         ({"unknown": {"offset_mm": {"std": 1}}}, "belongs to the operator radon"),
         ({"operator": {"name": "blur", "std": 2}}, "odd size"),
         ({"operator": {"name": "blur", "std": 2, "size": 4}}, "odd size"),
+        (
+            {"operator": {"name": "blur", "std": 2, "size": 5, "boundary": "symmetric"}},
+            "unknown.std needs the boundary circular",
+        ),
         ({"unknown": {"kernel": {"widths": [0, 1], "spread": 1}}}, "must be > 0 pixels"),
         (
             {
