@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow docs clean
+.PHONY: demo test lint slow docs site clean
 
 demo: $(VENV)/.package
 	$(BIN)/posteriori demo --out demo
@@ -22,6 +22,10 @@ docs: $(VENV)/.package
 	$(BIN)/posteriori methods --markdown --scores docs/results/exact.json > docs/methods.md
 	$(BIN)/posteriori problem-file > docs/problem-file.md
 
+# build/site/html/index.html; a warning is an error. Nothing is fetched when the pages are read.
+site: $(VENV)/.site
+	OMP_NUM_THREADS=1 $(BIN)/python docs/site/build.py build/site
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -35,5 +39,9 @@ $(VENV)/.dev: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.site: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo build/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
