@@ -109,6 +109,10 @@ class CountedPrior(Prior):
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
 
+    def bank(self, n: int, shape: tuple[int, ...]) -> Tensor:
+        # Kept with the prior itself, which outlives the run: its calls are made once, for all runs.
+        return self.inner.bank(n, shape)
+
 
 @dataclass(frozen=True)
 class _CountedUnder:

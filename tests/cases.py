@@ -803,6 +803,7 @@ METHODS = {
     "SVI published": methods.SVI.published(),
     "TPDM": methods.TPDM(),
     "MomentSMC": methods.MomentSMC(particles=4, pilot=4),
+    "MomentSMC bank": methods.MomentSMC(particles=4, bank=32),
     "MCGDiff": methods.MCGDiff(particles=4),
     "MCGDiff published": methods.MCGDiff.published(),
     "FPS": methods.FPS(particles=4),

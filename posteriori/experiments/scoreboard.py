@@ -60,6 +60,7 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     MMPS solves to convergence, which on these beds takes few products; it and EPS step ancestrally
     as the oracle and most others do, and "EPS midpoint" as EPS does by default. Sequential Monte
     Carlo has one cloud of n particles, as many as there are samples; "8 clouds" shares them out.
+    "MomentSMC bank" starts from 16384 of the prior's images, whose calls are in no row.
     "Bootstrap end" gives up no particle on the way: it tends to the posterior for any A, with more
     particles, of which "Bootstrap end 10000" has so many. "CBG kept" draws its 256 candidates from
     the mixture.
@@ -80,6 +81,7 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
         "Bootstrap end 10000": methods.Bootstrap(10000, "end", share=0.0),
         "CBG kept": methods.CBG(256, "exact", keep=True, transition=methods.Midpoint()),
         "EPS midpoint": methods.EPS(),
+        "MomentSMC bank": methods.MomentSMC(n, bank=16384),
         "DPS norm 0.2": methods.DPS("norm", 0.2, methods.DDIM(0.85)),
         "PiGDM c=1": methods.PiGDM(variance=1.0),
     }
@@ -232,8 +234,10 @@ def _drawn(cell: BoardCell, s: int) -> Row | None:
 
 
 def _uses(cell: BoardCell, method: methods.Method[Any], vjp: float) -> str:
-    """What a row may look at: the score alone, products with the denoiser's Jacobian as well, or
-    the mixture itself."""
+    """What a row may look at: the score alone, products with the denoiser's Jacobian as well, also
+    draws of the prior, or the mixture itself."""
+    if isinstance(method, methods.MomentSMC) and method.bank is not None:
+        return "Jacobian, draws"
     if cell.method in ("floor", "oracle") or _closed(method):
         return "mixture"
     return "Jacobian" if vjp else "score"

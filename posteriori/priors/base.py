@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from posteriori import identity
 from posteriori.chart import AffineChart, Chart
+from posteriori.memo import kept
 from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
 from posteriori.priors.schedule import linear_ddpm
 from posteriori.settings import Checked
 
 Pull = Callable[[Tensor], Tensor]
+# Beyond the seeds that people give to runs, so that no sample is an image of a bank.
+BANK_SEED = 2**41
 
 
 class Prior(nn.Module, metaclass=Checked):
@@ -222,6 +225,12 @@ class Prior(nn.Module, metaclass=Checked):
         if closed is not None and closed is not self:
             return closed.sample(n, seed, steps=steps, shape=shape)
         return draw_prior(self, n, seed, steps, shape)
+
+    def bank(self, n: int, shape: tuple[int, ...]) -> Tensor:
+        """n of this prior's own images, (n, *E), made by ``sample`` at the first call and kept with
+        the prior: always the same ones. Calls that make them are not those of a run: a network's
+        images take 99 n."""
+        return kept(self, ("bank", n, shape), lambda: self.sample(n, BANK_SEED, shape=shape))
 
     def record(self) -> dict[str, Any]:
         """What this prior is by content, as JSON values; see ``posteriori.identity``. To be

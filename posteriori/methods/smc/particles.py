@@ -214,6 +214,14 @@ def indices(w: Tensor, rng: Rng, scheme: Scheme) -> Tensor:
     return _at(w, places)
 
 
+def evenly_drawn(w: Tensor, rng: Rng, count: int) -> Tensor:
+    """(groups, count) indices of weights w (M,) that sum to 1, E[count_j] = count w_j, at equal
+    distances along w: neighbours share their counts."""
+    u = rng.uniform(1).to(w)
+    places = (torch.arange(count, dtype=w.dtype, device=w.device) + u) / count
+    return _at(w.expand(len(u), -1), places)
+
+
 def _at(w: Tensor, places: Tensor) -> Tensor:
     """The index at which the cumulative weight passes each place in [0, 1)."""
     edges = w.cumsum(1)

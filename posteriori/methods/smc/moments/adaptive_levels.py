@@ -28,6 +28,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import cg, dot
 from posteriori.methods.base import Method
 from posteriori.methods.smc.particles import in_chunks
+from posteriori.priors.base import Pull
 from posteriori.rng import Streams
 
 EVERYWHERE, NEGLIGIBLE = 0.02, 1e-3
@@ -49,7 +50,7 @@ def bends(post: Posterior, method: Method[Any], levels: Tensor, rows: int | None
     for sigma, s in pairwise(levels[:-1]):
         x = method.rows(state)
         z = rng.normal(x)
-        ahead, gap = in_chunks(partial(_curvatures, post, sigma, s), rows, x, z, *told)
+        ahead, gap = in_chunks(partial(_looked, post, sigma, s), rows, x, z, *told)
         if told:
             out.append(float(gap[gap.isfinite()].pow(4).mean() ** 0.25))
         told = z, ahead
@@ -57,19 +58,23 @@ def bends(post: Posterior, method: Method[Any], levels: Tensor, rows: int | None
     return torch.tensor(out, dtype=torch.float64)
 
 
-def _curvatures(
-    post: Posterior,
+def _looked(
+    post: Posterior, sigma: Tensor, s: Tensor, x: Tensor, *told: Tensor
+) -> tuple[Tensor, Tensor]:
+    return curvatures(post.prior.linearize(x, sigma)[1], sigma, s, *told)
+
+
+def curvatures(
+    pull: Pull,
     sigma: Tensor,
     s: Tensor,
-    x: Tensor,
     z: Tensor,
     before: Tensor | None = None,
     told: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """z^T S' z (B,) as x at sigma tells it for s, and how far what was ``told`` of z = ``before``
-    is from the truth (0 without it)."""
+    """z^T S' z (B,) as x at sigma, of which ``pull`` is u -> J u, tells it for s, and how far what
+    was ``told`` of z = ``before`` is from the truth (0 without it)."""
     s2 = float(sigma) ** 2
-    _, pull = post.prior.linearize(x, sigma)
     tau2 = float(s) ** 2 / (1 - float(s) ** 2 / s2)
     solved = cg(lambda v: s2 * pull(v) + tau2 * v, z, max_iter=12, rtol=1e-6).x
     ahead = dot(z, tau2 * (z - tau2 * solved))
@@ -94,11 +99,26 @@ def adapted(
     the last draw exact, and the higher it starts, the less do particles with a common ancestor stay
     alike."""
     fine = grid.log(count, top, post.prior.sigma_min)
-    b = bends(post, method, fine, rows)
-    b = b.nan_to_num(1.0)
+    return spaced(fine, bends(post, method, fine, rows), steps)
+
+
+def bent(b: Tensor) -> int:
+    """How many of the steps of the bends b (K,) there are before a share ``NEGLIGIBLE`` of them is
+    left, at least one."""
     left = b.flip(0).cumsum(0).flip(0)
-    b = b[: max(int((left > NEGLIGIBLE * left[0]).sum()), 1)]
-    mass = torch.cat([torch.zeros(1, dtype=torch.float64), (b.sqrt() + EVERYWHERE).cumsum(0)])
+    return max(int((left > NEGLIGIBLE * left[0]).sum()), 1)
+
+
+def masses(b: Tensor) -> Tensor:
+    """(K + 1,): the integral along which levels are evenly spaced, of the bends b (K,)."""
+    return torch.cat([torch.zeros(1, dtype=torch.float64), (b.sqrt() + EVERYWHERE).cumsum(0)])
+
+
+def spaced(fine: Tensor, b: Tensor, steps: int) -> Tensor:
+    """(steps + 1,) float64: levels along ``fine`` (K + 1 or more) by the bends b (K,) of its steps,
+    then 0."""
+    b = b.nan_to_num(1.0)
+    mass = masses(b[: bent(b)])
     wanted = torch.linspace(0, 1, steps, dtype=torch.float64) * mass[-1]
     places = np.interp(wanted.numpy(), mass.numpy(), fine[: len(mass)].log().numpy())
     return torch.cat([torch.from_numpy(places).exp(), torch.zeros(1, dtype=torch.float64)])

@@ -15,6 +15,7 @@ from posteriori.methods.base import Info
 from posteriori.methods.smc import particles
 from posteriori.methods.smc.moments import second_moments
 from posteriori.methods.smc.moments.adaptive_levels import adapted
+from posteriori.methods.smc.moments.bank import BankOf, bank_levels, drawn, waiting
 from posteriori.methods.smc.moments.second_moments import SecondMoments
 from posteriori.methods.smc.particle_method import ParticleMethod
 from posteriori.methods.smc.particles import Particles, Scheme, in_chunks
@@ -54,6 +55,9 @@ class MomentSMC(ParticleMethod[Particles]):
     solves: the most iterations of a solve for R for each number of y, >= 1.
     roots: iterations of S^(1/2) z, >= 1.
     pilot: particles of the pilot that places the levels, >= 1.
+    bank: images of the prior from which the particles start, at the lowest level at which enough of
+        them agree with y (see ``moments.bank``): drawn once, and kept with the prior. ``steps`` is
+        then the most levels; on GMM-25 one is left. None: the Gaussian start at the largest level.
     single: return one sample of each cloud, independent ones.
     chunk: the most rows worked on at a time, >= 1; None: see ``second_moments.rows``.
 
@@ -65,14 +69,17 @@ class MomentSMC(ParticleMethod[Particles]):
         kernels, and the moments of Rozet et al. 2024.
     Cost per step: one denoiser, two when it resamples or works in chunks; at most
         m (1 + ``solves``) + ``roots`` vector-Jacobian products for m numbers of y (m more in
-        chunks), fewer where the solves converge. First a pilot of 64 particles and 64 levels, which
-        is counted.
+        chunks), fewer where the solves converge. First a pilot of 64 particles and 64 levels, of
+        16 and 24 with a bank, which is counted. The bank is not: 99 calls for each image of a
+        network, once.
     Assumes: linear A, Gaussian noise, few numbers of y; J symmetric, as it is for an exact
         denoiser.
     Exact when: the prior is Gaussian, for any number of steps and particles, where the solves
         converge (the fewer the steps, the more iterations they take: at 2 steps, 40 numbers and 10
-        of y, 8 of them left log Z wrong by 63). It warns where ``solves`` stops them. Else for many
-        particles, up to the chain's own kernels, which err only by the third moments of x0 given x.
+        of y, 8 of them left log Z wrong by 63) and no bank is used. It warns where ``solves`` stops
+        them. Else for many particles, and many images of a bank, up to the chain's own kernels,
+        which err only by the third moments of x0 given x. The evidence is unbiased over banks; one
+        bank's is that of its own images, and has their error in every cloud alike.
     """
 
     particles: Count = 256
@@ -82,6 +89,7 @@ class MomentSMC(ParticleMethod[Particles]):
     solves: Count = 64
     roots: Count = 8
     pilot: Count = 64
+    bank: Count | None = None
     single: bool = False
     chunk: Count | None = None
 
@@ -105,10 +113,16 @@ class MomentSMC(ParticleMethod[Particles]):
             )
         return super().refuses(post)
 
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> Particles:
+        return super().init(post, x, rng) if self.bank is None else waiting(x, self.particles)
+
     def levels(self, post: Posterior, steps: int) -> Tensor:
         # A few times the prior's width: the start, Gaussian with the prior's mean and covariance,
         # is then as good as exact.
         top = min(4 * post.prior.max_std, post.prior.sigma_max)
+        if self.bank is not None:
+            bank = post.once(BankOf(self.bank))
+            return bank_levels(post, bank, steps, top, self.particles, self._rows(post))
         return adapted(
             post, replace(self, particles=self.pilot, share=0.0), steps, top, rows=self.chunk
         )
@@ -116,7 +130,9 @@ class MomentSMC(ParticleMethod[Particles]):
     def step(
         self, post: Posterior, state: Particles, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Particles, Info]:
-        rows = second_moments.rows(post) if self.chunk is None else self.chunk
+        rows = self._rows(post)
+        if self.bank is not None and bool((state.first < 0).any()):
+            state = drawn(post, post.once(BankOf(self.bank)), state, sigma, rng, rows)
         kept, last = (
             second_moments.second_moments(post, state.x, sigma) if len(state.x) <= rows else None,
             not bool(s > 0),
@@ -146,6 +162,9 @@ class MomentSMC(ParticleMethod[Particles]):
             *z,
         )
         return particles.weigh(particles.moved(cloud, x), -past), info
+
+    def _rows(self, post: Posterior) -> int:
+        return second_moments.rows(post) if self.chunk is None else self.chunk
 
     def _move(
         self, at: SecondMoments, s: Tensor, z: Tensor, noise: Tensor, fresh: Tensor | None = None
