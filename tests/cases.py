@@ -559,6 +559,14 @@ NOISES = {
     "Counts": (laws.Counts(), False, 25.0),
     "Laplace": (laws.Laplace(0.2), False, 1.0),
     "StudentT": (laws.StudentT(0.2, 8), False, 1.0),
+    "Huber": (laws.Huber(0.2, 2.0), False, 1.0),
+    "Outliers": (laws.Outliers(0.2, 0.1, -1.0, 2.0), False, 0.7),
+    "PoissonGaussian": (laws.PoissonGaussian(30.0, 0.1), False, 0.7),
+    "Rician": (laws.Rician(0.3), False, 0.5),
+    "Speckle": (laws.Speckle(8), False, 0.7),
+    "Quantised": (laws.Quantised(0.1, 0.125), False, 1.0),
+    "UnknownGaussian": (laws.UnknownGaussian(0.3, 10**7), False, 1.0),
+    "UnknownGaussian complex": (laws.UnknownGaussian(0.2, 10**7, True), True, 0.5),
 }
 
 

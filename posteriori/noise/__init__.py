@@ -12,11 +12,15 @@ Complex measurements: sigma is always given *by name*, per real channel or per c
 (sqrt(2) times larger), because both conventions are in use and differ by 41 %.
 """
 
-from posteriori.noise.base import NoiseLaw, Whitening
+from posteriori.noise.base import NoiseLaw
 from posteriori.noise.correlated import CorrelatedGaussian, FilteredGaussian
 from posteriori.noise.gaussian import ComplexGaussian, Gaussian
-from posteriori.noise.heavy import Freedom, Laplace, StudentT
-from posteriori.noise.photons import Counts, Poisson
+from posteriori.noise.heavy import Freedom, Huber, Laplace, Outliers, StudentT
+from posteriori.noise.magnitudes import Rician
+from posteriori.noise.photons import Counts, Poisson, PoissonGaussian
+from posteriori.noise.quantised import Quantised
+from posteriori.noise.speckle import Speckle
+from posteriori.noise.unknown import UnknownGaussian
 
 __all__ = [
     "ComplexGaussian",
@@ -25,9 +29,15 @@ __all__ = [
     "FilteredGaussian",
     "Freedom",
     "Gaussian",
+    "Huber",
     "Laplace",
     "NoiseLaw",
+    "Outliers",
     "Poisson",
+    "PoissonGaussian",
+    "Quantised",
+    "Rician",
+    "Speckle",
     "StudentT",
-    "Whitening",
+    "UnknownGaussian",
 ]

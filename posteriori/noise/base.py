@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posteriori import identity
 from posteriori.covariances import Whitening
-from posteriori.rng import Streams
+from posteriori.rng import Rng, Streams
 from posteriori.settings import Checked
 
 
@@ -80,6 +80,17 @@ class NoiseLaw(metaclass=Checked):
         """The terms that ``log_prob`` sums, (B, *O), for a law whose numbers are independent; None
         where it names none."""
         return None
+
+    @property
+    def core(self) -> float | None:
+        """The level of the Gaussian noise that this law is of when each number has a precision of
+        its own, which is not known: e ~ N(0, core^2 / w). None for a law that is not so."""
+        return None
+
+    def precision(self, error: Tensor, rng: Rng | None = None) -> Tensor:
+        """w given the errors (B, *O), broadcasting against them: what is expected, with a source of
+        random numbers a draw. ``score`` is w e / core^2 for the former."""
+        raise TypeError(f"{type(self).__name__} noise is not Gaussian at given precisions")
 
     def whitening(self, y: Tensor) -> Whitening | None:
         """What makes Gaussian noise on measurements like y (*O) white; None where it is white, or

@@ -23,8 +23,8 @@ def check_noise(
 
     level: a clean value typical for the law (positive for a counting law).
 
-    The theorems: the mean of y is the clean value; its variance is ``variance`` (given the clean
-    value); rows are independent of the batch; ``log_prob`` is per row; ``score`` is its derivative;
+    The theorems: the mean of y is ``mean`` of the clean value, its variance ``variance_at`` it;
+    rows are independent of the batch; ``log_prob`` is per row; ``score`` is its derivative;
     E[score] = 0 under the law (it is a density in y).
     """
     kind = dtype.to_complex() if complex else dtype
@@ -37,13 +37,14 @@ def check_noise(
     )
     alone = noise.sample(clean[1:2], Streams(0, [1]))
     assert torch.equal(alone[0], y[1]), f"{name}: row 1 depends on the rows sampled beside it"
-    variance = float(noise.variance(clean).expand(clean.shape).mean())
-    channels = real_view(y - clean) if complex else (y - clean)[..., None]
+    variance = float(noise.variance_at(clean, clean).expand(clean.shape).mean())
+    error = y - noise.mean(clean)
+    channels = real_view(error) if complex else error[..., None]
     # Five standard errors of a mean and of a variance over 20,000 numbers
     # (kurtosis of a law near a Gaussian).
     mean_error = float(channels.mean((1, 2)).abs().max())
     assert mean_error < 5 * math.sqrt(variance / 20_000), (
-        f"{name}: mean of y - clean is {mean_error:.3g}"
+        f"{name}: mean of y - mean(clean) is {mean_error:.3g}"
     )
     measured = channels.square().mean(1)
     worst = float((measured / variance - 1).abs().max())
