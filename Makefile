@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow docs site clean
+.PHONY: demo test test-browser lint slow docs site clean
 
 demo: $(VENV)/.package
 	$(BIN)/posteriori demo --out demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Pages in a real browser: Debian's chromium, or the one that CHROMIUM names. Skipped where there is none.
+test-browser: $(VENV)/.browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs tests/report
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
@@ -41,6 +45,10 @@ $(VENV)/.dev: $(VENV)/.package
 
 $(VENV)/.site: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 	touch $@
 
 clean:

@@ -14,7 +14,7 @@ from torch import Tensor
 from posteriori.measurements.pictures import heat, uri
 from posteriori.measurements.pictures import image as picture
 from posteriori.report import figures
-from posteriori.report.page import STYLE
+from posteriori.report.page import document
 from posteriori.run import Run
 from posteriori.storage import write_text
 
@@ -130,18 +130,12 @@ def write_comparison(folder: Path, rows: Sequence[ComparedRow], title: str) -> P
     finished = [row for row in rows if row.run is not None]
     if finished:
         parts += ["<h2>Side by side</h2>", '<div class="scroll">', _pictures(finished), "</div>"]
-    style = STYLE + (
+    style = (
         "td figure { width:210px } td.name { vertical-align:middle } "
         "td:last-child { white-space:normal }"
     )
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>"
-    )
     place = folder / "index.html"
-    write_text(place, page)
+    write_text(place, document(title, parts, style=style))
     return place
 
 

@@ -90,13 +90,11 @@ def measured_figures(run: Run) -> list[str]:
 
 def _measurement(y: Tensor, run: Run) -> str:
     low, high = picture_scale(run)
-    stored, y = y.shape[-2:], _framed(y, run)
+    stored, y = y.shape[-2:], in_place(y, run)
     seen = y[~y.isnan()]
     hidden = "; light blue was not measured" if len(seen) < y.numel() else ""
-    room = 0.1 * (high - low)
-    outside = float(((seen < low - room) | (seen > high + room)).double().mean())
     size = f"{stored[0]} x {stored[1]}, {span(y)}{hidden}"
-    if _same_scene(y, run) and outside <= OUTSIDE:
+    if same_scene(y, run) and in_scale(y, (low, high)):
         return figure(uri(image(y, low, high)), "Measurement", size)
     ends = float(seen.min()), float(seen.max())
     if len(y) == 1:
@@ -108,7 +106,7 @@ def _measurement(y: Tensor, run: Run) -> str:
     )
 
 
-def _framed(y: Tensor, run: Run) -> Tensor:
+def in_place(y: Tensor, run: Run) -> Tensor:
     """A measurement whose border is cut off on all sides, as by a blur without a boundary, in the
     frame of the image: NaN around it."""
     sides = (
@@ -126,7 +124,14 @@ def _framed(y: Tensor, run: Run) -> Tensor:
     return pad(y, (before, after, before, after), value=math.nan)
 
 
-def _same_scene(y: Tensor, run: Run) -> bool:
+def in_scale(y: Tensor, ends: Span) -> bool:
+    """Whether most numbers of y lie between black and white of the images, or not far from it."""
+    seen = y[~y.isnan()]
+    room = 0.1 * (ends[1] - ends[0])
+    return float(((seen < ends[0] - room) | (seen > ends[1] + room)).double().mean()) <= OUTSIDE
+
+
+def same_scene(y: Tensor, run: Run) -> bool:
     """Whether y shows the scene as the image does: as many colours, and sides in nearly the same
     proportion."""
     shape = run.samples.shape[1:]

@@ -1,10 +1,11 @@
-"""One self-contained HTML page from run folders: no script, no external resource, no network
-call."""
+"""One self-contained HTML page from run folders: no external resource, no network call. Its script
+makes the explorer; without one the page is all that stands beside it."""
 
 from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from posteriori.evaluation.summary import completed
 from posteriori.likelihood import framed
 from posteriori.places import place_description
 from posteriori.report import figures, words
+from posteriori.report.explorer import LEAST, PAGE, explorer, policy
 from posteriori.report.table import HEADINGS, cells
 from posteriori.report.volumes import middle_slice
 from posteriori.run import Run, read_json
 from posteriori.storage import write_text
 
 STYLE = """
-:root { --ink:#1b1f27; --soft:#5a6372; --line:#dfe3ea; --paper:#fff; --wash:#f5f6f9;
-  --accent:#8a2a5b; }
+:root { color-scheme:light dark; --ink:#1b1f27; --soft:#5a6372; --line:#dfe3ea; --paper:#fff;
+  --wash:#f5f6f9; --accent:#8a2a5b; --doubt:#fff6ec; --doubt-line:#f0d3ae }
+@media (prefers-color-scheme: dark) { :root { --ink:#e6e9ef; --soft:#a3acba; --line:#343a46;
+  --paper:#1d2129; --wash:#14171d; --accent:#e58bb7; --doubt:#33281a; --doubt-line:#6b5330 } }
 * { box-sizing: border-box }
 body { margin:0; background:var(--wash); color:var(--ink); font:16px/1.55 system-ui, sans-serif }
 main { max-width:1180px; margin:0 auto; padding:32px 24px 64px }
@@ -49,7 +53,7 @@ th, td { padding:8px 12px; text-align:right; border-bottom:1px solid var(--line)
 th { color:var(--soft); font-weight:600 }
 th:first-child, td:first-child { text-align:left }
 tr:last-child td { border-bottom:0 }
-ul.flags { background:#fff6ec; border:1px solid #f0d3ae; border-radius:8px;
+ul.flags { background:var(--doubt); border:1px solid var(--doubt-line); border-radius:8px;
   padding:10px 16px 10px 32px }
 .scroll { overflow-x:auto }
 details { margin-top:14px }
@@ -82,24 +86,35 @@ def page(
             f"no run in {folder}: neither run.json nor sub-folders "
             f"that hold one{place_description(folder)}"
         )
-    runs = [_read(place, reference) for place in places]
-    if len(runs) > 1:
-        runs.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))
+    whole = [_read(place, reference) for place in places]
+    if len(whole) > 1:
+        whole.sort(key=lambda pair: -(pair[1].get("psnr_mean") or 0.0))
+    runs = [(middle_slice(run), record) for run, record in whole]
     title = f"{runs[0][0].config.get('operator', 'measurement')}: posterior samples"
-    parts = [f"<h1>{html.escape(title)}</h1>", _said(words.lead(runs))]
-    parts += [_said(runs[0][0].config.get("shown", "")), *_body(runs)]
+    head = [f"<h1>{html.escape(title)}</h1>", _said(words.lead(runs))]
+    head += [_said(runs[0][0].config.get("shown", ""))]
+    body = _body(runs)
+    explored = explorer(whole, max(PAGE - sum(map(len, body)), LEAST))
     target = Path(out) if out else folder / "index.html"
-    write_text(
-        target,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{chr(10).join(parts)}</main></body></html>",
-    )
+    write_text(target, document(title, [*head, explored, *body], scripted=bool(explored)))
     return target
 
 
+def document(
+    title: str, parts: Sequence[str], *, style: str = "", scripted: bool = False, head: str = ""
+) -> str:
+    """A page of these parts, which are HTML. scripted: whether the script of the explorer is among
+    them; no other would run."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{policy(scripted)}'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">{head}'
+        f"<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head>"
+        f"<body><main>{chr(10).join(filter(None, parts))}</main></body></html>"
+    )
+
+
 def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
+    """A run in its frame, and its summary."""
     run = Run.load(place).in_frame()
     if isinstance(run.config.get("seed"), list):
         raise ValueError(
@@ -110,7 +125,7 @@ def _read(place: Path, reference: Tensor | None) -> tuple[Run, dict[str, Any]]:
     if reference is not None:
         reference = framed(reference, run.config.get("frame"))
         run = replace(run, extras=run.extras | {"reference": reference})
-    return middle_slice(run), completed(run, record, reference)
+    return run, completed(run, record, reference)
 
 
 def _body(runs: list[tuple[Run, dict[str, Any]]]) -> list[str]:

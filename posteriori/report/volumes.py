@@ -66,16 +66,20 @@ def _measured(x: Tensor, info: VolumeInfo, what: str) -> Measured:
 def middle_slice(run: Run) -> Run:
     """Of a run of volumes (D, C, H, W) that of the slice in the middle, with what is kept beside
     it; itself for images."""
-    if run.samples.ndim != 5:
-        return run
-    extras = {
-        name: array[len(array) // 2] if array.ndim == 4 else array
-        for name, array in run.extras.items()
-    }
+    return run if run.samples.ndim != 5 else slice_of(run, run.samples.shape[1] // 2)
+
+
+def slice_of(run: Run, k: int) -> Run:
+    """Of a run of volumes (D, C, H, W) that of slice k. What is kept of the slice in the middle
+    alone goes with that one."""
     depth = run.samples.shape[1]
+    extras = {
+        name: array[k] if array.ndim == 4 else array
+        for name, array in run.extras.items()
+        if array.ndim == 4 or k == depth // 2
+    }
     config = run.config | {
         "image_shape": list(run.samples.shape[2:]),
-        "shown": f"Pictures are of slice {depth // 2} of {depth}, counted from 0.",
+        "shown": f"Pictures are of slice {k} of {depth}, counted from 0.",
     }
-    samples = run.samples[:, depth // 2]
-    return replace(run, samples=samples, extras=extras, config=config)
+    return replace(run, samples=run.samples[:, k], extras=extras, config=config)
