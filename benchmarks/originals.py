@@ -1,6 +1,6 @@
 """Our networks beside the original code of their families, at random weights.
 
-    python benchmarks/originals.py [adm edm score_sde]
+    python benchmarks/originals.py [adm edm score_sde monai]
 
 The original is fetched by pip into a temporary folder, without its dependencies, and is never part
 of this repository:
@@ -8,6 +8,7 @@ of this repository:
     adm        guided-diffusion-sdk 1.0.0: guided_diffusion.unet.UNetModel
     score_sde  sgmse 0.1.2: NCSNpp, which is that of score_sde with its images in the complex plane
     edm        deepinv 0.5.0: NCSNpp and ADMUNet, the networks of EDM, without its other modules
+    monai      monai 1.5.0 and einops: DiffusionModelUNet
     edm2       training/networks_edm2.py of its authors' repository, which no package carries:
                `python benchmarks/originals.py --edm2 FILE`
 """
@@ -32,6 +33,7 @@ from posteriori.priors import load
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
 from posteriori.priors.architectures.edm2 import EDM2Net
+from posteriori.priors.architectures.monai import MonaiUNet
 from posteriori.priors.architectures.score_sde import NCSNpp
 
 warnings.simplefilter("ignore")
@@ -271,7 +273,39 @@ def edm2(file: str) -> None:
             compared(f"EDM2{', classes' if classes else ''}", ours, theirs, *inputs, anchor=anchor)
 
 
-FAMILIES = {"adm": adm, "edm": edm, "score_sde": score_sde}
+MONAI_CASES = {
+    # blocks, attention, residual resampling, combined, projected, classes
+    "plain": ((1, 2, 1), (False, True, True), False, False, True, None),
+    "classes": ((2, 1, 1), (False, False, False), True, False, True, 5),
+    "combined": ((1, 1, 1), (True, False, True), False, True, False, None),
+}
+
+
+def monai() -> None:
+    fetched("einops==0.8.1")
+    fetched("monai==1.5.0")
+    Theirs = importlib.import_module("monai.networks.nets.diffusion_model_unet").DiffusionModelUNet
+    torch.manual_seed(0)
+    for anchor in (False, True):
+        for name, (blocks, there, residual, combined, out, classes) in MONAI_CASES.items():
+            theirs = Theirs(
+                2, 2, 2, blocks, (32, 64, 96), there, resblock_updown=residual,
+                num_head_channels=16, num_class_embeds=classes, include_fc=out,
+                use_combined_linear=combined,
+            )  # fmt: skip
+            ours = MonaiUNet(
+                2, 2, (32, 64, 96), blocks, there, 16, 32, residual, combined, out, classes
+            )
+            y = None if classes is None else torch.tensor([1, 4])
+            told = theirs.forward
+            theirs.forward = lambda x, t, y=y, f=told: f(x, t, class_labels=y)
+            seen = ours.forward
+            ours.forward = lambda x, t, y=y, f=seen: f(x, t, y)
+            inputs = wave((2, 2, 16, 16), 0.5), torch.tensor([3.0, 700.0])
+            compared(f"MONAI {name}", ours, theirs, *inputs, anchor=anchor)
+
+
+FAMILIES = {"adm": adm, "edm": edm, "score_sde": score_sde, "monai": monai}
 
 
 def main() -> None:

@@ -55,6 +55,8 @@ class Closures(Operator):
     Johnson, Wielgus, Chael, Christian, Doeleman, Closure statistics in interferometric data, 2020.
     """
 
+    measured: Tensor
+
     def __init__(
         self,
         sky: LinearOperator,
@@ -70,14 +72,14 @@ class Closures(Operator):
         ratio = (sigma / measured.abs()).double()
         kept = ratio * least_ratio <= 1
         found = loops(ratio.square(), stations, moment, kept)
-        if not found.phases.count + found.amplitudes.count:
+        if not found.phases.total + found.amplitudes.total:
             raise ValueError(
                 f"Closures: {int(kept.sum())} of {len(kept)} visibilities are at least "
                 f"{least_ratio:g} times their noise, and no three or four stations are joined by "
                 "them at one moment: lower least_ratio, or average over longer times"
             )
         self.sky, self.least_ratio, self.used = sky, float(least_ratio), int(kept.sum())
-        self.phases, self.amplitudes = found.phases.count, found.amplitudes.count
+        self.phases, self.amplitudes = found.phases.total, found.amplitudes.total
         one = torch.ones((), dtype=measured.dtype, device=measured.device)
         self.register_buffer("measured", torch.where(kept, measured, one))
         self._keep(_PHASES, found.phases)

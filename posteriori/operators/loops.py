@@ -18,13 +18,13 @@ class Loops(NamedTuple):
 
     places, signs: (T, q, w), indices of visibilities and +1, -1, or 0 where there is none.
     whiten: (T, q, q), the inverse of the Cholesky factor of a moment's covariance, 0 where there is
-    no loop. count: of all loops.
+    no loop. total: of all loops.
     """
 
     places: Tensor
     signs: Tensor
     whiten: Tensor
-    count: int
+    total: int
 
 
 class Both(NamedTuple):
@@ -41,7 +41,8 @@ def loops(variance: Tensor, stations: Tensor, moment: Tensor, kept: Tensor) -> B
     v, pairs = variance.double().cpu().numpy(), stations.cpu().numpy()
     places = np.flatnonzero(kept.cpu().numpy())
     labels = moment.cpu().numpy()[places]
-    phases, amplitudes = [], []
+    phases: list[tuple[np.ndarray, list[Row]]] = []
+    amplitudes: list[tuple[np.ndarray, list[Row]]] = []
     for label in np.unique(labels):
         here = places[labels == label]
         baselines = {tuple(pair): k for k, pair in enumerate(pairs[here])}
@@ -106,6 +107,5 @@ def _padded(
             C[k, list(which)] = sign
         q = len(rows)
         whiten[t, :q, :q] = np.linalg.inv(np.linalg.cholesky(C * variance[here] @ C.T))
-    count = sum(len(rows) for _, rows in moments)
-    tensors = (torch.from_numpy(a).to(device) for a in (places, signs, whiten))
-    return Loops(*tensors, count)
+    a, b, c = (torch.from_numpy(part).to(device) for part in (places, signs, whiten))
+    return Loops(a, b, c, sum(len(rows) for _, rows in moments))

@@ -25,7 +25,7 @@ from posteriori import places
 from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.diffusers import from_diffusers
-from posteriori.priors.foreign import adm, edm, edm2, reading, score_sde
+from posteriori.priors.foreign import adm, edm, edm2, monai, reading, score_sde
 from posteriori.priors.foreign.found import Found, Named, Stated, Weights, parameters
 from posteriori.priors.latent import Latent
 from posteriori.priors.network import Network, Parametrization, Precision
@@ -44,6 +44,7 @@ RECOGNISERS: dict[str, tuple[reading.Recogniser, _Build]] = {
     "ADM (guided-diffusion, improved-diffusion)": (adm.recognises, adm.build),
     "EDM (DDPM++, NCSN++, ADM)": (edm.recognises, edm.build),
     "EDM2": (edm2.recognises, edm2.build),
+    "MONAI (DiffusionModelUNet)": (monai.recognises, monai.build),
     "score_sde (NCSN++, DDPM++)": (score_sde.recognises, score_sde.build),
 }
 # What tells a diffusers folder from one of ours, or from any other.
@@ -86,7 +87,7 @@ def load(
         as for ``Network``, where the source does not say them.
     schedule: "linear", "cosine", "scaled-linear" (of 1000 steps), or an object.
     heads, head_channels: heads of every attention, or channels of every head, of an ADM network
-        that is none of the published ones.
+        that is none of the published ones; of a MONAI network head_channels.
     new_order: whether it was trained with ``use_new_attention_order``.
     label: the class of a network that is conditioned on one; without it the prior is given one by
         ``prior.at``.

@@ -31,6 +31,7 @@ from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
 from posteriori.priors.architectures.edm2 import EDM2Net
 from posteriori.priors.architectures.library import DiffusersNet
+from posteriori.priors.architectures.monai import MonaiUNet
 from posteriori.priors.architectures.score_sde import NCSNpp
 from posteriori.priors.base import Prior
 from posteriori.priors.error_spectrum import ErrorSpectrum
@@ -50,6 +51,7 @@ NETWORKS: dict[str, Any] = {
     "ADM": ADM,
     "DiffusersNet": DiffusersNet,
     "EDM2Net": EDM2Net,
+    "MonaiUNet": MonaiUNet,
     "EDMNet": EDMNet,
     "NCSNpp": NCSNpp,
     "UNet": UNet,

@@ -89,8 +89,15 @@ class ApertureEntry(Instrument):
                 f"visibility is {flux:.4g} Jy, over all {self.size} x {self.size} pixels "
                 f"{flux / self.size**2:.3g} each"
             )
-        known, have = self.model_copy(), found.arrays | {"measured": found.data}
-        known._plane = plane = _Plane(*(have.get(name) for name in _Plane._fields))
+        known, have = self.model_copy(), found.arrays
+        known._plane = plane = _Plane(
+            have["u"],
+            have["v"],
+            have["sigma"],
+            found.data,
+            have.get("stations"),
+            have.get("moment"),
+        )
         told = (
             f"noise: {float(plane.sigma.min()):.3g} to {float(plane.sigma.max()):.3g} Jy of each "
             "real part, as the file's weights say; y counts in these units"

@@ -34,8 +34,6 @@ TELLING = {
     "positional_embedding": "a classifier or an encoder, not a network that denoises",
     "init_conv.weight": "a U-Net of denoising-diffusion-pytorch: build it with that package, fill "
     "it by load_weights and give the object to load, or to Network",
-    "conv_in.conv.weight": "a DiffusionModelUNet of MONAI: build it with that package, fill it by "
-    "load_weights and wrap it in Network(net, parametrization='eps', schedule=...)",
     "u_net.d_blocks": "a network of k-diffusion: build it and its denoiser D(x, sigma) with that "
     "package, and give the denoiser to load",
     "patch_in.proj.weight": "a transformer of k-diffusion: build it and its denoiser D(x, sigma) "
