@@ -8,7 +8,7 @@ of this repository:
     adm        guided-diffusion-sdk 1.0.0: guided_diffusion.unet.UNetModel
     score_sde  sgmse 0.1.2: NCSNpp, which is that of score_sde with its images in the complex plane
     edm        deepinv 0.5.0: NCSNpp and ADMUNet, the networks of EDM, without its other modules
-    monai      monai 1.5.0 and einops: DiffusionModelUNet
+    monai      monai 1.6.1 and einops: DiffusionModelUNet
     edm2       training/networks_edm2.py of its authors' repository, which no package carries:
                `python benchmarks/originals.py --edm2 FILE`
 """
@@ -283,7 +283,7 @@ MONAI_CASES = {
 
 def monai() -> None:
     fetched("einops==0.8.1")
-    fetched("monai==1.5.0")
+    fetched("monai==1.6.1")
     Theirs = importlib.import_module("monai.networks.nets.diffusion_model_unet").DiffusionModelUNet
     torch.manual_seed(0)
     for anchor in (False, True):

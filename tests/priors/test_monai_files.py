@@ -27,7 +27,7 @@ COMBINED = {
     "combined": True,
     "projected": False,
 }
-# What monai.networks.nets.DiffusionModelUNet of monai 1.5.0 returns for the weights of ``fill``:
+# What monai.networks.nets.DiffusionModelUNet of monai 1.6.1 returns for the weights of ``fill``:
 # `python benchmarks/originals.py monai`.
 ORIGINAL = [
     (PLAIN, [0.825247, -0.956195, -1.283913, -0.426708, -0.644771, -1.240837]),

@@ -12,7 +12,7 @@ after nearest neighbours doubles it, or a residual block does both by means and 
 
 Names are those of its files. Groups and epsilon of the norms, and the channels of a head, are in no
 file. Reference: Pinaya, Tudosiu, Dafflon, Da Costa, Fernandez, Nachev, Ourselin, Cardoso, Brain
-imaging generation with latent diffusion models, 2022; MONAI 1.5.0.
+imaging generation with latent diffusion models, 2022; MONAI 1.6.1.
 """
 
 from __future__ import annotations
