@@ -10,11 +10,10 @@ from docstrings import rest
 import posteriori
 from posteriori.methods import ALL, METHODS
 
-VERBS = (
-    "Posterior, Likelihood, sample, Run, Status, RunWarning, doctor, sample_each, fit_instrument"
-)
+# What a reader meets first at the top of the package, in this order; the others follow.
+FIRST = ("Posterior", "Likelihood", "sample", "Run", "Status", "RunWarning", "doctor", "calibrate")
 # Names of a room that are data, or told of on another page.
-NOT_HERE = {"ALL", "METHODS", "FAMILIES", "doctor"}
+NOT_HERE = {"ALL", "METHODS", "FAMILIES", *(name for name in posteriori.__all__)}
 
 
 def pages() -> dict[str, str]:
@@ -32,7 +31,8 @@ def index() -> str:
     ]
     lines += ["======================  ======"]
     lines.insert(-3, "")
-    lines += [f":doc:`po <top>`{' ' * 9}  The verbs and the nouns at the top: {VERBS}."]
+    names = ", ".join(verbs())
+    lines += [f":doc:`po <top>`{' ' * 9}  The verbs and the nouns at the top: {names}."]
     for room in posteriori.ROOMS:
         first = (getattr(posteriori, room).__doc__ or "").strip().splitlines()[0]
         link = f":doc:`{room}`"
@@ -41,12 +41,17 @@ def index() -> str:
     return "\n".join([*lines, *(f"   {room}" for room in posteriori.ROOMS)]) + "\n"
 
 
+def verbs() -> list[str]:
+    """The names at the top of the package that are no rooms."""
+    known = [name for name in posteriori.__all__ if name not in posteriori.ROOMS]
+    return [name for name in FIRST if name in known] + [n for n in known if n not in FIRST]
+
+
 def top() -> str:
     """What is at the top of the package."""
-    names = VERBS.split(", ")
     lines = _title("po")
     lines += ["``import posteriori as po`` brings these, and the rooms.", ""]
-    for name in names:
+    for name in verbs():
         lines += _entry(f"posteriori.{name}", getattr(posteriori, name))
     return "\n".join(lines)
 

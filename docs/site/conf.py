@@ -56,6 +56,8 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "download_all_examples": False,
     "min_reported_time": 10**6,
+    "capture_repr": (),
+    "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
     "show_signature": False,
     "default_thumb_file": str(HERE.parent / "pictures" / "demo.png"),

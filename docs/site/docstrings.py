@@ -2,7 +2,7 @@
 
 Three things are told apart, as a reader of ``help()`` tells them apart:
 
-    a paragraph            lines at the margin
+    a paragraph            lines at the margin; the first block always
     a formula or example   a block of its own that is indented: kept as it is
     settings               "name: text", with what belongs to it indented below: a nested list
 """
@@ -23,8 +23,10 @@ UNDERLINE = re.compile(r"-{3,}$")
 def rest(lines: Iterable[str]) -> list[str]:
     """The lines of a docstring, without its common indentation, as reStructuredText."""
     out: list[str] = []
-    for block in blocks(lines):
-        if all(line.startswith("    ") for line in block):
+    for number, block in enumerate(blocks(lines)):
+        if number == 0:
+            out += [*(escaped(line.strip()) for line in block), ""]
+        elif all(line.startswith("    ") for line in block):
             out += ["::", "", *("    " + line for line in block), ""]
         else:
             out += [*_prose(block), ""]

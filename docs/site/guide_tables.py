@@ -20,7 +20,8 @@ from posteriori.problem_file.advice import RECOMMENDED
 DOCS = Path(__file__).resolve().parents[1]
 SITE = Path(__file__).parent
 KINDS = {
-    "linear": "A linear, Gaussian noise",
+    "known": "A linear, Gaussian noise; the prior has a denoiser under what x and y leave",
+    "linear": "any other prior; A linear, Gaussian noise",
     "few": "the same, y of a few numbers: several modes are possible",
     "counts": "A linear, photon counts or other noise",
     "magnitudes": "Fourier magnitudes: phase retrieval",
@@ -54,6 +55,7 @@ def by_kind() -> str:
     for kind, methods in RECOMMENDED.items():
         first, *rest = (f"`{spelled(raw)}`" for raw in methods)
         reason = re.sub(r"\]\((?!\.\.)([^)]+\.md)\)", r"](../results/\1)", why.get(kind, ""))
+        reason = reason.replace("(below)", "([measured](../results/advice.md))")
         lines.append(f"| {KINDS.get(kind, kind)} | {first} | {reason} | {', '.join(rest)} |")
     return "\n".join(lines)
 
@@ -266,7 +268,8 @@ def errors(family: str) -> str:
     lines = ["| method | what | test |", "|---|---|---|"]
     for row in mine:
         file, name = row["test"].split("::")
-        lines.append(f"| {row['method']} | {row['what']} | [{name}](../../{file}) |")
+        words = name.removeprefix("test_").replace("_", " ")
+        lines.append(f"| {row['method']} | {row['what']} | [{words}](../../{file}) |")
     return "\n".join([*lines, "", "Other departures are in each method's own text, below."])
 
 

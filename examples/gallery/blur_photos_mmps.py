@@ -19,7 +19,7 @@ from posteriori.measurements.photos import COFFEE
 quick = "--quick" in sys.argv
 side = 16 if quick else 32
 x, _ = po.measurements.read_image(COFFEE, channels=3)  # (3, 256, 256) in [0, 1]
-x = x[:, 96 : 96 + side, 96 : 96 + side]
+x = x[:, 176 : 176 + side, 184 : 184 + side]
 A = po.operators.Blur(po.operators.gaussian_kernel(1.5), tuple(x.shape), boundary="circular")
 noise = po.noise.Gaussian(0.02)  # of [0, 1]
 y = po.problem_file.simulate(A, x, noise, seed=0)

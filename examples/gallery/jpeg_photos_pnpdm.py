@@ -20,7 +20,7 @@ from posteriori.measurements.photos import COFFEE
 quick = "--quick" in sys.argv
 side = 16 if quick else 32
 x, _ = po.measurements.read_image(COFFEE, channels=3)
-x = x[:, 96 : 96 + side, 96 : 96 + side]
+x = x[:, 176 : 176 + side, 184 : 184 + side]
 A = po.operators.JPEG(tuple(x.shape), quality=10)
 y = A(x[None])[0]  # whole numbers, one for each coefficient
 print(f"{(y == 0).float().mean():.0%} of the coefficients are 0")

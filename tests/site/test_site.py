@@ -95,9 +95,13 @@ def test_what_has_not_changed_is_not_written_again(source):
 
 
 def test_every_room_and_public_name_has_its_place_in_the_api(source):
+    top = (source / "api" / "top.rst").read_text()
+    for name in set(posteriori.__all__) - set(posteriori.ROOMS):
+        assert re.search(rf"(?m)^\.\. auto(class|function):: posteriori\.{name}$", top), name
     for room in posteriori.ROOMS:
         text = (source / "api" / f"{room}.rst").read_text()
         assert f".. py:module:: posteriori.{room}\n" in text
+        assert ".. auto" in text, f"{room} has no public name on its page"
     operators = (source / "api" / "operators.rst").read_text()
     assert operators.index("operators.Operator\n") < operators.index("operators.Blur\n")
     assert ".. autoclass:: posteriori.operators.Blur\n" in operators
@@ -108,7 +112,7 @@ def test_every_room_and_public_name_has_its_place_in_the_api(source):
 
 
 def test_a_docstring_keeps_its_formulas_and_its_settings():
-    text = """A sentence with a*b, |y| and ``code_``.
+    text = """A rule: a sentence with a*b, |y| and ``code_``.
 
     x' = D + |s| z
 
@@ -121,7 +125,7 @@ Raises ``ValueError``.
 Reference: Somebody, 2023,
     section 1."""
     assert docstrings.rest(text.splitlines()) == [
-        r"A sentence with a\*b, \|y\| and ``code_``.",
+        r"A rule: a sentence with a\*b, \|y\| and ``code_``.",
         "",
         "::",
         "",
