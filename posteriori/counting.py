@@ -18,6 +18,7 @@ from posteriori.likelihood import Posterior
 from posteriori.operators.base import LinearOperator, Map, Operator, Preconditioner, Spectrum
 from posteriori.priors.base import Prior, Pull, limits_of
 from posteriori.priors.knowledge import Knowledge
+from posteriori.priors.pulls import Together, pulled_together
 
 CALL_KINDS = ("denoiser", "vjp", "operator", "adjoint")
 
@@ -51,11 +52,16 @@ class CountedPrior(Prior):
         self.counter.calls["denoiser"] += self.passes * len(x)
         x0, pull = self.inner.linearize(x, sigma)
         self.counter.denoised = x, x0
-        return x0, partial(self._pulled, pull)
+        return x0, Together(partial(self._pulled, pull), partial(self._pulled_together, pull))
 
     def _pulled(self, pull: Pull, u: Tensor) -> Tensor:
         self.counter.calls["vjp"] += self.passes * len(u)
         return pull(u)
+
+    def _pulled_together(self, pull: Pull, u: Tensor) -> Tensor:
+        # One pass through the graph, and as many products as vectors.
+        self.counter.calls["vjp"] += self.passes * u.shape[0] * u.shape[1]
+        return pulled_together(pull, u)
 
     def know(self) -> Knowledge:
         known = self.inner.know()

@@ -16,6 +16,7 @@ from posteriori.chart import AffineChart, Chart
 from posteriori.memo import kept
 from posteriori.priors.anisotropic import WhiteOnly
 from posteriori.priors.knowledge import Knowledge, levels_within, white_error
+from posteriori.priors.pulls import through_graph
 from posteriori.priors.schedule import linear_ddpm
 from posteriori.settings import Checked
 
@@ -84,7 +85,8 @@ class Prior(nn.Module, metaclass=Checked):
         """E[x0 | x] for x (B, *E) at the noise level sigma (0-d): (B, *E)."""
 
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
-        """D(x, sigma), and the map u -> J^T u with J = dD/dx, which may be called several times.
+        """D(x, sigma), and the map u -> J^T u with J = dD/dx, which may be called several times,
+        or with several u at once: see ``posteriori.priors.pulls``.
 
         The map keeps the denoiser's graph alive until it is dropped.
         """
@@ -94,10 +96,7 @@ class Prior(nn.Module, metaclass=Checked):
         if not x0.requires_grad:  # a constant denoiser
             return x0, torch.zeros_like
 
-        def pull(u: Tensor) -> Tensor:
-            return torch.autograd.grad(x0, leaf, u, retain_graph=True)[0]
-
-        return x0.detach(), pull
+        return x0.detach(), through_graph(x0, leaf)
 
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Images at the noise level sigma, as a function of standard normal numbers z (B, *E)."""

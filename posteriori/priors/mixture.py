@@ -27,6 +27,7 @@ from posteriori.priors.components import mixture_limits, principal_axes
 from posteriori.priors.knowledge import Knowledge
 from posteriori.priors.leaves import MixtureAt, rows_of_leaves
 from posteriori.priors.mixture_under import MixtureUnder
+from posteriori.priors.pulls import Together
 from posteriori.priors.schedule import linear_ddpm
 from posteriori.priors.shared_covariance import SharedCovariance
 from posteriori.rng import Rng, Streams
@@ -179,7 +180,10 @@ class GaussianMixture(Prior):
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
         if shared := self._shared():
             x0, turn = shared.linearize(x.flatten(1), sigma)
-            return x0.view(x.shape), lambda u: turn(u.flatten(1)).view(u.shape)
+            return x0.view(x.shape), Together(
+                lambda u: turn(u.flatten(1)).view(u.shape),
+                lambda u: turn(u.flatten(2)).view(u.shape),
+            )
         r, mu, s, _ = self._components(x.flatten(1), sigma)
         relative = r[:, :, None] * (s - torch.einsum("bk,bkd->bd", r, s)[:, None])
         gain = self.variances / (self.variances + sigma**2)
@@ -191,7 +195,7 @@ class GaussianMixture(Prior):
             between = torch.einsum("bkd,bk->bd", relative, (mu * flat).sum(-1))
             return (within + between).view(u.shape)
 
-        return torch.einsum("bk,bkd->bd", r, mu).view(x.shape), pull
+        return torch.einsum("bk,bkd->bd", r, mu).view(x.shape), Together(pull, torch.vmap(pull))
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """log density of x0 + sigma z at x: (B, *E) -> (B,)."""

@@ -52,13 +52,14 @@ class SharedCovariance:
         return self.centre + self.from_axes(gain * c + (1 - gain) * (r @ self.n))
 
     def linearize(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pull]:
+        """For flat x (B, d); the map takes (B, d) or (K, B, d)."""
         c, v, r, _ = self.responsibilities(x, sigma)
         gain, mean = self.variances / v, r @ self.n
 
         def pull(u: Tensor) -> Tensor:
             turned = self.to_axes(u)
             along = r * (((1 - gain) * turned) @ self.n.T)
-            between = along @ self.n - along.sum(1, keepdim=True) * mean
+            between = along @ self.n - along.sum(-1, keepdim=True) * mean
             return self.from_axes(gain * turned + between / v)
 
         return self.centre + self.from_axes(gain * c + (1 - gain) * mean), pull

@@ -43,7 +43,7 @@ class TDS(ParticleMethod[Particles]):
     Reference: Wu, Trippe, Naesseth, Blei, Cunningham, Practical and asymptotically exact
         conditional sampling in diffusion models, 2023, algorithm 1.
     Cost per step: one denoiser and one vector-Jacobian product for each particle; the twist
-        "moments" one more for each number of y.
+        "moments" one more for each number of y, several in one pass through the denoiser's graph.
     Assumes: linear A, Gaussian noise.
     Exact when: particles go to infinity, for any twist of finite weight variance. The law is then
         p(x | y) under the chain of the ancestral sampler (which tends to the prior as steps are

@@ -4,7 +4,7 @@ weigh particles.
     p(y | x) ~ N(y; A D, V),   V = sigma_y^2 I + A S A^T
 
     "moments"   S = sigma^2 J, the denoiser's own Jacobian: one vector-Jacobian product for each
-                number of y
+                number of y, which share passes through the denoiser's graph
     "row sums"  the row sums of that, on the diagonal of V: one product
     "pigdm"     S = r2 I with r2 the prior's ``max_variance``: none
     "narrow"    S = 0: none, and weights with heavy tails
@@ -15,14 +15,17 @@ Too wide a twist costs particles, too narrow a one the finite variance of the we
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
+from posteriori.methods.smc import particles
 from posteriori.operators.base import LinearOperator, solve
+from posteriori.priors.base import Pull
+from posteriori.priors.pulls import pulled_together
 
 # Numbers of y whose covariance "moments" keeps for each particle.
 MOST_MEASURED = 512
@@ -45,7 +48,7 @@ def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> View:
     r = y - A(x0)
     s2 = float(sigma) ** 2
     if kind == "moments":
-        K = columns(A, lambda u: s2 * pull(u), x, y)
+        K = columns(A, pull, s2, x, y)
         v, log_p = gaussian_log_density(r.flatten(1), predicted_covariance(A, K, noise2))
         v = v.view(r.shape).to(r)
     elif kind == "row sums":
@@ -60,18 +63,19 @@ def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> View:
     return View(x0, log_p, pull(A.adjoint(v)))
 
 
-def columns(
-    A: LinearOperator, S: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
-) -> Iterator[Tensor]:
-    """S A^T e_i (B, *E) for every number of y, one after the other: m of them together may be too
-    many to hold."""
+def columns(A: LinearOperator, pull: Pull, s2: float, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """s2 J A^T e_i for the numbers of y, (k, B, *E) of them at a time: as many as pass through the
+    denoiser's graph together, since all m may be too many to hold."""
     eye = torch.eye(y.numel(), dtype=y.dtype, device=y.device).view(-1, *y.shape)
-    return (S(A.adjoint(e[None]).expand(x.shape)) for e in eye)
+    at_once = max(1, particles.NUMBERS_AT_ONCE // max(x.numel(), 1))
+    for e in eye.split(at_once):
+        yield s2 * pulled_together(pull, A.adjoint(e)[:, None].expand(-1, *x.shape))
 
 
 def predicted_covariance(A: LinearOperator, K: Iterable[Tensor], noise2: float) -> Tensor:
-    """sigma_y^2 I + A K, (B, m, m) float64, made symmetric: K = S A^T, m times (B, *E)."""
-    V = torch.stack([A(k).flatten(1) for k in K], dim=2).double()
+    """sigma_y^2 I + A K, (B, m, m) float64, made symmetric: K = S A^T, in pieces (k, B, *E)."""
+    seen = [A(k.flatten(0, 1)).reshape(*k.shape[:2], -1) for k in K]
+    V = torch.cat(seen).permute(1, 2, 0).double()
     return 0.5 * (V + V.mT) + noise2 * torch.eye(V.shape[1], dtype=torch.float64, device=V.device)
 
 

@@ -82,7 +82,7 @@ class SecondMoments:
         gap = seen - self.x0
         expected = self.clean.flatten(1) + torch.stack([(r * gap).flatten(1).sum(1) for r in R], 1)
         return gaussian_log_density(
-            like.y.flatten() - expected, predicted_covariance(like.linear, tau2 * R, like.std**2)
+            like.y.flatten() - expected, predicted_covariance(like.linear, [tau2 * R], like.std**2)
         )[1]
 
     def at(self, source: Tensor) -> SecondMoments:
@@ -106,10 +106,9 @@ class SecondMoments:
 def second_moments(post: Posterior, x: Tensor, sigma: Tensor) -> SecondMoments:
     A, s2 = post.likelihood.linear, float(sigma) ** 2
     x0, pull = post.prior.linearize(x, sigma)
-    K = torch.stack(list(columns(A, lambda u: s2 * pull(u), x, post.likelihood.y)))
-    return SecondMoments(
-        post, sigma, x, x0, A(x0), K, predicted_covariance(A, K, post.likelihood.std**2), pull
-    )
+    K = list(columns(A, pull, s2, x, post.likelihood.y))
+    V = predicted_covariance(A, K, post.likelihood.std**2)
+    return SecondMoments(post, sigma, x, x0, A(x0), torch.cat(K), V, pull)
 
 
 def rows(post: Posterior) -> int:
