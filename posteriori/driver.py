@@ -34,6 +34,7 @@ from posteriori.noise import ComplexGaussian, Gaussian, NoiseLaw
 from posteriori.operators.null import Null
 from posteriori.priors.base import Prior
 from posteriori.progress import Progress as Bar
+from posteriori.progress import Told
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, write_json
 from posteriori.run_folder import keep
@@ -72,7 +73,7 @@ def sample(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     watch: Sequence[Watch] = (),
-    progress: bool = False,
+    progress: bool | Told = False,
     folder: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 20.0,
@@ -98,7 +99,8 @@ def sample(
         ``Posterior.at_work``. By default where the prior's tensors are, in the precision of y. A
         network keeps the precision of its own.
     watch: functions (step, s, rows, info) called after each step of each batch.
-    progress: show a bar for the whole run, or print lines about it where no terminal is.
+    progress: show a bar for the whole run, or print lines about it where no terminal is; or a
+        function of the steps done and of all, called before each step and at the end.
     folder: where to keep the run, batch by batch; with ``resume`` an interrupted run of the same
         prior, operator, noise, y and settings is completed there, to the same numbers. Another one
         is refused. The folder of a run that fails or is interrupted says why.
@@ -167,7 +169,7 @@ class Job:
     first: int
     batch: int
     watch: tuple[Watch, ...]
-    progress: bool
+    progress: bool | Told
     config: dict[str, Any]
     counter: Counter
     several: Several | None = None

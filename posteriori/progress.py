@@ -18,22 +18,28 @@ from tqdm.auto import tqdm
 SOON, LATE = 2.0, 30.0
 
 
+# What is told where a run is: units done, and all of them.
+Told = Callable[[int, int], None]
+
+
 class Progress:
     """``total`` units, of which ``at`` says how many are done.
 
     shown: whether anything is; a bar where ``terminal`` is true (by default where stderr is one, or
-    in a notebook), else lines on stderr.
+    in a notebook), else lines on stderr. Or a function that is told, in place of them.
     """
 
     def __init__(
         self,
         name: str,
         total: int,
-        shown: bool,
+        shown: bool | Told,
         terminal: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name, self.total, self.clock = name, total, clock
+        self.told = None if isinstance(shown, bool) else shown
+        shown = shown is True
         bar = shown and (_live() if terminal is None else terminal)
         file = sys.stderr if sys.stderr.isatty() else None
         self.bar = tqdm(total=total, desc=name, file=file, unit="step") if bar else None
@@ -48,7 +54,9 @@ class Progress:
             self.first, self.tenth = done, 10 * done // self.total
             if self.bar is not None:
                 self.bar.initial = done
-        if self.bar is not None:
+        if self.told is not None:
+            self.told(done, self.total)
+        elif self.bar is not None:
             self.bar.update(done - self.bar.n)
         elif self.lines:
             self._line(done)
@@ -59,17 +67,20 @@ class Progress:
         if done < self.total and not ((tenth > self.tenth and waited >= SOON) or waited >= LATE):
             return
         self.last, self.tenth = now, tenth
-        here = done - (self.first or 0)
-        left = (
-            f", about {(now - self.began) / here * (self.total - done):.0f} s left"
-            if here > 0 and done < self.total
-            else ""
-        )
+        seconds = self.left(done)
+        left = "" if seconds is None else f", about {seconds:.0f} s left"
         print(
             f"{self.name}: {100 * done // self.total} % after {now - self.began:.0f} s{left}",
             file=sys.stderr,
             flush=True,
         )
+
+    def left(self, done: int) -> float | None:
+        """Seconds that the rest takes at the rate so far; None where none is known or left."""
+        here = done - (self.first or 0)
+        if here <= 0 or done >= self.total:
+            return None
+        return (self.clock() - self.began) / here * (self.total - done)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -103,3 +103,27 @@ def test_a_run_of_several_batches_has_one_bar(monkeypatch, n, batch):
     assert seen[0] == 0
     assert seen[-1] == 4 * n
     assert all(b >= a for a, b in pairwise(seen))
+
+
+def test_a_function_is_told_where_a_run_is_and_no_line_is_printed(capsys):
+    told = []
+    prior = po.priors.Gaussian(torch.zeros(2), 1.0)
+    post = po.Posterior(
+        prior, po.Likelihood(torch.zeros(2), po.operators.Identity((2,)), Gaussian(0.1))
+    )
+    po.sample(
+        post, po.methods.MMPS(), n=3, steps=4, batch=2,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [
+        (0, 12),
+        (2, 12),
+        (4, 12),
+        (6, 12),
+        (8, 12),
+        (9, 12),
+        (10, 12),
+        (11, 12),
+        (12, 12),
+    ]
+    assert capsys.readouterr().err == ""

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from posteriori.cli.benches import bench_app
 from posteriori.cli.calibrating import calibrate_command
 from posteriori.cli.doctoring import doctor_command
-from posteriori.cli.lists import Entries, StudyName
+from posteriori.cli.lists import Entries, StudyName, WrittenKind
 from posteriori.cli.machine import env
 from posteriori.cli.running import run_command
 
@@ -59,10 +59,8 @@ def solve_command(
     checkpoint_seconds: float = 20.0,
     workers: int | None = None,
     scheduler: str | None = None,
-    write: Literal[
-        "nifti", "npy", "dicom", "npz", "mat", "hdf5", "mrc", "fits", "tiff", "zarr", "cfl"
-    ]
-    | None = None,
+    write: WrittenKind | None = None,
+    live: bool = False,
 ) -> None:
     """Solve the problem that a YAML file describes.
 
@@ -79,14 +77,15 @@ def solve_command(
     checkpoint_seconds:
         seconds between two checkpoints: what an interruption loses at most.
     workers:
-        processes that share the slices of a volume, to the same bits as one process of as many
-        threads; this process alone by default.
+        processes that share a volume's slices, to the bits of one process; this one by default.
     scheduler:
         the address of a dask scheduler whose workers, on any machines that see the same files,
         draw the slices of a volume; none by default.
     write:
         the kind of file in which volumes are written, and images beside their pictures; by default
         what the problem file says, or that of the measurement.
+    live:
+        let index.html tell of the run while it lasts: progress, time left, the first image now.
     """
     from posteriori.cli.resuming import resumable, run_kept
     from posteriori.cli.solve import solve_problem
@@ -107,6 +106,7 @@ def solve_command(
             checkpoint_seconds=checkpoint_seconds,
             workers=Workers(workers, scheduler),
             write=write,
+            live=live,
         )
 
 

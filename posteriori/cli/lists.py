@@ -105,6 +105,11 @@ Unparted = Annotated[tuple[str, ...], UNPARTED]
 WholeNumbers = Annotated[
     tuple[int, ...], Parameter(converter=_numbers, consume_multiple=True, show_default=False)
 ]
+# As ``posteriori.measurements.FileKind``, which would import what reads them.
+WrittenKind = Literal[
+    "nifti", "npy", "dicom", "npz", "mat", "hdf5", "mrc", "fits", "tiff", "zarr", "cfl"
+]
+
 if TYPE_CHECKING:
     Methods = Words
     Entries = Words

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from typing import Any
 from posteriori import places, problem_file, report
 from posteriori.cli.volume import Workers, draw_volume
 from posteriori.diagnostics import quiet
-from posteriori.driver import sample
+from posteriori.driver import Watch, sample
 from posteriori.evaluation.noise_level import noise_level
 from posteriori.evaluation.parameters import sentence
 from posteriori.likelihood import Posterior
 from posteriori.measurements import Depth, FileKind, depth
 from posteriori.measurements.images import SUFFIXES
 from posteriori.plan import Plan
+from posteriori.progress import Told
 from posteriori.report import files, volumes
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.run_folder import explained, holds
@@ -34,12 +37,13 @@ def solve_problem(
     checkpoint_seconds: float,
     workers: Workers | None = None,
     write: FileKind | None = None,
+    live: bool = False,
 ) -> None:
     """Solve, save, print. A folder that holds another run is refused before anything is
     computed.
 
     workers: processes that draw the slabs of a volume; this one alone by default. write: in place
-    of the problem file's own.
+    of the problem file's own. live: whether index.html tells of the run while it lasts.
     """
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
     workers = workers or Workers()
@@ -60,19 +64,20 @@ def solve_problem(
     if holds(out) is None:
         with locked(out), explained(out):
             print(_plan(task), flush=True)
-    kept: dict[str, Any] = {
-        "progress": progress,
-        "folder": out,
-        "resume": resume,
-        "checkpoint_seconds": checkpoint_seconds,
-    }
-    with quiet():
+    with quiet(), _told(out, task, progress, live) as (watch, told):
         if why is None:
-            done = draw_volume(
-                problem, task, out, resume=resume, progress=progress, workers=workers
-            )
+            done = draw_volume(problem, task, out, resume=resume, progress=told, workers=workers)
         else:
-            done = sample(task.posterior, task.method, **task.settings, **kept)
+            done = sample(
+                task.posterior,
+                task.method,
+                **task.settings,
+                watch=watch,
+                progress=told,
+                folder=out,
+                resume=resume,
+                checkpoint_seconds=checkpoint_seconds,
+            )
     record = report.save(
         done, task.posterior, out, task.reference, **task.usual, method=task.method
     )
@@ -92,6 +97,20 @@ def solve_problem(
         said += volumes.write(done.in_frame(), out, task.written.kind, task.written.info)
     told_level = [str(level)] if level is not None and level.differs else []
     print("\n".join([*lines(done, record), *told_level, *said, f"page: {report.page(out)}"]))
+
+
+@contextmanager
+def _told(
+    out: Path, task: problem_file.Task, progress: bool, live: bool
+) -> Iterator[tuple[tuple[Watch, ...], bool | Told]]:
+    """``watch`` and ``progress`` of the run, with a page about it while it lasts if one is asked
+    for."""
+    if not live:
+        yield (), progress
+        return
+    name = type(task.method).__name__
+    with report.LivePage(out, task.posterior, name, shown=progress, followed=True) as page:
+        yield (page,), page.at
 
 
 def _plan(task: problem_file.Task) -> Plan:

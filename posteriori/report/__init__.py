@@ -6,8 +6,9 @@ reference (``posteriori.evaluation.summary``), and ``extra.reference`` and ``ext
 they are given. ``page`` takes one such folder, or a folder of them for runs of one problem.
 """
 
+from posteriori.report.live import LivePage
 from posteriori.report.page import page
 from posteriori.report.save import save
 from posteriori.report.table import table
 
-__all__ = ["page", "save", "table"]
+__all__ = ["LivePage", "page", "save", "table"]

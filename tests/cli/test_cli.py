@@ -15,7 +15,7 @@ from console import call, problem
 from PIL import Image
 from safetensors.torch import load_file
 
-from posteriori import problem_file
+from posteriori import problem_file, report
 from posteriori.driver import Job
 from posteriori.measurements import write_image
 from posteriori.methods import ALL
@@ -47,6 +47,28 @@ def test_a_measured_file_is_solved_without_a_reference(tmp_path, monkeypatch, ca
     assert (tmp_path / "run" / "mean.png").exists()
     kept = load_file(tmp_path / "run" / "samples.safetensors")
     assert kept["samples"].shape == (3, 1, 16, 16)
+
+
+def test_live_is_a_page_of_the_run_while_it_lasts_and_then_its_page(tmp_path, monkeypatch):
+    np.save(tmp_path / "y.npy", torch.rand(1, 16, 16).numpy())
+    seen, place = [], tmp_path / "run" / "index.html"
+    write = report.LivePage._write
+
+    def written(self, said, *, again):
+        write(self, said, again=again)
+        seen.append(place.read_text())
+
+    monkeypatch.setattr(report.LivePage, "_write", written)
+    made = report.LivePage.__init__.__kwdefaults__
+    monkeypatch.setattr(report.LivePage.__init__, "__kwdefaults__", made | {"every": 0.0})
+    monkeypatch.setattr("posteriori.report.live.SHARE", 1e9)
+    file = problem(tmp_path, "{file: y.npy}")
+    assert call(monkeypatch, "solve", file, "--out", tmp_path / "run", "--quiet", "--live") == 0
+    assert len(seen) > 2
+    assert all('http-equiv="refresh"' in page for page in seen)
+    assert "All samples are drawn." in seen[-1]
+    assert 'http-equiv="refresh"' not in place.read_text()
+    assert 'id="explorer"' in place.read_text()
 
 
 def test_a_clean_image_is_degraded_and_compared(tmp_path, monkeypatch, capsys):
