@@ -26,11 +26,12 @@ from posteriori.priors import Gaussian, Joint
 
 F64 = torch.float64
 SIGMA, SPREAD, SAMPLES, STEPS = 0.2, 0.3, 19, 25
+TOP, FLOOR = 1.0, 0.05
 SHAPES = {"24 in a row": (1, 1, 24), "6 x 6": (1, 6, 6)}
 # Gibbs samplers of a split posterior stop where the spring is below the noise.
 PLAN = {
-    "GibbsDiffusion": methods.GibbsDiffusion(prior="exact", floor=0.1, sweeps=2),
-    "BlindPnPDM": methods.BlindPnPDM(prior="exact", floor=0.1),
+    "GibbsDiffusion": methods.GibbsDiffusion(prior="exact", floor=FLOOR, sweeps=4),
+    "BlindPnPDM": methods.BlindPnPDM(prior="exact", floor=FLOOR),
     "GibbsDDRM": methods.GibbsDDRM(),
 }
 
@@ -59,7 +60,7 @@ def drawn(prior: Joint, A: po.operators.Parametric, count: int, seed: int):
 
 def widths(prior, likes, method, n: int, seed: int) -> torch.Tensor:
     """Samples (problems, n) of the width."""
-    grid = torch.cat([po.grid.log(STEPS, 2.0, 0.1)[:-1], torch.zeros(1, dtype=F64)])
+    grid = torch.cat([po.grid.log(STEPS, TOP, FLOOR)[:-1], torch.zeros(1, dtype=F64)])
     if isinstance(method, methods.GibbsDDRM):
         grid = None
     with quiet():
@@ -69,7 +70,7 @@ def widths(prior, likes, method, n: int, seed: int) -> torch.Tensor:
 
 def by_quadrature(prior, like) -> tuple[float, float]:
     """Mean and standard deviation of the width given y."""
-    grid = torch.linspace(-4 * SPREAD, 4 * SPREAD, 161, dtype=F64)[:, None]
+    grid = torch.linspace(-6 * SPREAD, 4 * SPREAD, 161, dtype=F64)[:, None]
     p, w = parameter_probabilities(po.Posterior(prior, like), grid), grid[:, 0].exp()
     mean = float(p @ w)
     return mean, float(p @ (w - mean).square()) ** 0.5

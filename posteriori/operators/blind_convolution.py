@@ -102,11 +102,7 @@ def convolved(x: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
     B, C, H, W = x.shape
     kh, kw = kernels.shape[1:]
     if boundary == "circular":
-        rows = (torch.arange(kh, device=x.device) - kh // 2) % H
-        columns = (torch.arange(kw, device=x.device) - kw // 2) % W
-        places = (rows[:, None] * W + columns).flatten()
-        grid = kernels.new_zeros(B, H * W).index_add(1, places, kernels.flatten(1))
-        transfer = torch.fft.rfft2(grid.view(B, 1, H, W))
+        transfer = torch.fft.rfft2(on_ring(kernels, H, W)[:, None])
         return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=(H, W))
     if boundary != "valid":
         (top, bottom), (left, right) = ((k - 1 - k // 2, k // 2) for k in (kh, kw))
@@ -115,3 +111,13 @@ def convolved(x: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
     weights = kernels.flip(1, 2).repeat_interleave(C, 0)[:, None]
     y = F.conv2d(x.reshape(1, B * C, *x.shape[2:]), weights, groups=B * C)
     return y.view(B, C, *y.shape[2:])
+
+
+def on_ring(kernels: Tensor, H: int, W: int) -> Tensor:
+    """Kernels (B, kh, kw) as images (B, H, W) that repeat beyond their border, with the middle tap
+    at 0, 0."""
+    B, kh, kw = kernels.shape
+    rows = (torch.arange(kh, device=kernels.device) - kh // 2) % H
+    columns = (torch.arange(kw, device=kernels.device) - kw // 2) % W
+    places = (rows[:, None] * W + columns).flatten()
+    return kernels.new_zeros(B, H * W).index_add(1, places, kernels.flatten(1)).view(B, H, W)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posteriori.operators.blind_convolution import convolved
+from posteriori.operators.blind_convolution import convolved, on_ring
 from posteriori.operators.blur import Blur, Boundary
 from posteriori.operators.parametric import Parametric
 
@@ -43,6 +43,11 @@ class BlindGaussianBlur(Parametric):
 
     def apply(self, x: Tensor, phi: Tensor) -> Tensor:  # type: ignore[override]
         return convolved(x, self.kernel(phi), self.boundary)
+
+    def transfer(self, phi: Tensor) -> Tensor | None:
+        if self.boundary != "circular":
+            return None
+        return torch.fft.fft2(on_ring(self.kernel(phi), *self.image_shape[1:]))
 
     def read(self, phi: Tensor) -> dict[str, Tensor]:
         return {"width (pixels)": phi.exp()}

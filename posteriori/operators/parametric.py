@@ -53,6 +53,12 @@ class Parametric(Operator):
         """x -> A(x; phi) for one phi (P), without a gradient to it: a ``LinearOperator`` with its
         adjoint, and what else it knows of itself, where the family is linear in x."""
 
+    def transfer(self, phi: Tensor) -> Tensor | None:
+        """Of a family that convolves an image which repeats beyond its border: the Fourier
+        transform (B, H, W) of the kernels of parameters phi (B, *P), with which it multiplies that
+        of each channel. None for others, which is the default."""
+        return None
+
     def feasible(self, phi: Tensor) -> Tensor:
         """Parameters (B, *P) brought to where they have a meaning, such as taps >= 0 of sum 1;
         differentiable. By default phi itself."""

@@ -12,6 +12,7 @@ from posteriori.likelihood import Posterior
 from posteriori.linalg import real_view
 from posteriori.methods.base import Info, Method
 from posteriori.methods.blind.beliefs import belief_refusal, drawn_beliefs, move_parameters
+from posteriori.methods.blind.collapsed import collapses, move_collapsed
 from posteriori.methods.blind.pair import BlindPair, blind_pair, linear_pair_refusal
 from posteriori.methods.decoupled.pnpdm import PnPDM
 from posteriori.packing import in_a_row
@@ -32,12 +33,17 @@ class GibbsDiffusion(Method[GibbsState]):
     instrument and the noise level are drawn in turn, each given the others.
 
         z     ~ p(z) N(z; x, rho^2 I)               the diffusion prior, run from rho down to 0
+        phi   ~ p(phi) N(y; A(z; phi), S)           elliptical slices, x being integrated over
         x     ~ N(x; z, rho'^2 I) p(y | x, phi, s)  a Gaussian draw
-        phi   ~ p(phi) p(y | x, phi, s)             a Gaussian draw where y is linear in phi,
-                                                    elliptical slices otherwise
         s^-2  ~ Gamma((t + m) / 2, (t s_0^2 + ||y - A(x; phi)||^2) / 2)
         rho   = max(sigma, floor)
         rho'  = the same of the next level
+        S     = s^2 I + rho'^2 A A^T                A at phi
+
+    Where y is linear in phi, or S has no closed form, phi is drawn given x and after it:
+
+        phi   ~ p(phi) p(y | x, phi, s)             a Gaussian draw where y is linear in phi,
+                                                    elliptical slices otherwise
 
     x and z are the two images, phi the parameters, sigma the noise level of the run, s that of y,
     m the count of real numbers in y.
@@ -45,7 +51,10 @@ class GibbsDiffusion(Method[GibbsState]):
     s_0 is the stated noise level, which counts as much as ``trust`` = t measured numbers: its prior
     is an inverse gamma law of s^2. trust 0 takes it for known. At a fixed rho this is a Gibbs
     sampler of p(z) N(x; z, rho^2 I) p(y | x, phi, s) p(phi) p(s), whose law of phi and s is that of
-    the posterior up to the spring: y ~ N(A z, s^2 I + rho^2 A A^T) in the place of N(A z, s^2 I).
+    the posterior up to the spring: y ~ N(A z, S) in the place of N(A z, s^2 I).
+
+    A width hardly moves given x, since a wide blur of a rough image measures as a narrow one of a
+    smooth image; with x integrated over it does. At the last step it is drawn given z.
 
     prior: how z is drawn, "diffusion" or "exact" as of ``PnPDM``; "diffusion" by default.
     prior_steps: levels of the prior's grid as of ``PnPDM``, >= 1; 20 by default.
@@ -54,6 +63,9 @@ class GibbsDiffusion(Method[GibbsState]):
     sweeps: over all unknowns at each level, >= 1; 1 by default.
     moves: of the parameters in a sweep, >= 1; 2 by default.
     floor: the smallest rho as of ``PnPDM``, >= 0; 0 by default.
+    collapsed: whether phi is drawn with x integrated over where S has a closed form, which it has
+        for a blur that repeats the image beyond its border, and for real images of at most 100
+        numbers; true by default.
 
     The trace "noise" holds the noise level of each row at each step.
 
@@ -72,7 +84,7 @@ class GibbsDiffusion(Method[GibbsState]):
         around the level of the noise, and ``floor`` stops there.
     Departs from the paper: the image's conditional sampler is a split Gibbs step rather than a
         whole run of a conditional network, the chain for phi has no step size, and the instrument,
-        not only the noise, has parameters.
+        not only the noise, has parameters, which are drawn without x where that is possible.
     """
 
     prior: Literal["diffusion", "exact"] = "diffusion"
@@ -81,6 +93,7 @@ class GibbsDiffusion(Method[GibbsState]):
     sweeps: Count = 1
     moves: Count = 2
     floor: NonNegative = 0.0
+    collapsed: bool = True
 
     reference: ClassVar[str] = "heurtel2024gdiff"
     family: ClassVar[str] = "blind"
@@ -114,7 +127,10 @@ class GibbsDiffusion(Method[GibbsState]):
             z, phi = pair.split(drawn)[0], pair.split(state.u)[1]
             last = not float(s) > 0 and k == self.sweeps - 1
             if last:
-                return GibbsState(in_a_row((z, phi)), state.noise), {"noise": state.noise}
+                u = in_a_row((z, phi))
+                if self._collapses(pair):
+                    u = self._moved(pair, u, state.noise, rng)
+                return GibbsState(u, state.noise), {"noise": state.noise}
             # The spring is loosened for the next level, where there is one, by the last sweep.
             spring = float(ahead if k == self.sweeps - 1 else rho)
             state = self._data(pair, z, phi, state.noise, spring, rng)
@@ -125,12 +141,23 @@ class GibbsDiffusion(Method[GibbsState]):
     ) -> GibbsState:
         """x, phi and the noise level given z, phi as it lies in u."""
         c, d = pair.units
+        r2, collapses = (c * rho) ** 2, self._collapses(pair)
+        if collapses:
+            phi = move_collapsed(pair, c * z, d * phi, r2, noise, rng, self.moves) / d
         told = pair.told(in_a_row((z, phi)))[1]
-        x = pair.draw_images(c * z, told, (c * rho) ** 2, noise, rng) / c
-        seen = pair.told(in_a_row((x, phi)))[0]
-        phi = move_parameters(pair, seen, d * phi, noise, rng, self.moves) / d
-        u = in_a_row((x, phi))
+        u = in_a_row((pair.draw_images(c * z, told, r2, noise, rng) / c, phi))
+        if not collapses:
+            u = self._moved(pair, u, noise, rng)
         return GibbsState(u, draw_noise(pair, u, noise, self.trust, rng))
+
+    def _collapses(self, pair: BlindPair) -> bool:
+        return self.collapsed and collapses(pair)
+
+    def _moved(self, pair: BlindPair, u: Tensor, noise: Tensor, rng: Rng) -> Tensor:
+        """u with its parameters moved given its image."""
+        d, (image, phi) = pair.units[1], pair.split(u)
+        seen = pair.told(u)[0]
+        return in_a_row((image, move_parameters(pair, seen, d * phi, noise, rng, self.moves) / d))
 
 
 def draw_noise(pair: BlindPair, u: Tensor, noise: Tensor, trust: int, rng: Rng) -> Tensor:

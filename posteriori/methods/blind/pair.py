@@ -47,6 +47,11 @@ class BlindPair:
         a, b = self.chart.units
         return a, b
 
+    @property
+    def small(self) -> bool:
+        """Whether images are solved for by matrices of their own."""
+        return packed_size({"image": self.A.image_shape}) <= DENSE
+
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The parts of u (B, d), as they lie in it: (B, *E), (B, *P)."""
         image, phi = unpack(u, self.chart.shapes).values()
@@ -107,7 +112,7 @@ class BlindPair:
         """
         a, b = self.chart.parts[0].a, self.chart.parts[0].b
         z = rng.normal(m), rng.normal(self.post.likelihood.each.expand(len(m), *self.A.out_shape))
-        if m[0].numel() <= DENSE:
+        if self.small:
             return self._draw_dense(a * m + b, phi, a * a * r2, noise, (a * z[0], z[1]))
         rows = []
         for k in range(len(m)):
