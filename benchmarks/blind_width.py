@@ -30,7 +30,7 @@ TOP, FLOOR = 1.0, 0.05
 SHAPES = {"24 in a row": (1, 1, 24), "6 x 6": (1, 6, 6)}
 # Gibbs samplers of a split posterior stop where the spring is below the noise.
 PLAN = {
-    "GibbsDiffusion": methods.GibbsDiffusion(prior="exact", floor=FLOOR, sweeps=4),
+    "GibbsDiffusion": methods.GibbsDiffusion(prior="exact", floor=FLOOR, sweeps=4, moves=1),
     "BlindPnPDM": methods.BlindPnPDM(prior="exact", floor=FLOOR),
     "GibbsDDRM": methods.GibbsDDRM(),
 }

@@ -11,13 +11,15 @@ after them: together one draw of the pair given z (a partially collapsed Gibbs s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from posteriori.linalg import per_row
 from posteriori.methods.blind.beliefs import belief_of, deviation
 from posteriori.methods.blind.pair import BlindPair
 from posteriori.methods.data_steps.elliptical_slice import elliptical_slice
-from posteriori.packing import in_a_row
 from posteriori.rng import Rng
 
 
@@ -42,27 +44,37 @@ def move_collapsed(
 ) -> Tensor:
     """phi (B, *P) after ``moves`` elliptical slices that leave p(phi) p(y | m, phi) unchanged, for
     centres m (B, *E) and springs r2, all in the coordinates of their own priors; noise: (B,)."""
-    mean = (belief := belief_of(pair)).mean.to(phi)
+    mean, density = (belief := belief_of(pair)).mean.to(phi), spring_density(pair, m, r2, noise)
     for _ in range(moves):
         nu = deviation(belief, rng.normal(phi))
-        phi = mean + elliptical_slice(
-            lambda f: spring_density(pair, m, mean + f, r2, noise), phi - mean, nu, rng
-        )
+        phi = mean + elliptical_slice(lambda f: density(mean + f), phi - mean, nu, rng)
     return phi
 
 
-def spring_density(pair: BlindPair, m: Tensor, phi: Tensor, r2: float, noise: Tensor) -> Tensor:
-    """log N(y; A(m; phi), S) without what is constant in phi, (B,). Arguments as above."""
-    (c, d), a = pair.units, pair.chart.parts[0].a
-    x, told = pair.told(in_a_row((m / c, phi / d)))
-    gap, r2 = pair.post.likelihood.each - pair.A.apply(x, told), a**2 * r2
-    K, s2 = pair.A.transfer(told), noise.square()
-    if K is None:
-        M = pair.matrices(told)
-        S = r2 * M @ M.mT + torch.diag_embed(s2[:, None].expand(gap.flatten(1).shape))
-        L = torch.linalg.cholesky(S)
-        half = torch.linalg.solve_triangular(L, gap.flatten(1)[..., None], upper=False)
-        return -0.5 * half.square().sum((1, 2)) - L.diagonal(dim1=1, dim2=2).log().sum(1)
-    power = torch.fft.fft2(gap, norm="ortho").abs().square()
-    v = (r2 * K.abs().square() + s2[:, None, None])[:, None]
-    return -0.5 * (power / v + v.log()).flatten(1).sum(1)
+def spring_density(
+    pair: BlindPair, m: Tensor, r2: float, noise: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """phi (B, *P) -> log N(y; A(m; phi), S) without what is constant in phi, (B,). Arguments as
+    above."""
+    own = pair.chart.parts
+    x, y, r2 = own[0].push(m), pair.post.likelihood.each, own[0].a ** 2 * r2
+    seen, image = (torch.fft.fft2(t, norm="ortho") for t in (y, x))
+
+    def density(phi: Tensor) -> Tensor:
+        K = pair.A.transfer(phi := own[1].push(phi))
+        if K is None:
+            return _dense(pair, y - pair.A.apply(x, phi), phi, r2, noise)
+        K = K[:, None]
+        v = r2 * K.abs().square() + per_row(noise.square(), y)
+        return -0.5 * ((seen - K * image).abs().square() / v + v.log()).flatten(1).sum(1)
+
+    return density
+
+
+def _dense(pair: BlindPair, gap: Tensor, phi: Tensor, r2: float, noise: Tensor) -> Tensor:
+    """The same of y - A(m; phi) by the matrices of all rows, r2 and phi in the user's terms."""
+    M, gap = pair.matrices(phi), gap.flatten(1)
+    S = r2 * M @ M.mT + torch.diag_embed(noise.square()[:, None].expand(gap.shape))
+    L = torch.linalg.cholesky(S)
+    half = torch.linalg.solve_triangular(L, gap[..., None], upper=False)
+    return -0.5 * half.square().sum((1, 2)) - L.diagonal(dim1=1, dim2=2).log().sum(1)

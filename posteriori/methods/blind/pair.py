@@ -107,13 +107,14 @@ class BlindPair:
         """x ~ N(x; m, r2 I) p(y | x, phi), m and the draws in the coordinates of the image's own
         prior: (B, *E), for parameters phi (B, *P) and noise levels (B,) of a batch of rows.
 
-        For a family that is linear in x and Gaussian noise. Small images by dense matrices of all
-        rows at once, others row by row, by the spectrum of the known instrument where it has one.
+        For a family that is linear in x and Gaussian noise. All rows at once where the family knows
+        its ``transfer``, and small images by dense matrices; others row by row, by the spectrum of
+        the known instrument where it has one.
         """
         a, b = self.chart.parts[0].a, self.chart.parts[0].b
         z = rng.normal(m), rng.normal(self.post.likelihood.each.expand(len(m), *self.A.out_shape))
-        if self.small:
-            return self._draw_dense(a * m + b, phi, a * a * r2, noise, (a * z[0], z[1]))
+        if self.small or self.A.transfer(phi[:1]) is not None:
+            return self._draw_at_once(a * m + b, phi, a * a * r2, noise, (a * z[0], z[1]))
         rows = []
         for k in range(len(m)):
             like = self.known(phi[k], k).likelihood
@@ -122,17 +123,23 @@ class BlindPair:
             rows.append(exact_draw(Tilted(like, m[k : k + 1], r2), drawn))
         return torch.cat(rows)
 
-    def _draw_dense(
+    def _draw_at_once(
         self, m: Tensor, phi: Tensor, r2: float, noise: Tensor, z: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The same for m, r2 in the user's terms, back in the prior's."""
-        own, M = self.chart.parts[0], self.matrices(phi)
-        y = self.post.likelihood.each.expand(len(m), *self.A.out_shape).flatten(1)
-        xi = m.flatten(1) + (r2**0.5 / abs(own.a)) * z[0].flatten(1)
-        gap = y - (M @ xi[..., None])[..., 0] - noise[:, None] * z[1].flatten(1)
-        gram = r2 * M @ M.mT + torch.diag_embed(noise.square()[:, None].expand(gap.shape))
-        x = xi + r2 * (M.mT @ torch.linalg.solve(gram, gap[..., None]))[..., 0]
-        return ((x - own.b) / own.a).view_as(m)
+        own, y = self.chart.parts[0], self.post.likelihood.each
+        xi = m + (r2**0.5 / abs(own.a)) * z[0]
+        gap = y - self.A.apply(xi, phi) - per_row(noise, m) * z[1]
+        K, s2 = self.A.transfer(phi), noise.square()
+        if K is None:
+            M = self.matrices(phi)
+            gram = r2 * M @ M.mT + torch.diag_embed(s2[:, None].expand(len(m), M.shape[1]))
+            moved = M.mT @ torch.linalg.solve(gram, gap.flatten(1)[..., None])
+        else:
+            v = r2 * K.abs().square() + s2[:, None, None]
+            pull = (K.conj() / v)[:, None] * torch.fft.fft2(gap)
+            moved = torch.fft.ifft2(pull).real
+        return (xi + r2 * moved.reshape(m.shape) - own.b) / own.a
 
     def matrices(self, phi: Tensor) -> Tensor:
         """A(.; phi) of each row as a matrix, (B, m, d): for a family that is linear in x, and real

@@ -121,7 +121,7 @@ def test_the_density_of_a_width_given_the_image_on_a_spring_is_a_gaussian_of_y(b
     assert collapses(pair)
     z, phi, r2 = draw(3, 1, 4, 5), draw(3, 1, seed=1), 0.7
     s = torch.tensor([0.1, 0.2, 0.3], dtype=F64)
-    found = spring_density(pair, z, phi, r2, s)
+    found = spring_density(pair, z, r2, s)(phi)
     own, width = pair.chart.parts, pair.chart.parts[1].push(phi)
     wanted = []
     for k in range(3):
