@@ -13,6 +13,7 @@ from posteriori.methods.courses import course
 from posteriori.methods.smc import particles
 from posteriori.methods.smc.particle_method import ParticleMethod
 from posteriori.methods.smc.particles import Particles, Scheme, in_chunks
+from posteriori.methods.smc.sufficient import fewer, fewest
 from posteriori.methods.smc.twists import MOST_MEASURED, Twist, view
 from posteriori.rng import Rng
 from posteriori.settings import Count, Fraction
@@ -33,7 +34,8 @@ class TDS(ParticleMethod[Particles]):
 
     particles: in a cloud, >= 1; published 4.
     twist: V, "moments", "row sums", "pigdm" or "narrow"; published "pigdm". "auto" is "moments"
-        where that can be held (real numbers, at most 512 of them in y), else "pigdm".
+        where that can be held (real numbers, at most 512 of them in y), else "pigdm". "moments"
+        itself also takes more, of images of at most 512 numbers.
     share: in [0, 1]; a cloud is resampled when its ESS falls below this share of its particles, and
         at every step with 1; published 1.
     scheme: of resampling, see ``smc.particles``.
@@ -76,10 +78,10 @@ class TDS(ParticleMethod[Particles]):
         y, exact = post.likelihood.y, self.twist in ("moments", "row sums")
         if exact and (y.is_complex() or post.prior.complex):
             return f"TDS: the twist {self.twist!r} is for real numbers; use twist='pigdm'"
-        if self.twist == "moments" and y.numel() > MOST_MEASURED:
+        if self.twist == "moments" and fewest(post) > MOST_MEASURED:
             return (
                 f"TDS: the twist 'moments' keeps a covariance of at most {MOST_MEASURED} "
-                f"numbers of y, got {y.numel()}; use twist='pigdm'"
+                f"numbers of y or of the image, got {fewest(post)}; use twist='pigdm'"
             )
         return super().refuses(post)
 
@@ -96,9 +98,9 @@ class TDS(ParticleMethod[Particles]):
     def step(
         self, post: Posterior, state: Particles, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Particles, Info]:
-        x0, log_phi, g = in_chunks(
-            lambda x: tuple(view(post, x, sigma, self._twist(post))), self.chunk, state.x
-        )
+        kind = self._twist(post)
+        told = fewer(post).post if kind == "moments" else post
+        x0, log_phi, g = in_chunks(lambda x: tuple(view(told, x, sigma, kind)), self.chunk, state.x)
         cloud, source, info = particles.resample_particles(
             particles.weigh(state, log_phi),
             rng,

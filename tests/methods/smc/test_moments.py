@@ -150,9 +150,10 @@ def test_even_noise_is_normal_for_each_particle_and_hardly_moves_a_mean():
 def test_it_refuses_what_it_has_no_covariance_for():
     assert "noise level is 0" in MomentSMC().refuses(bed("general", sigma=0.0))
     assert "not linear" in MomentSMC().refuses(phases())
-    many = po.operators.Dense(torch.zeros(600, 6, dtype=F64))
-    post = bed("general")
-    big = po.Posterior(post.prior, replace(post.given, y=torch.zeros(600, dtype=F64), A=many))
+    many = po.operators.Dense(torch.zeros(600, 600, dtype=F64))
+    prior = po.priors.Gaussian(torch.zeros(600, dtype=F64), 1.0)
+    given = bed("general").given
+    big = po.Posterior(prior, replace(given, y=torch.zeros(600, dtype=F64), A=many))
     assert "600 numbers of y" in MomentSMC().refuses(big)
 
 

@@ -19,6 +19,7 @@ from posteriori.methods.smc.moments.bank import BankOf, bank_levels, drawn, wait
 from posteriori.methods.smc.moments.second_moments import SecondMoments
 from posteriori.methods.smc.particle_method import ParticleMethod
 from posteriori.methods.smc.particles import Particles, Scheme, in_chunks
+from posteriori.methods.smc.sufficient import fewer, fewest
 from posteriori.methods.smc.twists import MOST_MEASURED, gaussian_log_density
 from posteriori.rng import Rng
 from posteriori.settings import Count, Fraction, Share
@@ -72,8 +73,8 @@ class MomentSMC(ParticleMethod[Particles]):
         chunks), fewer where the solves converge. First a pilot of 64 particles and 64 levels, of
         16 and 24 with a bank, which is counted. The bank is not: 99 calls for each image of a
         network, once.
-    Assumes: linear A, Gaussian noise, few numbers of y; J symmetric, as it is for an exact
-        denoiser.
+    Assumes: linear A, Gaussian noise, at most 512 numbers of y or of the image; J symmetric, as it
+        is for an exact denoiser.
     Exact when: the prior is Gaussian, for any number of steps and particles, where the solves
         converge (the fewer the steps, the more iterations they take: at 2 steps, 40 numbers and 10
         of y, 8 of them left log Z wrong by 63) and no bank is used. It warns where ``solves`` stops
@@ -101,15 +102,15 @@ class MomentSMC(ParticleMethod[Particles]):
 
     def refuses(self, post: Posterior) -> str | None:
         y = post.likelihood.y
-        if y.is_complex() or post.prior.complex or y.numel() > MOST_MEASURED:
+        if y.is_complex() or post.prior.complex or fewest(post) > MOST_MEASURED:
             kind = (
                 "complex numbers"
                 if y.is_complex() or post.prior.complex
-                else f"{y.numel()} numbers of y"
+                else f"{fewest(post)} numbers of y"
             )
             return (
                 f"MomentSMC: keeps a real covariance of at most {MOST_MEASURED} numbers of y "
-                f"for each particle, got {kind}; try MMPS or TDS"
+                f"(or of the image) for each particle, got {kind}; try MMPS or TDS"
             )
         return super().refuses(post)
 
@@ -119,6 +120,7 @@ class MomentSMC(ParticleMethod[Particles]):
     def levels(self, post: Posterior, steps: int) -> Tensor:
         # A few times the prior's width: the start, Gaussian with the prior's mean and covariance,
         # is then as good as exact.
+        post = fewer(post).post
         top = min(4 * post.prior.max_std, post.prior.sigma_max)
         if self.bank is not None:
             bank = post.once(BankOf(self.bank))
@@ -130,6 +132,7 @@ class MomentSMC(ParticleMethod[Particles]):
     def step(
         self, post: Posterior, state: Particles, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Particles, Info]:
+        post = fewer(post).post
         rows = self._rows(post)
         if self.bank is not None and bool((state.first < 0).any()):
             state = drawn(post, post.once(BankOf(self.bank)), state, sigma, rng, rows)
@@ -162,6 +165,10 @@ class MomentSMC(ParticleMethod[Particles]):
             *z,
         )
         return particles.weigh(particles.moved(cloud, x), -past), info
+
+    def log_evidence(self, post: Posterior, state: Particles) -> Tensor | None:
+        told = super().log_evidence(post, state)
+        return None if told is None else told + fewer(post).rest
 
     def _rows(self, post: Posterior) -> int:
         return second_moments.rows(post) if self.chunk is None else self.chunk
