@@ -35,7 +35,7 @@ KEPT, PAGE = HERE / "docs/results/calibrate.json", HERE / "docs/results/calibrat
 LINES = ("ranks", "coverage", "tarp", "crps", "spread-skill")
 # Reports, each of 40 trials of 20 samples.
 TRIALS, EXACT_REPORTS, FAULT_REPORTS = 40, 60, 10
-SIDE, CROPS, SAMPLES, STEPS, LEVEL, SPLITS = 48, 40, 4, 10, 0.9, 1000
+SIDE, CROPS, SAMPLES, STEPS, LEVEL, SPLITS = 32, 32, 4, 6, 0.9, 1000
 
 
 def heaviest(samples: Tensor, exact: ExactPosterior) -> Tensor:
@@ -300,6 +300,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("--only", default="", help="of the faults or methods one")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     kept = read_json(KEPT) if KEPT.exists() else {"lines": {}, "photos": {}}
@@ -312,7 +313,7 @@ def main() -> None:
         else [("photos", name) for name in METHODS]
     )
     for part, name in todo:
-        if name in kept[part]:
+        if name in kept[part] or args.only not in name:
             continue
         found = lines_of(name) if part == "lines" else photographs(name, crops(args.photos))
         kept[part][name] = found

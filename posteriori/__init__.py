@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         shards,
         testing,
         trials,
+        tuning,
     )
     from posteriori.conformal import Conformal
     from posteriori.diagnostics import RunWarning
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from posteriori.each import sample_each
     from posteriori.examination import doctor
     from posteriori.trials import calibrate
+    from posteriori.tuning import tune
 
 ROOMS = (
     "evaluation",
@@ -57,6 +59,7 @@ ROOMS = (
     "shards",
     "testing",
     "trials",
+    "tuning",
 )
 HOMES = {
     "Conformal": "conformal",
@@ -70,6 +73,7 @@ HOMES = {
     "fit_instrument": "diffusion_em",
     "sample": "driver",
     "sample_each": "each",
+    "tune": "tuning",
 }
 
 # Where names live that people look for at the top.
@@ -112,6 +116,8 @@ __all__ = [
     "shards",
     "testing",
     "trials",
+    "tune",
+    "tuning",
 ]
 
 

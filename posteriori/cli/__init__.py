@@ -17,6 +17,7 @@ from posteriori.cli.doctoring import doctor_command
 from posteriori.cli.lists import Entries, StudyName, WrittenKind
 from posteriori.cli.machine import env
 from posteriori.cli.running import run_command
+from posteriori.cli.tuning import tune_command
 
 DEBUG = "--debug"
 HELP = (
@@ -318,11 +319,10 @@ def report(folder: Path, /, *, out: Path | None = None, reference: Path | None =
     print(page(folder, out, None if reference is None else read_truth(reference, folder)))
 
 
-app.command(calibrate_command, name="calibrate")
-app.command(doctor_command, name="doctor")
+for _command in (calibrate_command, doctor_command, run_command, tune_command):
+    app.command(_command, name=_command.__name__.removesuffix("_command"))
 app.command(env)
 app.command(bench_app)
-app.command(run_command, name="run")
 
 
 @app.command
