@@ -25,9 +25,9 @@ noise = po.noise.Gaussian(0.02)  # of [0, 1]
 y = po.problem_file.simulate(A, x, noise, seed=0)
 
 # %%
-# The posterior, and a check of the set-up before anything is run.
+# The posterior, and what a run of it will cost, before it is run.
 post = po.Posterior(po.priors.photos(), po.Likelihood(y, A, noise, range=(0, 1)))
-print(post.plan(po.methods.MMPS(), n=2, steps=2))
+print(post.plan(po.methods.MMPS(iterations=2), n=2, steps=2 if quick else 6))
 
 # %%
 # Two samples. MMPS steps by two denoiser calls and a few derivatives, and keeps the spread of a
