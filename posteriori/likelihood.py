@@ -111,8 +111,10 @@ class Likelihood:
     def std(self) -> float:
         """The noise level of a Gaussian law. Raises ``TypeError`` for another law."""
         if self.noise.std is None:
+            cure = "" if self.noise.core is None else ", which Reweighted makes of it"
             raise TypeError(
-                f"this needs Gaussian noise, the likelihood has {type(self.noise).__name__} noise"
+                f"this needs Gaussian noise{cure}, the likelihood has "
+                f"{type(self.noise).__name__} noise"
             )
         return self.noise.std
 
@@ -334,6 +336,10 @@ class Posterior:
         """This posterior with the measurement y[k], in the prior's coordinates, for row k of a
         batch, and by A where it is given; what it is asked ``once`` is new."""
         return self._with(likelihood=self.likelihood.for_rows(y, A))
+
+    def with_likelihood(self, likelihood: Likelihood) -> Posterior:
+        """This prior under another likelihood in the prior's coordinates."""
+        return self._with(likelihood=likelihood)
 
     def under(self, prior: Prior) -> Posterior:
         """This likelihood under another prior of images in the same coordinates: a part of this

@@ -142,7 +142,8 @@ class Setting:
         ]
         self.protocol = next((part for part in _parts(hint) if _callable(part)), None)
         # Operators and priors say themselves what they cannot be made of.
-        checked = (part for part in _parts(hint) if isinstance(part, Checked))
+        bare = (typing.get_origin(part) or part for part in _parts(hint))
+        checked = (part for part in bare if isinstance(part, Checked))
         self.kind = next((part for part in checked if is_dataclass(part)), None)
         self.adapter: TypeAdapter[Any] | None = TypeAdapter(_strict(hint)) if _plain(hint) else None
 

@@ -124,6 +124,9 @@ OPERATORS = {
         @ ops.Blur(_draw(3, 3, dtype=dtype), (1, 6, 6))
     ),
     "Scaled Radon": lambda dtype: ops.Scaled(ops.Radon((6, 5), [0, 30, 100], 0.5), 0.02),
+    "Weighted by rows": lambda dtype: ops.Weighted(
+        ops.Dense(_draw(4, 3, dtype=dtype)), _draw(1, 4, dtype=dtype).abs() + 0.1
+    ),
     "Scaled mask": lambda dtype: ops.Scaled(ops.Mask(ops.random_mask((5, 4), 0.5, 3)), 3.0),
     "Weighted Radon": lambda dtype: ops.Weighted(
         ops.Radon((6, 5), [0, 30, 100], 0.5), _draw(3, 8, dtype=dtype).abs() + 0.1
@@ -794,6 +797,8 @@ METHODS = {
     "ReSample on images": methods.ReSample(pixels=0.0),
     "MGPS": methods.MGPS(),
     "MGPS published": methods.MGPS.published(),
+    "Reweighted": methods.Reweighted(),
+    "Reweighted expected": methods.Reweighted(methods.DiffPIR(), "expected"),
     "DAPS mala": methods.DAPS(draw="mala", width="unit", inner_steps=10),
     "DAPS hmc": methods.DAPS(draw="hmc", width="widest", inner_steps=3),
     "PnPDM": methods.PnPDM(),

@@ -103,6 +103,7 @@ def test_types_defaults_and_allowed_values_are_those_of_the_models():
     }
     assert told["noise gaussian"] == {
         "sigma": ("number >= 0 or `estimate`", "required"),
+        "trust": ("whole number >= 1", "-"),
         "range": ("[number, number]", "required"),
     }
     assert told["operator jpeg"]["quality"] == ("whole number >= 1 and <= 100", "required")

@@ -25,6 +25,7 @@ from posteriori.methods.decoupled.dcpnpdp import DCPnPDP
 from posteriori.methods.decoupled.diffpir import DiffPIR
 from posteriori.methods.decoupled.pnpdm import PnPDM
 from posteriori.methods.decoupled.resample import ReSample
+from posteriori.methods.decoupled.reweighted import Reweighted
 from posteriori.methods.decoupled.sitcom import SITCOM
 from posteriori.methods.explicit.ald import ScoreALD
 from posteriori.methods.explicit.cbg import CBG
@@ -121,6 +122,7 @@ METHODS: tuple[type[Method[Any]], ...] = (
     DiffPIR,
     PnPDM,
     ReSample,
+    Reweighted,
     SITCOM,
     DDS3D,
     DiffusionMBIR,
@@ -215,6 +217,7 @@ __all__ = [
     "REDDiff",
     "RePaint",
     "ReSample",
+    "Reweighted",
     "SMCDiff",
     "ScoreALD",
     "ScorePriorVI",

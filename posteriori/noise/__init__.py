@@ -15,7 +15,7 @@ Complex measurements: sigma is always given *by name*, per real channel or per c
 from posteriori.noise.base import NoiseLaw
 from posteriori.noise.correlated import CorrelatedGaussian, FilteredGaussian
 from posteriori.noise.gaussian import ComplexGaussian, Gaussian
-from posteriori.noise.heavy import Freedom, Huber, Laplace, Outliers, StudentT
+from posteriori.noise.heavy import Freedom, Huber, Laplace, Open, Outliers, StudentT
 from posteriori.noise.magnitudes import Rician
 from posteriori.noise.photons import Counts, Poisson, PoissonGaussian
 from posteriori.noise.quantised import Quantised
@@ -32,6 +32,7 @@ __all__ = [
     "Huber",
     "Laplace",
     "NoiseLaw",
+    "Open",
     "Outliers",
     "Poisson",
     "PoissonGaussian",

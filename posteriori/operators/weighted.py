@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from posteriori.operators.base import LinearOperator, Preconditioner
+from posteriori.operators.base import LinearOperator, Preconditioner, norm2
+from posteriori.operators.norm import measured_norm
 from posteriori.operators.small_inverse import small_inverse
 from posteriori.packing import Shapes
 
@@ -14,8 +15,8 @@ class Weighted(LinearOperator):
     """y = w A x, number by number. With w = 1 / sigma for each number, noise of many levels becomes
     that of one, 1.
 
-    weights: w, > 0, real and finite, broadcasting against one measurement of A. Raises
-    ``ValueError`` for others.
+    weights: w, > 0, real and finite, broadcasting against one measurement of A, or (B, *O) for the
+    rows of a batch of B. Raises ``ValueError`` for others.
     """
 
     weights: Tensor
@@ -28,7 +29,7 @@ class Weighted(LinearOperator):
             )
         super().__init__(A.in_shape, complex_in=A.complex_in, complex_out=A.complex_out)
         try:
-            weights.expand(A.out_shape)
+            (weights[0] if weights.ndim > len(A.out_shape) else weights).expand(A.out_shape)
         except RuntimeError:
             raise ValueError(
                 f"Weighted: weights of shape {tuple(weights.shape)} do not fit measurements "
@@ -46,6 +47,17 @@ class Weighted(LinearOperator):
         return self.A.adjoint(self.weights.to(y.real.dtype) * y)
 
     @property
+    def _by_rows(self) -> bool:
+        return self.weights.ndim > len(self.A.out_shape) and len(self.weights) > 1
+
+    @property
+    def steady_norm(self) -> float:
+        """Of weights by rows a bound of the largest, max w ||A||."""
+        if self._by_rows:
+            return float(self.weights.max()) * norm2(self.A)
+        return measured_norm(self)
+
+    @property
     def in_parts(self) -> Shapes | None:
         return self.A.in_parts
 
@@ -54,8 +66,8 @@ class Weighted(LinearOperator):
 
     def preconditioner(self, r2: float, s2: float) -> Preconditioner | None:
         """That of A with the mean square of the weights, where A has one for images; else the exact
-        inverse of a small image."""
+        inverse of a small image, where all rows have one."""
         inner = self.A.preconditioner(r2 * float(self.weights.double().square().mean()), s2)
         if inner is None:
-            return small_inverse(self, r2, s2)
+            return None if self._by_rows else small_inverse(self, r2, s2)
         return inner if inner.images else None

@@ -47,7 +47,7 @@ from posteriori.measurements import FileKind
 from posteriori.measurements.files import checked
 from posteriori.methods import Method
 from posteriori.methods.courses import steps_of
-from posteriori.noise import Gaussian, NoiseLaw
+from posteriori.noise import NoiseLaw
 from posteriori.operators.base import Operator
 from posteriori.priors import Prior, Slices
 from posteriori.priors.latent import image_sides
@@ -309,7 +309,7 @@ class Problem(Part):
             )
             if isinstance(self.noise, noise.GaussianEntry) and self.noise.unknown:
                 level, said = estimated(A, y)
-                law, notes = Gaussian(level), (*notes, said)
+                law, notes = self.noise.at(level), (*notes, said)
             reference = None
             if self.reference is not None:
                 reference, more = as_image(self.reference.file, range, self.reference)

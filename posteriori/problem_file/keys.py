@@ -157,6 +157,7 @@ MEANING: dict[str, dict[str, str]] = {
             "standard deviation, in the unit of y when the image is in range; "
             "estimate takes it from y"
         ),
+        "trust": "measured numbers that sigma counts as, where it is not known; else it is exact",
         "range": "black and white of the image",
     },
     "noise complex-gaussian": {
@@ -174,6 +175,46 @@ MEANING: dict[str, dict[str, str]] = {
             "photons where the clean measurement is 1; "
             "left out where the operator transmission states them"
         ),
+        "range": "black and white of the image",
+    },
+    "noise correlated-gaussian": {
+        "levels": "a .npy file of the standard deviation of each measured number; this, power or "
+        "covariance",
+        "power": "a .npy file of the variance of each number of "
+        "numpy.fft.fft2(noise, norm='ortho')",
+        "covariance": "a .npy file of the matrix",
+        "range": "black and white of the image",
+    },
+    "noise poisson-gaussian": {
+        "peak": "photons where the clean measurement is 1",
+        "sigma": "standard deviation of the read noise, in the units of y",
+        "range": "black and white of the image",
+    },
+    "noise huber": {
+        "scale": "standard deviation of the small errors, in the units of y",
+        "corner": "the error, in scale, from which on the tails are those of Laplace",
+        "range": "black and white of the image",
+    },
+    "noise outliers": {
+        "sigma": "standard deviation of the numbers that are not lost, in the units of y",
+        "share": "of numbers that are lost, between 0 and 1",
+        "low": "the least value of a lost number, in the units of y",
+        "high": "the largest value of a lost number",
+        "range": "black and white of the image",
+    },
+    "noise rician": {
+        "sigma": "standard deviation of each part of the complex number, in the units of y",
+        "range": "black and white of the image",
+    },
+    "noise speckle": {
+        "looks": "exponential intensities that were averaged; 1 for fully developed speckle",
+        "range": "black and white of the image",
+    },
+    "noise quantised": {
+        "sigma": "standard deviation of the noise before rounding, in the units of y",
+        "step": "distance of two values of y, such as 0.00392157 for 8 bits of [0, 1]",
+        "low": "the least value of y, which holds all that lies below; none by default",
+        "high": "the largest value of y, which holds all that lies above; none by default",
         "range": "black and white of the image",
     },
     "noise laplace": {

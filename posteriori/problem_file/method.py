@@ -109,6 +109,8 @@ def _value(known: Mapping[str, Setting], key: str, value: Any) -> Any:
         return _chosen(value, KERNELS, "kernel")
     if value is not None and protocol is Descent:
         return _chosen(value, DESCENTS, "descent")
+    if value is not None and key in known and known[key].kind is Method:
+        return _chosen(value, ALL, "method", presets=True)
     return known[key].read(value) if key in known else value
 
 

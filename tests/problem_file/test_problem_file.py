@@ -30,6 +30,7 @@ from posteriori.methods import (
     PiGDM,
     Unconditional,
 )
+from posteriori.problem_file import noise_level
 from posteriori.problem_file.along_axis import AlongAxisEntry
 from posteriori.problem_file.operator import Instrument, OwnOperator
 from posteriori.rng import Streams
@@ -568,6 +569,8 @@ LAWS = [
     {"law": "poisson", "peak": 50, "range": [0, 1]},
     {"law": "laplace", "scale": 0.1, "range": [0, 1]},
     {"law": "student-t", "scale": 0.1, "range": [0, 1]},
+    {"law": "huber", "scale": 0.1, "range": [0, 1]},
+    {"law": "gaussian", "sigma": 0.1, "trust": 3, "range": [0, 1]},
 ]
 SEEN = [
     "identity",
@@ -580,6 +583,85 @@ SEEN = [
     {"name": "clip", "gain": 1.5},
     {"name": "jpeg", "quality": 40, "subsampling": "4:4:4"},
 ]
+
+
+def test_a_method_within_a_method_is_named_like_one(write):
+    within = {"name": "Reweighted", "method": {"name": "DPS", "scale": 0.5}, "weights": "expected"}
+    found = problem_file.load(write(method=within)).method
+    assert found == po.methods.Reweighted(DPS(scale=0.5), "expected")
+    plain = problem_file.load(write(method={"name": "Reweighted", "method": "DiffPIR"})).method
+    assert plain == po.methods.Reweighted(DiffPIR())
+    with pytest.raises(ValueError, match="did you mean 'DiffPIR'"):
+        problem_file.load(write(method={"name": "Reweighted", "method": "DiffPIS"}))
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1])
+def test_the_level_is_told_under_texture(sigma):
+    """A scene of gratings, of which differences of neighbours take a good part for noise: patches
+    tell the level within 3 %; of a picture with holes they are not asked."""
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    x = 0.5 + 0.2 * torch.sin(2.2 * rows) * torch.sin(2.4 * columns) + 0.1 * torch.sin(rows / 9)
+    x = x.expand(3, 96, 96).clone()
+    y = po.noise.Gaussian(sigma).sample(x[None], Streams(5, [0]))[0]
+    A = po.operators.Identity((3, 96, 96))
+    level, words = noise_level.estimated(A, y)
+    assert level == pytest.approx(sigma, rel=0.03)
+    assert "patches" in words
+    assert float(noise_level.details(y).median()) / 0.6745 > 1.2 * sigma
+    y[:, 20:40, 20:40] = 0.0
+    assert noise_level.by_patches(y) is None
+
+
+def test_laws_are_built_as_they_are_stated(write, tmp_path):
+    np.save(tmp_path / "levels.npy", np.full((1, 8, 8), 0.2))
+    np.save(tmp_path / "power.npy", np.full((8, 8), 0.04))
+    np.save(tmp_path / "matrix.npy", 0.04 * np.eye(64))
+    laws, black = po.noise, {"range": [0, 1]}
+    for law, built in (
+        ({"law": "huber", "scale": 0.1, "corner": 2}, laws.Huber(0.1, 2)),
+        (
+            {"law": "outliers", "sigma": 0.1, "share": 0.2, "low": 0, "high": 1},
+            laws.Outliers(0.1, 0.2, 0, 1),
+        ),
+        ({"law": "rician", "sigma": 0.1}, laws.Rician(0.1)),
+        ({"law": "speckle", "looks": 4}, laws.Speckle(4)),
+        ({"law": "poisson-gaussian", "peak": 30, "sigma": 0.1}, laws.PoissonGaussian(30, 0.1)),
+        ({"law": "gaussian", "sigma": 0.1, "trust": 3}, laws.UnknownGaussian(0.1, 3)),
+    ):
+        assert problem_file.load(write(noise=law | black)).noise.build() == built
+    rounded = {"law": "quantised", "sigma": 0.1, "step": 0.1, "low": 0}
+    found = problem_file.load(write(noise=rounded | black)).noise.build()
+    assert found == laws.Quantised(0.1, 0.1, 0)
+    for key, name in (("levels", "levels"), ("power", "power"), ("covariance", "matrix")):
+        law = {"law": "correlated-gaussian", key: f"{name}.npy"} | black
+        post = problem_file.load(write(noise=law)).build().posterior
+        assert post.likelihood.std == pytest.approx(0.2)
+        y = torch.from_numpy(np.load(tmp_path / "y.npy"))
+        torch.testing.assert_close(post.likelihood.y, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        ({"law": "correlated-gaussian"}, "exactly one of levels, power and covariance"),
+        ({"law": "correlated-gaussian", "levels": "y.png"}, "y.png is no .npy file"),
+        ({"law": "correlated-gaussian", "power": "zero.npy"}, "noise.power: zero.npy has shape"),
+        ({"law": "correlated-gaussian", "levels": "zero.npy"}, "levels must be finite numbers > 0"),
+        ({"law": "outliers", "sigma": 0.1, "share": 1.5, "low": 0, "high": 1}, "noise.share"),
+        ({"law": "outliers", "sigma": 0.1, "share": 0.5, "low": 1, "high": 0}, "low 1 must be"),
+        ({"law": "speckle", "range": [-1, 1]}, "intensities >= 0.* cannot start at -1"),
+        ({"law": "rician", "sigma": 0}, "noise.sigma"),
+        ({"law": "speckle", "looks": 1.5}, "noise.looks"),
+        ({"law": "huber", "scale": 0.1, "corner": -1}, "noise.corner"),
+        ({"law": "quantised", "sigma": 0.1}, "noise.step: this setting is required"),
+        ({"law": "poisson-gaussian", "peak": 1e4, "sigma": 0.1}, "hides the counts"),
+        ({"law": "gaussian", "sigma": 0.1, "trust": 0}, "noise.trust"),
+    ],
+)
+def test_what_a_law_cannot_be_is_said_of_the_file(write, tmp_path, law, words):
+    np.save(tmp_path / "zero.npy", np.zeros((8, 8)))
+    with pytest.raises(ValueError, match=words):
+        problem_file.load(write(noise={"range": [0, 1]} | law)).build()
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
