@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from posteriori.evaluation.images import psnr
 from posteriori.problem_file.noise_level import estimated
 from posteriori.rng import Streams
 
-LOST, SAMPLES, STEPS = 0.1, 31, 70
+LOST, PARTICLES = 0.1, 2000
 
 
 def photographs(data: Path, count: int) -> list[Path]:
@@ -87,29 +88,39 @@ def level(data: Path, count: int) -> None:
 
 
 def coverage(count: int, trust: int, d: int, measured: int) -> None:
-    """The share of true numbers in equal-tailed intervals of 31 samples."""
+    """The share of true numbers in equal-tailed intervals, for a particle method that takes the
+    density of the law and for the Gibbs sampler, both also told that the level is known."""
     task = tasks.get("gmm25", d=d, measured=measured)
     prior, A, sigma = task.posterior.prior, task.posterior.given.linear, 0.3
-    law = noise.UnknownGaussian(sigma, trust)
-    floor = sigma / 3
+    law, floor = noise.UnknownGaussian(sigma, trust), sigma / 3
     # Quickly to where the modes are decided, slowly from there: a Gibbs sampler that is tightened
     # faster than it mixes keeps the spread of a looser one.
-    levels = torch.cat([po.grid.log(19, prior.sigma_max, 1.2)[:-1], po.grid.log(STEPS, 1.0, floor)])
-    cases = {"level unknown": law, "level taken for known": noise.Gaussian(sigma)}
-    for name, told in cases.items():
-        inner = methods.PnPDM(prior="exact", floor=floor)
-        method = methods.Reweighted(inner)
-        ranks = []
+    slow = torch.cat([po.grid.log(19, prior.sigma_max, 1.2)[:-1], po.grid.log(70, 1.0, floor)])
+    gibbs = methods.Reweighted(methods.PnPDM(prior="exact", floor=floor))
+    cloud = methods.Bootstrap(particles=PARTICLES)
+    cases: dict[str, tuple[methods.Method[Any], noise.NoiseLaw, dict[str, Any]]] = {
+        "Bootstrap, level unknown": (cloud, law, {"n": PARTICLES, "steps": 40}),
+        "Bootstrap, level taken for known": (
+            cloud,
+            noise.Gaussian(sigma),
+            {"n": PARTICLES, "steps": 40},
+        ),
+        "Gibbs, level unknown": (gibbs, law, {"n": 31, "grid": slow}),
+    }
+    for name, (method, told, how) in cases.items():
+        places = []
         for k in range(count):
             x = prior.sample(1, 10_000 + k)
             y = law.sample(A(x), Streams(4000 + k, [0]))[0]
-            post = po.Posterior(prior, po.Likelihood(y, A, told))
-            run = po.sample(post, method, n=SAMPLES, grid=levels, seed=k)
-            ranks.append((run.samples < x).sum(0).flatten())
-        rank = torch.stack(ranks).double()
+            run = po.sample(po.Posterior(prior, po.Likelihood(y, A, told)), method, seed=k, **how)
+            w = run.log_w.softmax(0)
+            # Half of what n draws of equal weight leave beyond them on either side.
+            n = len(run.samples)
+            below = ((run.samples < x).double() * w[:, None]).sum(0)
+            places.append((below * n + 0.5) / (n + 1))
+        place = torch.stack(places)
         for share in (0.5, 0.8, 0.95):
-            reach = share * (SAMPLES + 1) / 2
-            inside = ((rank - SAMPLES / 2).abs() < reach).double()
+            inside = ((place - 0.5).abs() < share / 2).double()
             error = float(inside.mean(1).std()) / count**0.5
             print(f"{name}, {share:.0%}: {float(inside.mean()):.3f} +- {error:.3f}", flush=True)
 
