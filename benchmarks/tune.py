@@ -91,7 +91,9 @@ def digits() -> po.priors.Prior:
 @cache
 def digit_truths(count: int, seed: int) -> Tensor:
     """Draws of the prior in [0, 1], the same for every measurement of digits."""
-    u = digits().sample(count, simulated_room.TRUTH_SEED + seed, steps=simulated_room.TRUTH_STEPS)
+    first = simulated_room.TRUTH_SEED + seed
+    steps = simulated_room.TRUTH_STEPS
+    u = digits().sample(count, first, steps=steps, shape=(1, 32, 32))
     return (u + 1) / 2
 
 

@@ -157,6 +157,10 @@ def _simulated(given: Problem, post: Posterior, clean: list[Path], seed: int) ->
     from posteriori.problem_file.reading import as_image
     from posteriori.trials import trial_of
 
+    if post.given.range is None:
+        raise ValueError(
+            "--truths are images in a range, and what this problem samples has none: leave it out"
+        )
     for k, image in enumerate(clean):
         truth, _ = as_image(image, post.given.range, given.reference or given.measurement)
         if post.given.A.complex_in and not truth.is_complex():

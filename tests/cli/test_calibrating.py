@@ -10,6 +10,7 @@ import torch
 from console import call, problem
 
 import posteriori as po
+from posteriori.cli.calibrating import _simulated
 from posteriori.trials import trial_of
 
 
@@ -98,6 +99,14 @@ def test_what_does_not_go_together_is_said(measured, monkeypatch, capsys, words,
     file = described(measured)
     assert call(monkeypatch, "calibrate", file, "--quiet", *words) == 2
     assert told in capsys.readouterr().err
+
+
+def test_pictures_need_a_range_to_be_read_in():
+    prior = po.priors.Gaussian(torch.zeros(3), 1.0)
+    A = po.operators.Dense(torch.eye(3))
+    post = po.Posterior(prior, po.Likelihood(torch.zeros(3), A, po.noise.Gaussian(0.1)))
+    with pytest.raises(ValueError, match="--truths are images in a range"):
+        next(_simulated(None, post, [], 0))
 
 
 def test_a_folder_that_holds_no_run_of_a_problem_file_is_refused(measured, monkeypatch, capsys):
