@@ -173,7 +173,7 @@ function built() {
   ui.hidden = h("p", { class: "ex-soft" });
   ui.masks = group(
     "Mask of uncertain pixels",
-    h("label", {}, ui.mask, " hide pixels with a"),
+    h("label", {}, ui.mask, " hide pixels of"),
     ui.threshold,
     ui.hidden,
   );
@@ -318,7 +318,7 @@ function furnish() {
   }
   if (ui.place) {
     ui.place.value = state.scene;
-    ui.placed.textContent = scene.name;
+    ui.placed.textContent = ui.place.matches("input") ? scene.name : "";
   }
   const said = Object.entries(scales).map(
     ([name, s]) => `${name === "scene" ? "pictures" : name} ±${s.error}`,
