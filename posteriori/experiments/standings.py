@@ -17,7 +17,7 @@ from posteriori.report.page import STYLE
 Group = tuple[str, str, int]
 USES = (
     "uses: score = denoiser calls alone; Jacobian = products with its Jacobian as well; "
-    "mixture = the prior's closed form"
+    "draws = also images of the prior, uncounted; mixture = the prior's closed form"
 )
 
 
