@@ -11,6 +11,7 @@ white noise W is 1, and log p(y | x) stays as it is, since det W = 1.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,8 +58,9 @@ class _Whitenable(NoiseLaw):
                 f"measurements of shape {tuple(y.shape)}; state it for these"
             )
 
+    @abstractmethod
     def whitening(self, y: Tensor) -> Whitening:
-        raise NotImplementedError
+        """W."""
 
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
         check_numbers(clean, self.complex_numbers, type(self).__name__)

@@ -214,7 +214,7 @@ class Huber(_Heavy):
 
 
 @dataclass(frozen=True)
-class Outliers(_Heavy):
+class Outliers(NoiseLaw):
     """Gaussian noise of level sigma, and a share of numbers that are lost: these lie anywhere in
     [low, high], whatever the clean measurement.
 
@@ -232,6 +232,9 @@ class Outliers(_Heavy):
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"Outliers: low {self.low:g} must be less than high {self.high:g}")
+
+    def check_kind(self, y: Tensor) -> None:
+        check_numbers(y, False, "Outliers")
 
     @property
     def core(self) -> float:
@@ -262,9 +265,6 @@ class Outliers(_Heavy):
 
     def log_prob_each(self, y: Tensor, clean: Tensor) -> Tensor:
         return torch.logaddexp(*self._parts(y, clean))
-
-    def _log_density(self, error: Tensor) -> Tensor:
-        raise NotImplementedError  # the density is none of the error alone
 
     def score(self, y: Tensor, clean: Tensor) -> Tensor:
         """The Gaussian's, times the probability that y is not lost."""

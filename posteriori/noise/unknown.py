@@ -49,7 +49,9 @@ class UnknownGaussian(NoiseLaw):
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
         check_numbers(clean, self.complex_numbers, "UnknownGaussian")
         one = clean.real.flatten(1)[:, :1]
-        square = sum(rng.normal(one).square() for _ in range(min(self.trust, MOST)))
+        square = torch.zeros_like(one)
+        for _ in range(min(self.trust, MOST)):
+            square = square + rng.normal(one).square()
         if self.trust > MOST:  # a chi-square of many numbers is normal to 1 / sqrt(trust)
             square = self.trust + math.sqrt(2 * self.trust) * rng.normal(one)
         level = self.sigma * (self.trust / square).sqrt()[:, 0]
