@@ -26,7 +26,8 @@ from posteriori.conformal import Conformal, ratios_of
 from posteriori.evaluation import exact_posterior, student
 from posteriori.evaluation.exact import ExactPosterior
 from posteriori.experiments.studies.coverage_problems import coverage_mixture
-from posteriori.run import read_json, write_json
+from posteriori.run import read_json
+from posteriori.storage import write_text
 from posteriori.trials import diagnose, simulated_trials, trial_of
 from posteriori.trials.scored import scored_trial
 
@@ -121,8 +122,13 @@ def photographs(name: str, images: list[Tensor]) -> dict[str, Any]:
     pairs = list(zip(runs, trials, strict=True))
     return {
         "plain": [student(r.mean, r.std, r.ess, t.truth, LEVEL) for r, t in pairs],
-        "ratios": [ratios_of(r.mean, r.std, t.truth).tolist() for r, t in pairs],
+        "ratios": [_short(ratios_of(r.mean, r.std, t.truth)) for r, t in pairs],
     }
+
+
+def _short(ratios: Tensor) -> list[float]:
+    """To five digits: the file is kept."""
+    return [float(f"{ratio:.5g}") for ratio in ratios.tolist()]
 
 
 def judged(row: dict[str, Any]) -> dict[str, float]:
@@ -317,7 +323,7 @@ def main() -> None:
             continue
         found = lines_of(name) if part == "lines" else photographs(name, crops(args.photos))
         kept[part][name] = found
-        write_json(KEPT, kept)
+        write_text(KEPT, json.dumps(kept))
         print(json.dumps(judged(found) if part == "photos" else found), flush=True)
 
 

@@ -172,6 +172,22 @@ here, and scores other than the energy score were not compared.{absent}
 """
 
 
+DRAWN = """ A truth of digits takes
+64 passes to draw, which are part of what a search spends and not of the sweep's passes.
+{untried}
+Not measured: {missing}."""
+
+
+def untried(kept: dict[str, Any]) -> str:
+    """A sentence for each problem of which the search did not try all candidates."""
+    lines = [
+        f"The search of {name} did not try {', '.join(row['not_tried'])}."
+        for name, row in kept.items()
+        if row["not_tried"]
+    ]
+    return "\n".join(["", *lines, ""]) if lines else ""
+
+
 def page(kept: dict[str, Any]) -> str:
     rows = [
         "| problem | choice | best of the sweep | excess | sure | first | worst | passes spent, of "
@@ -189,6 +205,7 @@ def page(kept: dict[str, Any]) -> str:
             f"| {100 * m['default']:.0f} % | {100 * m['worst']:.0f} % "
             f"| {100 * row['spent']['calls'] / row['passes']:.0f} % |"
         )
+    kept = {name: kept[name] for name in [*GMM, *DIGITS] if name in kept}
     digital = any(kind_of(name) == "digits" for name in kept)
     return TEXT.format(
         gmm=SIZES["gmm25"][0],
@@ -196,7 +213,9 @@ def page(kept: dict[str, Any]) -> str:
         digits=", {} of digits with {}".format(*SIZES["digits"]) if digital else "",
         gmm_list=", ".join(SEARCHED["gmm25"]),
         dig_list=f"\n\nOf digits: {', '.join(SEARCHED['digits'])}." if digital else "",
-        absent="" if digital else " Nor were digits measured.",
+        absent=DRAWN.format(
+            untried=untried(kept), missing=", ".join(sorted({*GMM, *DIGITS} - {*kept})) or "none"
+        ),
         table="\n".join(rows),
         good=good,
         count=len(kept),
