@@ -109,8 +109,8 @@ def test_types_defaults_and_allowed_values_are_those_of_the_models():
     assert told["operator jpeg"]["quality"] == ("whole number >= 1 and <= 100", "required")
     assert told["operator mask"]["where"] == ("`centre` or [whole number, whole number]", "centre")
     assert told["operator masked-fourier"]["centred"] == ("`true` or `false`", "true")
-    shipped = "`photos` or `digits` or `digits_noise_maps` or `chest-ct` or `brain-mri`"
-    assert told["prior"]["name"] == (f"{shipped} or `text-digits`", "-")
+    shipped = "`photos` or `photos_noise_maps` or `digits` or `digits_noise_maps` or `chest-ct`"
+    assert told["prior"]["name"] == (f"{shipped} or `brain-mri` or `text-digits`", "-")
     assert told["measurement"]["file"] == ("path", "-")
     assert told["method DPS"]["scale"] == ("number >= 0", "1")
     assert len([name for name in told if name.startswith("method ")]) == len(records())

@@ -44,8 +44,9 @@ class NetworkUnder:
             if not self._takes("noise_maps"):
                 return (
                     "this network was trained for one noise level an image, not for a level for "
-                    "each pixel; priors.digits(noise_maps=True) is one that was, and `posteriori "
-                    "train` with objective: noise-maps makes others"
+                    "each pixel; priors.digits(noise_maps=True) and priors.photos(noise_maps=True) "
+                    "are some that were, and `posteriori train` with objective: noise-maps makes "
+                    "others"
                 )
             return None if _alike(member.variances) else _CHANNELS
         if not isinstance(member, FourierNoise | BlockNoise):
@@ -55,8 +56,9 @@ class NetworkUnder:
             )
         if not self._takes("coloured"):
             return (
-                f"this network was not trained for noise with {member.words}; `posteriori train` "
-                f"with objective: coloured-noise makes one that is"
+                f"this network was not trained for noise with {member.words}; "
+                f"priors.photos(noise_maps=True) was, and `posteriori train` with objective: "
+                f"coloured-noise makes others"
             )
         if isinstance(member, BlockNoise):
             if member.factor in BLOCKS:

@@ -1,7 +1,8 @@
 """Which method a problem gets when its file names none: one for each kind of problem, by what was
 measured (docs/results/advice.md).
 
-    known       A linear, Gaussian noise, a prior that knows its denoiser under what x and y leave
+    known       A linear, Gaussian noise, a prior whose denoiser under what x and y leave is in
+                closed form
     linear      A linear, Gaussian noise
     few         the same, y of at most 8 real numbers and x of at most 1000
     counts      A linear, other noise
@@ -34,7 +35,7 @@ FEW, SMALL = 8, 1000
 # Levels in which the magnitudes' shapes are decided, from 5 to 0.02 of images in [-1, 1]: those of
 # docs/results/phase-digits.md.
 LONG = 200
-# Levels of EPS, 39 calls: docs/results/exact.md and docs/results/eps-coverage.md.
+# Levels of EPS, 39 calls: docs/results/exact.md.
 LEVELS_OF_EPS = 20
 
 
@@ -102,11 +103,11 @@ def _kind(post: Posterior) -> tuple[str, str]:
         return "curved", f"{A.label}, an operator that is not linear"
     if given.noise.std is None:
         return "counts", f"a linear operator with {law} noise"
-    if EPS().refuses(post) is None:
+    if post.prior.know().closed is not None and EPS().refuses(post) is None:
         return (
             "known",
-            "a linear operator with Gaussian noise, under which this prior has a denoiser of its "
-            "own",
+            "a linear operator with Gaussian noise, under which this prior's denoiser is in closed "
+            "form",
         )
     if numbers <= FEW and math.prod(post.shape) <= SMALL:
         return (

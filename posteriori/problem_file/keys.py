@@ -80,8 +80,9 @@ MEANING: dict[str, dict[str, str]] = {
     "prior": {
         "shipped": (
             "a prior of the package, written as a name alone: "
-            "colour photographs of any size, grey digits of 32 x 32, these also for noise that "
-            "differs from pixel to pixel, which EPS asks for, "
+            "colour photographs of any size and grey digits of 32 x 32, both also for the noise "
+            "that EPS asks for (of a mask; of photographs, round circular blurs and means of 2, 4 "
+            "and 8 pixels too), "
             "chest CT of 128 x 128 in Hounsfield units from -1000 to 1500, "
             "magnitudes of brain MRI of any size, "
             "or grey digits of 32 x 32 told in words"

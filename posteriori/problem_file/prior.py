@@ -1,6 +1,6 @@
 """The ``prior`` of a problem file.
 
-photos | digits | digits_noise_maps         shipped with the package
+photos | digits | digits_noise_maps ...     shipped with the package
 chest-ct                                    shipped as well, Hounsfield units
 brain-mri                                   shipped as well, magnitudes
 text-digits                                 shipped as well, handwritten digits by way of latents
@@ -49,7 +49,15 @@ from posteriori.problem_file.types import (
 from posteriori.settings import Natural
 
 _KINDS = ("path", "diffusers", "grey", "slices", "tiles", "conditioned", "ambient", "gaussian")
-SHIPPED = ("photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri", "text-digits")
+SHIPPED = (
+    "photos",
+    "photos_noise_maps",
+    "digits",
+    "digits_noise_maps",
+    "chest-ct",
+    "brain-mri",
+    "text-digits",
+)
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
@@ -103,7 +111,15 @@ class PriorSection(Part):
     """Exactly one of ten kinds."""
 
     shipped: (
-        Literal["photos", "digits", "digits_noise_maps", "chest-ct", "brain-mri", "text-digits"]
+        Literal[
+            "photos",
+            "photos_noise_maps",
+            "digits",
+            "digits_noise_maps",
+            "chest-ct",
+            "brain-mri",
+            "text-digits",
+        ]
         | None
     ) = None
     path: File | None = None
@@ -156,8 +172,10 @@ class PriorSection(Part):
             return self.maker.make(**({} if precision == "float32" else {"autocast": precision}))
         autocast = None if precision == "float32" else precision
         if self.shipped is not None:
-            if self.shipped == "photos":
-                return priors.photos(autocast=autocast)
+            if self.shipped.startswith("photos"):
+                return priors.photos(
+                    autocast=autocast, noise_maps=self.shipped == "photos_noise_maps"
+                )
             if self.shipped == "chest-ct":
                 return priors.chest_ct(autocast=autocast)
             if self.shipped == "brain-mri":

@@ -253,7 +253,7 @@ def test_a_prior_that_knows_the_noise_gets_eps_on_its_levels():
     assert isinstance(choice.method, EPS)
     assert choice.steps == 20
     assert advice.choose(kinds()["known"], 7).steps == 7
-    # The same problem with a prior that knows white noise alone.
+    # The same problem with a network.
     assert isinstance(advice.choose(kinds()["linear"]).method, MMPS)
 
 

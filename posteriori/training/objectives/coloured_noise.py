@@ -13,8 +13,8 @@ level and weight being those of each axis of Sigma:
 A weight that is a function of Sigma moves no minimiser. A batch holds, in fixed shares, white noise
 with ln(sigma) ~ N of the configuration; masks (single pixels or rectangles, as of ``noise_maps``);
 circular Gaussian blurs of a width that is even in its logarithm; means of blocks. For these ln(t)
-is uniform, and ln(sigma) from a third of t, below which Sigma is white to a tenth, to TOP, four
-times the standard deviation of an image, where EPS begins.
+is uniform, and ln(sigma) from a third of t, below which Sigma is white to a tenth, to the largest
+level of the card, from which EPS may begin.
 
 Reference: Mammadov, Kara, Oktay, Azangulov, Akan, Chung, Rehg, Teh, Exact posterior score
 estimation for solving linear inverse problems, 2026; there a network for each operator.
@@ -43,8 +43,6 @@ from posteriori.priors import edm
 from posteriori.training.config import ColouredNoiseObjective, TrainingConfig
 from posteriori.training.objectives.noise import autocast_of
 from posteriori.training.objectives.noise_maps import some_pixels
-
-TOP = 4.0  # in standard deviations of an image
 
 
 def loss(network: nn.Module, x0: Tensor, config: TrainingConfig, step: int) -> Tensor:
@@ -99,7 +97,7 @@ def covariances(
     found: list[NoiseCovariance] = []
     for k in range(count):
         t = math.exp(rng.uniform(*np.log(goal.seen)))
-        sigma = math.exp(rng.uniform(math.log(t / 3), math.log(TOP * config.sigma_data)))
+        sigma = math.exp(rng.uniform(math.log(t / 3), math.log(config.card.sigma_max)))
         r2, s2 = sigma**2, t**2
         if k < masks:
             seen = torch.from_numpy(some_pixels((shape[1], shape[2]), rng))
