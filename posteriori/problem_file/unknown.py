@@ -140,6 +140,7 @@ class UnknownSection(Part):
         """``section`` has passed ``check``, and made A for images of its shape."""
         if isinstance(A, ops.Blur) and isinstance(section, BlurEntry):
             kernel, boundary = A.kernel, A.boundary
+            assert boundary != "symmetric"  # ``check`` refuses it
             if self.std is not None:
                 family: ops.Parametric = ops.BlindGaussianBlur(
                     A.in_shape, int(section.size or 1), boundary

@@ -131,8 +131,8 @@ def bank_levels(
     if first == last or steps == 1:
         return torch.stack([fine[last], fine.new_zeros(())])
     # As close as ``steps`` of them would be from the top.
-    share = float(masses(b[first:last])[-1] / masses(b[:last])[-1])
-    return spaced(fine[first:], b[first:last], max(2, math.ceil(share * steps)))
+    left = float(masses(b[first:last])[-1] / masses(b[:last])[-1])
+    return spaced(fine[first:], b[first:last], max(2, math.ceil(left * steps)))
 
 
 def waiting(x: Tensor, count: int) -> Particles:
