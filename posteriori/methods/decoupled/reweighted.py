@@ -39,7 +39,7 @@ class Reweighted(Method[Reweighing]):
         x, x0   a step of the method with sqrt(w) y, sqrt(w) A and the noise level ``core``
         w       given the errors e of an image, by the law
 
-    weights "drawn": w ~ p(w | e), e = y - A x with the rows x of the method after its step. In
+    precisions "drawn": w ~ p(w | e), e = y - A x with the rows x of the method after its step. In
     ``PnPDM``, whose rows are images that were drawn given y, this is a further step of its Gibbs
     sampler: at a fixed rho its target is exactly
 
@@ -47,14 +47,14 @@ class Reweighted(Method[Reweighing]):
 
     with the law's own density. Huber's law is no mixture of Gaussians, its w is what is expected.
 
-    weights "expected": w = E[w | e core / c], e = y - A D(x, sigma) before the step, where
+    precisions "expected": w = E[w | e core / c], e = y - A D(x, sigma) before the step, where
     c = max(core, median |e| / 0.6745): while D is far from the image all numbers are, and those are
     outliers that lie farther from it than most. For any method whose rows are noised images: an
     iteratively reweighted fit that goes along with the run, of which no law is exact.
 
     method: the method within, for linear A and Gaussian noise, whose rows stand alone; ``PnPDM`` by
         default.
-    weights: "drawn" (default) or "expected", as above.
+    precisions: "drawn" (default) or "expected", as above.
 
     Under Gaussian noise it is the method within. The trace "weight" is the mean of w.
 
@@ -68,7 +68,7 @@ class Reweighted(Method[Reweighing]):
     """
 
     method: Method[Any] = PnPDM()
-    weights: Literal["drawn", "expected"] = "drawn"
+    precisions: Literal["drawn", "expected"] = "drawn"
 
     reference: ClassVar[str] = "geweke1993student"
     family: ClassVar[str] = "decoupled"
@@ -112,11 +112,11 @@ class Reweighted(Method[Reweighing]):
             inner, info = self.method.step(plain, state.inner, sigma, s, rng)
             return Reweighing(inner, w), info
         law = post.given.noise.scaled(plain.likelihood.std / core)
-        if self.weights == "expected":
+        if self.precisions == "expected":
             x0 = post.prior.denoise(self.rows(state), sigma)
             w = _expected(law, plain.likelihood.residual(x0))
         inner, info = self.method.step(weighed(plain, w), state.inner, sigma, s, rng)
-        if self.weights == "drawn" and float(s) > 0:
+        if self.precisions == "drawn" and float(s) > 0:
             error = plain.likelihood.residual(self.method.rows(inner))
             w = law.precision(error, rng).expand_as(w).to(w)
         return Reweighing(inner, w), info | {"weight": w.flatten(1).mean(1)}
