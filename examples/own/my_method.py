@@ -29,6 +29,9 @@ from posteriori.settings import NonNegative
 class MyMethod(Method):
     """scale: strength of the guidance. transition: how the image goes from a level to the next."""
 
+    reference = "me2026"  # a key of your bibliography
+    family = "explicit"
+    cost = "2 denoisers"
     needs = frozenset({"linear", "gaussian"})
 
     scale: NonNegative = 1.0
