@@ -586,7 +586,8 @@ SEEN = [
 
 
 def test_a_method_within_a_method_is_named_like_one(write):
-    within = {"name": "Reweighted", "method": {"name": "DPS", "scale": 0.5}, "precisions": "expected"}
+    inner = {"name": "DPS", "scale": 0.5}
+    within = {"name": "Reweighted", "method": inner, "precisions": "expected"}
     found = problem_file.load(write(method=within)).method
     assert found == po.methods.Reweighted(DPS(scale=0.5), "expected")
     plain = problem_file.load(write(method={"name": "Reweighted", "method": "DiffPIR"})).method
