@@ -115,9 +115,9 @@ class CountedPrior(Prior):
     def start(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.inner.start(z, sigma)
 
-    def bank(self, n: int, shape: tuple[int, ...]) -> Tensor:
+    def _bank(self, n: int, shape: tuple[int, ...]) -> Tensor:
         # Kept with the prior itself, which outlives the run: its calls are made once, for all runs.
-        return self.inner.bank(n, shape)
+        return self.inner._bank(n, shape)
 
 
 @dataclass(frozen=True)

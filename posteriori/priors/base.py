@@ -225,10 +225,7 @@ class Prior(nn.Module, metaclass=Checked):
             return closed.sample(n, seed, steps=steps, shape=shape)
         return draw_prior(self, n, seed, steps, shape)
 
-    def bank(self, n: int, shape: tuple[int, ...]) -> Tensor:
-        """n of this prior's own images, (n, *E), made by ``sample`` at the first call and kept with
-        the prior: always the same ones. Calls that make them are not those of a run: a network's
-        images take 99 n."""
+    def _bank(self, n: int, shape: tuple[int, ...]) -> Tensor:
         return kept(self, ("bank", n, shape), lambda: self.sample(n, BANK_SEED, shape=shape))
 
     def record(self) -> dict[str, Any]:
@@ -271,6 +268,13 @@ def limits_of(prior: Prior) -> dict[str, float]:
 def check_shape(prior: Prior, shape: tuple[int, ...]) -> None:
     """Raise ``ValueError`` naming both shapes when ``prior`` has no images of that shape."""
     prior._check_shape(shape)
+
+
+def bank_images(prior: Prior, n: int, shape: tuple[int, ...]) -> Tensor:
+    """n images of the prior, (n, *shape), made by ``sample`` at the first call and kept with it:
+    always the same ones. Calls that make them are not those of a run: a network's images take
+    99 n."""
+    return prior._bank(n, shape)
 
 
 def placed(prior: Prior, device: torch.device, dtype: torch.dtype) -> Prior:

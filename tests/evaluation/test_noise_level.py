@@ -120,14 +120,14 @@ def test_directions_that_no_image_reaches_tell_the_level(sigma):
 
 @pytest.mark.parametrize("sigma", [0.03, 0.1])
 def test_neighbouring_pixels_of_a_photograph_tell_the_level(sigma):
-    """A photograph that is not blurred: texture may add, by less than a quarter here; 4 standard
-    errors below."""
+    """A photograph that is not blurred: patches tell the level, texture may add, by less than a
+    quarter here; 4 standard errors below."""
     x, _ = read_image(COFFEE, channels=3)
     A = Identity(tuple(x.shape))
     level, said = estimated(A, Gaussian(sigma).sample(x[None], Streams(0, [0]))[0])
     blocks = x.numel() // 4
     assert sigma * (1 - 4 * 1.17 / math.sqrt(blocks)) < level < 1.25 * sigma
-    assert "texture" in said
+    assert "the patches of y" in said
 
 
 def test_what_tells_nothing_is_refused():

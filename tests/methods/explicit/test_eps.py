@@ -160,7 +160,7 @@ def test_refusals_name_the_nearest_method():
     mask = ops.Mask(ops.random_mask((8, 12), 0.5, 0), (1, 8, 12))
     cases = {
         "trained for one noise level an image": (net, mask),
-        "no network was trained for noise with a level for each Fourier frequency": (
+        "this network was not trained for noise with a level for each Fourier frequency": (
             net,
             ops.Blur(ops.gaussian_kernel(0.8), (1, 8, 12)),
         ),

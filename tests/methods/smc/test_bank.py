@@ -12,6 +12,7 @@ import posteriori as po
 from posteriori.evaluation import exact_posterior, sliced_wasserstein
 from posteriori.methods import MomentSMC
 from posteriori.methods.smc.moments.bank import BankOf, looks
+from posteriori.priors.base import bank_images
 from posteriori.tasks import beds
 
 
@@ -59,7 +60,7 @@ def test_a_bank_is_drawn_once_and_its_calls_are_not_those_of_a_run():
     assert rows[0] - rows[1] == 99 * 64
     assert torch.equal(runs[0].samples, runs[1].samples)
     assert runs[0].counts == runs[1].counts
-    assert not torch.equal(prior.bank(64, (3,)), prior.sample(64, 0))
+    assert not torch.equal(bank_images(prior, 64, (3,)), prior.sample(64, 0))
 
 
 def test_levels_begin_where_the_bank_reaches_and_end_where_the_prior_is_gaussian():
@@ -93,7 +94,7 @@ def test_images_near_y_tell_the_covariance_of_y_given_x():
     )
     # The bank is whole: only its order changes.
     torch.testing.assert_close(
-        bank.images.sort(0).values, post.prior.bank(256, post.shape).sort(0).values
+        bank.images.sort(0).values, bank_images(post.prior, 256, post.shape).sort(0).values
     )
     near = bank.near(post)
     miss = [

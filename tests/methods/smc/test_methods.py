@@ -404,10 +404,9 @@ def test_the_twist_is_chosen_by_what_can_be_held(m, same):
 def test_they_refuse_what_they_cannot_weigh():
     assert "'moments' is for real numbers" in TDS(twist="moments").refuses(complex_picture())
     assert TDS(twist="pigdm").refuses(complex_picture()) is None
-    many = po.operators.Dense(torch.zeros(600, 6, dtype=F64))
-    big = po.Posterior(
-        full_gaussian(), po.Likelihood(torch.zeros(600, dtype=F64), many, Gaussian(0.1))
-    )
+    wide = po.priors.Gaussian(torch.zeros(600, dtype=F64), 1.0)
+    many = po.operators.Identity((600,))
+    big = po.Posterior(wide, po.Likelihood(torch.zeros(600, dtype=F64), many, Gaussian(0.1)))
     assert "got 600" in TDS(twist="moments").refuses(big)
     assert TDS().refuses(big) is None
     for method in (TDS(), Bootstrap(), DDSMC()):

@@ -26,6 +26,7 @@ from posteriori.methods.base import Method
 from posteriori.methods.data_steps import svd_coordinates
 from posteriori.methods.smc import particles as clouds
 from posteriori.noise import Gaussian
+from posteriori.priors.base import bank_images
 from posteriori.rng import Streams
 
 SCHEMES = ("systematic", "stratified", "residual", "multinomial")
@@ -97,7 +98,7 @@ def begun(prior, levels):
 def banked(prior, levels):
     """As ``begun``, from 64 of the prior's images in the noise of the first level."""
     x = points(levels[0])
-    return x, normal(x, prior.bank(64, (1,)).T, levels[0] ** 2).mean(1, keepdim=True)
+    return x, normal(x, bank_images(prior, 64, (1,)).T, levels[0] ** 2).mean(1, keepdim=True)
 
 
 def of_the_chain(post, kernel, levels=LEVELS, start=begun):

@@ -29,6 +29,7 @@ from posteriori.methods.smc import particles
 from posteriori.methods.smc.moments.adaptive_levels import bent, curvatures, masses, spaced
 from posteriori.methods.smc.moments.second_moments import SecondMoments, second_moments
 from posteriori.methods.smc.particles import Particles, in_chunks
+from posteriori.priors.base import bank_images
 from posteriori.rng import Rng, Streams
 
 # Images near y that tell V and where levels are needed, levels at which they are looked at, and
@@ -78,7 +79,7 @@ class BankOf:
 
     def __call__(self, post: Posterior) -> Bank:
         y = post.likelihood.y
-        images = post.prior.bank(self.size, post.shape).to(device=y.device, dtype=y.dtype)
+        images = bank_images(post.prior, self.size, post.shape).to(device=y.device, dtype=y.dtype)
         images = images[particles.leading(images, self.size)[1].argsort()]
         (seen,) = in_chunks(
             lambda x: (post.likelihood.linear(x).flatten(1).double(),), None, images
