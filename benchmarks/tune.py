@@ -59,7 +59,7 @@ SEARCHED = {
     ],
 }
 # Truths of the sweep, and samples of each truth.
-SIZES = {"gmm25": (128, 8), "digits": (8, 3)}
+SIZES = {"gmm25": (128, 8), "digits": (32, 4)}
 
 
 def kind_of(name: str) -> str:
@@ -173,7 +173,9 @@ here, and scores other than the energy score were not compared.{absent}
 
 
 DRAWN = """ A truth of digits takes
-64 passes to draw, which are part of what a search spends and not of the sweep's passes.
+64 passes to draw, which are part of what a search spends and not of the sweep's passes: with a
+sweep of 8 truths and 3 samples, half of which pays for few more truths than four, the search tried
+half of the candidates and was within 5 % in one of four.
 {untried}
 Not measured: {missing}."""
 
