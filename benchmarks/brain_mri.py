@@ -3,6 +3,7 @@ against zero filling and total variation.
 
     python benchmarks/brain_mri.py brain_mri_128.npz --out docs/results/brain-mri.json
     python benchmarks/brain_mri.py ... --outside ch2.nii.gz      of another source, see ``outside``
+    python benchmarks/brain_mri.py ... --samples 25 --speeds 8   a mean of more samples
 
 One coil; k-space of a real image (a magnitude without a phase), so that A maps real images of 128 x
 128 to complex numbers. A quarter or an eighth of the columns is measured: those in the middle (8 %
@@ -29,7 +30,7 @@ import posteriori as po
 from posteriori.evaluation import psnr, ssim
 from posteriori.linalg import dot
 
-SIDE, NOISE, SAMPLES = 128, 0.01, 5
+SIDE, NOISE = 128, 0.01
 LEVELS = (0.5, 0.8, 0.95)
 CENTRE = {4: 10, 8: 5}  # columns in the middle, by acceleration
 WEIGHTS = [1e-3 * 2**k for k in range(-3, 6)]
@@ -105,9 +106,12 @@ def covered(samples: Tensor, truth: Tensor, inside: Tensor) -> dict[str, float]:
     }
 
 
-def solved(like: po.Likelihood, truth: Tensor, prior, method, steps: int) -> dict[str, float]:
+def solved(
+    like: po.Likelihood, truth: Tensor, prior, method, steps: int, n: int
+) -> dict[str, float]:
+    """Scores of the mean of n samples, which begin with those of a smaller n."""
     began = time.process_time()
-    run = po.sample(po.Posterior(prior, like), method, n=SAMPLES, steps=steps, seed=0)
+    run = po.sample(po.Posterior(prior, like), method, n=n, steps=steps, seed=0, batch=5)
     seconds = time.process_time() - began
     x, head = run.samples, truth > 0.05
     rest = like.y - like.A(x)
@@ -115,6 +119,7 @@ def solved(like: po.Likelihood, truth: Tensor, prior, method, steps: int) -> dic
     one = torch.stack([psnr(s.clamp(0, 1)[None], truth[None], 1.0)[0] for s in x])
     return {
         **scores(x.mean(0), truth),
+        **{f"psnr of the mean of {k}": scores(x[:k].mean(0), truth)["psnr"] for k in (5,) if k < n},
         "psnr of one sample": round(float(one.mean()), 2),
         "chi2": round(float(chi2.mean()), 3),
         "coverage": covered(x, truth, head),
@@ -131,6 +136,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["MMPS"], choices=list(METHODS))
     parser.add_argument("--count", type=int, default=10, help="held-out slices (default: 10)")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=5, help="of each slice (default: 5)")
+    parser.add_argument("--speeds", type=int, nargs="*", default=list(CENTRE), choices=list(CENTRE))
     parser.add_argument("--rows", type=int, help="solve the first so many slices of each source")
     asked = parser.parse_args()
     prior = loaded(asked.prior) if asked.methods else None
@@ -151,7 +158,7 @@ def main() -> None:
     sources = {"held out": held.float()[:, None] / 255}
     if asked.outside:
         sources["outside"] = outside(asked.outside)
-    for speed in CENTRE:
+    for speed in asked.speeds:
         of_train = [measured(x, speed, 1000 + k) for k, x in enumerate(trained)]
         for k, weight in enumerate(WEIGHTS):
             keep(
@@ -182,12 +189,15 @@ def main() -> None:
                 )
             for method in asked.methods:
                 for k, x in enumerate(truths[: asked.rows]):
-                    place = f"{name}, {method} of {asked.steps} steps"
+                    more = "" if asked.samples == 5 else f", {asked.samples} samples"
+                    place = f"{name}, {method} of {asked.steps} steps{more}"
                     like = measured(x, speed, k)
                     keep(
                         place,
                         k,
-                        lambda a=like, x=x, m=method: solved(a, x, prior, METHODS[m], asked.steps),
+                        lambda a=like, x=x, m=method: solved(
+                            a, x, prior, METHODS[m], asked.steps, asked.samples
+                        ),
                     )
     summary(record)
 

@@ -1,8 +1,12 @@
-"""The file that configs/brain-mri.yaml trains on, from magnitude slices of 128 x 128.
+"""The file of the two trainings of the brain MRI prior, from magnitude slices of 128 x 128.
 
     python configs/make_brain_mri.py ../shared/data/brain_mri_128.npz training/brain-mri
+    posteriori train configs/brain-mri-first.yaml --out training/brain-mri/run-first \\
+        --export training/brain-mri/first
     posteriori train configs/brain-mri.yaml --out training/brain-mri/run
     python configs/make_brain_mri.py export training/brain-mri posteriori/priors/weights/brain-mri
+
+The second run begins with the weights of the first.
 
 The archive holds ``train`` and ``test``, uint8 (N, 128, 128), without an image in common; patients
 may be shared. train.npz holds every training slice as it is, and of every second one a part of it
