@@ -204,3 +204,19 @@ def test_photons_counted_one_by_one_are_a_measurement_like_others():
         steps=30,
     )
     assert float((run.mean - image()[0]).square().mean().sqrt()) < 0.1
+
+
+@pytest.mark.parametrize("weights", ["drawn", "expected"])
+def test_precisions_do_not_depend_on_the_range_of_the_prior(weights):
+    """Precisions are told by errors in the prior's range, twice as large in [-1, 1]."""
+    A = ops.Dense(torch.randn(7, 12, dtype=F64, generator=torch.Generator().manual_seed(4)), SHAPE)
+    law = po.noise.Laplace(0.1)
+    y = law.sample(A(image()), po.rng.Streams(3, [0]))[0]
+    method = po.methods.Reweighted(po.methods.PnPDM(), weights)
+    runs = []
+    for low in (0.0, -1.0):
+        post = po.Posterior(prior(low), po.Likelihood(y, A, law, range=(0, 1)))
+        grid = torch.cat([torch.linspace(1, 0.02, 6, dtype=F64), torch.zeros(1)]) * (1 - low)
+        runs.append(po.sample(post, method, n=3, grid=grid, progress=False))
+    torch.testing.assert_close(runs[0].samples, runs[1].samples, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(runs[0].trace["weight"], runs[1].trace["weight"], rtol=1e-5, atol=0)
