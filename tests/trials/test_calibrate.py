@@ -242,3 +242,17 @@ def test_samples_that_are_lost_or_alike_give_no_intervals(gaussian):
     alike = [records[0] | {"no_intervals": "the samples are all the same image"}, *records[1:]]
     assert work.judged(alike).conformal is None
     assert "all the same" in work.judged(alike).no_intervals
+
+
+def test_spread_and_error_are_of_the_samples_alone():
+    """Far from the truth the variance is that of the samples, the error that of their mean."""
+    prior = po.priors.Gaussian(torch.zeros(4, dtype=torch.float64), 1.0)
+    A = po.operators.Identity((4,))
+    y = torch.zeros(4, dtype=torch.float64)
+    post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.5)))
+    samples, truth = draw(40, 4, seed=1), torch.full((4,), 50.0, dtype=torch.float64)
+    row = scored_trial(samples, truth, post, draw(4, seed=2), 0)
+    m = ranked_count(40)
+    seen = samples[:m]
+    assert row["spread"] == pytest.approx(float((1 + 1 / m) * seen.var(0).mean()))
+    assert row["error"] == pytest.approx(float((seen.mean(0) - truth).square().mean()))
