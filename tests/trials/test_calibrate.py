@@ -256,3 +256,14 @@ def test_spread_and_error_are_of_the_samples_alone():
     seen = samples[:m]
     assert row["spread"] == pytest.approx(float((1 + 1 / m) * seen.var(0).mean()))
     assert row["error"] == pytest.approx(float((seen.mean(0) - truth).square().mean()))
+
+
+def test_the_reference_among_the_samples_of_y_is_none_of_those_that_are_ranked():
+    """A truth that lies on it is nearer to it than every ranked sample."""
+    prior = po.priors.Gaussian(torch.zeros(4, dtype=torch.float64), 1.0)
+    y = torch.zeros(4, dtype=torch.float64)
+    A = po.operators.Identity((4,))
+    post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.5)))
+    samples = draw(40, 4, seed=1)
+    row = scored_trial(samples, samples[ranked_count(40)], post, draw(4, seed=2), 0)
+    assert row["ranks"][FUNCTION_GROUPS["tarp"]][-1] == 0
