@@ -133,6 +133,9 @@ class UNet(nn.Module):
         offsets, so that an embedding of 0, or none, is no knowledge.
     noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
         was trained without maps has the same, but has not seen such noise.
+    levels_shown: whether a map is also shown beside the image, each label less the mean of its
+        block of r x r: the embedding is of that mean, and does not tell which pixel is the clear
+        one. White noise, and a label for the image, show 0.
     coloured: whether it is told the colour of the noise, one of an image.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
@@ -150,8 +153,11 @@ class UNet(nn.Module):
         noise_maps: bool = False,
         condition: int = 0,
         coloured: bool = False,
+        levels_shown: bool = False,
     ) -> None:
         super().__init__()
+        if levels_shown and not noise_maps:
+            raise ValueError("UNet: levels_shown is of a network with noise_maps")
         if len(widths) != len(blocks) or not widths:
             raise ValueError(
                 f"UNet: widths {tuple(widths)} "
@@ -172,13 +178,16 @@ class UNet(nn.Module):
             self.arguments["condition"] = condition
         if coloured:
             self.arguments["coloured"] = True
+        if levels_shown:
+            self.arguments["levels_shown"] = True
         # In ``arguments`` where true: the identity of other networks is what it was.
-        self._masked = masked
+        self._masked, self._levels_shown = masked, levels_shown
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self._width = condition
         self.embed = NoiseEmbedding(embedding, coloured)
-        self.enter = nn.Conv2d((channels + masked) * unshuffle**2, widths[0], 3, padding=1)
+        beside = masked + levels_shown
+        self.enter = nn.Conv2d((channels + beside) * unshuffle**2, widths[0], 3, padding=1)
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
         nn.init.zeros_(self.leave.weight)
@@ -228,6 +237,14 @@ class UNet(nn.Module):
             scales.append(Embedded(self.embed(values), place))
         return scales
 
+    def _within_blocks(self, x: Tensor, c: Tensor) -> Tensor:
+        """Each pixel's label less the mean of its block of r x r: (B, 1, H, W)."""
+        if c.ndim == 1:
+            return torch.zeros_like(x[:, :1])
+        label, r = c[:, None], self.unshuffle
+        mean = F.avg_pool2d(label, r)
+        return (label - mean.repeat_interleave(r, 2).repeat_interleave(r, 3)).to(x)
+
     @property
     def conditions(self) -> dict[str, tuple[int | None, ...]]:
         """What the network takes beside image and label, as ``priors.Network`` asks for it."""
@@ -250,6 +267,8 @@ class UNet(nn.Module):
         if self._masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)
+        if self._levels_shown:
+            x = torch.cat([x, self._within_blocks(x, c)], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
         h = self.enter(h)
         skips = []

@@ -152,6 +152,8 @@ class ColouredNoiseObjective(_ConfigPart):
 
     masks, blurs, blocks: the shares of a batch under each; the rest is white. seen: the least and
     the greatest noise of a measurement, drawn even in its logarithm. widths: those of the blurs.
+    shown: whether the network is shown the level of each pixel beside the image, as one that folds
+    blocks of pixels into channels (``unshuffle``) needs to know which of them is clear.
     """
 
     name: Literal["coloured-noise"]
@@ -160,6 +162,7 @@ class ColouredNoiseObjective(_ConfigPart):
     blocks: Annotated[float, Field(ge=0, le=1)] = 0.25
     seen: tuple[_Positive, _Positive] = (0.01, 0.4)
     widths: tuple[_Positive, _Positive] = (0.5, 4.0)
+    shown: bool = False
 
     @model_validator(mode="after")
     def shared(self) -> ColouredNoiseObjective:

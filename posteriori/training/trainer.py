@@ -24,6 +24,7 @@ from posteriori.training import session
 from posteriori.training.config import (
     AnyConfig,
     AutoencoderConfig,
+    ColouredNoiseObjective,
     ConditionalObjective,
     Images,
     Optimizer,
@@ -99,6 +100,7 @@ def network_of(config: TrainingConfig) -> UNet:
         masked=goal.name == "ambient",
         noise_maps=goal.name in ("noise-maps", "coloured-noise"),
         coloured=goal.name == "coloured-noise",
+        levels_shown=isinstance(goal, ColouredNoiseObjective) and goal.shown,
         condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
 
@@ -127,6 +129,10 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
     if network.coloured:  # as it begins, where the weights are of a network that is told no colour
         own = network.state_dict()
         weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
+    if network.arguments.get("levels_shown") and not card.arguments.get("levels_shown"):
+        first = weights["enter.weight"]  # what is shown has no weight at first
+        beside = first.new_zeros(len(first), network.unshuffle**2, *first.shape[2:])
+        weights = weights | {"enter.weight": torch.cat([first, beside], 1)}
     load_weights(network, weights, config.start)
     return card.sha256
 

@@ -56,6 +56,52 @@ def test_under_white_noise_it_is_the_network_without_colours():
     assert not torch.allclose(net(x, c, colour=torch.ones(2, COLOURS, **double)), plain(x, c))
 
 
+def shown(weights=0.5):
+    """The toy network that is shown the level of each pixel beside the image, and the same without;
+    what is shown enters with weights of this size."""
+    plain = toy_unet(torch.float64)
+    nets = [
+        pri.UNet(**plain.arguments, noise_maps=True, levels_shown=told).double()
+        for told in (True, False)
+    ]
+    state = plain.state_dict()
+    first = state["enter.weight"]
+    beside = weights * draw(*first.shape, **double)
+    nets[0].load_state_dict(state | {"enter.weight": torch.cat([first, beside], 1)})
+    nets[1].load_state_dict(state)
+    return nets
+
+
+def test_levels_beside_the_image_say_which_pixel_of_a_block_is_clear():
+    """The embedding, of the mean label of a block of 2 x 2, is the same wherever the clear pixel
+    lies in it."""
+    told, untold = shown()
+    x = draw(1, 1, *SIDES, **double)
+    clear = torch.zeros(1, *SIDES, **double)
+    clear[:, ::2, ::2] = -1.0
+    moved = clear.roll(1, 2)
+    assert torch.equal(untold(x, clear), untold(x, moved))
+    assert float((told(x, clear) - told(x, moved)).detach().abs().max()) > 1e-2
+
+
+def test_levels_that_are_even_in_each_block_show_nothing():
+    """Bitwise, for one label and for a map of blocks: the mean of a block of equal numbers is that
+    number."""
+    told, untold = shown()
+    x, c = draw(2, 1, *SIDES, **double), draw(2, **double)
+    blocks = draw(2, 4, 8, **double).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    for label in (c, c[:, None, None].expand(2, *SIDES), blocks):
+        assert torch.equal(told(x, label), untold(x, label))
+    told, untold = shown(weights=0.0)
+    label = draw(2, *SIDES, **double)
+    torch.testing.assert_close(told(x, label), untold(x, label), rtol=0, atol=1e-12)
+
+
+def test_levels_are_shown_to_networks_for_maps_alone():
+    with pytest.raises(ValueError, match="levels_shown is of a network with noise_maps"):
+        pri.UNet(1, (8,), (1,), levels_shown=True)
+
+
 @pytest.mark.parametrize("name", NOISES)
 def test_a_network_that_adds_nothing_is_exact_for_a_white_gaussian(name):
     """c_skip(Sigma) = d^2 (Sigma + d^2)^-1: E[x0 | mu] of x0 ~ N(0, d^2 I)."""

@@ -27,6 +27,8 @@ GOAL = {
     "widths": [0.5, 0.8],
 }
 
+FOLDED = {"channels": 1, "widths": [8], "blocks": [1], "unshuffle": 2, "embedding": 8}
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -111,6 +113,25 @@ def test_a_prior_for_colours_starts_from_another_prior_and_is_saved(config, tmp_
         config(objective=GOAL, start="coloured"), source, torch.device("cpu")
     ).network
     assert same(again.state_dict(), from_pretrained(tmp_path / "coloured").net.state_dict())
+
+
+def test_a_network_that_is_shown_levels_starts_from_one_that_is_not(config, tmp_path):
+    """As that one denoises, under maps too: what is shown has no weight at first."""
+    plain = config(objective=GOAL, steps=2, network=FOLDED)
+    trainer.train(plain, tmp_path / "plain", progress=False)
+    first = export(plain, tmp_path / "plain", tmp_path / "prior", storage="float32", samples=0)
+    plan = config(objective=GOAL | {"shown": True}, start="prior", steps=2, network=FOLDED)
+    source, _ = sources.training_images(plan)
+    network = trainer.Trainer(plan, source, torch.device("cpu")).network
+    x = source.batch(2, 0, 0)
+    label = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(network(x, label), first.net(x, label), rtol=1e-5, atol=1e-6)
+    trainer.train(plan, tmp_path / "run", progress=False)
+    export(plan, tmp_path / "run", tmp_path / "shown", storage="float32", samples=0)
+    assert read_card(tmp_path / "shown").arguments["levels_shown"] is True
+    again = config(objective=GOAL | {"shown": True}, start="shown", network=FOLDED)
+    begun = trainer.Trainer(again, source, torch.device("cpu")).network
+    assert same(begun.state_dict(), from_pretrained(tmp_path / "shown").net.state_dict())
 
 
 @pytest.mark.parametrize(
