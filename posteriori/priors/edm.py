@@ -50,27 +50,33 @@ def denoise(
 
 
 def denoise_under(
-    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    network: Callable[..., Tensor],
     mu: Tensor,
     covariance: NoiseCovariance,
     sigma_data: float,
     autocast: torch.dtype | None,
+    *,
+    shown: bool = False,
 ) -> Tensor:
     """D(mu, Sigma), the coefficients being functions of Sigma, in its own basis: mu = x0 +
     Sigma^(1/2) z (B, C, H, W) -> (B, C, H, W).
 
-    The network is called with c_in(Sigma) mu, the label ln(level) / 4 of each row (B,) and the
-    colours (B, COLOURS) of ``covariance.told``, which must have one level for all pixels of a row.
+    The network is called with c_in(Sigma) mu, the label ln(level) / 4 of each row (B,) and, as
+    ``colour``, the colours (B, COLOURS) of ``covariance.told``, which must have one level for all
+    pixels of a row. shown: also with ``shrunk``, d (Sigma + d^2)^-1 mu (B, C, H, W).
     """
     told, rows, d2 = told_of(covariance, mu), len(mu), sigma_data**2
     label = told.levels.flatten().expand(rows).to(mu).log() / 4
+    beside = {"colour": told.colour.expand(rows, -1).to(mu)}
+    if shown:
+        beside["shrunk"] = covariance.applied(lambda v: sigma_data / (v + d2), mu)
     with torch.autocast(
         mu.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None
     ):
         raw = network(
             covariance.applied(lambda v: (v + d2) ** -0.5, mu),
             label,
-            told.colour.expand(rows, -1).to(mu),
+            **beside,
         )
     return covariance.applied(lambda v: d2 / (v + d2), mu) + covariance.applied(
         lambda v: (d2 * v / (v + d2)) ** 0.5, raw.to(mu.dtype)

@@ -275,11 +275,17 @@ class Network(Prior):
         return torch.full((len(x),), label, dtype=dtype, device=x.device)
 
     def _run(
-        self, x: Tensor, label: Tensor, colour: Tensor | None = None, *, whole: bool = False
+        self,
+        x: Tensor,
+        label: Tensor,
+        colour: Tensor | None = None,
+        shrunk: Tensor | None = None,
+        *,
+        whole: bool = False,
     ) -> Tensor:
         """F with everything around it that is not mathematics: dtype, padding, output container,
         learned variance (kept when ``whole``). label: (B,), or a map of them (B, H, W). colour: of
-        the noise, (B, COLOURS), for networks that are told it."""
+        the noise, (B, COLOURS), and shrunk, like x, for networks that take them."""
         kind = next((p.dtype for p in self.parameters()), x.dtype)
         inner = x.to(kind)
         if self.multiple > 1:
@@ -287,9 +293,12 @@ class Network(Prior):
                 side = -(-x.shape[dim] // self.multiple) * self.multiple
                 inner = mirrored(inner, dim, side)
                 label = mirrored(label, dim, side) if label.ndim > 1 else label
+                shrunk = None if shrunk is None else mirrored(shrunk, dim, side)
         if label.is_floating_point():  # half precision cannot tell timestep 999 from 1000
             label = label.to(torch.float64 if kind == torch.float64 else torch.float32)
         told = {} if colour is None else {"colour": colour.to(label)}
+        if shrunk is not None:
+            told["shrunk"] = shrunk.to(inner)
         out = self.net(inner, label, **self._conditions(inner), **told)
         out = out if isinstance(out, Tensor) else out.sample
         out = out if whole else self._image(out, inner)

@@ -95,7 +95,9 @@ class NetworkUnder:
         if any(isinstance(member, PixelNoise) for member in members):
             assert isinstance(covariance, RowsNoise)  # maps beside colours are in other rows
             return covariance.each(lambda member, rows: self.denoise(rows, member), mu)
-        return edm.denoise_under(prior._run, mu, covariance, prior.sigma_data, precision)
+        return edm.denoise_under(
+            prior._run, mu, covariance, prior.sigma_data, precision, shown=self._takes("shown")
+        )
 
 
 _CHANNELS = "this network takes one noise level for all channels of a pixel"

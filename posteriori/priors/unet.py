@@ -4,7 +4,8 @@
 
 or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees,
 F(x, c, embedding=v) with v (B, width), for one that is told what it shows, or F(x, c, colour=v)
-with v (B, COLOURS), for one that is told the colour of the noise (``covariances.told``).
+with v (B, COLOURS), for one that is told the colour of the noise (``covariances.told``), and
+shrunk=w with w (B, C, H, W), for one that is shown a first estimate beside the image.
 
 Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales
 joined by additive skips:
@@ -133,9 +134,11 @@ class UNet(nn.Module):
         offsets, so that an embedding of 0, or none, is no knowledge.
     noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
         was trained without maps has the same, but has not seen such noise.
-    levels_shown: whether a map is also shown beside the image, each label less the mean of its
-        block of r x r: the embedding is of that mean, and does not tell which pixel is the clear
-        one. White noise, and a label for the image, show 0.
+    shrunk: None, or the d of ``priors.edm``. With it the network is shown two things more beside
+        the image c_in mu. What is left of mu where a white Gaussian prior shrinks it, d (Sigma +
+        d^2)^-1 mu, in which pixels that are not seen are 0 and not noise: ``shrunk`` of
+        ``forward``, or by default that of the labels. And each label less the mean of its block of
+        r x r: the embedding is of that mean, and does not tell which pixel is the clear one.
     coloured: whether it is told the colour of the noise, one of an image.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
@@ -153,11 +156,14 @@ class UNet(nn.Module):
         noise_maps: bool = False,
         condition: int = 0,
         coloured: bool = False,
-        levels_shown: bool = False,
+        shrunk: float | None = None,
     ) -> None:
         super().__init__()
-        if levels_shown and not noise_maps:
-            raise ValueError("UNet: levels_shown is of a network with noise_maps")
+        if shrunk is not None and not (noise_maps and 0 < shrunk < math.inf):
+            raise ValueError(
+                f"UNet: shrunk is a standard deviation > 0 for a network with noise_maps, got "
+                f"{shrunk} and noise_maps={noise_maps}"
+            )
         if len(widths) != len(blocks) or not widths:
             raise ValueError(
                 f"UNet: widths {tuple(widths)} "
@@ -178,15 +184,15 @@ class UNet(nn.Module):
             self.arguments["condition"] = condition
         if coloured:
             self.arguments["coloured"] = True
-        if levels_shown:
-            self.arguments["levels_shown"] = True
+        if shrunk is not None:
+            self.arguments["shrunk"] = float(shrunk)
         # In ``arguments`` where true: the identity of other networks is what it was.
-        self._masked, self._levels_shown = masked, levels_shown
+        self._masked, self._shrunk = masked, shrunk
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self._width = condition
         self.embed = NoiseEmbedding(embedding, coloured)
-        beside = masked + levels_shown
+        beside = masked + (0 if shrunk is None else 1 + channels)
         self.enter = nn.Conv2d((channels + beside) * unshuffle**2, widths[0], 3, padding=1)
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
@@ -217,6 +223,11 @@ class UNet(nn.Module):
     def coloured(self) -> bool:
         return bool(self.arguments.get("coloured", False))
 
+    @property
+    def shown(self) -> bool:
+        """Whether ``forward`` takes ``shrunk``."""
+        return self._shrunk is not None
+
     def _embedded(
         self, c: Tensor, embedding: Tensor | None, colour: Tensor | None
     ) -> list[Embedded]:
@@ -237,13 +248,19 @@ class UNet(nn.Module):
             scales.append(Embedded(self.embed(values), place))
         return scales
 
-    def _within_blocks(self, x: Tensor, c: Tensor) -> Tensor:
-        """Each pixel's label less the mean of its block of r x r: (B, 1, H, W)."""
+    def _beside(
+        self, x: Tensor, c: Tensor, d: float, shrunk: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Labels within their blocks (B, 1, H, W), and the shrunk image (B, C, H, W)."""
+        label = c.view(-1, 1, 1, 1) if c.ndim == 1 else c[:, None]
+        if shrunk is None:
+            gate = (1 + ((4 * label).exp() / d) ** 2) ** -0.5  # label = ln(level) / 4, x = c_in mu
+            shrunk = gate.to(x) * x
         if c.ndim == 1:
-            return torch.zeros_like(x[:, :1])
-        label, r = c[:, None], self.unshuffle
-        mean = F.avg_pool2d(label, r)
-        return (label - mean.repeat_interleave(r, 2).repeat_interleave(r, 3)).to(x)
+            return torch.zeros_like(x[:, :1]), shrunk
+        r = self.unshuffle
+        mean = F.avg_pool2d(label, r).repeat_interleave(r, 2).repeat_interleave(r, 3)
+        return (label - mean).to(x), shrunk
 
     @property
     def conditions(self) -> dict[str, tuple[int | None, ...]]:
@@ -262,13 +279,14 @@ class UNet(nn.Module):
         mask: Tensor | None = None,
         embedding: Tensor | None = None,
         colour: Tensor | None = None,
+        shrunk: Tensor | None = None,
     ) -> Tensor:
-        scales = self._embedded(c, embedding, colour)
+        scales, picture = self._embedded(c, embedding, colour), x
         if self._masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)
-        if self._levels_shown:
-            x = torch.cat([x, self._within_blocks(x, c)], 1)
+        if self._shrunk is not None:
+            x = torch.cat([x, *self._beside(picture, c, self._shrunk, shrunk)], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
         h = self.enter(h)
         skips = []

@@ -100,9 +100,13 @@ def network_of(config: TrainingConfig) -> UNet:
         masked=goal.name == "ambient",
         noise_maps=goal.name in ("noise-maps", "coloured-noise"),
         coloured=goal.name == "coloured-noise",
-        levels_shown=isinstance(goal, ColouredNoiseObjective) and goal.shown,
+        shrunk=config.sigma_data if _shown(config) else None,
         condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
+
+
+def _shown(config: TrainingConfig) -> bool:
+    return isinstance(config.objective, ColouredNoiseObjective) and config.objective.shown
 
 
 def trained_module(config: AnyConfig) -> UNet | ConvAutoencoder:
@@ -129,9 +133,10 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
     if network.coloured:  # as it begins, where the weights are of a network that is told no colour
         own = network.state_dict()
         weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
-    if network.arguments.get("levels_shown") and not card.arguments.get("levels_shown"):
+    if network.shown and not card.arguments.get("shrunk"):
         first = weights["enter.weight"]  # what is shown has no weight at first
-        beside = first.new_zeros(len(first), network.unshuffle**2, *first.shape[2:])
+        more = network.enter.in_channels - first.shape[1]
+        beside = first.new_zeros(len(first), more, *first.shape[2:])
         weights = weights | {"enter.weight": torch.cat([first, beside], 1)}
     load_weights(network, weights, config.start)
     return card.sha256

@@ -3,6 +3,8 @@ preconditioning in the basis of each covariance."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from cases import toy_unet
@@ -56,26 +58,28 @@ def test_under_white_noise_it_is_the_network_without_colours():
     assert not torch.allclose(net(x, c, colour=torch.ones(2, COLOURS, **double)), plain(x, c))
 
 
-def shown(weights=0.5):
-    """The toy network that is shown the level of each pixel beside the image, and the same without;
-    what is shown enters with weights of this size."""
+def shown(beside="both", weights=0.5):
+    """The toy network that is shown labels ("labels"), the shrunk image ("image") or both beside
+    the image, and the same without; these enter with weights of this size."""
     plain = toy_unet(torch.float64)
     nets = [
-        pri.UNet(**plain.arguments, noise_maps=True, levels_shown=told).double()
-        for told in (True, False)
+        pri.UNet(**plain.arguments, noise_maps=True, coloured=True, shrunk=d).double()
+        for d in (0.5, None)
     ]
-    state = plain.state_dict()
-    first = state["enter.weight"]
-    beside = weights * draw(*first.shape, **double)
-    nets[0].load_state_dict(state | {"enter.weight": torch.cat([first, beside], 1)})
-    nets[1].load_state_dict(state)
+    first = plain.state_dict()["enter.weight"]
+    more = weights * draw(len(first), 8, *first.shape[2:], **double)
+    if beside != "both":
+        more[:, 4:8] *= beside == "image"
+        more[:, :4] *= beside == "labels"
+    for net, enter in zip(nets, (torch.cat([first, more], 1), first), strict=True):
+        net.load_state_dict(net.state_dict() | plain.state_dict() | {"enter.weight": enter})
     return nets
 
 
 def test_levels_beside_the_image_say_which_pixel_of_a_block_is_clear():
     """The embedding, of the mean label of a block of 2 x 2, is the same wherever the clear pixel
     lies in it."""
-    told, untold = shown()
+    told, untold = shown("labels")
     x = draw(1, 1, *SIDES, **double)
     clear = torch.zeros(1, *SIDES, **double)
     clear[:, ::2, ::2] = -1.0
@@ -86,8 +90,8 @@ def test_levels_beside_the_image_say_which_pixel_of_a_block_is_clear():
 
 def test_levels_that_are_even_in_each_block_show_nothing():
     """Bitwise, for one label and for a map of blocks: the mean of a block of equal numbers is that
-    number."""
-    told, untold = shown()
+    number. Without weights nothing is shown at all."""
+    told, untold = shown("labels")
     x, c = draw(2, 1, *SIDES, **double), draw(2, **double)
     blocks = draw(2, 4, 8, **double).repeat_interleave(2, 1).repeat_interleave(2, 2)
     for label in (c, c[:, None, None].expand(2, *SIDES), blocks):
@@ -97,9 +101,46 @@ def test_levels_that_are_even_in_each_block_show_nothing():
     torch.testing.assert_close(told(x, label), untold(x, label), rtol=0, atol=1e-12)
 
 
-def test_levels_are_shown_to_networks_for_maps_alone():
-    with pytest.raises(ValueError, match="levels_shown is of a network with noise_maps"):
-        pri.UNet(1, (8,), (1,), levels_shown=True)
+def test_the_shrunk_image_of_labels_is_that_of_their_covariance():
+    """d (Sigma + d^2)^-1 mu = (1 + s^2 / d^2)^-1/2 c_in mu where Sigma is diagonal."""
+    told, _ = shown()
+    levels = 1.5 ** draw(2, 1, *SIDES, **double)
+    mu = draw(2, 1, *SIDES, **double)
+    x, label = mu / (levels**2 + 0.25).sqrt(), levels[:, 0].log() / 4
+    expected = told(x, label, shrunk=0.5 * mu / (levels**2 + 0.25))
+    torch.testing.assert_close(told(x, label), expected, rtol=0, atol=1e-12)
+    one, label = mu / (0.7**2 + 0.25) ** 0.5, torch.full((2,), 0.7, **double).log() / 4
+    expected = told(one, label, shrunk=0.5 * mu / (0.7**2 + 0.25))
+    torch.testing.assert_close(told(one, label), expected, rtol=0, atol=1e-12)
+    assert float((told(x, label, shrunk=mu) - expected).detach().abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("name", [*NOISES, "pixels"])
+def test_a_network_is_shown_what_its_covariance_leaves(name):
+    """Of every member: the network that is told so by hand."""
+    half = torch.full((1, *SIDES), 2.0, **double)
+    half[..., ::3] = 0.1
+    Sigma = (NOISES | {"pixels": cov.PixelNoise(half)})[name]
+    mu = draw(2, 1, *SIDES, **double)
+    expected = (
+        0.5
+        * torch.linalg.solve(
+            Sigma.dense(mu) + 0.25 * torch.eye(mu[0].numel(), **double), mu.flatten(1).T
+        ).T
+    )
+    seen = []
+    net = shown()[0]
+    net.enter.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    prior = pri.Network(net, shape=(1, *SIDES), multiple=4, sigma_data=0.5)
+    prior.know().denoise_under(mu, Sigma)
+    shrunk = torch.nn.functional.pixel_shuffle(seen[0][:, 8:], 2)
+    torch.testing.assert_close(shrunk.flatten(1), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("d", [0.0, math.inf, 0.5])
+def test_a_shrunk_image_is_shown_to_networks_for_maps_alone(d):
+    with pytest.raises(ValueError, match="shrunk is a standard deviation > 0"):
+        pri.UNet(1, (8,), (1,), noise_maps=d != 0.5, shrunk=d)
 
 
 @pytest.mark.parametrize("name", NOISES)

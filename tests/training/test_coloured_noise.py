@@ -115,7 +115,7 @@ def test_a_prior_for_colours_starts_from_another_prior_and_is_saved(config, tmp_
     assert same(again.state_dict(), from_pretrained(tmp_path / "coloured").net.state_dict())
 
 
-def test_a_network_that_is_shown_levels_starts_from_one_that_is_not(config, tmp_path):
+def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_path):
     """As that one denoises, under maps too: what is shown has no weight at first."""
     plain = config(objective=GOAL, steps=2, network=FOLDED)
     trainer.train(plain, tmp_path / "plain", progress=False)
@@ -128,7 +128,7 @@ def test_a_network_that_is_shown_levels_starts_from_one_that_is_not(config, tmp_
     assert not bool(begun[:, 4:].any())
     trainer.train(plan, tmp_path / "run", progress=False)
     export(plan, tmp_path / "run", tmp_path / "shown", storage="float32", samples=0)
-    assert read_card(tmp_path / "shown").arguments["levels_shown"] is True
+    assert read_card(tmp_path / "shown").arguments["shrunk"] == 0.5
     again = config(objective=GOAL | {"shown": True}, start="shown", network=FOLDED)
     begun = trainer.Trainer(again, source, torch.device("cpu")).network
     assert same(begun.state_dict(), from_pretrained(tmp_path / "shown").net.state_dict())

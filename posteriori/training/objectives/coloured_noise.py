@@ -79,9 +79,8 @@ def _squares(
         assert told is not None  # the maps here are those of all channels
         out = edm.denoise(network, mu, told.levels.to(mu), d, precision)
     else:
-        out = edm.denoise_under(
-            lambda x, label, colour: network(x, label, colour=colour), mu, covariance, d, precision
-        )
+        shown = _goal_of(config).shown
+        out = edm.denoise_under(network, mu, covariance, d, precision, shown=shown)
     return covariance.applied(lambda v: ((v + d**2) / (v * d**2)) ** 0.5, out - x0).square()
 
 
@@ -89,8 +88,7 @@ def covariances(
     config: TrainingConfig, shape: tuple[int, ...], count: int, step: int
 ) -> list[NoiseCovariance]:
     """One for each row of a batch of images (C, H, W), drawn from (seed, step)."""
-    goal = config.objective
-    assert isinstance(goal, ColouredNoiseObjective)
+    goal = _goal_of(config)
     rng = np.random.default_rng([config.seed, step, 1])
     ends = np.cumsum([goal.masks, goal.blurs, goal.blocks])
     masks, blurs, blocks = np.round(count * ends).astype(int)
@@ -112,6 +110,11 @@ def covariances(
             level = config.noise.log_mean + config.noise.log_std * rng.standard_normal()
             found.append(WhiteNoise(math.exp(2 * level)))
     return found
+
+
+def _goal_of(config: TrainingConfig) -> ColouredNoiseObjective:
+    assert isinstance(config.objective, ColouredNoiseObjective)  # as ``LOSSES`` has it
+    return config.objective
 
 
 def _of_blur(width: float, shape: tuple[int, ...], r2: float, s2: float) -> FourierNoise:
