@@ -18,7 +18,8 @@ steps on 16 (docs/results/advice.md), DiffPIR and DAPS on the blur as ``posterio
 elsewhere in their defaults on 20 levels. Measurements and seeds are the same for all. A finished
 cell, a method on one measurement, is kept in the file ``--json`` and not computed again; the table
 is of the photographs on which every method of a problem has a cell. Seconds are processor time,
-which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1.
+which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1. LPIPS (alex) is
+there where the package and its weights are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ from torch import Tensor
 import posteriori as po
 from posteriori import methods, operators
 from posteriori.cli.demo import BOTTOM, TOP
-from posteriori.evaluation import calibration, ensembles, psnr
+from posteriori.evaluation import calibration, ensembles, lpips, psnr
+from posteriori.experiments import photographs
 from posteriori.problem_file import simulate
 
 PROBLEMS = {"blur": 0.02, "means": 0.05, "random": 0.05, "box": 0.05}
@@ -62,6 +65,7 @@ COLUMNS = {
     "one": "PSNR of one",
     "mean4": "of the mean of 4",
     "mean16": "of 16",
+    "lpips": "LPIPS of one",
     "crps": "CRPS",
     "energy": "energy score",
     "held": "50 / 80 / 95 % hold",
@@ -70,6 +74,11 @@ COLUMNS = {
     "vjp": "VJP",
     "seconds": "s a sample",
 }
+
+
+@cache
+def with_lpips() -> bool:
+    return photographs.lpips_missing() is None
 
 
 def operator(problem: str, side: int) -> operators.LinearOperator:
@@ -121,6 +130,8 @@ def cell(name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior], n:
     for k in (4, 16):
         if n >= k:
             scores[f"mean{k}"] = float(psnr(x[:k].mean(0, keepdim=True), truth[None], 1.0))
+    if with_lpips():
+        scores["lpips"] = float(lpips(x, truth[None].expand_as(x), (0, 1)).mean())
     return scores
 
 
