@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -125,11 +125,11 @@ class PoissonEntry(Part):
         return laws.Poisson(self.peak)
 
 
-class _StatedScale(Part):
-    """A law of real numbers whose scale and range the file states."""
+class _Stated(Part):
+    """A law whose level the file states, and its range."""
 
-    scale: Positive
-    range: RisingPair
+    if TYPE_CHECKING:
+        range: RisingPair
 
     @property
     def stated_level(self) -> bool:
@@ -139,6 +139,13 @@ class _StatedScale(Part):
     def stated(self) -> tuple[float, float]:
         """The range that the file states."""
         return self.range
+
+
+class _StatedScale(_Stated):
+    """A law of real numbers with a stated scale."""
+
+    scale: Positive
+    range: RisingPair
 
 
 class LaplaceEntry(_StatedScale):
@@ -172,20 +179,11 @@ class HuberEntry(_StatedScale):
         return laws.Huber(self.scale, self.corner)
 
 
-class _StatedSigma(Part):
+class _StatedSigma(_Stated):
     """A law with Gaussian noise of a stated level in it."""
 
     sigma: Positive
     range: RisingPair
-
-    @property
-    def stated_level(self) -> bool:
-        """Whether the file states a level."""
-        return True
-
-    def stated(self) -> tuple[float, float]:
-        """The range that the file states."""
-        return self.range
 
 
 class OutliersEntry(_StatedSigma):
@@ -233,21 +231,12 @@ class PoissonGaussianEntry(_StatedSigma):
         return laws.PoissonGaussian(self.peak, self.sigma)
 
 
-class SpeckleEntry(Part):
+class SpeckleEntry(_Stated):
     """Intensities of coherent light, the mean of so many ``looks``."""
 
     law: Literal["speckle"]
     looks: Count = 1
     range: RisingPair
-
-    @property
-    def stated_level(self) -> bool:
-        """Whether the file states a level."""
-        return True
-
-    def stated(self) -> tuple[float, float]:
-        """The range that the file states."""
-        return self.range
 
     def build(self) -> laws.NoiseLaw:
         return laws.Speckle(self.looks)

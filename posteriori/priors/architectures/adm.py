@@ -40,6 +40,28 @@ def timestep_features(t: Tensor, width: int) -> Tensor:
     return F.pad(torch.cat([phase.cos(), phase.sin()], 1), (0, width % 2))
 
 
+def embedding_of(
+    t: Tensor, width: int, time_embed: nn.Module, classes: nn.Embedding | None, y: Tensor | None
+) -> Tensor:
+    """What every block is told: the time t (B,), and the class y (B,) or () where there are
+    classes. Raises ``ValueError`` where there are and y is None."""
+    kind = next(time_embed.parameters()).dtype
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    e: Tensor = time_embed(timestep_features(t, width).to(kind))
+    return e if classes is None else e + classes(class_given(y, classes.num_embeddings))
+
+
+def class_given(y: Tensor | None, classes: int, name: str = "y") -> Tensor:
+    """y. Raises ``ValueError`` where a network of ``classes`` is given none; ``name`` is y's in
+    ``prior.at``."""
+    if y is None:
+        raise ValueError(
+            f"this network is conditioned on one of {classes} classes: "
+            f"give it by prior.at({name}=torch.tensor(CLASS))"
+        )
+    return y
+
+
 def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(_GROUPS, channels)
 
@@ -249,16 +271,8 @@ class ADM(nn.Module):
         return {} if self.classes is None else {"y": ()}
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        kind = next(self.parameters()).dtype
-        t = t.to(torch.promote_types(t.dtype, torch.float32))
-        e = self.time_embed(timestep_features(t, self.width).to(kind))
-        if self.classes is not None:
-            if y is None:
-                raise ValueError(
-                    f"this network is conditioned on one of {self.classes} classes: "
-                    "give it by prior.at(y=torch.tensor(CLASS))"
-                )
-            e = e + self.label_emb(y)
+        classes = None if self.classes is None else self.label_emb
+        e = embedding_of(t, self.width, self.time_embed, classes, y)
         h, made = x, []
         for stage in self.input_blocks:
             h = stage(h, e)

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from posteriori.priors.architectures.adm import class_given
+
 NetworkKind = Literal["UNet2DModel", "DiTTransformer2DModel"]
 KINDS: tuple[str, ...] = get_args(NetworkKind)
 
@@ -56,13 +58,8 @@ class DiffusersNet(nn.Module):
     def forward(self, x: Tensor, label: Tensor, class_labels: Tensor | None = None) -> Tensor:
         given: dict[str, Tensor] = {}
         if self.classes is not None:
-            if class_labels is None and self.no_class is None:
-                raise ValueError(
-                    f"this network is conditioned on one of {self.classes} classes: "
-                    "give it by prior.at(class_labels=torch.tensor(CLASS))"
-                )
-            if class_labels is None:
-                class_labels = torch.full((len(x),), self.no_class or 0, device=x.device)
-            given["class_labels"] = class_labels
+            if class_labels is None and self.no_class is not None:
+                class_labels = torch.full((len(x),), self.no_class, device=x.device)
+            given["class_labels"] = class_given(class_labels, self.classes, "class_labels")
         out = self.net(x, label, **given).sample
         return -out if self.negative else out

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posteriori.priors.architectures.adm import timestep_features
+from posteriori.priors.architectures.adm import embedding_of
 
 _EPS = 1e-6
 
@@ -247,16 +247,8 @@ class MonaiUNet(nn.Module):
         return {} if self.classes is None else {"y": ()}
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        kind = next(self.parameters()).dtype
-        t = t.to(torch.promote_types(t.dtype, torch.float32))
-        e = self.time_embed(timestep_features(t, self.width).to(kind))
-        if self.classes is not None:
-            if y is None:
-                raise ValueError(
-                    f"this network is conditioned on one of {self.classes} classes: "
-                    "give it by prior.at(y=torch.tensor(CLASS))"
-                )
-            e = e + self.class_embedding(y)
+        classes = None if self.classes is None else self.class_embedding
+        e = embedding_of(t, self.width, self.time_embed, classes, y)
         made = [self.conv_in(x)]
         for level in self.down_blocks:
             made += level(made[-1], e, [])
