@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posteriori.covariances.told import COLOURS
+from posteriori.priors import first_estimates
+from posteriori.priors.first_estimates import KINDS
 
 
 class NoiseEmbedding(nn.Module):
@@ -134,12 +136,10 @@ class UNet(nn.Module):
         offsets, so that an embedding of 0, or none, is no knowledge.
     noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
         was trained without maps has the same, but has not seen such noise.
-    shrunk: None, or the d of ``priors.edm``. With it the network is shown two things more beside
-        the image c_in mu. What is left of mu where a white Gaussian prior shrinks it, d (Sigma +
-        d^2)^-1 mu, in which pixels that are not seen are 0 and not noise: ``shrunk`` of
-        ``forward``, or by default that of the labels. And each label less the mean of its block of
-        r x r: the embedding is of that mean, and does not tell which pixel is the clear one.
-    coloured: whether it is told the colour of the noise, one of an image.
+    estimates: None, or the d of ``priors.edm``. With it the network is shown three things more
+        beside the image: the two estimates of ``priors.first_estimates``, of which ``shrunk`` may
+        be given, and each label less the mean of its block of r x r: the embedding is of that
+        mean, and does not tell which pixel is the clear one.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
     this network was made with.
@@ -156,13 +156,13 @@ class UNet(nn.Module):
         noise_maps: bool = False,
         condition: int = 0,
         coloured: bool = False,
-        shrunk: float | None = None,
+        estimates: float | None = None,
     ) -> None:
         super().__init__()
-        if shrunk is not None and not (noise_maps and 0 < shrunk < math.inf):
+        if estimates is not None and not (noise_maps and 0 < estimates < math.inf):
             raise ValueError(
-                f"UNet: shrunk is a standard deviation > 0 for a network with noise_maps, got "
-                f"{shrunk} and noise_maps={noise_maps}"
+                f"UNet: estimates is a standard deviation > 0 for a network with noise_maps, got "
+                f"{estimates} and noise_maps={noise_maps}"
             )
         if len(widths) != len(blocks) or not widths:
             raise ValueError(
@@ -184,15 +184,15 @@ class UNet(nn.Module):
             self.arguments["condition"] = condition
         if coloured:
             self.arguments["coloured"] = True
-        if shrunk is not None:
-            self.arguments["shrunk"] = float(shrunk)
+        if estimates is not None:
+            self.arguments["estimates"] = float(estimates)
         # In ``arguments`` where true: the identity of other networks is what it was.
-        self._masked, self._shrunk = masked, shrunk
+        self._masked, self._estimates = masked, estimates
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self._width = condition
         self.embed = NoiseEmbedding(embedding, coloured)
-        beside = masked + (0 if shrunk is None else 1 + channels)
+        beside = masked + (0 if estimates is None else 1 + channels * (1 + KINDS))
         self.enter = nn.Conv2d((channels + beside) * unshuffle**2, widths[0], 3, padding=1)
         self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
@@ -226,7 +226,7 @@ class UNet(nn.Module):
     @property
     def shown(self) -> bool:
         """Whether ``forward`` takes ``shrunk``."""
-        return self._shrunk is not None
+        return self._estimates is not None
 
     def _embedded(
         self, c: Tensor, embedding: Tensor | None, colour: Tensor | None
@@ -250,17 +250,17 @@ class UNet(nn.Module):
 
     def _beside(
         self, x: Tensor, c: Tensor, d: float, shrunk: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Labels within their blocks (B, 1, H, W), and the shrunk image (B, C, H, W)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels within their blocks (B, 1, H, W), and the estimates (B, C, H, W) and
+        (B, KINDS C, H, W)."""
         label = c.view(-1, 1, 1, 1) if c.ndim == 1 else c[:, None]
-        if shrunk is None:
-            gate = (1 + ((4 * label).exp() / d) ** 2) ** -0.5  # label = ln(level) / 4, x = c_in mu
-            shrunk = gate.to(x) * x
+        shrunk = first_estimates.shrunk(x, label, d) if shrunk is None else shrunk
+        constant = first_estimates.locally_constant(x, label, d)
         if c.ndim == 1:
-            return torch.zeros_like(x[:, :1]), shrunk
+            return torch.zeros_like(x[:, :1]), shrunk, constant
         r = self.unshuffle
         mean = F.avg_pool2d(label, r).repeat_interleave(r, 2).repeat_interleave(r, 3)
-        return (label - mean).to(x), shrunk
+        return (label - mean).to(x), shrunk, constant
 
     @property
     def conditions(self) -> dict[str, tuple[int | None, ...]]:
@@ -285,8 +285,8 @@ class UNet(nn.Module):
         if self._masked:
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)
-        if self._shrunk is not None:
-            x = torch.cat([x, *self._beside(picture, c, self._shrunk, shrunk)], 1)
+        if self._estimates is not None:
+            x = torch.cat([x, *self._beside(picture, c, self._estimates, shrunk)], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
         h = self.enter(h)
         skips = []

@@ -152,8 +152,8 @@ class ColouredNoiseObjective(_ConfigPart):
 
     masks, blurs, blocks: the shares of a batch under each; the rest is white. seen: the least and
     the greatest noise of a measurement, drawn even in its logarithm. widths: those of the blurs.
-    shown: whether the network is shown a first estimate and the level of each pixel beside the
-    image (``shrunk`` of ``priors.UNet``), as one that folds blocks of pixels into channels
+    shown: whether the network is shown first estimates and the level of each pixel beside the
+    image (``estimates`` of ``priors.UNet``), as one that folds blocks of pixels into channels
     (``unshuffle``) needs them to tell seen pixels from noise.
     """
 

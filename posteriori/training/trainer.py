@@ -100,7 +100,7 @@ def network_of(config: TrainingConfig) -> UNet:
         masked=goal.name == "ambient",
         noise_maps=goal.name in ("noise-maps", "coloured-noise"),
         coloured=goal.name == "coloured-noise",
-        shrunk=config.sigma_data if _shown(config) else None,
+        estimates=config.sigma_data if _shown(config) else None,
         condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
 
@@ -133,7 +133,7 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
     if network.coloured:  # as it begins, where the weights are of a network that is told no colour
         own = network.state_dict()
         weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
-    if network.shown and not card.arguments.get("shrunk"):
+    if network.shown and not card.arguments.get("estimates"):
         first = weights["enter.weight"]  # what is shown has no weight at first
         more = network.enter.in_channels - first.shape[1]
         beside = first.new_zeros(len(first), more, *first.shape[2:])

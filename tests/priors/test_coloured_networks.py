@@ -15,6 +15,7 @@ from posteriori import covariances as cov
 from posteriori import operators as ops
 from posteriori import priors as pri
 from posteriori.covariances.told import COLOURS
+from posteriori.priors.first_estimates import KINDS
 
 double = {"dtype": torch.float64}
 SIDES = (8, 16)
@@ -58,19 +59,19 @@ def test_under_white_noise_it_is_the_network_without_colours():
     assert not torch.allclose(net(x, c, colour=torch.ones(2, COLOURS, **double)), plain(x, c))
 
 
-def shown(beside="both", weights=0.5):
-    """The toy network that is shown labels ("labels"), the shrunk image ("image") or both beside
-    the image, and the same without; these enter with weights of this size."""
+def shown(beside="all", weights=0.5):
+    """The toy network that is shown labels, the shrunk image, the constant ones, or all of them
+    beside the image, and the same without; these enter with weights of this size."""
     plain = toy_unet(torch.float64)
     nets = [
-        pri.UNet(**plain.arguments, noise_maps=True, coloured=True, shrunk=d).double()
+        pri.UNet(**plain.arguments, noise_maps=True, coloured=True, estimates=d).double()
         for d in (0.5, None)
     ]
     first = plain.state_dict()["enter.weight"]
-    more = weights * draw(len(first), 8, *first.shape[2:], **double)
-    if beside != "both":
-        more[:, 4:8] *= beside == "image"
-        more[:, :4] *= beside == "labels"
+    more = weights * draw(len(first), 4 * (2 + KINDS), *first.shape[2:], **double)
+    parts = {"labels": slice(0, 4), "shrunk": slice(4, 8), "constant": slice(8, None)}
+    for name, part in parts.items():
+        more[:, part] *= beside in ("all", name)
     for net, enter in zip(nets, (torch.cat([first, more], 1), first), strict=True):
         net.load_state_dict(net.state_dict() | plain.state_dict() | {"enter.weight": enter})
     return nets
@@ -89,13 +90,12 @@ def test_levels_beside_the_image_say_which_pixel_of_a_block_is_clear():
 
 
 def test_levels_that_are_even_in_each_block_show_nothing():
-    """Bitwise, for one label and for a map of blocks: the mean of a block of equal numbers is that
-    number. Without weights nothing is shown at all."""
+    """For one label and for a map of blocks. Without weights nothing is shown at all."""
     told, untold = shown("labels")
     x, c = draw(2, 1, *SIDES, **double), draw(2, **double)
     blocks = draw(2, 4, 8, **double).repeat_interleave(2, 1).repeat_interleave(2, 2)
     for label in (c, c[:, None, None].expand(2, *SIDES), blocks):
-        assert torch.equal(told(x, label), untold(x, label))
+        torch.testing.assert_close(told(x, label), untold(x, label), rtol=0, atol=1e-12)
     told, untold = shown(weights=0.0)
     label = draw(2, *SIDES, **double)
     torch.testing.assert_close(told(x, label), untold(x, label), rtol=0, atol=1e-12)
@@ -103,7 +103,7 @@ def test_levels_that_are_even_in_each_block_show_nothing():
 
 def test_the_shrunk_image_of_labels_is_that_of_their_covariance():
     """d (Sigma + d^2)^-1 mu = (1 + s^2 / d^2)^-1/2 c_in mu where Sigma is diagonal."""
-    told, _ = shown()
+    told, _ = shown("shrunk")
     levels = 1.5 ** draw(2, 1, *SIDES, **double)
     mu = draw(2, 1, *SIDES, **double)
     x, label = mu / (levels**2 + 0.25).sqrt(), levels[:, 0].log() / 4
@@ -122,25 +122,21 @@ def test_a_network_is_shown_what_its_covariance_leaves(name):
     half[..., ::3] = 0.1
     Sigma = (NOISES | {"pixels": cov.PixelNoise(half)})[name]
     mu = draw(2, 1, *SIDES, **double)
-    expected = (
-        0.5
-        * torch.linalg.solve(
-            Sigma.dense(mu) + 0.25 * torch.eye(mu[0].numel(), **double), mu.flatten(1).T
-        ).T
-    )
+    total = Sigma.dense(mu) + 0.25 * torch.eye(mu[0].numel(), **double)
+    expected = 0.5 * torch.linalg.solve(total, mu.flatten(1).T).T
     seen = []
     net = shown()[0]
     net.enter.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     prior = pri.Network(net, shape=(1, *SIDES), multiple=4, sigma_data=0.5)
     prior.know().denoise_under(mu, Sigma)
-    shrunk = torch.nn.functional.pixel_shuffle(seen[0][:, 8:], 2)
+    shrunk = torch.nn.functional.pixel_shuffle(seen[0][:, 8:12], 2)
     torch.testing.assert_close(shrunk.flatten(1), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("d", [0.0, math.inf, 0.5])
-def test_a_shrunk_image_is_shown_to_networks_for_maps_alone(d):
-    with pytest.raises(ValueError, match="shrunk is a standard deviation > 0"):
-        pri.UNet(1, (8,), (1,), noise_maps=d != 0.5, shrunk=d)
+def test_estimates_are_shown_to_networks_for_maps_alone(d):
+    with pytest.raises(ValueError, match="estimates is a standard deviation > 0"):
+        pri.UNet(1, (8,), (1,), noise_maps=d != 0.5, estimates=d)
 
 
 @pytest.mark.parametrize("name", NOISES)

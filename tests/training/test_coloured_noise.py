@@ -128,7 +128,7 @@ def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_pa
     assert not bool(begun[:, 4:].any())
     trainer.train(plan, tmp_path / "run", progress=False)
     export(plan, tmp_path / "run", tmp_path / "shown", storage="float32", samples=0)
-    assert read_card(tmp_path / "shown").arguments["shrunk"] == 0.5
+    assert read_card(tmp_path / "shown").arguments["estimates"] == 0.5
     again = config(objective=GOAL | {"shown": True}, start="shown", network=FOLDED)
     begun = trainer.Trainer(again, source, torch.device("cpu")).network
     assert same(begun.state_dict(), from_pretrained(tmp_path / "shown").net.state_dict())
