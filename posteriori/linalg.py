@@ -9,7 +9,7 @@ operator on complex numbers is handled as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -88,13 +88,28 @@ class Solved:
     curvature stopped a row (B,).
 
     ``rounding``: the relative residual (B,) that rounding alone leaves, eps ||M|| ||x|| / ||b||,
-    with the largest ||M p|| / ||p|| seen for ||M||; a smaller one is not to be had."""
+    with the largest ||M p|| / ||p|| seen for ||M||; a smaller one is not to be had.
+    ``weights`` (B, K): x = start + sum_k weights_k v_k, v_k being what ``matvec`` was given at its
+    k-th call after that for the start."""
 
     x: Tensor
     residual: Tensor
     iterations: Tensor
     breakdown: Tensor
     rounding: Tensor
+    weights: Tensor
+
+    def mapped(self, images: Sequence[Tensor], like: Tensor) -> Tensor:
+        """L (x - start) of a linear map L, (B, *F) like ``like``, from ``images`` = L v_k that a
+        ``matvec`` which contains L has made: no product with L more. A row of x that is not finite
+        is NaN."""
+        out = torch.zeros_like(like)
+        for weight, image in zip(self.weights.T, images, strict=True):
+            w = per_row(weight, image).to(image.dtype)
+            # A row that has ended takes nothing of later products, which may not be finite there.
+            out = torch.where(w != 0, out + w * image, out)
+        finite = self.x.flatten(1).isfinite().all(1)
+        return torch.where(per_row(finite, out), out, torch.nan)
 
 
 def cg(
@@ -137,6 +152,7 @@ def cg(
     live = rr > goal
     broken = torch.zeros_like(live)
     used, most = torch.zeros_like(rr), torch.zeros_like(rr)
+    lengths: list[Tensor] = []
     for _ in range(max_iter):
         if not live.any():
             break
@@ -149,6 +165,7 @@ def cg(
         broken = broken | (live & ~(curvature > 0))
         live = live & (curvature > 0)
         alpha = torch.where(live, rz / torch.where(live, curvature, 1.0), 0.0)
+        lengths.append(alpha)
         x = torch.addcmul(x, per_row(alpha, p).to(p.dtype), p)
         r = torch.addcmul(r, per_row(-alpha, p).to(p.dtype), q)
         used = used + live
@@ -167,9 +184,9 @@ def cg(
     norm_b, length = bb.sqrt(), torch.where(bb > 0, dot(b, b), 1.0).sqrt()
     rounding = torch.finfo(rr.dtype).eps * (most * dot(x, x)).sqrt() / length
     x = torch.where(per_row(bb.isfinite(), x), x, torch.nan)
-    return Solved(
-        x, rr.clamp(min=0).sqrt() / torch.where(norm_b > 0, norm_b, 1.0), used, broken, rounding
-    )
+    left = rr.clamp(min=0).sqrt() / torch.where(norm_b > 0, norm_b, 1.0)
+    weights = torch.stack(lengths, 1) if lengths else rr.new_zeros(len(rr), 0)
+    return Solved(x, left, used, broken, rounding, weights)
 
 
 def gmres(
@@ -225,10 +242,9 @@ def gmres(
     u = torch.zeros_like(b)
     for k, v in enumerate(basis[:max_iter]):
         u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v
-    no = torch.zeros_like(live)
-    return Solved(
-        P(u), residual.to(size) / torch.where(size > 0, size, 1.0), used, no, torch.zeros_like(size)
-    )
+    no, exact = torch.zeros_like(live), torch.zeros_like(size)
+    relative = residual.to(size) / torch.where(size > 0, size, 1.0)
+    return Solved(P(u), relative, used, no, exact, weights[:, : len(basis) - 1].to(size))
 
 
 def root_product(matvec: Map, b: Tensor, *, iterations: int) -> Tensor:

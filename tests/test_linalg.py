@@ -179,3 +179,43 @@ def test_a_gmres_row_that_reached_its_tolerance_is_left_alone_by_the_others():
     assert int(together.iterations[0]) < int(together.iterations[1])
     assert float(alone.residual) > 1e-4
     torch.testing.assert_close(together.x[0], alone.x[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [cg, gmres])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_a_linear_map_of_the_solution_needs_no_product_more(solver, dtype):
+    """L x = sum_k weights_k L v_k, for rows that end at once, early and late."""
+    M = spd(3, 12, dtype)
+    M[1] = torch.eye(12)
+    b = torch.randn(3, 12, dtype=dtype, generator=torch.Generator().manual_seed(4))
+    b[2] = 0
+    L = torch.randn(5, 12, dtype=dtype, generator=torch.Generator().manual_seed(5))
+    scale = torch.linspace(0.5, 2.0, 12, dtype=torch.float64)
+    images = []
+
+    def matvec(v):
+        images.append(v @ L.T)
+        return product(M)(v)
+
+    for count in (0, 3, 40):
+        images.clear()
+        solved = solver(matvec, b, max_iter=count, rtol=1e-9, precondition=lambda r: scale * r)
+        torch.testing.assert_close(
+            solved.mapped(images, torch.zeros(3, 5, dtype=dtype)), solved.x @ L.T
+        )
+
+
+@pytest.mark.parametrize("solver", [cg, gmres])
+def test_the_map_of_a_solution_that_is_not_finite_is_not_finite(solver):
+    b = torch.ones(2, 4, dtype=torch.float64)
+    b[1, 0] = torch.inf
+    images = []
+
+    def matvec(v):
+        images.append(v)
+        return v
+
+    solved = solver(matvec, b, max_iter=3, rtol=1e-9)
+    mapped = solved.mapped(images, torch.zeros_like(b))
+    torch.testing.assert_close(mapped[0], b[0])
+    assert bool(mapped[1].isnan().all())

@@ -50,8 +50,8 @@ class MMPS(Method[Tensor]):
     Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by
         expectation maximization, 2024, section 4.
     Cost per step: D_y twice, once on the last. D_y: one denoiser, and one vector-Jacobian product,
-        operator and adjoint for each iteration and one more; one adjoint more for a non-linear A,
-        whose A' v counts as an operator. GMRES keeps one measurement per iteration.
+        operator and adjoint for each iteration; one adjoint more for a non-linear A, whose A' v
+        counts as an operator. One image is kept per iteration, and by GMRES one measurement.
     Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J
         symmetric, as for an exact denoiser.
     Exact when: the prior is Gaussian, A is linear and the solve has converged
@@ -67,7 +67,7 @@ class MMPS(Method[Tensor]):
     reference: ClassVar[str] = "rozet2024mmps"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"gaussian", "noisy"})
-    cost: ClassVar[str] = "2 denoisers, 2 (iterations + 1) VJPs"
+    cost: ClassVar[str] = "2 denoisers, 2 iterations VJPs"
     claims: ClassVar[frozenset[str]] = frozenset(
         {
             "flat likelihood gives the prior",
@@ -106,8 +106,11 @@ class MMPS(Method[Tensor]):
         x0, pull = post.prior.linearize(x, sigma)
         clean, push, adjoint = A.differential(x0)
 
+        pulled: list[Tensor] = []
+
         def covariance(v: Tensor) -> Tensor:
-            return (noise2 * v).add(push(pull(adjoint(v))), alpha=sigma2)
+            pulled.append(pull(adjoint(v)))
+            return (noise2 * v).add(push(pulled[-1]), alpha=sigma2)
 
         white = None
         if self.precondition and post.likelihood.conjugate:
@@ -124,4 +127,5 @@ class MMPS(Method[Tensor]):
         )
         if info is not None:
             info["residual"] = solved.residual
-        return x0.add(pull(adjoint(solved.x)), alpha=sigma2)
+        # v is a sum of what the solver has asked for, so that J^T A^T v is the sum of its products.
+        return x0.add(solved.mapped(pulled, x0), alpha=sigma2)
