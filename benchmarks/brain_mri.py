@@ -2,7 +2,7 @@
 against zero filling and total variation.
 
     python benchmarks/brain_mri.py brain_mri_128.npz --out docs/results/brain-mri.json
-    python benchmarks/brain_mri.py ... --outside ch2.nii.gz      of another source, see ``outside``
+    python benchmarks/brain_mri.py ... --outside ch2.nii.gz T1.nii.gz   other heads, see ``outside``
     python benchmarks/brain_mri.py ... --samples 25 --speeds 8   a mean of more samples
 
 One coil; k-space of a real image (a magnitude without a phase), so that A maps real images of 128 x
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from chest_ct import total_variation
+from scipy.ndimage import affine_transform
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -64,19 +65,37 @@ def measured(x: Tensor, acceleration: int, seed: int) -> po.Likelihood:
     return po.Likelihood(y[0], A, law, range=(0, 1))
 
 
-def outside(file: Path) -> Tensor:
-    """Six slices (6, 1, 128, 128) of a volume with pixels of 1 mm, two of each plane: black is
-    added up to 256 x 256, and 2 x 2 pixels are averaged. White is its 99.9 % quantile."""
-    volume = po.measurements.read_volume(file)[0].squeeze().double().numpy()
+def outside(file: Path, field: float = 256.0) -> Tensor:
+    """Six slices (6, 1, 128, 128) of a head, two of each plane, in a field of view of so many mm: a
+    pixel is the average of the volume's under it. White is the volume's 99.9 % quantile.
+
+    Heads are upright, as those of the training are: the front of axial slices and the top of the
+    others is up, where the volume's axes run to the front and to the top. They are in the middle,
+    but where a volume cuts off a head, below, is the edge of the image.
+    """
+    read, info = po.measurements.read_volume(file)
+    axes = np.zeros((3, 3)) if info.affine is None else info.affine[:3, :3].numpy()
+    size = axes[2, 2]
+    if size <= 0 or not np.array_equal(np.abs(axes[0]), [size, 0, 0]) or axes[1, 1] != size:
+        raise SystemExit(f"{file}: wanted cubes whose axes run to a side, the front and the top")
+    volume = read.double().numpy()
     volume = np.clip(volume / np.quantile(volume, 0.999), 0, 1)
-    found = []
+    step, parts, found = field / SIDE / size, 4, []
+    first = (step / parts - 1) / 2  # the middle of the first of so many parts of a pixel
+    how = {"order": 1} if step % 1 else {"order": 0, "mode": "grid-constant"}
     for axis in range(3):
         for share in (0.4, 0.55):
-            slice = np.rot90(np.take(volume, round(share * volume.shape[axis]), axis))
-            whole = np.zeros((2 * SIDE, 2 * SIDE))
-            top, left = ((2 * SIDE - n) // 2 for n in slice.shape)
-            whole[top : top + slice.shape[0], left : left + slice.shape[1]] = slice
-            found.append(whole.reshape(SIDE, 2, SIDE, 2).mean((1, 3)))
+            slice = np.flipud(np.take(volume, round(share * volume.shape[axis]), axis))
+            over = np.array(slice.shape) - SIDE * step
+            place = first + np.trunc(over / [1 if axis else 2, 2])
+            whole = affine_transform(
+                slice,
+                np.full(2, step / parts),
+                place,
+                (parts * SIDE, parts * SIDE),
+                **how,
+            )
+            found.append(whole.reshape(SIDE, parts, SIDE, parts).mean((1, 3)))
     return torch.from_numpy(np.stack(found)).float()[:, None]
 
 
@@ -131,7 +150,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("slices", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--outside", type=Path, help="a volume of another source")
+    parser.add_argument("--outside", type=Path, nargs="*", default=[], help="volumes of heads")
+    parser.add_argument("--field", type=float, default=256.0, help="of view of those, mm")
     parser.add_argument("--prior", type=Path, help="a folder; the one that ships when left out")
     parser.add_argument("--methods", nargs="*", default=["MMPS"], choices=list(METHODS))
     parser.add_argument("--count", type=int, default=10, help="held-out slices (default: 10)")
@@ -156,8 +176,9 @@ def main() -> None:
         test = data["test"]
         held = torch.from_numpy(test[:: len(test) // asked.count][: asked.count])
     sources = {"held out": held.float()[:, None] / 255}
-    if asked.outside:
-        sources["outside"] = outside(asked.outside)
+    for file in asked.outside:
+        of = "" if asked.field == 256 else f" at {asked.field:g} mm"
+        sources[file.name.split(".")[0] + of] = outside(file, asked.field)
     for speed in asked.speeds:
         of_train = [measured(x, speed, 1000 + k) for k, x in enumerate(trained)]
         for k, weight in enumerate(WEIGHTS):

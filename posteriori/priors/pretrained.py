@@ -341,8 +341,8 @@ def brain_mri(
     device: str | torch.device | None = None, *, autocast: Precision | None = None
 ) -> Network:
     """The brain MRI prior that ships with the package: magnitude slices, grey in [-1, 1]. Trained
-    at 128 x 128; any size. A likelihood in other units states range=(0, white), white being the
-    brightest tissue."""
+    at 128 x 128; any size. Heads are upright: the front of axial slices, the top of others is up. A
+    likelihood in other units states range=(0, white), white being the brightest tissue."""
     return _shipped("brain-mri", device, autocast)
 
 
