@@ -32,6 +32,8 @@ html_theme = "furo"
 html_title = f"posteriori {version}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = [str(Path(__file__).parent / "static")]
+html_css_files = ["site.css"]
 
 myst_heading_anchors = 4
 # Pages of results start at the level that fits where they are read.

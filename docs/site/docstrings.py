@@ -18,6 +18,8 @@ ITEM = re.compile(
 BULLET = re.compile(r"[-*] (?P<text>\S.*)$")
 CODE = re.compile(r"``.+?``|`[^`\n]+`")
 UNDERLINE = re.compile(r"-{3,}$")
+# A value of a setting, set apart from what it means: "auto"   the default.
+CHOICE = re.compile(r'(?P<word>"[^"]+") {2,}(?P<text>\S.*)')
 
 
 def rest(lines: Iterable[str]) -> list[str]:
@@ -55,6 +57,15 @@ def _prose(block: list[str]) -> list[str]:
         if UNDERLINE.fullmatch(text) and out:
             out[-1] = f"**{out[-1].strip()}**"
             out.append("")
+            continue
+        choice = CHOICE.match(text)
+        if choice and open_items:
+            while len(open_items) > 1 and open_items[-1][0] >= depth:
+                open_items.pop()
+            indent = open_items[-1][1] + 2
+            open_items.append((depth, indent))
+            entry = f"- ``{choice['word']}`` {escaped(choice['text'])}"
+            out += ["", " " * indent + entry]
             continue
         item, bullet = ITEM.match(text), BULLET.match(text)
         starts = bullet or (item and (not out or open_items or depth == 0))

@@ -1,5 +1,5 @@
 """Tables of the guide: which method, what went wrong in the pictures of failures, what the survey
-has and this package has not, what a paper reports and what was measured here."""
+has and this package has not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -271,61 +271,3 @@ def errors(family: str) -> str:
         words = name.removeprefix("test_").replace("_", " ")
         lines.append(f"| {row['method']} | {row['what']} | [{words}](../../{file}) |")
     return "\n".join([*lines, "", "Other departures are in each method's own text, below."])
-
-
-def _interval(values: list[float]) -> str:
-    """Mean, and 1.96 standard errors where there are at least three values."""
-    if len(values) < 3:
-        return f"{fmean(values):.3g} (of {len(values)})"
-    return f"{fmean(values):.3g} +- {1.96 * stdev(values) / len(values) ** 0.5:.2g}"
-
-
-GMM25 = (
-    ("DPS", "original"),
-    ("DDRM", "original"),
-    ("MCGDiff", "extended"),
-    ("MomentSMC", "extended"),
-)
-CELLS = ("8,1", "8,2", "8,4", "80,1", "80,2", "80,4")
-UNREAD = "not quoted: the table was not at hand"
-OTHER_DRAW = (
-    "best of the paper: SW2 0.093, MMD 0.012 with 256 particles, of another draw of the mixture"
-)
-
-
-def reproduction() -> str:
-    """Beds of the literature: a paper's figure, ours, its spread, the command."""
-    rows = [row for row in result("exact.json") if row["value"] is not None]
-    out = [
-        "| experiment | method | paper | ours | floor: two exact sets | command |",
-        "|---|---|---|---|---|---|",
-    ]
-
-    def line(title: str, method: str, paper: str, at: list[Any], metric: str, bed: str) -> None:
-        mine, floor = (
-            [r["all"][metric] if metric else r["value"] for r in at if r["method"] == name]
-            for name in (method, "floor")
-        )
-        if mine and floor:
-            numbers = f"{_interval(mine)} | {_interval(floor)}"
-            command = f"`posteriori bench exact --bed {bed}`"
-            out.append(f"| {title} | {method} | {paper} | {numbers} | {command} |")
-
-    for cell in CELLS:
-        for method, schedule in GMM25:
-            where = ("gmm25", cell, schedule, 100)
-            at = [r for r in rows if (r["bed"], r["cell"], r["schedule"], r["steps"]) == where]
-            title = f"GMM-25, d, measured = {cell}; SW1, 100 steps, {schedule} levels"
-            paper = "from here" if method == "MomentSMC" else UNREAD
-            line(title, method, paper, at, "", "gmm25")
-    at = [r for r in rows if r["bed"] == "mixture256" and r["steps"] == 20]
-    for method in ("MomentSMC", "MMPS", "DPS"):
-        for metric in ("sw2", "mmd"):
-            title = f"256-d mixture, 128 numbers measured; {metric.upper()}"
-            line(title, method, OTHER_DRAW, at, metric, "mixture256")
-    out.append(
-        "| LPIPS of the authors' own pair | - | 0.722, 0.138 | within 0.002 of both, where the "
-        "package is installed | - | "
-        "[tests/evaluation/test_lpips.py](../../tests/evaluation/test_lpips.py) |"
-    )
-    return "\n".join(out)

@@ -12,6 +12,7 @@ from typing import Any
 
 import api_pages
 import guide_tables
+import reproduction
 
 from posteriori.citations import bibliography
 from posteriori.cli.listing import COLUMNS, METRICS, SHARED_OUT, _scores
@@ -147,7 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "by-price": guide_tables.by_price,
     "coverage-findings": guide_tables.coverage_findings,
     "coverage": guide_tables.coverage_table,
-    "reproduction": guide_tables.reproduction,
+    "reproduction": reproduction.reproduction,
     **{
         f"errors-{name}": (lambda name=name: guide_tables.errors(name))
         for name in ("explicit", "decoupled", "variational", "smc")

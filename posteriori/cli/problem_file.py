@@ -24,7 +24,7 @@ code: read problem files of others first.
 A study file (`posteriori run`) has the keys under "study" and, beside them, the sections of its
 problem. Each measurement has samples of its own seed: that of measurement k, from 0, is seed + k.
 """
-METHODS_HEAD = """# Methods
+METHODS_HEAD = """## Methods
 
 `method: NAME`, or a mapping with `name` and these settings. `preset: published` takes those of the
 paper where the method has them. A transition is `DDIM`, `ConstantFraction`, `Heun` or `Midpoint`,

@@ -63,7 +63,9 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
     "MomentSMC bank" starts from 16384 of the prior's images, whose calls are in no row.
     "Bootstrap end" gives up no particle on the way: it tends to the posterior for any A, with more
     particles, of which "Bootstrap end 10000" has so many. "CBG kept" draws its 256 candidates from
-    the mixture.
+    the mixture. "MCGDiff of 64" and "FPS of 20" return one sample of each cloud of so many, as
+    repeated runs of a sampler do. "FPS published" and "DDNM ignored" are the published path with
+    fresh noise of 0.95, and the rule for y without noise.
     "DPS norm 0.2" is the literature's zeta = 0.1, whose gradient is that of the square.
     """
     out = {name: make() for name, make in methods.ALL.items() if name != "Unconditional"}
@@ -80,7 +82,11 @@ def board_methods(n: int = 1000) -> dict[str, methods.Method[Any]]:
         "Bootstrap end": methods.Bootstrap(n, "end", share=0.0),
         "Bootstrap end 10000": methods.Bootstrap(10000, "end", share=0.0),
         "CBG kept": methods.CBG(256, "exact", keep=True, transition=methods.Midpoint()),
+        "DDNM ignored": methods.DDNM(noise="ignored"),
         "EPS midpoint": methods.EPS(),
+        "FPS of 20": methods.FPS(20, single=True),
+        "FPS published": replace(methods.FPS.published(), particles=20, single=True),
+        "MCGDiff of 64": methods.MCGDiff(64, single=True),
         "MomentSMC bank": methods.MomentSMC(n, bank=16384),
         "DPS norm 0.2": methods.DPS("norm", 0.2, methods.DDIM(0.85)),
         "PiGDM c=1": methods.PiGDM(variance=1.0),

@@ -1,7 +1,7 @@
 """Every method, by name. One paper, one file; families are folders.
 
-Steps from one noise level to the next (``DDIM``, ``Heun``, ``Midpoint``, ``ConstantFraction``) are
-settings of the methods: ``posteriori.methods.transitions``.
+Steps from one noise level to the next (``DDIM``, ``Heun``, ``Midpoint``, ``ConstantFraction``),
+settings of the methods, are in ``posteriori.methods.transitions``.
 
 ``ALL`` holds them in the order of their families. A method's file is named here once, so that
 editors and type checkers see its class; a test compares this list with the files.

@@ -112,6 +112,30 @@ def test_every_room_and_public_name_has_its_place_in_the_api(source):
     )
 
 
+def test_words_that_a_setting_takes_are_a_list_below_it():
+    text = """A rule.
+
+width: r2; published "wide".
+    "matched"  the error
+    "wide"     sigma^2, as the
+               paper has it
+draw: "exact" draws."""
+    assert docstrings.rest(text.splitlines()) == [
+        "A rule.",
+        "",
+        "",
+        '- **width**: r2; published "wide".',
+        "",
+        '  - ``"matched"`` the error',
+        "",
+        '  - ``"wide"`` sigma^2, as the',
+        "    paper has it",
+        "",
+        '- **draw**: "exact" draws.',
+        "",
+    ]
+
+
 def test_a_docstring_keeps_its_formulas_and_its_settings():
     text = """A rule: a sentence with a*b, |y| and ``code_``.
 

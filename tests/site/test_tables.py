@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import guide_tables
 import pytest
+import reproduction
 import tables
 import yaml
 
+from posteriori.experiments.boards import BOARDS
+from posteriori.experiments.scoreboard import REFERENCES, board_methods
 from posteriori.methods import ALL, METHODS
 from posteriori.problem_file.advice import RECOMMENDED
 
@@ -96,11 +99,54 @@ def test_ours_in_the_reproduction_table_are_the_scoreboards_rows():
         row["value"]
         for row in guide_tables.result("exact.json")
         if (row["bed"], row["cell"], row["schedule"], row["steps"], row["method"])
-        == ("gmm25", "8,1", "original", 100, "DPS")
+        == ("gmm25", "8,1", "original", 100, "DDRM")
     ]
-    line = next(
-        line
-        for line in guide_tables.reproduction().splitlines()
-        if "8,1" in line and "| DPS |" in line
-    )
-    assert f"| {sum(mine) / len(mine):.3g} +- " in line
+    part = reproduction.reproduction().split("## GMM-25, original levels, 100 steps")[1]
+    line = next(line for line in part.splitlines() if line.startswith("| DDRM |"))
+    assert f"3.43 ± 0.8; **{sum(mine) / len(mine):.3g} ± " in line
+
+
+@pytest.mark.parametrize("told", reproduction.experiments(), ids=lambda told: told["title"])
+def test_every_published_figure_says_where_it_was_read_and_is_of_a_row_of_ours(told):
+    assert told["read"]
+    assert told["differs"]
+    assert told["at"]["bed"] in BOARDS
+    if "beside" in told:
+        assert all(set(figures) == set(told["scores"]) for figures in told["beside"].values())
+        return
+    known = {*REFERENCES, *board_methods()}
+    assert set(told["paper"]) == set(told["why"])
+    assert set(told["paper"]) <= known
+    found = {entry.method for entry in reproduction.entries(told, reproduction.board_rows())}
+    assert found == set(told["paper"])
+
+
+def entry(compare, paper, ours, exact=(1.0, 1.0), half=0.1, beyond=None):
+    """A figure of a paper without spread, and ours with one."""
+    figures = (reproduction.Figure(paper), reproduction.Figure(exact[0]))
+    mine = (reproduction.Figure(ours, half, 5), reproduction.Figure(exact[1]))
+    made = reproduction.Entry("m", "c", "s", *figures, *mine, beyond)
+    return reproduction.reading(made, {"scores": {"s": {"compare": compare}}})
+
+
+def test_a_reading_allows_for_both_intervals_and_knows_what_is_wrong_on_both_sides():
+    assert entry("value", 2.0, 2.2) == "same"  # 0.2 apart, 0.1 and a tenth of 2 uncertain
+    assert entry("value", 2.0, 2.3) == "worse"
+    assert entry("value", 2.0, 1.7) == "better"
+    # RMSE of exact samples to one truth is not 0: less is as wrong as more, and 1 there is 3 here.
+    assert entry("exact", 0.7, 3.0, exact=(1.0, 3.0)) == "better"
+    assert entry("exact", 1.1, 2.5, exact=(1.0, 3.0)) == "worse"
+    assert entry("exact", 1.1, 3.1, exact=(1.0, 3.0)) == "same"
+    # The discrepancies themselves are of other numbers of samples: what is beyond is compared.
+    over = reproduction.Figure(0.3), reproduction.Figure(0.31, 0.01, 5)
+    assert entry("over", 0.5, 9.0, beyond=over) == "same"
+
+
+def test_what_a_discrepancy_has_over_exact_samples_does_not_depend_on_their_number():
+    """KSD^2 of N samples of a law q is that of q and E[u(x, x)] / N, for the posterior itself the
+    latter alone where the trace is the same."""
+    of_law, trace = 0.2, 40.0
+    for n in (100, 500):
+        exact, ours = (trace / n) ** 0.5, (of_law**2 + trace / n) ** 0.5
+        assert reproduction.over(ours, exact) == pytest.approx(of_law)
+    assert reproduction.over(0.1, 0.2) == 0
