@@ -3,20 +3,28 @@ prior?
 
     python benchmarks/eps_coverage.py [--problems 200] [--steps 20] [--samples 9] [--at-once 25]
                                       [--truths midpoint] [--precision bfloat16]
-                                      [--table eps-coverage.md]
+                                      [--json eps-coverage.json] [--table eps-coverage.md]
 
 The digits of the study ``posterior-coverage``: the upper half is measured with noise 0.1 of [0, 1],
 and eight test functions, groups, verdicts and seeds are the study's. EPS draws with
 ``priors.digits(noise_maps=True)``. Of that prior the truths are samples too, in 80 ``Midpoint``
 steps; with ``--truths study`` they are the study's, samples of ``priors.digits()`` in 80 ancestral
-steps. The network runs in ``--precision``, of truths and samples alike.
+steps. Both ask the network for white noise alone, EPS asks it for maps: with ``--truths maps`` the
+truths are samples under maps too, those of ``midpoint`` after EPS has drawn each half anew twice,
+the other half seen with the noise of the problem. The network runs in ``--precision``, of truths
+and samples alike. A finished part, ``--at-once`` problems, is kept in the file ``--json``.
+
+Beside the ranks stands the spread of the norm: of the samples of a problem, and of the truth about
+their mean, which exact samples have the same. Their ratio is above 1 where intervals are too wide.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,43 +37,88 @@ from posteriori.experiments.studies.posterior_coverage import overall, rank_scor
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods import EPS, Unconditional
 from posteriori.noise import Gaussian
+from posteriori.operators import LinearOperator, Mask
 from posteriori.problem_file import simulate
 
 # How truths are drawn, in words.
 TRUTHS = {
     "midpoint": "samples of the same prior in 80 `Midpoint` steps",
     "study": "ancestral samples of `digits` in 80 steps",
+    "maps": "samples of the same prior under maps: EPS has drawn each half twice given the other",
 }
+NORM, SWEEPS = 6, 2
+LAW = Gaussian(study.NOISE["digits"])
 
 
-def ranks(prior: priors.Network, first: int, count: int, steps: int, n: int, kind: str) -> Tensor:
-    """Ranks (count, 8) of the test functions of the truths ``first`` onwards among those of n
-    samples."""
+def drawn(
+    prior: priors.Prior, A: LinearOperator, x: Tensor, steps: int, n: int, seed: int, noise: int
+) -> tuple[list[Likelihood], list[Tensor]]:
+    """The measurement of each image of x by A, with the seeds ``noise`` onwards, and n samples of
+    EPS given each."""
+    likelihoods = [
+        Likelihood(simulate(A, image, LAW, noise + k), A, LAW, range=(0, 1))
+        for k, image in enumerate(x)
+    ]
+    runs = po.sample_each(prior, likelihoods, EPS(), n=n, steps=steps, seed=seed)
+    return likelihoods, [run.samples for run in runs]
+
+
+def truths(prior: priors.Network, first: int, count: int, steps: int, kind: str) -> Tensor:
+    """Truths ``first`` onwards (count, 1, 32, 32)."""
     other, A = study.coverage_digits()
-    law = Gaussian(study.NOISE["digits"])
-    blind = Likelihood(torch.zeros(A.out_shape), A, law, range=(0, 1))
+    blind = Likelihood(torch.zeros(A.out_shape), A, LAW, range=(0, 1))
     seed = study.TRUTH + first
     with warnings.catch_warnings(action="ignore"):  # that samples of the prior do not fit y = 0
-        drawn = po.sample_each(
+        runs = po.sample_each(
             other if kind == "study" else prior,
             [blind] * count,
             study.PRIOR if kind == "study" else Unconditional(study.MIDPOINT),
             steps=study.TRUTH_STEPS,
             seed=seed,
         )
-    truths = [run.samples[0] for run in drawn]
-    likelihoods = [
-        Likelihood(simulate(A, x, law, seed + k), A, law, range=(0, 1))
-        for k, x in enumerate(truths)
-    ]
-    runs = po.sample_each(prior, likelihoods, EPS(), n=n, steps=steps, seed=first)
-    found = []
-    for k, (x, likelihood, run) in enumerate(zip(truths, likelihoods, runs, strict=True)):
+    x = torch.cat([run.samples for run in runs])
+    if kind == "maps":
+        rows = torch.arange(32)[:, None]
+        for k in range(2 * SWEEPS):
+            half = Mask((rows < 16) if k % 2 == 0 else (rows >= 16), x.shape[1:])
+            own = seed + 2**34 * (k + 1)  # no other draw has these seeds
+            x = torch.cat(drawn(prior, half, x, steps, 1, own, own)[1])
+    return x
+
+
+def part(
+    prior: priors.Network, first: int, count: int, steps: int, n: int, kind: str
+) -> dict[str, Any]:
+    """Ranks (count, 8) of the test functions of the truths ``first`` onwards among those of n
+    samples; and the norms of truth and samples (count, 1 + n)."""
+    x, A = truths(prior, first, count, steps, kind), study.coverage_digits()[1]
+    likelihoods, samples = drawn(prior, A, x, steps, n, first, study.TRUTH + first)
+    ranks, norms = [], []
+    for k, (image, likelihood, mine) in enumerate(zip(x, likelihoods, samples, strict=True)):
         post = Posterior(prior, likelihood)
-        of_samples = study.functions("digits", post, run.samples)
-        of_truth = study.functions("digits", post, x[None])
-        found.append(calibration.ranks(of_samples, of_truth, seed=first + k)[0])
-    return torch.stack(found)
+        of_samples = study.functions("digits", post, mine)
+        of_truth = study.functions("digits", post, image[None])
+        ranks.append(calibration.ranks(of_samples, of_truth, seed=first + k)[0].tolist())
+        norms.append(torch.cat([of_truth, of_samples])[:, NORM].tolist())
+    return {"ranks": ranks, "norms": norms}
+
+
+def spreads(norms: Tensor) -> str:
+    """Of norms (problems, 1 + n), the truth's first: two spreads that exact samples have alike, and
+    their ratio with its standard error by bootstrap."""
+    truth, mine = norms[:, 0], norms[:, 1:]
+    about = (truth - mine.mean(1)).square() / (1 + 1 / mine.shape[1])
+    own = mine.var(1)
+    g = torch.Generator().manual_seed(0)
+    again = torch.randint(len(norms), (2000, len(norms)), generator=g)
+    ratios = (own[again].mean(1) / about[again].mean(1)).sqrt()
+    return (
+        f"The norm of a problem's samples has a spread of {own.mean().sqrt():.3f}, that of the "
+        f"truth about their mean {about.mean().sqrt():.3f}: a ratio of "
+        f"{(own.mean() / about.mean()).sqrt():.2f} +- {ratios.std():.2f}. All norms have mean and "
+        f"spread {mine.mean():.3f} and {mine.std():.3f}, those of the truths {truth.mean():.3f} "
+        f"and {truth.std():.3f}."
+    )
 
 
 def table(found: Tensor, n: int, steps: int, kind: str, precision: str) -> str:
@@ -99,15 +152,26 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=25)
     parser.add_argument("--truths", choices=[*TRUTHS], default="midpoint")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--json", type=Path, default=Path("eps-coverage.json"))
     parser.add_argument("--table", type=Path, default=Path("eps-coverage.md"))
     arguments = parser.parse_args()
     kind, precision = arguments.truths, arguments.precision
     prior = priors.digits(noise_maps=True, autocast=None if precision == "float32" else "bfloat16")
-    found = []
+    steps, n = arguments.steps, arguments.samples
+    store: dict[str, Any] = (
+        json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    )
+    ranks, norms = [], []
     for first in range(0, arguments.problems, arguments.at_once):
         count = min(arguments.at_once, arguments.problems - first)
-        found.append(ranks(prior, first, count, arguments.steps, arguments.samples, kind))
-        text = table(torch.cat(found), arguments.samples, arguments.steps, kind, precision)
+        key = f"{kind}/{precision}/{steps}/{n}/{first}/{count}"
+        if key not in store:
+            store[key] = part(prior, first, count, steps, n, kind)
+            arguments.json.write_text(json.dumps(store))
+        ranks += store[key]["ranks"]
+        norms += store[key]["norms"]
+        text = table(torch.tensor(ranks), n, steps, kind, precision)
+        text += "\n" + spreads(torch.tensor(norms)) + "\n"
         arguments.table.write_text(text)
         print(text, flush=True)
 

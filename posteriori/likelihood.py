@@ -353,12 +353,26 @@ class Posterior:
             object.__setattr__(twin, name, value)
         return twin
 
-    def plan(self, method: Method[Any], n: int = 1, steps: int | None = None, **how: Any) -> Plan:
+    def plan(
+        self, method: Method[Any] | None = None, n: int = 1, steps: int | None = None, **how: Any
+    ) -> Plan:
         """What ``sample`` with these arguments would do and take, after one timed step; see
-        ``posteriori.plan``."""
+        ``posteriori.plan``.
+
+        method: without one that of a problem file that names none, and the plan's first note says
+        why: by operator, noise, number of numbers and prior (``posteriori.problem_file.advice``).
+        """
         from posteriori.plan import plan
 
-        return plan(self, method, n=n, steps=steps, **how)
+        if method is not None:
+            return plan(self, method, n=n, steps=steps, **how)
+        from posteriori.problem_file.advice import choose
+
+        choice = choose(self, steps)
+        if choice.levels is not None:
+            how = {"grid": choice.levels} | how
+        found = plan(self, choice.method, n=n, steps=choice.steps or steps, **how)
+        return replace(found, notes=(str(choice), *found.notes))
 
     def __repr__(self) -> str:
         law = ", ".join(

@@ -123,6 +123,17 @@ class Knowledge:
         between the modes of a mixture it may be exceeded at single x."""
         return white_error(self.max_std**2, sigma)
 
+    def open_variance(self, sigma: Tensor | float) -> float:
+        """(2 w + error(sigma)) / 3, w = c sigma^2 / (c + sigma^2), c = variance: the variance of x0
+        given x where images are open, of priors that know no more than ``error``.
+
+        Edges and strokes are open, with variances up to w; what surrounds them is known, and lowers
+        the mean error and nothing else. The mean of a variance that lies evenly in [0, w], weighted
+        by itself, is 2 w / 3; where all is equally open, as of white images, error(sigma) is w, and
+        so is this.
+        """
+        return (2 * white_error(self.variance, sigma) + self.error(sigma)) / 3
+
     def spectral_error(self, sigma: Tensor | float) -> Tensor:
         """``spectrum`` at sigma. Raises ``TypeError`` where it is not known."""
         if self.spectrum is None:

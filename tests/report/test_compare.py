@@ -194,13 +194,14 @@ def kinds():
     few = po.operators.Dense(torch.eye(4, 256, dtype=F64), shape)
     gaussian = po.noise.Gaussian(0.05)
 
-    def by_network(A):
-        prior = po.priors.Network(toy_unet(F64), shape=shape, multiple=4, sigma_data=0.5)
+    def by_network(A, net=None):
+        prior = po.priors.Network(net or toy_unet(F64), shape=shape, multiple=4, sigma_data=0.5)
         y = torch.full(A.out_shape, 0.5, dtype=F64)
         return po.Posterior(prior, po.Likelihood(y, A, gaussian, range=(0, 1)))
 
     return {
         "known": post(blur, gaussian, shape),
+        "told": by_network(blur, po.priors.UNet(1, (8, 8), (1, 1), coloured=True).double()),
         "linear": by_network(blur),
         "few": by_network(few),
         "counts": post(blur, po.noise.Poisson(100.0), shape),
@@ -211,7 +212,7 @@ def kinds():
 
 
 @pytest.mark.parametrize(
-    "kind", ["known", "linear", "few", "counts", "magnitudes", "jpeg", "curved"]
+    "kind", ["known", "told", "linear", "few", "counts", "magnitudes", "jpeg", "curved"]
 )
 def test_every_kind_of_problem_gets_a_method_that_takes_it(kind):
     problem = kinds()[kind]
@@ -255,6 +256,31 @@ def test_a_prior_that_knows_the_noise_gets_eps_on_its_levels():
     assert advice.choose(kinds()["known"], 7).steps == 7
     # The same problem with a network.
     assert isinstance(advice.choose(kinds()["linear"]).method, MMPS)
+
+
+def test_the_measured_crps_decides_between_the_methods_of_a_network(monkeypatch):
+    """The same problem goes to the method with the lowest figure, and its line names the kind of
+    the operator, the noise and the price."""
+    problem = kinds()["told"]
+    choice = advice.choose(problem)
+    assert isinstance(choice.method, EPS)
+    assert choice.steps == 10
+    for said in ("Blur", "a blur", "Gaussian noise of 0.05", EPS.cost):
+        assert said in str(choice)
+    turned = advice.CRPS | {"a blur": {"EPS": 0.03, "MMPS": 0.02}}
+    monkeypatch.setattr(advice, "CRPS", turned)
+    assert isinstance(advice.choose(problem).method, MMPS)
+    # Whatever the figures, a network that was not trained for such noise cannot take EPS.
+    assert isinstance(advice.choose(kinds()["linear"]).method, MMPS)
+
+
+def test_a_plan_without_a_method_is_that_of_the_chosen_one():
+    problem = kinds()["told"]
+    plan = problem.plan()
+    assert (plan.method, plan.steps) == ("EPS", 10)
+    assert plan.notes[0] == str(advice.choose(problem))
+    assert problem.plan(steps=3).steps == 3
+    assert problem.plan(MMPS(), steps=2).method == "MMPS"
 
 
 def test_solve_names_the_method_and_keeps_the_reason(problem, capsys):

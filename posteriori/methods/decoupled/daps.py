@@ -33,8 +33,7 @@ class DAPS(Method[Tensor]):
     x is the image at noise level sigma, x' at the next level s, D = D(x, sigma) the denoised image
     and z standard normal.
 
-    Because x' depends on x only through x0, errors of earlier levels are forgotten instead of
-    accumulated.
+    Because x' depends on x only through x0, errors of earlier levels are forgotten.
 
     centre: m, as above; published "ode".
     width: r2 of the Gaussian around the centre; published "sigma".
@@ -43,10 +42,12 @@ class DAPS(Method[Tensor]):
                    of images, and at small sigma as much as their edges and strokes may move, so
                    that the measurement can be met
         "unit"     the same with c = 1
+        "open"     ``Knowledge.open_variance``: of what is open in the image, not of all of it
         "widest"   the largest variance along any direction
         "sigma"    sigma^2
-        "auto"     for a linear A "matched"; for draw "conditional", in place of r2 I, the error by
-                   frequency where the prior has measured it (see ``proximal``); otherwise "white"
+        "auto"     for draw "conditional" and a linear A, in place of r2 I, the error by frequency
+                   where the prior has measured it (see ``proximal``). Else for a linear A "open",
+                   but "matched" for priors in closed form or with that error; for others "white"
     draw: a rule of ``posteriori.methods.data_steps.gaussian_draws``; published "langevin".
         "exact" draws from p(x0 | x, y) itself. "mean" takes the mean of the Gaussian in place of a
         draw, where A is linear and the noise Gaussian, and its mode elsewhere.
@@ -81,7 +82,7 @@ class DAPS(Method[Tensor]):
     """
 
     centre: Literal["tweedie", "ode"] = "tweedie"
-    width: Literal["auto", "matched", "white", "unit", "widest", "sigma"] = "auto"
+    width: Literal["auto", "matched", "white", "unit", "open", "widest", "sigma"] = "auto"
     draw: Literal["conditional", "rto", "langevin", "mala", "hmc", "exact", "mean"] = "conditional"
     ode_steps: Count = 5
     inner_steps: Count = 100
@@ -176,11 +177,14 @@ class DAPS(Method[Tensor]):
         return (x0.add(rng.normal(x0), alpha=float(s)) if float(s) > 0 else x0), info
 
     def _r2(self, post: Posterior, sigma: Tensor) -> float:
-        linear, s2 = isinstance(post.likelihood.A, LinearOperator), float(sigma) ** 2
-        if self.width == "matched" or (self.width == "auto" and linear):
-            return post.prior.know().error(sigma)
-        if self.width == "widest":
-            return post.prior.know().max_variance(sigma)
+        s2 = float(sigma) ** 2
+        if self.width == "auto" and isinstance(post.likelihood.A, LinearOperator):
+            return proximal.mean_variance(post, sigma)
+        known = post.prior.know()
+        if self.width == "matched":
+            return known.error(sigma)
+        if self.width in ("open", "widest"):
+            return (known.open_variance if self.width == "open" else known.max_variance)(sigma)
         if self.width == "sigma":
             return s2
         c = 1.0 if self.width == "unit" else post.prior.variance

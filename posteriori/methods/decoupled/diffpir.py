@@ -33,8 +33,11 @@ class DiffPIR(Method[Tensor]):
 
         r2  = error(sigma) / lam    width "matched": the denoiser's own mean squared error at sigma
             = sigma^2 / lam         width "sigma": the paper's
+            = open variance / lam   width "open": ``Knowledge.open_variance``, of what is open in
+                                    the image, not of all of it
             = C(sigma) / lam        width "auto": the error by frequency where the prior has
-                                    measured it (see ``proximal``), else "matched"
+                                    measured it (see ``proximal``); else for a linear A "open", but
+                                    "matched" for a closed form; for others "matched"
 
         x'  = D_y + s ( sqrt(1 - zeta) (x - D_y) / sigma + sqrt(zeta) z )
 
@@ -69,7 +72,7 @@ class DiffPIR(Method[Tensor]):
     """
 
     lam: Positive = 1.0
-    width: Literal["auto", "matched", "sigma"] = "auto"
+    width: Literal["auto", "matched", "open", "sigma"] = "auto"
     transition: Transition = DDIM(eta=1.0)
     data: Literal["auto", "proximal", "gradient"] = "auto"
     gradient_steps: Count = 1
@@ -120,12 +123,19 @@ class DiffPIR(Method[Tensor]):
         )
         if C is not None:
             return x0 + proximal.shift(post, post.likelihood.residual(x0), C, info=info)
-        r2 = (
-            float(sigma) ** 2 if self.width == "sigma" else post.prior.know().error(sigma)
-        ) / self.lam
+        r2 = self._r2(post, sigma) / self.lam
         if self.data == "proximal" or (self.data == "auto" and post.likelihood.conjugate):
             return x0.add(post.likelihood.widen(r2).score(x0), alpha=r2)
         return self._descend(post.likelihood, x0, r2)
+
+    def _r2(self, post: Posterior, sigma: Tensor) -> float:
+        if self.width == "sigma":
+            return float(sigma) ** 2
+        if self.width == "open":
+            return post.prior.know().open_variance(sigma)
+        if self.width == "auto" and self.data != "gradient" and post.likelihood.conjugate:
+            return proximal.mean_variance(post, sigma)
+        return post.prior.know().error(sigma)
 
     def _descend(self, like: Likelihood, x0: Tensor, r2: float) -> Tensor:
         s2, u = like.std**2, x0
