@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# The study of benchmarks/study.py through SLURM on this one machine, and its bits against those of one process.
-#   python benchmarks/study.py OUT --only serial && benchmarks/slurm.sh OUT
+# The study of benchmarks/study.py through SLURM on this one machine.
+#   python benchmarks/study.py OUT --only serial && benchmarks/slurm.sh OUT     the command, and its bits against those of one process
+#   benchmarks/slurm.sh OUT --rounds 3                                          the speed-up; what follows OUT are options of study.py
 # Needs slurm-wlm and munge (Debian: apt-get install slurm-wlm munge) and the extra `slurm`, and runs as root: the daemons are started
 # with keys, configuration and state of their own in a temporary folder, on ports of their own, and stopped in the end.
 set -euo pipefail
-[ $# -eq 1 ] || { echo "usage: benchmarks/slurm.sh OUT"; exit 2; }
+[ $# -ge 1 ] || { echo "usage: benchmarks/slurm.sh OUT [--rounds N] [--measurements M]"; exit 2; }
 PYTHON=${PYTHON:-python}
 HERE=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$1"
 OUT=$(cd "$1" && pwd)
+shift
 T=$(mktemp -d)
 chmod 755 "$T"
-export PYTHONPATH=$HERE OMP_NUM_THREADS=1 SLURM_CONF=$T/slurm.conf
+export PYTHONPATH=$HERE${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1 SLURM_CONF=$T/slurm.conf
 
 stop() {
     for name in slurmd slurmctld munged; do
@@ -61,6 +64,10 @@ done
 sinfo || { tail -5 "$T"/*.log; exit 1; }
 sinfo -h -o %T | grep -q idle || { tail -5 "$T"/*.log; exit 1; }
 
+if [ $# -gt 0 ]; then
+    "$PYTHON" "$HERE/benchmarks/study.py" "$OUT" --only slurm "$@"
+    exit
+fi
 rm -rf "$OUT/slurm"
 "$PYTHON" -c "from posteriori.cli import main; main()" run "$OUT/study.yaml" --out "$OUT/slurm" --slurm --quiet > "$OUT/slurm.txt"
 "$PYTHON" "$HERE/benchmarks/study.py" "$OUT" --against "$OUT/slurm"

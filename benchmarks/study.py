@@ -1,19 +1,24 @@
 """200 small problems on workers, one of them killed: the bits of one process, and the speed-up.
 
-    OMP_NUM_THREADS=1 python benchmarks/study.py OUT         all three, to OUT/results.json
+    OMP_NUM_THREADS=1 python benchmarks/study.py OUT         all of it, to OUT/results.json
+    python benchmarks/study.py OUT --only rounds             the speed-up alone
     python benchmarks/study.py OUT --only write              the study file and its images alone
     python benchmarks/study.py OUT --against FOLDER          compare a folder with OUT/serial
 
-Pictures of strokes under a mask, 100 measurements x 2 methods, by the prior of digits. One process
-draws them; then two workers, each on one thread; then four, one of which is killed by SIGKILL in
-the middle of a cell. The clock of the first two runs from the first cell to the last: what it takes
-to start a worker, a few seconds once a study, is left out, and each has drawn a cell before.
+Pictures of strokes under a mask, 100 measurements x 2 methods, by the prior of digits. A round is
+one process that draws them; two processes that know nothing of each other and draw half of them
+each; and two workers, each on one thread. Rounds are repeated, and of their ratios the medians
+told. In the end there are four workers, one of which is killed by SIGKILL in the middle of a cell.
+The clocks run from the first cell to the last: what it takes to start a process, a few seconds once
+a study, is left out, and each has drawn cells before.
 
-speed-up: seconds of one process over those of two workers. On processors that other work takes,
-wall time says little. So beside it stands the ratio of processor seconds: of one process, over
-those of both workers and of the scheduler together. Two workers on two processors that are theirs
-have a speed-up of twice that ratio, as far as neither waits: ``waiting`` is the time that a worker
-spends between two cells, as its share, which wall time shows even there.
+speed-up: seconds of one process over those of two. That of two plain processes is what the machine
+gives; two processors of one memory, of which other machines may have a part, need not give 2. The
+share of this ceiling that workers reach is what dask leaves. ``others`` is how many processors were
+taken by work that is not ours: with more than a few hundredths, ratios say little. Processor
+seconds are those of one process over those of both workers, their nannies and the scheduler
+together; ``waiting`` is the time that a worker spends between two cells, as its share, files and
+their locks included.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +35,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,8 +44,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from posteriori.cells import Cell, cells_of, draw_cell
-from posteriori.cli.engines import cell_elsewhere, spread_cells
-from posteriori.cli.workers import client_of
+from posteriori.cli.engines import Engine, cell_elsewhere, spread_cells
 from posteriori.problem_file.study import load_study
 from posteriori.run import write_json
 
@@ -71,41 +77,94 @@ def write_study(folder: Path, measurements: int) -> Path:
     return path
 
 
-def timed(draw: Callable[[], Any], clocks: Callable[[], float]) -> tuple[float, float]:
-    """Wall and processor seconds."""
-    wall, processor = time.perf_counter(), clocks()
+def timed(draw: Callable[[], Any], clocks: Callable[[], float]) -> dict[str, float]:
+    """Wall and processor seconds, and the processors that other work took meanwhile."""
+    wall, processor, all_work = time.perf_counter(), clocks(), busy()
     draw()
-    return time.perf_counter() - wall, clocks() - processor
+    wall, all_work = time.perf_counter() - wall, busy() - all_work
+    processor = clocks() - processor
+    return {"wall": wall, "processor": processor, "others": (all_work - processor) / wall}
 
 
-def serial(cells: list[Cell]) -> dict[str, float]:
+def busy() -> float:
+    """Seconds for which a processor of this machine was at work, of all of them together."""
+    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def one_process(
+    cells: list[Cell], told_to_begin: Callable[[], Any] = lambda: None
+) -> dict[str, float]:
     def draw() -> None:
         for cell in cells:
             assert "reason" not in draw_cell(cell)
 
-    draw_cell(warm(cells[0], "serial"))
-    wall, processor = timed(draw, time.process_time)
-    return {"wall": wall, "processor": processor}
+    for k, cell in enumerate(cells[:2]):
+        draw_cell(warm(cell, f"{os.getpid()}-{k}"))
+    told_to_begin()
+    return timed(draw, time.process_time)
 
 
-def two_workers(cells: list[Cell]) -> dict[str, float]:
+def half(out: Path, measurements: int, k: int) -> None:
+    """What one of two processes does that know nothing of each other: every other cell, once it is
+    told to begin."""
+    cells = cells_of(load_study(write_study(out, measurements)), [STEPS] * 2, out / "halves")[k::2]
+
+    def told_to_begin() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    print(json.dumps(one_process(cells, told_to_begin)), flush=True)
+
+
+def two_processes(out: Path, measurements: int) -> dict[str, float]:
+    """Each draws half of the cells: what the machine gives, nothing being spent on sharing out."""
+    words = [sys.executable, __file__, str(out), "--measurements", str(measurements), "--half"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pair = [subprocess.Popen([*words, str(k)], **pipes) for k in range(2)]
+    for process in pair:
+        assert process.stdout.readline() == "ready\n"
+    began = busy()
+    for process in pair:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [json.loads(process.stdout.readline()) for process in pair]
+    wall, processor = max(t["wall"] for t in told), sum(t["processor"] for t in told)
+    others = (busy() - began - processor) / wall
+    for process in pair:
+        process.communicate()
+    return {"wall": wall, "processor": processor, "others": others}
+
+
+def two_workers(cells: list[Cell], engine: Engine, logs: Path) -> dict[str, float]:
     ended: list[dict[str, Any]] = []
-    with client_of(2, None, threads=1) as client:
+    with engine.client(logs) as client:
+        client.wait_for_workers(2)
         for k, address in enumerate(client.scheduler_info()["workers"]):
-            client.run(cell_elsewhere, asdict(warm(cells[0], f"two{k}")), "", workers=[address])
+            for j, cell in enumerate(cells[:2]):
+                to = asdict(warm(cell, f"two{k}-{j}"))
+                client.run(cell_elsewhere, to, "", workers=[address])
 
         def clocks() -> float:
-            return sum(client.run(time.process_time).values()) + time.process_time()
+            told = [*client.run(own_clock).values(), *client.run(own_clock, nanny=True).values()]
+            return sum(dict([*told, own_clock()]).values())
 
         own = time.process_time()
-        wall, processor = timed(
+        found = timed(
             lambda: spread_cells(client, cells, lambda _, record: ended.append(record)), clocks
         )
         own = time.process_time() - own
     assert not any("reason" in record for record in ended)
     inside = sum(record["elapsed"] for record in ended)
-    shares = {"scheduler's part": own / processor, "waiting": 1 - inside / (2 * wall)}
-    return {"wall": wall, "processor": processor} | shares
+    return found | {
+        "scheduler's part": own / found["processor"],
+        "waiting": 1 - inside / (2 * found["wall"]),
+    }
+
+
+def own_clock() -> tuple[int, float]:
+    """This process and its processor seconds; two nannies may be one process."""
+    return os.getpid(), time.process_time()
 
 
 def four_workers_one_killed(path: Path, out: Path) -> dict[str, Any]:
@@ -140,39 +199,71 @@ def same_bits(a: Path, b: Path) -> str:
     return f"{equal} of {len(places)} cells have the same bits"
 
 
+def one_round(path: Path, out: Path, engine: Engine, measurements: int) -> dict[str, Any]:
+    """One process, two, and two workers, one after the other."""
+    for name in ("serial", "halves", "two", "warm"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    study = load_study(path)
+    serial, two = (cells_of(study, [STEPS] * 2, out / name) for name in ("serial", "two"))
+    found: dict[str, Any] = {
+        "one process": one_process(serial),
+        "two processes": two_processes(out, measurements),
+        "two workers": two_workers(two, engine, out / "logs"),
+    }
+    one = found["one process"]
+    for name in ("two processes", "two workers"):
+        for clock, what in (("wall", "speed-up"), ("processor", "processor seconds, share")):
+            found[name][what] = one[clock] / found[name][clock]
+    found["share of the ceiling"] = found["two processes"]["wall"] / found["two workers"]["wall"]
+    return found | {"bits": same_bits(out / "serial", out / "two")}
+
+
+def medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the rounds' ratios."""
+    return {
+        "ceiling": median(r["two processes"]["speed-up"] for r in rounds),
+        "speed-up": median(r["two workers"]["speed-up"] for r in rounds),
+        "share of the ceiling": median(r["share of the ceiling"] for r in rounds),
+        "processor": median(r["two workers"]["processor seconds, share"] for r in rounds),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", choices=("write", "serial", "two", "four"))
+    parser.add_argument("--only", choices=("write", "serial", "rounds", "slurm", "four"))
     parser.add_argument("--against", type=Path)
     parser.add_argument("--measurements", type=int, default=MEASUREMENTS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--half", type=int)
     asked = parser.parse_args()
     out = asked.out.resolve()
     if asked.against:
         print(said := same_bits(out / "serial", asked.against))
         raise SystemExit(not said.startswith(f"{2 * asked.measurements} of"))
     warnings.simplefilter("ignore")
+    if asked.half is not None:
+        half(out, asked.measurements, asked.half)
+        return
     path = write_study(out, asked.measurements)
-    study = load_study(path)
     record = json.loads(kept.read_text()) if (kept := out / "results.json").exists() else {}
-
-    def cells(name: str) -> list[Cell]:
-        return cells_of(study, [STEPS] * 2, out / name)
-
-    if asked.only in (None, "serial"):
-        record["serial"] = serial(cells("serial"))
-    if asked.only in (None, "two"):
-        record["two workers"] = two_workers(cells("two"))
-        record["two workers"]["bits"] = same_bits(out / "serial", out / "two")
+    if asked.only == "serial":
+        record["serial"] = one_process(cells_of(load_study(path), [STEPS] * 2, out / "serial"))
+    if asked.only in (None, "rounds", "slurm"):
+        jobs = load_study(path).stated.slurm if asked.only == "slurm" else None
+        engine, name = (
+            Engine(slurm=jobs) if jobs else Engine(workers=2),
+            "slurm" if jobs else "dask",
+        )
+        rounds = record[f"rounds of {name}"] = []
+        for _ in range(asked.rounds):
+            rounds.append(one_round(path, out, engine, asked.measurements))
+            write_json(kept, record | {f"medians of {name}": medians(rounds)})
+        record[f"medians of {name}"] = medians(rounds)
     if asked.only in (None, "four"):
+        shutil.rmtree(out / "four", ignore_errors=True)
         record["four workers, one killed"] = four_workers_one_killed(path, out / "four")
         record["four workers, one killed"]["bits"] = same_bits(out / "serial", out / "four")
-    if {"serial", "two workers"} <= record.keys():
-        one, two = record["serial"], record["two workers"]
-        record["speed-up by wall time"] = one["wall"] / two["wall"]
-        record["processor seconds, one process over two workers"] = (
-            one["processor"] / two["processor"]
-        )
     if asked.only != "write":
         write_json(kept, record)
         print(json.dumps(record, indent=1))

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from posteriori.cells import DEATHS, Cell, deaths_of, draw_cell
-from posteriori.cli.workers import client_of
+from posteriori.cli.workers import MEMORY, QUIET, client_of
 from posteriori.extras import require_extra
 from posteriori.problem_file.study import Slurm
 
-# The last two undo what dask sets for its workers, see ``client_of``: they are what malloc comes to
-# by itself in a process that makes large arrays.
+# dask reads its settings from variables too, a level of a name after two underscores.
 JOB_ENVIRONMENT = [
     "export OMP_NUM_THREADS=1",
-    f"export MALLOC_MMAP_THRESHOLD_={2**25}",
-    f"export MALLOC_TRIM_THRESHOLD_={2**26}",
+    *(f"export {name}={value}" for name, value in MEMORY.items()),
+    *(
+        f"export DASK_{name.replace('.', '__').replace('-', '_').upper()}={value}"
+        for name, value in QUIET.items()
+    ),
 ]
 _Done = Callable[[Cell, dict[str, Any]], None]
 
@@ -47,12 +49,14 @@ class Engine(NamedTuple):
             for cell in cells:
                 done(cell, draw_cell(cell))
             return
-        require_extra("dask", "running on several workers", "distributed")
-        with self._client(logs) as client:
+        with self.client(logs) as client:
             spread_cells(client, cells, done)
 
     @contextmanager
-    def _client(self, logs: Path) -> Iterator[Any]:
+    def client(self, logs: Path) -> Iterator[Any]:
+        """A dask client of the processes that draw the cells, this one not among them. Raises as
+        ``draw``."""
+        require_extra("dask", "running on several workers", "distributed")
         if self.slurm is None:
             with client_of(self.workers or 1, self.scheduler, threads=1) as client:
                 yield client
@@ -74,16 +78,17 @@ def spread_cells(client: Any, cells: Sequence[Cell], done: _Done) -> None:
 
     call = os.urandom(8).hex()
 
-    def asked(cell: Cell) -> Any:
-        return client.submit(cell_elsewhere, asdict(cell), call, pure=False)
+    def asked(some: Sequence[Cell]) -> list[Any]:
+        # In one message to the scheduler, not in one for each cell.
+        return client.map(cell_elsewhere, [asdict(cell) for cell in some], call=call, pure=False)
 
-    waiting = {future.key: (cell, future) for cell in cells for future in [asked(cell)]}
+    waiting = {f.key: (cell, f) for cell, f in zip(cells, asked(cells), strict=True)}
     stream = as_completed([future for _, future in waiting.values()])
     for future in stream:
         cell, _ = waiting.pop(future.key)
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker) and deaths_of(cell, call) < DEATHS:
-            again = asked(cell)
+            (again,) = asked([cell])
             waiting[again.key] = (cell, again)
             stream.add(again)
             continue
@@ -103,12 +108,14 @@ def _slurm(asked: Slurm, logs: Path) -> Iterator[Any]:
         raise RuntimeError(
             "--slurm needs the command sbatch: run on a machine from which jobs are submitted"
         )
+    import dask
     from dask_jobqueue import SLURMCluster
     from distributed import Client
 
     logs.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="posteriori-") as scratch,
+        dask.config.set(QUIET),
         SLURMCluster(
             queue=asked.partition,
             cores=asked.cores,

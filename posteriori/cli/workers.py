@@ -24,6 +24,17 @@ from posteriori.slabs import Slab, draw_slab
 
 # A slab that fails by itself, or loses its process, this many times more is given up.
 RETRIES = 3
+# dask gives freed memory back to the system at once, and malloc by itself soon: every image that a
+# network makes is then paid for page by page. A process may keep 64 MB of it.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**26}
+# A dask process that has nothing to do takes 2 to 3 % of a processor for what nobody looks at here:
+# it samples its own stack a hundred times a second, and its clock and memory nearly as often.
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
 
 
 def spread(
@@ -98,11 +109,10 @@ def client_of(workers: int, scheduler: str | None, threads: int) -> Iterator[Any
             f"OMP_NUM_THREADS={max(1, cores // workers)} is faster",
             file=sys.stderr,
         )
+    environment = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in MEMORY.items()}
     with (
         tempfile.TemporaryDirectory(prefix="posteriori-") as scratch,
-        # dask has workers give freed memory back at once: every image that a network makes is then
-        # paid for page by page, half as much again in processor time.
-        dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}),
+        dask.config.set(QUIET | environment),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -1,6 +1,9 @@
-"""Cameras that measure light in other ways than pixel by pixel: behind colour filters, behind the
-patterns of a mirror array, and in the far field of a probe that moves.
+"""Cameras that measure light in other ways than pixel by pixel: in whole counts, behind a lens that
+blurs its corners more, behind colour filters, behind the patterns of a mirror array, and in the far
+field of a probe that moves.
 
+    operator: {name: quantize, bits: 8}
+    operator: {name: varying-blur, kernels: kernels.npy}
     operator: {name: mosaic, pattern: RGGB}
     operator: {name: single-pixel, count: 1024}
     operator: {name: ptychography, file: scan.npz, intensity: true}
@@ -8,7 +11,7 @@ patterns of a mirror array, and in the far field of a probe that moves.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -17,9 +20,82 @@ from torch import Tensor
 from posteriori import operators as ops
 from posteriori.measurements import read_measured
 from posteriori.operators.base import Operator
+from posteriori.operators.blur import Boundary
+from posteriori.operators.quantize import Bits
 from posteriori.operators.single_pixel import Order
-from posteriori.problem_file.section import Instrument, Shape
-from posteriori.problem_file.types import Count, File, Seed
+from posteriori.problem_file import patterns
+from posteriori.problem_file.section import Instrument, Margins, Shape
+from posteriori.problem_file.types import Count, File, Number, Positive, Seed
+
+if TYPE_CHECKING:
+    from posteriori.problem_file.reading import Reading
+
+
+class QuantizeEntry(Instrument):
+    """The counts of a sensor: gain times the image plus black, rounded to whole numbers and cut off
+    at 0 and 2^bits - 1. The measurement and its noise are in counts."""
+
+    positive = True
+    name: Literal["quantize"]
+    bits: Bits
+    gain: Positive | None = None
+    black: Annotated[Number, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def below_full(self) -> QuantizeEntry:
+        if self.black >= 2**self.bits - 1:
+            raise ValueError(
+                f"black: {self.black:g} leaves no count of {self.bits} bits, whose largest is "
+                f"{2**self.bits - 1}; give the count of a dark pixel"
+            )
+        return self
+
+    def build(self, shape: Shape) -> Operator:
+        return ops.Quantize(shape, self.bits, self.gain, self.black)
+
+    def reading(self, how: Reading) -> Reading:
+        """Whole numbers of a file are the counts."""
+        open_ = how.scale is None and how.white is None
+        return how.model_copy(update={"scale": 1.0}) if open_ else how
+
+    def arrange(self, y: Tensor, path: str) -> Tensor:
+        full = 2**self.bits - 1
+        if float(y.min()) < 0 or float(y.max()) > full:
+            raise ValueError(
+                f"{path} has values from {float(y.min()):.6g} to {float(y.max()):.6g}, counts of "
+                f"{self.bits} bits are 0 to {full}; state the bits of the sensor"
+            )
+        return y
+
+
+class VaryingBlurEntry(Instrument):
+    """A blur whose kernel changes over the picture: each pixel has the bilinear interpolation of
+    the ``kernels`` around it, an array (rows, columns, kh, kw) of kernels of sum 1; ``normalize``
+    divides each by its sum. at_rows, at_columns: the pixels where they hold, by default evenly from
+    the first to the last. boundary: as for blur."""
+
+    pictures = True
+    name: Literal["varying-blur"]
+    kernels: File
+    normalize: Annotated[bool, Field(strict=True)] = False
+    at_rows: tuple[Number, ...] | None = None
+    at_columns: tuple[Number, ...] | None = None
+    boundary: Boundary | Literal["symmetric"] | None = None
+
+    def build(self, shape: Shape) -> Operator:
+        kernels = patterns.kernels(self.kernels, self.normalize)
+        boundary = self.boundary or "circular"
+        return ops.VaryingBlur(kernels, shape, boundary, self.at_rows, self.at_columns)
+
+    def assuming(self, boundary: Boundary) -> Instrument:
+        return self if self.boundary else self.model_copy(update={"boundary": boundary})
+
+    def margins(self) -> Margins:
+        if self.boundary != "valid":
+            return (0, 0), (0, 0)
+        sides = patterns.kernels(self.kernels, self.normalize).shape[-2:]
+        rows, columns = ((k - 1 - k // 2, k // 2) for k in sides)
+        return rows, columns
 
 
 class MosaicEntry(Instrument):

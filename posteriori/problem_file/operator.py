@@ -28,9 +28,17 @@ from posteriori.problem_file.along_axis import (
     ThickSlicesEntry,
 )
 from posteriori.problem_file.aperture import ApertureEntry
-from posteriori.problem_file.cameras import MosaicEntry, PtychographyEntry, SinglePixelEntry
-from posteriori.problem_file.ct import FanBeamEntry, RadonEntry, TransmissionEntry
+from posteriori.problem_file.cameras import (
+    MosaicEntry,
+    PtychographyEntry,
+    QuantizeEntry,
+    SinglePixelEntry,
+    VaryingBlurEntry,
+)
+from posteriori.problem_file.cone_beam import ConeBeamEntry
+from posteriori.problem_file.ct import FanBeamEntry, Geometry, RadonEntry, TransmissionEntry
 from posteriori.problem_file.mri import MRI
+from posteriori.problem_file.noncartesian import NonCartesianEntry
 from posteriori.problem_file.section import Axis, Instrument, Margins, Notes, OpenShare, Shape
 from posteriori.problem_file.types import Count, File, Number, Positive, Seed, Whole
 from posteriori.settings import Setting
@@ -263,8 +271,7 @@ class ComposeEntry(Instrument):
     def plain(self) -> ComposeEntry:
         for part in self.parts:
             if isinstance(part, MRI) or (
-                isinstance(part, RadonEntry | FanBeamEntry | TransmissionEntry)
-                and (part.unit == "HU" or part.calibrates)
+                isinstance(part, Geometry) and (part.unit == "HU" or part.calibrates)
             ):
                 raise ValueError(
                     f"{part.name} takes units or settings from the measurement, "
@@ -348,6 +355,7 @@ OperatorSection = Annotated[
     IdentityEntry
     | NothingEntry
     | BlurEntry
+    | VaryingBlurEntry
     | MaskEntry
     | MosaicEntry
     | SinglePixelEntry
@@ -355,14 +363,17 @@ OperatorSection = Annotated[
     | GreyEntry
     | RadonEntry
     | FanBeamEntry
+    | ConeBeamEntry
     | TransmissionEntry
     | PhaseRetrievalEntry
     | PtychographyEntry
     | ClipEntry
     | GammaEntry
+    | QuantizeEntry
     | JPEGEntry
     | MaskedFourierEntry
     | MRI
+    | NonCartesianEntry
     | ApertureEntry
     | ThickSlicesEntry
     | TemporalBlurEntry

@@ -30,6 +30,13 @@ OPERATORS: dict[str, dict[str, str]] = {
             "circular for a simulated one"
         ),
     },
+    "operator varying-blur": {
+        "kernels": "an array (rows, columns, kernel rows, kernel columns), each kernel of sum 1",
+        "normalize": "divide each kernel by its sum",
+        "at_rows": "where the rows of kernels hold, in pixels; by default evenly over the picture",
+        "at_columns": "where their columns hold, in pixels; by default evenly over the picture",
+        "boundary": "what lies beyond the border of the image, as for blur",
+    },
     "operator mask": {
         "box": "side of the square that is hidden, in pixels; this, keep or file",
         "where": "the first hidden pixel [row, column] of the box",
@@ -66,6 +73,22 @@ OPERATORS: dict[str, dict[str, str]] = {
         "source_mm": "distance from the source to the axis of rotation, in mm",
         "detector_at_mm": "distance from the axis of rotation to the detector, in mm",
     },
+    "operator cone-beam": RAYS
+    | {
+        "angles": "how many, evenly over 360 degrees, or each of them in degrees",
+        "detectors": (
+            "how many in a row; by default as many as the measured projections have, "
+            "else enough for the cylinder around the volume"
+        ),
+        "rows": "how many rows of detectors; with detectors",
+        "detector_mm": (
+            "distance between detectors on the detector, in mm; by default that which is a pixel "
+            "in the middle of the image"
+        ),
+        "source_mm": "distance from the source to the axis of rotation, in mm",
+        "detector_at_mm": "distance from the axis of rotation to the detector, in mm",
+        "slice_mm": "distance of slices, in mm; by default pixel_mm",
+    },
     "operator transmission": RAYS
     | {
         "photons": (
@@ -91,6 +114,11 @@ OPERATORS: dict[str, dict[str, str]] = {
         "high": "largest value that is measured, in the unit of y",
     },
     "operator gamma": {"exponent": "of the tone curve, such as 2.2 or 0.45"},
+    "operator quantize": {
+        "bits": "of a count, at most 16",
+        "gain": "counts per unit of the image; by default 1 is the largest count",
+        "black": "the count of 0",
+    },
     "operator jpeg": {"quality": "of the JPEG file, in percent", "subsampling": "of its colours"},
     "operator masked-fourier": {
         "file": "the sampling pattern, bright where sampled",
@@ -113,6 +141,12 @@ OPERATORS: dict[str, dict[str, str]] = {
         ),
         "coil_axis": "where an array has its coils",
         "centred": "whether the zero frequency lies in the middle of the array",
+    },
+    "operator non-cartesian": {
+        "trajectory": "a file of real (samples, 2), along rows and along columns",
+        "maps": "a file of complex (coils, rows, columns); by default one coil that is 1",
+        "unit": "of the trajectory",
+        "engine": "finufft (extra `mri`), or the sum as it stands, exact and slow",
     },
     "operator aperture-synthesis": {
         "size": "of the square image, in pixels",

@@ -56,6 +56,27 @@ def kernel(path: Path, normalize: bool) -> tuple[Tensor, Notes]:
     return (k / total if normalize else k).float(), (note,)
 
 
+def kernels(path: Path, normalize: bool) -> Tensor:
+    """The kernels (rows, columns, kh, kw) float32 of a file. normalize: divide each by its sum.
+    Raises ``ValueError`` as ``kernel``, naming the first that is not one."""
+    k = read_array(path).double()
+    if k.ndim != 4 or not bool(k.isfinite().all()):
+        raise ValueError(
+            f"{path} holds values of shape {tuple(k.shape)}, kernels that vary are (rows, columns, "
+            "kernel rows, kernel columns) of finite real numbers"
+        )
+    totals, sizes = k.sum((-2, -1)), k.abs().sum((-2, -1))
+    bad = (totals <= _EMPTY * sizes) if normalize else ((totals - 1).abs() > UNIT)
+    if bool(bad.any()):
+        row, column = bad.nonzero()[0].tolist()
+        cure = "check the file" if normalize else "state normalize: true"
+        raise ValueError(
+            f"{path}: the kernel in row {row} and column {column} has the sum "
+            f"{float(totals[row, column]):.4g}, not {'one above 0' if normalize else '1'}; {cure}"
+        )
+    return (k / totals[..., None, None] if normalize else k).float()
+
+
 def mask(path: Path, threshold: float | None) -> tuple[Tensor, Notes]:
     """True where a picture or array is bright, and a sentence with how many pixels are.
 

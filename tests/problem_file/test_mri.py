@@ -420,3 +420,53 @@ def test_a_trained_network_of_two_channels_takes_any_size(build, tmp_path):
     assert po.sample(task.posterior, task.method, **task.settings).samples.shape == (2, 24, 24)
     grey = build(prior={"grey": "photos"})
     assert grey.posterior.shape == (1, 24, 24)
+
+
+def radial(turn):
+    """Five spokes of seven samples (5, 7, 2), in cycles per pixel times ``turn``."""
+    angle, radius = np.pi * np.arange(5)[:, None] / 5, np.linspace(-0.45, 0.45, 7)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1) * turn
+
+
+@pytest.mark.parametrize(
+    ("unit", "turn"), [("cycles/pixel", 1), ("radians/pixel", 2 * np.pi), ("cycles/field", 24)]
+)
+def test_spokes_of_k_space_are_those_of_the_operator(build, tmp_path, unit, turn):
+    """In each unit of the trajectory, with the spokes apart or one after the other, of several
+    coils and of one."""
+    S, k = torch.from_numpy(maps()), torch.from_numpy(radial(1).reshape(-1, 2))
+    np.save(tmp_path / "maps.npy", S.numpy())
+    np.save(tmp_path / "spokes.npy", radial(turn))
+    x = torch.randn(1, 2, 24, 24, generator=torch.Generator().manual_seed(0))
+    level = {"law": "complex-gaussian", "sigma_per_channel": 0.01, "range": [-1, 1]}
+    operator = {"name": "non-cartesian", "trajectory": "spokes.npy", "unit": unit, "engine": "sum"}
+    for more, coils in (({"maps": "maps.npy"}, S), ({}, torch.ones(1, 24, 24).to(S))):
+        A = po.operators.NonCartesianFourier(coils, k, engine="sum")
+        y = A(torch.complex(x[:, 0], x[:, 1]))[0]
+        for stored in (y, y.view(-1, 5, 7)):
+            np.save(tmp_path / "k.npy", stored.numpy())
+            given = build(operator | more, 2, noise=level).posterior.given
+            assert torch.equal(given.y, y)
+            torch.testing.assert_close(given.A(x)[0], y, rtol=1e-4, atol=1e-5)
+
+
+def test_spokes_that_do_not_fit_are_named(build, tmp_path):
+    np.save(tmp_path / "spokes.npy", radial(1))
+    np.save(tmp_path / "k.npy", np.ones((5, 6), np.complex64))
+    level = {"law": "complex-gaussian", "sigma_per_channel": 0.01, "range": [-1, 1]}
+    operator = {"name": "non-cartesian", "trajectory": "spokes.npy", "engine": "sum"}
+    with pytest.raises(ValueError, match=r"shape \(5, 6\), there are 35 samples, the maps have 1"):
+        build(operator, 2, noise=level)
+    np.save(tmp_path / "k.npy", np.ones(35, np.complex64))
+    with pytest.raises(ValueError, match=r"two channels \(2, rows, columns\)"):
+        build(operator, 1, noise=level)
+    np.save(tmp_path / "maps.npy", np.ones((1, 8, 8), np.complex64))
+    with pytest.raises(ValueError, match=r"maps of shape \(1, 8, 8\), images here are 24 x 24"):
+        build(operator | {"maps": "maps.npy"}, 2, noise=level)
+    np.save(tmp_path / "k.npy", np.ones(35, np.float32))
+    with pytest.raises(ValueError, match="real numbers, k-space is complex"):
+        build(operator, 2, noise=level)
+    np.save(tmp_path / "spokes.npy", radial(4)[..., :1])
+    np.save(tmp_path / "k.npy", np.ones(35, np.complex64))
+    with pytest.raises(ValueError, match=r"shape \(5, 7, 1\), a trajectory is real"):
+        build(operator, 2, noise=level)

@@ -65,6 +65,12 @@ def gaussian(*shape, **more):
     return {"gaussian": {"mean": 0.5, "std": 0.2, "shape": list(shape)} | more}
 
 
+def varying():
+    """Two kernels of sum 1, one above the other."""
+    k = torch.arange(1.0, 13).view(2, 1, 3, 2)
+    return k / k.sum((-2, -1), keepdim=True)
+
+
 SECTIONS = [
     ({"name": "gamma", "exponent": 2.2}, lambda: po.operators.Gamma((3, 8, 8), 2.2)),
     ("identity", lambda: po.operators.Identity((3, 8, 8))),
@@ -125,6 +131,28 @@ SECTIONS = [
         {"name": "single-pixel", "count": 9, "order": "random", "seed": 2},
         lambda: po.operators.SinglePixel((3, 8, 8), 9, "random", 2),
     ),
+    (
+        {"name": "cone-beam", "angles": 3, "pixel_mm": 0.5, "source_mm": 9, "detector_at_mm": 4}
+        | {"rows": 5, "detectors": 7, "detector_mm": 0.9, "slice_mm": 0.4},
+        lambda: po.operators.ConeBeam((3, 8, 8), [0, 120, 240], 0.5, 9.0, 4.0, (5, 7), 0.9, 0.4),
+    ),
+    (
+        {"name": "cone-beam", "angles": [5], "pixel_mm": 0.5, "source_mm": 9, "detector_at_mm": 0},
+        lambda: po.operators.ConeBeam((3, 8, 8), [5], 0.5, 9.0, 0.0),
+    ),
+    (
+        {"name": "quantize", "bits": 4, "gain": 12, "black": 2},
+        lambda: po.operators.Quantize((3, 8, 8), 4, 12.0, 2.0),
+    ),
+    (
+        {"name": "varying-blur", "kernels": "kernels.npy", "at_rows": [1, 6], "at_columns": [3]},
+        lambda: po.operators.VaryingBlur(varying(), (3, 8, 8), "circular", [1, 6], [3]),
+    ),
+    (
+        {"name": "varying-blur", "kernels": "kernels3.npy", "normalize": True}
+        | {"boundary": "reflect"},
+        lambda: po.operators.VaryingBlur(varying(), (3, 8, 8), "reflect"),
+    ),
     ({"name": "clip", "gain": 3}, lambda: po.operators.Clip((3, 8, 8), 3.0)),
     (
         {"name": "jpeg", "quality": 40, "subsampling": "4:4:4"},
@@ -146,6 +174,8 @@ SECTIONS = [
 )
 def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, section, build):
     np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
+    np.save(tmp_path / "kernels.npy", varying().numpy())
+    np.save(tmp_path / "kernels3.npy", 3 * varying().numpy())
     write_image(tmp_path / "mask.png", (torch.arange(8).expand(8, 8) > 3).float(), range=(0, 1))
     np.save(tmp_path / "x.npy", np.random.default_rng(1).random((3, 8, 8), dtype=np.float32))
     method = "DPS" if "phase" in str(section) or "transmission" in str(section) else "MMPS"
@@ -161,7 +191,7 @@ def test_an_operator_section_builds_the_operator_of_that_name(write, tmp_path, s
 def test_every_operator_section_is_tried():
     tried = {
         section if isinstance(section, str) else section["name"] for section, _ in SECTIONS
-    } | {"nothing", "masked-fourier", "mri", "aperture-synthesis", "ptychography"}
+    } | {"nothing", "masked-fourier", "mri", "non-cartesian", "aperture-synthesis", "ptychography"}
     assert {
         cls.model_fields["name"].annotation.__args__[0]
         for cls in Instrument.__subclasses__()
