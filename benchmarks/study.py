@@ -56,7 +56,7 @@ measurements: {{images: clean/*.npy, seed: 0}}
 methods: [DPS, DiffPIR]
 n: 2
 steps: {STEPS}
-slurm: {{cores: 2, memory: 2GB, walltime: "00:30:00", jobs: 1}}
+slurm: {{cores: 2, memory: 3GB, walltime: "00:30:00", jobs: 1}}
 """
 COMMAND = [sys.executable, "-c", "from posteriori.cli import main; main()", "run"]
 
