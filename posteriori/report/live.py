@@ -124,7 +124,10 @@ class LivePage:
             f"{f', at most every {self.every:g} s' if again else ''}.</p>",
         ]
         head = f'<meta http-equiv="refresh" content="{max(1, round(self.every))}">' if again else ""
-        style = "progress { width:100%; accent-color:var(--accent) } figure { max-width:560px; margin:14px 0 }"
+        style = (
+            "progress { width:100%; accent-color:var(--accent) } "
+            "figure { max-width:560px; margin:14px 0 }"
+        )
         # A full disk is told by what the run itself writes.
         with suppress(OSError):
             write_text(
