@@ -224,7 +224,7 @@ def _drawn(cell: Cell) -> dict[str, Any]:
 def _task(raw: str, folder: str, name: str) -> Task:
     # Which method a problem names does not matter here: each cell brings its own.
     problem = problem_of(json.loads(raw) | {"method": "MMPS"}, Path(folder), f"measurement {name}")
-    return problem.build(_prior(json.dumps(problem.raw["prior"]), problem.precision, folder))
+    return problem.build(_prior(json.dumps(problem.raw["prior"]), problem.arithmetic, folder))
 
 
 @lru_cache(maxsize=2)

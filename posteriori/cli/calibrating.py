@@ -99,7 +99,7 @@ def calibrate_problem(
     if measured is not None and truths is None:
         raise ValueError("--measured needs --truths: the clean image of each measurement")
     given, folder = _problem(problem), Path.cwd() if problem.is_dir() else problem.parent
-    prior = given.prior.build(given.precision)
+    prior = given.prior.build(given.arithmetic)
     task = given.build(prior)
     for note in task.notes:
         print(note, file=sys.stderr)
@@ -144,7 +144,9 @@ def _problem(place: Path) -> Problem:
         )
     raw = {key: value for key, value in read_json(file).items() if key != "code"}
     try:
-        return problem_file.file.problem_of(raw, Path.cwd(), str(file))
+        return problem_file.file.problem_of(
+            raw, Path.cwd(), str(file), raw.get("precision", "float32")
+        )
     except ValueError as error:
         raise ValueError(
             f"{error}\n  paths start at this folder, {Path.cwd()}; where they do not, give the "

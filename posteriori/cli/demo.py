@@ -7,15 +7,13 @@ import shutil
 import time
 from pathlib import Path
 
-import torch
-
 from posteriori import grid, measurements, methods, noise, operators, priors, problem_file, report
 from posteriori.diagnostics import quiet
 from posteriori.driver import sample
 from posteriori.evaluation import best_wiener, psnr
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.measurements.photos import COFFEE
-from posteriori.priors.network import Network
+from posteriori.priors.arithmetic import quickest
 
 STD, SIGMA, N = 2.0, 0.02, 4
 # Deblurring starts from a measurement that fixes everything coarse: levels above 4 in [-1, 1] would
@@ -48,7 +46,8 @@ def run_demo(out: Path, quick: bool) -> None:
     A = operators.Blur(kernel, tuple(x.shape), boundary="circular")
     law = noise.Gaussian(SIGMA)
     y = problem_file.simulate(A, x, law, seed=0)
-    prior, precision = _quickest(tuple(x.shape))
+    precision = quickest()
+    prior = priors.photos(autocast=None if precision == "float32" else precision)
     post = Posterior(prior, Likelihood(y, A, law, range=(0.0, 1.0)))
     wiener, _, base = best_wiener(y, kernel, SIGMA, x)
     print(
@@ -78,18 +77,3 @@ def run_demo(out: Path, quick: bool) -> None:
     )
     print(f"\nOver the Wiener filter: {gain}.")
     print(f"Page: {report.page(out)}   ({time.perf_counter() - began:.0f} s)")
-
-
-def _quickest(shape: tuple[int, ...]) -> tuple[Network, str]:
-    """The photo prior in single precision, or in bfloat16 where this processor is faster with it
-    (older ones emulate it slowly)."""
-    x, sigma, times = torch.zeros(1, *shape), torch.tensor(0.5), {}
-    for autocast in (None, "bfloat16"):
-        prior = priors.photos(autocast=autocast)
-        with torch.no_grad():
-            prior.denoise(x, sigma)
-            began = time.perf_counter()
-            prior.denoise(x, sigma)
-        times[autocast or "float32"] = (time.perf_counter() - began, prior)
-    name = min(times, key=lambda key: times[key][0])
-    return times[name][1], name

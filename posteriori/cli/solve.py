@@ -47,7 +47,7 @@ def solve_problem(
     """
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
     workers = workers or Workers()
-    given = problem_file.load(problem)
+    given = problem_file.load(problem, problem_file.settled_in(out / "problem.json"))
     check_folder(given, out, resume)
     task = written_as(given, write)
     why = why_whole(task)

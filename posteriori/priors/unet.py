@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posteriori.covariances.told import COLOURS
-from posteriori.priors import first_estimates
+from posteriori.priors import first_estimates, packed
 from posteriori.priors.first_estimates import KINDS
 
 
@@ -79,9 +79,9 @@ class PixelNorm(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         channels_last = h.permute(0, 2, 3, 1)
-        return F.layer_norm(channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=1e-4).permute(
-            0, 3, 1, 2
-        )
+        return F.layer_norm(
+            channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=packed.EPS
+        ).permute(0, 3, 1, 2)
 
 
 class Embedded(NamedTuple):
@@ -114,6 +114,8 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, e: Embedded) -> Tensor:
         scale, shift = e.through(self.film).to(h.dtype).chunk(2, dim=1)
+        if packed.fits(self, h, scale):
+            return packed.residual(self, h, 1 + scale, shift)
         u = self.conv1(F.silu(self.norm(h)))
         return h + self.conv2(F.silu(torch.addcmul(shift, u, 1 + scale)))
 

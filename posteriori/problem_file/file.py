@@ -63,6 +63,7 @@ from posteriori.problem_file.reading import Measurement, Reference, as_image, de
 from posteriori.problem_file.section import Instrument, Notes
 from posteriori.problem_file.types import Count, Part, Seed, validation_sentences
 from posteriori.problem_file.unknown import UnknownSection
+from posteriori.run import read_json
 
 # Noise levels where neither the file nor a paper says how many.
 USUAL_STEPS = 32
@@ -120,8 +121,8 @@ class Problem(Part):
 
     reference: the true image, if it is known, for comparison only.
     image_shape: (C, H, W) of the image, where the measurement has another shape.
-    precision: of a network's inner arithmetic. batch: rows worked on together; sample k does not
-    depend on it.
+    precision: of a network's inner arithmetic; "auto" is settled by ``problem_of``.
+    batch: rows worked on together; sample k does not depend on it.
     method: without one it is chosen by the kind of problem, see ``posteriori.problem_file.advice``.
     methods: those that ``compare`` takes.
     steps: noise levels visited; 32 by default, and those of its paper for the preset "published".
@@ -145,7 +146,7 @@ class Problem(Part):
     seed: Seed = 0
     grid: Literal["karras", "log", "ddpm"] | None = None
     batch: Count | None = None
-    precision: Arithmetic = "float32"
+    precision: Arithmetic | Literal["auto"] = "auto"
     device: str = "cpu"
     write: FileKind | None = None
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -199,6 +200,11 @@ class Problem(Part):
             raise ValueError("noise.sigma: of a volume it is not estimated: give a number")
 
     @property
+    def arithmetic(self) -> Arithmetic:
+        """``precision``, settled."""
+        return self.prior.quickest(self.device) if self.precision == "auto" else self.precision
+
+    @property
     def raw(self) -> dict[str, Any]:
         """The file as it was written."""
         return self._raw
@@ -220,7 +226,7 @@ class Problem(Part):
         as such.
         """
         section, law, range, prior, learnt = self.operator.ready(
-            self.measurement, self.noise, prior or self.prior.build(self.precision)
+            self.measurement, self.noise, prior or self.prior.build(self.arithmetic)
         )
         if isinstance(prior, Slices):
             return self._of_volumes(section, law, range, prior, learnt)
@@ -334,9 +340,11 @@ class Problem(Part):
         return A, y, frame, law, reference, notes
 
 
-def load(path: str | Path) -> Problem:
+def load(path: str | Path, auto: Arithmetic | None = None) -> Problem:
     """Read and check a problem file; no data that it names are opened yet. Classes that it names by
     their import path are imported.
+
+    auto: what ``precision: auto`` stands for, where an earlier run has settled it.
 
     Raises ``FileNotFoundError``, and ``ValueError`` with one line for each bad field: unknown names
     come with the nearest known one.
@@ -349,7 +357,7 @@ def load(path: str | Path) -> Problem:
         )
     if "measurements" in raw:
         raise ValueError(f"{path} describes many measurements: posteriori run {path} --out FOLDER")
-    return problem_of(raw, path.parent, str(path))
+    return problem_of(raw, path.parent, str(path), auto)
 
 
 def read_mapping(path: Path, keys: Iterable[str]) -> dict[str, Any]:
@@ -368,9 +376,15 @@ def read_mapping(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     return raw
 
 
-def problem_of(raw: dict[str, Any], folder: Path, name: str) -> Problem:
+def problem_of(
+    raw: dict[str, Any], folder: Path, name: str, auto: Arithmetic | None = None
+) -> Problem:
     """A problem of what its file says. folder: where its paths start. name: of the file, for
-    errors. Raises as ``load``."""
+    errors. auto and what is raised: as of ``load``.
+
+    A precision that the file leaves open is settled here, by this machine, and stands in ``raw``
+    and ``record`` from here on where it is not float32.
+    """
     code: dict[str, str] = {}
     try:
         problem = Problem.model_validate(raw, context={"folder": folder, "code": code})
@@ -380,7 +394,18 @@ def problem_of(raw: dict[str, Any], folder: Path, name: str) -> Problem:
         ) from None
     problem._raw.update(raw)
     problem._code.update(code)
-    return problem
+    if problem.precision != "auto":
+        return problem
+    settled = auto or problem.arithmetic
+    problem._raw.pop("precision", None)
+    if settled != "float32":
+        problem._raw["precision"] = settled
+    return problem.model_copy(update={"precision": settled})
+
+
+def settled_in(problem: Path) -> Arithmetic | None:
+    """The precision of the runs that a ``record`` in a file is of; None where there is no file."""
+    return read_json(problem).get("precision", "float32") if problem.exists() else None
 
 
 def _device(name: str) -> torch.device:

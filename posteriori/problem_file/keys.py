@@ -69,7 +69,11 @@ MEANING: dict[str, dict[str, str]] = {
             "samples worked on together, which changes memory and speed and no sample; "
             "by default about a million numbers"
         ),
-        "precision": "of a network's inner arithmetic",
+        "precision": (
+            "of a network's inner arithmetic; by default (auto) that of photos is bfloat16 where "
+            "the device has matrix units for it, all else float32; a run that is resumed keeps its "
+            "own"
+        ),
         "write": (
             "the kind of file in which volumes are written, and images beside their pictures; "
             "a series is a folder. By default that of the measurement, of images where it is no "

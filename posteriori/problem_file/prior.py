@@ -35,6 +35,7 @@ import torch
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, model_validator
 
 from posteriori import priors
+from posteriori.priors.arithmetic import quickest
 from posteriori.priors.pretrained import read_network
 from posteriori.problem_file import own, patterns
 from posteriori.problem_file.types import (
@@ -59,6 +60,8 @@ SHIPPED = (
     "text-digits",
 )
 Arithmetic = Literal["float32", "bfloat16", "float16"]
+# Of which it is known what bfloat16 costs.
+MEASURED = ("photos", "photos_noise_maps")
 
 
 class White(Part):
@@ -141,6 +144,17 @@ class PriorSection(Part):
                 "{conditioned: ...}, {ambient: ...}, {gaussian: ...}, {name: mypackage:MyPrior}"
             )
         return self
+
+    def quickest(self, device: str) -> Arithmetic:
+        """What ``precision: auto`` stands for: ``priors.arithmetic.quickest`` for the priors of
+        photographs, whose loss by bfloat16 was measured (docs/results/engine.md), float32 for all
+        others."""
+        within = [self.grey, self.slices, self.tiles, self.conditioned]
+        for part in within:
+            if part is not None:
+                inner = part if isinstance(part, PriorSection) else part.prior
+                return inner.quickest(device)
+        return quickest(device) if self.shipped in MEASURED else "float32"
 
     def build(self, precision: Arithmetic) -> priors.Prior:
         """``precision`` is that of a network's inner arithmetic. Raises as the loading functions of

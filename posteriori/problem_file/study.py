@@ -26,6 +26,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, mo
 from posteriori.measurements.files import checked
 from posteriori.problem_file.entries import Entry
 from posteriori.problem_file.file import Entries, Problem, problem_of, read_mapping
+from posteriori.problem_file.prior import Arithmetic
 from posteriori.problem_file.reading import Reading
 from posteriori.problem_file.types import Count, Part, Seed, suggestion, validation_sentences
 from posteriori.problem_file.volume import is_series
@@ -176,8 +177,9 @@ class ManyProblems:
         }
 
 
-def load_study(path: str | Path) -> ManyProblems:
-    """Read and check a study file; every measurement that it names is there.
+def load_study(path: str | Path, auto: Arithmetic | None = None) -> ManyProblems:
+    """Read and check a study file; every measurement that it names is there. auto: as of
+    ``problem_file.load``.
 
     Raises ``FileNotFoundError``, and ``ValueError`` with one line for each bad field.
     """
@@ -206,7 +208,12 @@ def load_study(path: str | Path) -> ManyProblems:
         sections | items[0].sections | {"n": stated.n},
         folder,
         f"{path}, measurement {items[0].name}",
+        auto,
     )
+    # One precision for all measurements, wherever they are drawn.
+    sections = {key: value for key, value in sections.items() if key != "precision"}
+    if "precision" in first.raw:
+        sections["precision"] = first.raw["precision"]
     return ManyProblems(
         path,
         stated,

@@ -1,0 +1,125 @@
+"""``precision: auto``: settled once, by what the machine says of itself, and kept by every run that
+goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from posteriori import problem_file
+from posteriori.cells import cells_of
+from posteriori.cli.solve import check_folder, solve_problem
+from posteriori.priors import arithmetic
+from posteriori.problem_file.study import load_study
+from posteriori.run import read_json
+
+SIDE = 16
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that says which precision this machine is best at."""
+
+    def best(name):
+        monkeypatch.setattr("posteriori.problem_file.prior.quickest", lambda device: name)
+
+    best("bfloat16")
+    return best
+
+
+def written(folder, prior="photos", name="problem.yaml", **more):
+    pixels = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "x.png")
+    said = {
+        "prior": prior,
+        "operator": {"name": "mask", "keep": 0.5, "seed": 0},
+        "noise": {"law": "gaussian", "sigma": 0.1, "range": [0, 1]},
+        "measurement": {"image": "x.png"},
+        "method": "DDNM",
+        "n": 1,
+        "steps": 2,
+    }
+    path = folder / name
+    path.write_text(yaml.safe_dump(said | more))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("prior", "settled"),
+    [
+        ("photos", "bfloat16"),
+        ("photos_noise_maps", "bfloat16"),
+        ({"grey": "photos"}, "bfloat16"),
+        ({"slices": {"grey": "photos"}}, "bfloat16"),
+        ({"tiles": {"prior": "photos", "size": 8}}, "bfloat16"),
+        ("digits", "float32"),
+        ("brain-mri", "float32"),
+        ({"path": "."}, "float32"),
+    ],
+)
+def test_only_priors_whose_loss_was_measured_are_rounded(tmp_path, machine, prior, settled):
+    path = written(tmp_path, prior)
+    given = problem_file.load(path)
+    assert given.precision == given.arithmetic == settled
+    assert given.record.get("precision", "float32") == settled
+    machine("float32")
+    assert problem_file.load(path).precision == "float32"
+    assert "precision" not in problem_file.load(path).record
+
+
+def test_what_a_file_states_is_what_it_gets(tmp_path, machine):
+    for stated in ("float32", "bfloat16"):
+        given = problem_file.load(written(tmp_path, precision=stated), "float16")
+        assert given.precision == stated
+        assert given.build().posterior.prior.autocast == (None if stated == "float32" else stated)
+    given = problem_file.load(written(tmp_path, precision="auto"))
+    assert given.record["precision"] == "bfloat16"
+    assert given.build().posterior.prior.autocast == "bfloat16"
+
+
+@pytest.mark.parametrize(("first", "then"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, machine, first, then):
+    path, out = written(tmp_path), tmp_path / "out"
+    how = {"progress": False, "checkpoint_seconds": 60.0}
+    machine(first)
+    solve_problem(path, out, resume=False, **how)
+    autocast = read_json(out / "run.json")["config"]["identity"]["prior"]["autocast"]
+    assert autocast == (None if first == "float32" else first)
+    machine(then)
+    solve_problem(path, out, resume=True, **how)
+    assert read_json(out / "problem.json").get("precision", "float32") == first
+    # What is stated against it is refused.
+    with pytest.raises(ValueError, match="another problem.*precision"):
+        check_folder(problem_file.load(written(tmp_path, precision=then)), out, True)
+
+
+def test_the_cells_of_a_study_carry_the_precision_to_other_machines(tmp_path, machine):
+    written(tmp_path, name="base.yaml")
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        yaml.safe_dump({"problem": "base.yaml", "measurements": "x.png", "methods": ["DDNM"]})
+    )
+    study = load_study(path)
+    (cell,) = cells_of(study, [2], tmp_path / "out")
+    machine("float32")
+    assert cell.problem["precision"] == "bfloat16"
+    assert study.record["problem"]["precision"] == "bfloat16"
+    assert "precision" not in json.loads(json.dumps(load_study(path).record))["problem"]
+    assert load_study(path, "bfloat16").record == study.record
+
+
+def test_a_device_is_asked_and_not_timed(monkeypatch):
+    monkeypatch.setattr(arithmetic, "_has_amx", lambda: True)
+    assert arithmetic.quickest("cpu") == "bfloat16"
+    monkeypatch.setattr(arithmetic, "_has_amx", lambda: False)
+    assert arithmetic.quickest("cpu") == "float32"
+    assert arithmetic.quickest("nowhere") == "float32"
+    monkeypatch.setattr(torch.version, "cuda", "12.0")
+    for capability, name in (((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place, c=capability: c)
+        assert arithmetic.quickest("cuda:0") == name
