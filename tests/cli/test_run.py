@@ -229,11 +229,11 @@ def test_equal_calls_choose_the_steps_of_each_method_and_are_kept_to(study, tmp_
 
 
 def test_a_budget_below_one_step_is_named(study):
-    given = load_study(study("[{name: MMPS, iterations: 9}]", "calls: 1"))
+    given = load_study(study("[{name: MMPS, iterations: 9}]", "calls: 2"))
     post = cell_module.cell_task(cells_of(given, [1], Path("out"))[0]).posterior
     settings = {"n": 3, "seed": 0, "batch": None, "grid": None}
     with pytest.raises(ValueError, match="MMPS.* in one step, more than calls: 1"):
-        steps_within(post, given.entries[0], 2, settings=settings, steps=None)
+        steps_within(post, given.entries[0], 1, settings=settings, steps=None)
 
 
 def test_bad_studies_are_refused_by_name_before_anything_is_run(
