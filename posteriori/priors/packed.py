@@ -40,7 +40,7 @@ def fits(block: Block, h: Tensor, scale: Tensor) -> bool:
         return False
     return (
         all(_frozen(part) for part in (block.norm, block.conv1, block.conv2))
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not followed(h.detach())
         and _works(h.dtype)
     )
@@ -92,7 +92,7 @@ def _turned(
 
 
 def _ordered(w: Tensor) -> Tensor:
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
     ordered: Tensor = reorder(w.contiguous().to_mkldnn(), _ONES, _ONES, _ONES, 1)
     return ordered
 
