@@ -41,7 +41,7 @@ LONG = 200
 # Levels of EPS: 39 calls (docs/results/exact.md), and of a network 19 (docs/results/twenty.md).
 LEVELS_OF_EPS = {"known": 20, "told": 10}
 # What x and y leave under an operator, by the kind of operator.
-OPERATORS = {
+OPERATORS: dict[type, str] = {
     FourierNoise: "a blur",
     CosineNoise: "a blur",
     BlockNoise: "block means",

@@ -80,7 +80,7 @@ class VaryingBlurEntry(Instrument):
     normalize: Annotated[bool, Field(strict=True)] = False
     at_rows: tuple[Number, ...] | None = None
     at_columns: tuple[Number, ...] | None = None
-    boundary: Boundary | Literal["symmetric"] | None = None
+    boundary: Boundary | None = None
 
     def build(self, shape: Shape) -> Operator:
         kernels = patterns.kernels(self.kernels, self.normalize)
