@@ -194,7 +194,7 @@ def twenty_calls() -> str:
         "- the claim: quality levels off at about 20 calls of the network (Mammadov et al., Exact "
         "Posterior Score Estimation, 2026; read on the authors' page). Its FIDs are of networks "
         "trained on faces and ImageNet, to which ours has no counterpart",
-        "- ours: CRPS of four samples of two photographs, one under the mask of a box; "
+        "- ours: CRPS of four samples of twelve photographs; "
         "[the whole table](../results/twenty.md)",
         "- ours again: `python benchmarks/twenty.py`, as that page has it",
         "",

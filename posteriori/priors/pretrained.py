@@ -301,8 +301,8 @@ def photos(
 
     noise_maps: the one that was trained on from it for the noise that masks, round circular blurs
     and means of blocks of 2, 4 and 8 leave, as ``methods.EPS`` asks for. Under white noise of
-    25 / 255 and 50 / 255 it is 0.09 and 0.11 dB below the first. Under masks of single pixels EPS
-    with it is far behind ``methods.MMPS`` (docs/results/twenty.md).
+    25 / 255 and 50 / 255 it is 0.15 and 0.20 dB below the first. Under masks of single pixels EPS
+    with it is behind ``methods.MMPS`` (docs/results/twenty.md).
     """
     return _shipped("photos_noise_maps" if noise_maps else "photos", device, autocast)
 

@@ -274,6 +274,32 @@ def test_the_measured_crps_decides_between_the_methods_of_a_network(monkeypatch)
     assert isinstance(advice.choose(kinds()["linear"]).method, MMPS)
 
 
+def test_within_the_error_of_the_best_the_cheaper_method_is_taken(monkeypatch):
+    problem = kinds()["told"]
+    monkeypatch.setattr(advice, "CRPS", advice.CRPS | {"a blur": {"EPS": 0.03, "MMPS": 0.025}})
+    for error, method in ((0.0049, MMPS), (0.0051, EPS)):
+        monkeypatch.setattr(advice, "ERROR", advice.ERROR | {"a blur": error})
+        assert isinstance(advice.choose(problem).method, method)
+
+
+def test_a_hole_is_told_from_a_mask_of_single_pixels():
+    """Whatever the shares of what is hidden: 70 % of the pixels one by one, or a square."""
+
+    def kind(mask):
+        A = po.operators.Mask(mask, (1, 16, 16))
+        y = torch.zeros(A.out_shape, dtype=F64)
+        prior = po.priors.Gaussian(torch.zeros(1, 16, 16, dtype=F64), 1.0)
+        return advice.operator_kind(
+            po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.05)))
+        )
+
+    for share in (0.1, 0.3, 0.9):
+        single = po.operators.random_mask((16, 16), share, seed=0)
+        assert kind(single) == "a mask of single pixels"
+    for side in (8, 12):
+        assert kind(po.operators.box_mask((16, 16), side)) == advice.HOLE
+
+
 def test_a_plan_without_a_method_is_that_of_the_chosen_one():
     problem = kinds()["told"]
     plan = problem.plan()
