@@ -106,9 +106,10 @@ def one_process(
 
 
 def half(out: Path, measurements: int, k: int) -> None:
-    """What one of two processes does that know nothing of each other: every other cell, once it is
-    told to begin."""
-    cells = cells_of(load_study(write_study(out, measurements)), [STEPS] * 2, out / "halves")[k::2]
+    """What one of two processes does that know nothing of each other: the cells of every other
+    measurement, both methods, once it is told to begin."""
+    cells = cells_of(load_study(write_study(out, measurements)), [STEPS] * 2, out / "halves")
+    cells = [cell for place, cell in enumerate(cells) if place // 2 % 2 == k]
 
     def told_to_begin() -> None:
         print("ready", flush=True)

@@ -234,6 +234,7 @@ def test_weighted_particles_of_the_pair_find_the_probabilities_of_a_set_of_kerne
         share = torch.bincount(near, minlength=4).double()
         return share / share.sum()
 
-    few, many = (found(particles, 2) for particles in (16, 4000))
-    assert float((many - exact).abs().max()) < 0.06 < float((few - exact).abs().max())
+    # A cloud of 4000 has shares within 0.1 (one standard deviation): four of ten clouds' means.
+    few, many = found(16, 2), found(4000, 10)
+    assert float((many - exact).abs().max()) < 0.12 < float((few - exact).abs().max())
     assert math.isclose(float(many.sum()), 1.0)

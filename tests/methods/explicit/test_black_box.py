@@ -204,9 +204,11 @@ class Compound(po.operators.Operator):
 
 
 @pytest.mark.parametrize(
-    ("method", "n"), [(EnKG(96, scale=0.2), 96), (CBG(64, "exact"), 3)], ids=["EnKG", "CBG"]
+    ("method", "n", "share"),
+    [(EnKG(96, scale=0.2), 96, 0.87), (CBG(64, "exact"), 24, 0.95)],
+    ids=["EnKG", "CBG"],
 )
-def test_a_compound_degradation_with_unknown_settings_is_undone_by_calls_alone(method, n):
+def test_a_compound_degradation_with_unknown_settings_is_undone_by_calls_alone(method, n, share):
     """Blur, noise, JPEG of unknown quality and a tone curve of unknown exponent: the mean image is
     nearer to the truth than y is. Few particles find little of the exponent."""
     side, A = 16, Compound(16)
@@ -227,7 +229,8 @@ def test_a_compound_degradation_with_unknown_settings_is_undone_by_calls_alone(m
     run = po.sample(post, method, n=n, steps=12, seed=0)
     truth = hidden["image"][0]
     before, after = ((u - truth).square().mean() for u in (y, run.parts["image"].mean))
-    assert float(after) < 0.87 * float(before)  # 0.6 dB
+    # Other seeds: EnKG 0.69 to 0.70, CBG 0.70 to 0.82; a sample of CBG by itself 0.37 to 2.1.
+    assert float(after) < share * float(before)
     assert run.counts["vjp"] == run.counts["adjoint"] == 0
 
 
