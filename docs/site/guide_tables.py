@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parents[1]
 SITE = Path(__file__).parent
 KINDS = {
     "known": "A linear, Gaussian noise; the prior has a denoiser under what x and y leave",
-    "told": "the same, of a network trained for the noise that a blur or block means leave",
+    "told": "the same, of a network trained for the noise that a blur, block means or a hole leave",
     "linear": "any other prior; A linear, Gaussian noise",
     "few": "the same, y of a few numbers: several modes are possible",
     "counts": "A linear, photon counts or other noise",
