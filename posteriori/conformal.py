@@ -48,7 +48,7 @@ KEPT_RATIOS = 500
 LEAST_SPREAD = 0.01
 RECORD = "calibration.json"
 # What a run must share with those that were calibrated.
-SHARED = (
+_SHARED = (
     *("method", "settings", "n", "steps", "prior", "prior_range", "operator", "image_shape"),
     *("range", "noise"),
 )
@@ -135,7 +135,7 @@ class Conformal:
 
     def check(self, config: dict[str, Any]) -> None:
         """Raise ``ValueError`` naming what differs where a run of another kind is to be scaled."""
-        asked = json.loads(json.dumps({key: config.get(key) for key in SHARED}))
+        asked = json.loads(json.dumps({key: config.get(key) for key in _SHARED}))
         other = [
             f"{key}: {self.about.get(key)!r} calibrated, {value!r} here"
             for key, value in asked.items()
@@ -179,7 +179,7 @@ class Conformal:
 def about_run(config: dict[str, Any], n: int) -> dict[str, Any]:
     """What ``Conformal.check`` compares, as JSON values; n: samples of which mean and spread
     are."""
-    told: dict[str, Any] = json.loads(json.dumps({key: config.get(key) for key in SHARED}))
+    told: dict[str, Any] = json.loads(json.dumps({key: config.get(key) for key in _SHARED}))
     return told | {"n": n}
 
 

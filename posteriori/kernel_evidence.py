@@ -56,7 +56,7 @@ class Spectra(NamedTuple):
         return -0.5 * (self.often * (self.y / v + v.log())).sum((1, 2, 3))
 
 
-def spectra(post: Posterior) -> Spectra | None:
+def kernel_spectra(post: Posterior) -> Spectra | None:
     """Those of a measurement; None where A is no unknown blur that repeats the image beyond its
     border, the width is odd, or the prior has measured no S."""
     try:
@@ -87,8 +87,8 @@ def spectra(post: Posterior) -> Spectra | None:
 
 
 def kernel_gain(run: Run, post: Posterior) -> float | None:
-    """The gain of the mean kernel of a run; None where ``spectra`` has none."""
-    found = spectra(post) if "kernel" in run.parts else None
+    """The gain of the mean kernel of a run; None where ``kernel_spectra`` has none."""
+    found = kernel_spectra(post) if "kernel" in run.parts else None
     if found is None:
         return None
     A = blind_pair(post).A

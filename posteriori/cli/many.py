@@ -25,20 +25,20 @@ from posteriori.report.means import (
 from posteriori.run import locked, read_json, write_json
 from posteriori.storage import write_text
 
-RECORD = "study.json"
+_RECORD = "study.json"
 
 
 def run_many(path: Path, out: Path, engine: Engine, *, progress: bool) -> int:
     """Draw every cell that is not there yet, write the tables, print the first; returns how many
     cells failed. A folder that holds another study is refused before anything is computed."""
-    held = out / RECORD
+    held = out / _RECORD
     settled = read_json(held)["study"]["problem"] if held.exists() else None
     study = load_study(path, settled and settled.get("precision", "float32"))
     record = json.loads(json.dumps(study.record))
     check_many(record, out)
     with locked(out, ".study.lock"):
         budget = _budget(study, out)
-        write_json(out / RECORD, {"study": record, "budget": budget})
+        write_json(out / _RECORD, {"study": record, "budget": budget})
         cells = cells_of(study, [steps for steps, _ in budget.values()], out)
         found = _draw(cells, engine, out, progress)
         methods = [
@@ -54,7 +54,7 @@ def run_many(path: Path, out: Path, engine: Engine, *, progress: bool) -> int:
 
 def check_many(record: dict[str, Any], out: Path) -> None:
     """Raise ``ValueError`` when the folder holds another study, or something else."""
-    place = out / RECORD
+    place = out / _RECORD
     if not place.exists():
         if out.exists() and any(p.name != ".study.lock" for p in out.iterdir()):
             raise ValueError(f"{out} exists and holds no study; choose another folder by --out")
@@ -76,7 +76,7 @@ def cells_kept(out: Path) -> str:
 def _budget(study: ManyProblems, out: Path) -> dict[str, tuple[int, float | None]]:
     """Steps and planned passes of each method, by its label, from the first measurement. Those of a
     study that is gone on with are as they were."""
-    kept = read_json(out / RECORD)["budget"] if (out / RECORD).exists() else {}
+    kept = read_json(out / _RECORD)["budget"] if (out / _RECORD).exists() else {}
     stated, task = study.stated, None
     budget: dict[str, tuple[int, float | None]] = {}
     for entry in study.entries:

@@ -82,9 +82,9 @@ def tune_command(
 def cells_scored(out: Path) -> str:
     """What an interrupted search has kept, for the message."""
     from posteriori.run import read_json
-    from posteriori.tuning.halving import RECORD
+    from posteriori.tuning.halving import SEARCH_RECORD
 
-    place = out / RECORD
+    place = out / SEARCH_RECORD
     cells = read_json(place)["cells"] if place.exists() else {}
     return f"{sum(map(len, cells.values()))} scored cells are kept in {out}"
 
@@ -103,12 +103,12 @@ def tune_problem(
     ``problem_file.load``, ``build`` and ``tune``."""
     from posteriori import places, problem_file
     from posteriori.tuning import tune
-    from posteriori.tuning.halving import RECORD
+    from posteriori.tuning.halving import SEARCH_RECORD
 
     given = problem_file.load(problem)
     if (what := places.occupied(out)) is not None:
         raise ValueError(f"{out} is {what}; choose another folder with --out")
-    if out.exists() and any(out.iterdir()) and not (out / RECORD).exists():
+    if out.exists() and any(out.iterdir()) and not (out / SEARCH_RECORD).exists():
         raise ValueError(f"{out} exists and holds no search; choose another folder by --out")
     task = given.build()
     for note in task.notes:

@@ -136,7 +136,7 @@ def _real_rows(A: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
     return rows.double(), flat.double()
 
 
-class Conditioned(Prior):
+class _Conditioned(Prior):
     """A prior after it has seen y: the exact conditional denoiser, with the noise levels and the
     start of the prior it came from."""
 
@@ -183,4 +183,4 @@ def oracle(post: Posterior) -> Posterior:
     shape = post.given.A.in_shape
     blind = Dense(torch.zeros(1, math.prod(shape), dtype=dtype), shape=shape)
     flat = Likelihood(torch.zeros(1, dtype=dtype), blind, Gaussian(1.0), range=post.given.range)
-    return Posterior(Conditioned(post.prior, inner.to(dtype)), flat)
+    return Posterior(_Conditioned(post.prior, inner.to(dtype)), flat)

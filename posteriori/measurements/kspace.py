@@ -21,7 +21,7 @@ from posteriori.measurements.bart import coils_first
 
 LONGEST = 24  # points of the centre that are used, a side
 OUTERMOST = 0.05  # share of the sampled points from which the noise is estimated
-FEWEST = 64
+_FEWEST = 64
 
 
 def arranged(array: Tensor, path: str, axis: str = "first") -> Tensor:
@@ -207,8 +207,8 @@ def kspace_noise_level(kspace: Tensor, mask: Tensor, centred: bool = True) -> Te
     H, W = seen.shape
     rows, columns = (2 * (torch.arange(n, dtype=torch.float64) - n // 2) / n for n in (H, W))
     far = (rows[:, None].square() + columns.square())[seen]
-    count = max(FEWEST, round(OUTERMOST * len(far)))
-    if len(far) < 4 * FEWEST:
+    count = max(_FEWEST, round(OUTERMOST * len(far)))
+    if len(far) < 4 * _FEWEST:
         raise ValueError(
             f"{len(far)} sampled points are too few to tell the noise from the signal: "
             "state the noise level"

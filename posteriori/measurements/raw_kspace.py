@@ -17,7 +17,7 @@ from posteriori.measurements.measured import Measured
 
 # Flags of lines that are no part of the image, by their numbers in the format: noise, calibration
 # alone, navigation, phase correction, feedback, dummies, surface coils, references of phase.
-APART = (19, 20, 23, 24, 26, 27, 28, 29, 30, 31)
+_APART = (19, 20, 23, 24, 26, 27, 28, 29, 30, 31)
 REVERSED = 22
 # Counters of which one may run: the axis of time.
 COUNTERS = ("repetition", "contrast", "phase", "set")
@@ -74,7 +74,7 @@ def read_ismrmrd(path: Path, group: Any) -> Measured:
         )
     rows = group["data"][()]
     head = rows["head"]
-    kept = np.flatnonzero((head["flags"] & sum(1 << (bit - 1) for bit in APART)) == 0)
+    kept = np.flatnonzero((head["flags"] & sum(1 << (bit - 1) for bit in _APART)) == 0)
     if not len(kept):
         raise ValueError(f"{path}: none of its {len(rows)} lines is part of an image")
     head, lines = head[kept], rows["data"][kept]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Places = Callable[[Prior, int], Tensor]
 M = TypeVar("M", bound="Method[Any]")
-USUAL_STEPS = 100
+_USUAL_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def changed(method: M, **settings: Any) -> M:
     return _along(replace(method, **settings), course_of(method))
 
 
-def steps_of(method: Method[Any], steps: int | None, usual: int = USUAL_STEPS) -> int:
+def steps_of(method: Method[Any], steps: int | None, usual: int = _USUAL_STEPS) -> int:
     """The number of steps asked for; where none is, that of the course, and ``usual`` without
     one."""
     path = course_of(method)

@@ -38,7 +38,7 @@ class Poisson(NoiseLaw):
         check_numbers(y, False, "Poisson")
 
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
-        return counted(clean, self.peak, rng)
+        return _counted(clean, self.peak, rng)
 
     @property
     def support(self) -> tuple[float, float]:
@@ -121,7 +121,7 @@ class PoissonGaussian(NoiseLaw):
         check_numbers(y, False, "PoissonGaussian")
 
     def sample(self, clean: Tensor, rng: Streams) -> Tensor:
-        return counted(clean, self.peak, rng) + self.sigma * rng.normal(clean)
+        return _counted(clean, self.peak, rng) + self.sigma * rng.normal(clean)
 
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
         return self.log_prob_each(y, clean).flatten(1).sum(1)
@@ -164,7 +164,7 @@ class PoissonGaussian(NoiseLaw):
         return clean.clamp(min=0) / self.peak + self.sigma**2
 
 
-def counted(clean: Tensor, peak: float, rng: Streams) -> Tensor:
+def _counted(clean: Tensor, peak: float, rng: Streams) -> Tensor:
     """Photons at ``peak`` times the clean measurement, over the peak. Raises ``ValueError`` for a
     measurement that is negative by more than rounding."""
     check_numbers(clean, False, "Poisson")

@@ -14,7 +14,7 @@ from posteriori.rng import Rng, Streams
 from posteriori.settings import Count, Positive
 
 # Chi-square numbers of more degrees of freedom are drawn as normal ones.
-MOST = 10_000
+_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class UnknownGaussian(NoiseLaw):
         check_numbers(clean, self.complex_numbers, "UnknownGaussian")
         one = clean.real.flatten(1)[:, :1]
         square = torch.zeros_like(one)
-        for _ in range(min(self.trust, MOST)):
+        for _ in range(min(self.trust, _MOST)):
             square = square + rng.normal(one).square()
-        if self.trust > MOST:  # a chi-square of many numbers is normal to 1 / sqrt(trust)
+        if self.trust > _MOST:  # a chi-square of many numbers is normal to 1 / sqrt(trust)
             square = self.trust + math.sqrt(2 * self.trust) * rng.normal(one)
         level = self.sigma * (self.trust / square).sqrt()[:, 0]
         return clean + per_row(level, clean) * rng.normal(clean)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from posteriori.operators.radon import check_angles
-from posteriori.operators.ray_matrix import check_size, ray_matrix
+from posteriori.operators.ray_matrix import check_matrix_size, ray_matrix
 from posteriori.operators.sparse import Sparse
 from posteriori.settings import Count, Positive
 
@@ -154,7 +154,7 @@ class _Beam:
     def matrix(self, detectors: tuple[int, int], spacing: float) -> Any:
         """The sparse matrix of the rays to (rows, columns) of detectors."""
         rays = detectors[0] * detectors[1]
-        check_size(self.name, self.count * rays, self.sides)
+        check_matrix_size(self.name, self.count * rays, self.sides)
         a = np.deg2rad(self.degrees)[:, None, None, None]
         v, t = ((np.arange(n) - (n - 1) / 2) * spacing for n in detectors)
         t, v = t[None, None, :, None], v[None, :, None, None]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Row = tuple[tuple[int, ...], tuple[int, ...]]  # which baselines of a moment, with which signs
+_Row = tuple[tuple[int, ...], tuple[int, ...]]  # which baselines of a moment, with which signs
 
 
 class Loops(NamedTuple):
@@ -27,12 +27,12 @@ class Loops(NamedTuple):
     total: int
 
 
-class Both(NamedTuple):
+class _Both(NamedTuple):
     phases: Loops
     amplitudes: Loops
 
 
-def loops(variance: Tensor, stations: Tensor, moment: Tensor, kept: Tensor) -> Both:
+def loops(variance: Tensor, stations: Tensor, moment: Tensor, kept: Tensor) -> _Both:
     """Triangles for phases and quadrangles for amplitudes, of the visibilities that are kept.
 
     variance: (n,), of the phase and of the logarithm of each visibility.
@@ -41,15 +41,15 @@ def loops(variance: Tensor, stations: Tensor, moment: Tensor, kept: Tensor) -> B
     v, pairs = variance.double().cpu().numpy(), stations.cpu().numpy()
     places = np.flatnonzero(kept.cpu().numpy())
     labels = moment.cpu().numpy()[places]
-    phases: list[tuple[np.ndarray, list[Row]]] = []
-    amplitudes: list[tuple[np.ndarray, list[Row]]] = []
+    phases: list[tuple[np.ndarray, list[_Row]]] = []
+    amplitudes: list[tuple[np.ndarray, list[_Row]]] = []
     for label in np.unique(labels):
         here = places[labels == label]
         baselines = {tuple(pair): k for k, pair in enumerate(pairs[here])}
         names = sorted({s for pair in baselines for s in pair})
         for rows, kind in ((phases, _triangles), (amplitudes, _quadrangles)):
             rows.append((here, _independent(kind(names, baselines), v[here])))
-    return Both(_padded(phases, v, 3, device), _padded(amplitudes, v, 4, device))
+    return _Both(_padded(phases, v, 3, device), _padded(amplitudes, v, 4, device))
 
 
 def _edge(i: int, j: int, baselines: dict[tuple[int, ...], int]) -> tuple[int, int] | None:
@@ -59,7 +59,7 @@ def _edge(i: int, j: int, baselines: dict[tuple[int, ...], int]) -> tuple[int, i
     return (baselines[j, i], -1) if (j, i) in baselines else None
 
 
-def _triangles(names: list[int], baselines: dict[tuple[int, ...], int]) -> Iterator[Row]:
+def _triangles(names: list[int], baselines: dict[tuple[int, ...], int]) -> Iterator[_Row]:
     for i, j, k in combinations(names, 3):
         sides = [_edge(*pair, baselines) for pair in ((i, j), (j, k), (k, i))]
         found = [side for side in sides if side is not None]
@@ -67,7 +67,7 @@ def _triangles(names: list[int], baselines: dict[tuple[int, ...], int]) -> Itera
             yield tuple(s[0] for s in found), tuple(s[1] for s in found)
 
 
-def _quadrangles(names: list[int], baselines: dict[tuple[int, ...], int]) -> Iterator[Row]:
+def _quadrangles(names: list[int], baselines: dict[tuple[int, ...], int]) -> Iterator[_Row]:
     for i, j, k, m in combinations(names, 4):
         for a, b, c, d in ((i, j, k, m), (i, k, m, j), (i, m, j, k)):
             # |V_ab V_cd| / |V_ad V_bc|: each station once above and once below
@@ -77,9 +77,9 @@ def _quadrangles(names: list[int], baselines: dict[tuple[int, ...], int]) -> Ite
                 yield tuple(found), (1, 1, -1, -1)
 
 
-def _independent(rows: Iterator[Row], variance: np.ndarray) -> list[Row]:
+def _independent(rows: Iterator[_Row], variance: np.ndarray) -> list[_Row]:
     """Of loops those with the least noise, none of them a combination of others."""
-    chosen: list[Row] = []
+    chosen: list[_Row] = []
     basis = np.zeros((0, len(variance)))
     for row in sorted(rows, key=lambda row: float(variance[list(row[0])].sum())):
         w = np.zeros(len(variance))
@@ -93,7 +93,7 @@ def _independent(rows: Iterator[Row], variance: np.ndarray) -> list[Row]:
 
 
 def _padded(
-    moments: list[tuple[np.ndarray, list[Row]]], variance: np.ndarray, w: int, device: torch.device
+    moments: list[tuple[np.ndarray, list[_Row]]], variance: np.ndarray, w: int, device: torch.device
 ) -> Loops:
     moments = [(here, rows) for here, rows in moments if rows]
     most = max((len(rows) for _, rows in moments), default=0)

@@ -11,7 +11,7 @@ import numpy as np
 _LARGEST = 2**31 - 1
 
 
-def check_size(name: str, rays: int, sides: tuple[int, int, int]) -> None:
+def check_matrix_size(name: str, rays: int, sides: tuple[int, int, int]) -> None:
     """Raise ``ValueError``, in the name of an operator, where the matrix of so many rays may have
     more numbers than 32 bits can count."""
     numbers = 4 * rays * max(sides)

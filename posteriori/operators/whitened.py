@@ -15,7 +15,7 @@ from posteriori.operators.dense_matrix import matrix
 from posteriori.packing import Shapes
 
 # A decomposition of so many numbers is worked out where no structure gives it.
-DENSE = 2**20
+_DENSE = 2**20
 
 
 class Whitener(LinearOperator):
@@ -101,7 +101,7 @@ class Whitened(LinearOperator):
         if known is not None and _rows_orthonormal(inner, self.out_shape):
             return _through(inner, known)
         size = math.prod(self.out_shape) * math.prod(self.in_shape)
-        if size > DENSE or self.complex_in != self.complex_out:
+        if size > _DENSE or self.complex_in != self.complex_out:
             return None
         return _decomposed(self)
 

@@ -74,7 +74,7 @@ def from_diffusers(
     made = training(scheduler, told, integer=config.get("time_embedding_type") == "learned")
     net = DiffusersNet(kind, config, made.negative)
     state, source = _weights(inner)
-    load_weights(net.net, renamed(state, net.net), source)
+    load_weights(net.net, _renamed(state, net.net), source)
     side = config.get("sample_size")
     if side is not None:
         side = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
@@ -127,7 +127,7 @@ def _weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
     return state, index
 
 
-def renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
     """The tensors under the names of today, as the library itself renames them on loading."""
     wanted, new = set(net.state_dict()), {}
     for name, tensor in state.items():

@@ -57,7 +57,7 @@ NETWORKS: dict[str, Any] = {
     "UNet": UNet,
 }
 # Fields that a Network, its constructor and its card call by the same name.
-SHARED = (
+_SHARED = (
     "parametrization",
     "sigma_data",
     "range",
@@ -167,7 +167,7 @@ def save_pretrained(
             training_data=training_data,
             licence=licence,
             training=training,
-            **{key: getattr(prior, key) for key in SHARED},
+            **{key: getattr(prior, key) for key in _SHARED},
         )
     write_text(folder / "card.json", card.model_dump_json(indent=1))
 
@@ -233,7 +233,7 @@ def read_network(
         autocast=autocast,
         conditions=net.conditions,
         text=None if card.text is None else SentenceEncoder.load(folder),
-        **{name: getattr(card, name) for name in SHARED},
+        **{name: getattr(card, name) for name in _SHARED},
     )
     if card.given:
         leaves = {name: torch.tensor(value) for name, value in card.given.items()}

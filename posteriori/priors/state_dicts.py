@@ -59,7 +59,9 @@ def named_tensors(path: Path) -> dict[str, Tensor]:
     state, a file without named tensors.
     """
     inspect(path)
-    return choose(load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path), path)
+    return choose_weights(
+        load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path), path
+    )
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
@@ -166,7 +168,7 @@ def _wanted_class(message: str, path: Path) -> str:
     return "(unnamed)"
 
 
-def choose(content: Any, path: Path) -> dict[str, Tensor]:
+def choose_weights(content: Any, path: Path) -> dict[str, Tensor]:
     """The named tensors of a file's content."""
     if isinstance(content, dict) and {"state", "param_groups"} <= set(content):
         raise ValueError(
@@ -178,7 +180,7 @@ def choose(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict):
         shadow = _shadow(content)
         if shadow is not None:
-            return averaged(shadow, choose({**content, "ema": None}, path), path)
+            return averaged(shadow, choose_weights({**content, "ema": None}, path), path)
         for key in (*AVERAGES, *CURRENT):
             inner = content.get(key)
             if (
@@ -187,7 +189,7 @@ def choose(content: Any, path: Path) -> dict[str, Tensor]:
                 and not _is_state(inner)
                 and {*AVERAGES, *CURRENT} & set(inner)
             ):
-                return choose(inner, path)
+                return choose_weights(inner, path)
             if _is_state(inner):
                 if key in AVERAGES:
                     warnings.warn(

@@ -33,7 +33,7 @@ from posteriori.operators.base import LinearOperator, Operator
 
 LEAST = 100
 # The median of the absolute value of a standard normal number.
-MEDIAN = 0.674490
+_MEDIAN = 0.674490
 # Patches are of 5 x 5 pixels in colour and 7 x 7 in grey; fewer than so many for each of their
 # numbers do not tell the covariance, more than so many in all are not looked at.
 PATCHES, MOST_PATCHES = 20, 200_000
@@ -48,7 +48,7 @@ def estimated(A: Operator, y: Tensor) -> tuple[float, str]:
         where = f"{len(alone)} directions that no image reaches"
     elif not y.is_complex() and y.ndim in (2, 3) and min(y.shape[-2:]) >= 16:
         seen, d = by_patches(y), details(y)
-        level = float(d.median()) / MEDIAN if len(d) else 0.0
+        level = float(d.median()) / _MEDIAN if len(d) else 0.0
         where = "the differences of neighbouring pixels, which texture makes larger"
         if seen is not None and seen < level:
             level, where = seen, "the patches of y, of which a scene fills few dimensions"

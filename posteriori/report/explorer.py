@@ -26,11 +26,11 @@ from posteriori.report.quantised import NOTHING, Codes, CodeScale, folded, packe
 from posteriori.report.volumes import slice_of
 from posteriori.run import Run
 
-LEVEL = 0.8
+_LEVEL = 0.8
 # The most letters of a page, and of its explorer where the pictures below it leave less.
 PAGE, LEAST = 14_500_000, 4_000_000
 # Numbers of a page: beyond, a browser takes seconds to unpack them.
-MOST = 20_000_000
+_MOST = 20_000_000
 BITS = range(16, 5, -1)
 MEASURED = ("measurement", "kspace", "backprojection", "residual")
 # Of these numbers a computed tomograph is likely to be in Hounsfield units: level and width of the
@@ -39,7 +39,7 @@ HOUNSFIELD = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800
 
 
 @dataclass(frozen=True)
-class View:
+class _View:
     """A picture (C, h, w) of a scene: what it is, and the scale of numbers that it shares with
     others."""
 
@@ -50,12 +50,12 @@ class View:
 
 
 @dataclass(frozen=True)
-class Scene:
+class _Scene:
     """Pictures of the same pixels, the mean first. ends: black and white of each scale. drawn: how
     many samples there are. level: of the interval, which is that of all of them."""
 
     name: str
-    views: tuple[View, ...]
+    views: tuple[_View, ...]
     ends: dict[str, tuple[float, float]]
     drawn: int
     level: float | None
@@ -65,10 +65,10 @@ class Scene:
     def shown(self) -> int:
         return sum(view.role == "sample" for view in self.views)
 
-    def of(self, scale: str) -> list[View]:
+    def of(self, scale: str) -> list[_View]:
         return [view for view in self.views if view.scale == scale]
 
-    def fewer(self, samples: int) -> Scene:
+    def fewer(self, samples: int) -> _Scene:
         """With so many of its samples."""
         left = {view.name for view in [v for v in self.views if v.role == "sample"][samples:]}
         return replace(self, views=tuple(v for v in self.views if v.name not in left))
@@ -103,12 +103,12 @@ def policy(scripted: bool) -> str:
     )
 
 
-def _scenes(runs: Sequence[tuple[Run, dict[str, Any]]]) -> Iterator[Scene]:
+def _scenes(runs: Sequence[tuple[Run, dict[str, Any]]]) -> Iterator[_Scene]:
     """The scenes of runs; of volumes every so many slices, that a page has room for."""
     run = runs[0][0]
     each = run.samples[0].numel() * (min(len(run.samples), 4) + 4) * len(runs)
-    every = -(-each // MOST) if run.samples.ndim == 5 else 1
-    if each > MOST * every:
+    every = -(-each // _MOST) if run.samples.ndim == 5 else 1
+    if each > _MOST * every:
         return
     for run, record in runs:
         label = f"{run.config['method']}: " if len(runs) > 1 else ""
@@ -136,44 +136,44 @@ def _pictured_parts(run: Run, every: int) -> Iterator[tuple[str, Run]]:
         yield "", run
 
 
-def _phases(run: Run, name: str) -> Scene:
-    views = [View("Mean", "mean", _phase(run.mean))]
-    views += [View(f"Sample {k}", "sample", _phase(x)) for k, x in enumerate(run.samples)]
+def _phases(run: Run, name: str) -> _Scene:
+    views = [_View("Mean", "mean", _phase(run.mean))]
+    views += [_View(f"Sample {k}", "sample", _phase(x)) for k, x in enumerate(run.samples)]
     note = "Phases of the complex mean and samples, in radians. They go round: no interval is told."
-    return Scene(
+    return _Scene(
         name, tuple(views), {"scene": (-math.pi, math.pi)}, len(run.samples), None, (note,)
     )
 
 
-def _scene(run: Run, record: dict[str, Any], name: str) -> Scene:
+def _scene(run: Run, record: dict[str, Any], name: str) -> _Scene:
     planes = torch.stack([_planes(x) for x in run.samples])
-    views, level = [View("Mean", "mean", _planes(run.mean))], None
+    views, level = [_View("Mean", "mean", _planes(run.mean))], None
     ends = {"scene": picture_scale(run)}
     given, notes = _given(run, record, ends)
     if len(planes) > 1:
         spread = channel_rms(run.std)[None]
-        views.append(View("Standard deviation", "spread", spread, "spread"))
+        views.append(_View("Standard deviation", "spread", spread, "spread"))
         ends["spread"] = (0.0, top(spread))
-    views += [View(f"Sample {k}", "sample", x) for k, x in enumerate(planes)]
+    views += [_View(f"Sample {k}", "sample", x) for k, x in enumerate(planes)]
     if run.ess > 1.01:
-        level = min(LEVEL, (run.ess - 1) / (run.ess + 1))
+        level = min(_LEVEL, (run.ess - 1) / (run.ess + 1))
         said = f"{100 * level:.0f} % interval"
         low, high = replace(run, samples=planes).interval(level)
-        views += [View(f"{said}, low", "low", low), View(f"{said}, high", "high", high)]
-    return Scene(name, (views[0], *given, *views[1:]), ends, len(planes), level, notes)
+        views += [_View(f"{said}, low", "low", low), _View(f"{said}, high", "high", high)]
+    return _Scene(name, (views[0], *given, *views[1:]), ends, len(planes), level, notes)
 
 
 def _given(
     run: Run, record: dict[str, Any], ends: dict[str, tuple[float, float]]
-) -> tuple[list[View], tuple[str, ...]]:
+) -> tuple[list[_View], tuple[str, ...]]:
     """What is known beside the samples and lies on their pixels; what does not is said."""
-    views: list[View] = []
+    views: list[_View] = []
     notes, extras = [], run.extras
     size = tuple(run.samples.shape[-2:])
     y = in_place(extras["measurement"], run) if "measurement" in extras else None
     if y is not None and same_scene(y, run):
         kind = "scene" if in_scale(y, ends["scene"]) else "measurement"
-        views.append(View("Measurement", "measurement", y, kind))
+        views.append(_View("Measurement", "measurement", y, kind))
         if kind != "scene":
             ends[kind] = (top(y, 0.001), top(y, 0.999))
         if tuple(y.shape[-2:]) != size:
@@ -189,13 +189,13 @@ def _given(
         planes = pictured(extras[key]) if key in extras else None
         if planes is not None and tuple(planes.shape[-2:]) == size:
             kind = key if key == "backprojection" else "scene"
-            views.append(View(name, key, planes, kind))
+            views.append(_View(name, key, planes, kind))
             if kind != "scene":
                 ends[kind] = (min(0.0, float(planes.min())), top(planes, 0.999))
     rest = extras.get("residual")
     if rest is not None and rest.ndim in (2, 3) and tuple(rest.shape[-2:]) == size:
         planes = channel_rms(rest)[None]
-        views.append(View("Residual of sample 0", "residual", planes, "residual"))
+        views.append(_View("Residual of sample 0", "residual", planes, "residual"))
         ends["residual"] = (0.0, 3.0)
     return views, tuple(notes)
 
@@ -213,7 +213,7 @@ def _phase(x: Tensor) -> Tensor:
     return torch.atan2(x[1], x[0])[None]
 
 
-def _fitting(scenes: Sequence[Scene], room: int) -> list[tuple[dict[str, Any], str]] | None:
+def _fitting(scenes: Sequence[_Scene], room: int) -> list[tuple[dict[str, Any], str]] | None:
     """The scenes in as many bits as fit; None where the fewest do not. How many is first guessed
     from every eighth row, which are pressed a little better or worse than all."""
     thin = [
@@ -238,7 +238,7 @@ def _fitting(scenes: Sequence[Scene], room: int) -> list[tuple[dict[str, Any], s
     return data
 
 
-def _packed(scene: Scene, bits: int) -> tuple[dict[str, Any], str]:
+def _packed(scene: _Scene, bits: int) -> tuple[dict[str, Any], str]:
     """What the script is told of a scene, and its numbers."""
     of = {name: scene.of(name) for name in scene.ends}
     scales = {name: CodeScale.over([v.planes for v in views], bits) for name, views in of.items()}

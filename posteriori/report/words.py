@@ -15,7 +15,7 @@ from posteriori.run import Run
 
 # Points by which 80 % intervals may miss before it is said.
 MISS = 5.0
-LEVEL = 0.8
+_LEVEL = 0.8
 PLACES = (
     ("upper left", "upper middle", "upper right"),
     ("left", "centre", "right"),
@@ -120,7 +120,7 @@ def known(run: Run) -> str:
     n = run.ess
     wide = (
         channel_rms(run.std).double().cpu()
-        * float(stdtrit(n - 1, (1 + LEVEL) / 2))
+        * float(stdtrit(n - 1, (1 + _LEVEL) / 2))
         * (1 + 1 / n) ** 0.5
     )
     half, most = top(wide, 0.5), top(wide, 0.95)
@@ -132,7 +132,7 @@ def known(run: Run) -> str:
     return (
         f"If the samples are right, half of the pixels are known to within ±{half:.2g}{share}, "
         f"and 95 % to within ±{most:.2g} "
-        f"({100 * LEVEL:.0f} % intervals of {len(run.samples)} samples). "
+        f"({100 * _LEVEL:.0f} % intervals of {len(run.samples)} samples). "
         f"The least sure 5 % lie {where_it_misses(run, wide, planes)}."
     )
 

@@ -41,12 +41,12 @@ from posteriori.tuning.outcome import Tuning, how_sure, ranked, told
 from posteriori.tuning.scores import SCORE_NAMES, ScoreName, score_block
 from posteriori.tuning.space import Candidate, candidates, refused
 
-RECORD = "tuning.json"
+SEARCH_RECORD = "tuning.json"
 FIRST, MOST = 4, 256
 # Of the budget, for the first round.
 SHARE = 0.5
 # Seeds of one block are this far from those of the next.
-APART = 10**6
+_APART = 10**6
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -167,9 +167,9 @@ class _Search:
     def enter(self, place: Path | None) -> None:
         """Take up what the folder holds. Raises ``ValueError`` for another search."""
         self.place = place
-        if place is None or not (place / RECORD).exists():
+        if place is None or not (place / SEARCH_RECORD).exists():
             return
-        kept = read_json(place / RECORD)
+        kept = read_json(place / SEARCH_RECORD)
         different = list(changes(kept.get("of"), self.record["of"]))
         if different:
             raise ValueError(
@@ -256,7 +256,7 @@ class _Search:
             candidate,
             trials,
             n=self.n,
-            seed=self.seed + 1 + APART * block,
+            seed=self.seed + 1 + _APART * block,
             perceptual=self.metric == "lpips",
         )
         calls = found.get("network", 0.0) * self.n * len(trials)
@@ -269,7 +269,7 @@ class _Search:
             place = None if self.place is None else self.place / f"truths-{block}.safetensors"
             began = time.perf_counter()
             self.blocks[block] = simulated_trials(
-                self.post, count, self.seed + APART * block, place
+                self.post, count, self.seed + _APART * block, place
             )
             if len(self.record["truths"]) <= block:
                 exact = self.post.prior.know().closed is not None
@@ -283,7 +283,7 @@ class _Search:
 
     def keep(self) -> None:
         if self.place is not None:
-            write_json(self.place / RECORD, self.record)
+            write_json(self.place / SEARCH_RECORD, self.record)
 
     @property
     def skipped(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ import posteriori as po
 from posteriori.evaluation import summary
 from posteriori.evaluation.kernels import kernel_correlation, kernel_error
 from posteriori.kernel_doubts import GAIN, kernel_facts, kernel_remarks
-from posteriori.kernel_evidence import climbed, spectra
+from posteriori.kernel_evidence import climbed, kernel_spectra
 from posteriori.methods.blind.pair import blind_pair
 from posteriori.packing import pack
 from posteriori.priors.error_spectrum import Covariance, radius
@@ -107,7 +107,7 @@ def test_the_likelihood_of_a_kernel_is_that_of_its_gaussian_images(monkeypatch):
     y = A.apply(C.root(white), true)[0]
     y = y + sigma * torch.randn(y.shape, generator=g, dtype=F64)
     post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(sigma)))
-    assert spectra(post) is None  # nothing was measured of this prior
+    assert kernel_spectra(post) is None  # nothing was measured of this prior
     image = blind_pair(post).image
     known = image.know()
     monkeypatch.setattr(
@@ -115,7 +115,7 @@ def test_the_likelihood_of_a_kernel_is_that_of_its_gaussian_images(monkeypatch):
         "know",
         lambda self: replace(known, covariance=lambda s, shape: Covariance(S[None])),
     )
-    found = spectra(post)
+    found = kernel_spectra(post)
     monkeypatch.setattr("posteriori.kernel_evidence.CONTRASTS", (1.0,))
     eye = torch.eye(side**2, dtype=F64).view(-1, 1, side, side)
     keep = torch.eye(side**2, dtype=F64) - 1 / side**2  # without the mean

@@ -183,10 +183,10 @@ def test_a_volume_has_a_scene_for_each_slice_and_what_was_measured_in_the_middle
         np.testing.assert_allclose(views["Reference"], samples[1, k].double(), atol=atol)
         assert ("Measurement" in views) == (k == 2)
     # Where a page has no room for all slices, every second one, that in the middle among them.
-    monkeypatch.setattr(explorer, "MOST", 8 * samples[0].numel() // 2)
+    monkeypatch.setattr(explorer, "_MOST", 8 * samples[0].numel() // 2)
     text = explorer.explorer([(run_of(samples), {})], 10**6)
     assert [scene["name"] for scene, _ in unpacked(text)] == [f"slice {k} of 5" for k in (0, 2, 4)]
-    monkeypatch.setattr(explorer, "MOST", samples[0, 0].numel())
+    monkeypatch.setattr(explorer, "_MOST", samples[0, 0].numel())
     assert (
         unpacked(explorer.explorer([(run_of(samples), {})], 10**6))[0][0]["name"] == "slice 2 of 5"
     )

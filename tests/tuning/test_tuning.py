@@ -16,7 +16,7 @@ from posteriori.evaluation.ensembles import crps
 from posteriori.problem_file.entries import entries
 from posteriori.trials import simulated_trials
 from posteriori.tuning import halving
-from posteriori.tuning.halving import FIRST, RECORD, Budget
+from posteriori.tuning.halving import FIRST, SEARCH_RECORD, Budget
 from posteriori.tuning.outcome import how_sure, ranked, told
 from posteriori.tuning.scores import energy_score, score_block
 from posteriori.tuning.space import (
@@ -122,7 +122,7 @@ def test_candidates_meet_the_same_truths_and_the_same_random_numbers(gaussian):
 @pytest.mark.parametrize("calls", [300, 4000, 20000])
 def test_a_budget_of_calls_is_exceeded_by_one_cell_at_most(gaussian, tmp_path, calls):
     found = po.tune(gaussian, calls=calls, methods=NAMES, n=4, folder=tmp_path)
-    record = json.loads((tmp_path / RECORD).read_text())
+    record = json.loads((tmp_path / SEARCH_RECORD).read_text())
     cells = [cell for some in record["cells"].values() for cell in some]
     spent = sum(cell["spent"]["calls"] for cell in cells)
     assert found.spent["calls"] == spent

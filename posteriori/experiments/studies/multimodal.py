@@ -176,7 +176,7 @@ def quadrant(x: Tensor) -> Tensor:
     return 2 * (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
 
 
-def masses(post: Posterior) -> Tensor:
+def mode_masses(post: Posterior) -> Tensor:
     """The exact posterior weight of each quadrant, (4,), of a mixture whose components have
     independent first two numbers."""
     exact = exact_posterior(post).mixture
@@ -255,7 +255,7 @@ def pairwise_spread(x: Tensor) -> float:
 
 def mixture_scores(x: Tensor, post: Posterior) -> Row:
     """x: (n, 4)."""
-    weights, reference = masses(post), exact_posterior(post).sample(REFERENCE, 2**20)
+    weights, reference = mode_masses(post), exact_posterior(post).sample(REFERENCE, 2**20)
     shares = torch.bincount(quadrant(x), minlength=4) / len(x)
     return {
         "weight_error": float((shares - weights).abs().sum() / 2),

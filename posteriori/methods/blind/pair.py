@@ -27,7 +27,7 @@ from posteriori.priors.joint import Joint
 from posteriori.rng import Rng
 
 # Images of at most so many numbers are solved for by matrices of their own.
-DENSE = 100
+_DENSE = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class BlindPair:
     @property
     def small(self) -> bool:
         """Whether images are solved for by matrices of their own."""
-        return packed_size({"image": self.A.image_shape}) <= DENSE
+        return packed_size({"image": self.A.image_shape}) <= _DENSE
 
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The parts of u (B, d), as they lie in it: (B, *E), (B, *P)."""

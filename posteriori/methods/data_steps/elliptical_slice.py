@@ -18,7 +18,7 @@ from posteriori.linalg import per_row
 from posteriori.rng import Rng
 
 # Shrinkings of the bracket: it is then 1e-7 of the circle or so, and a row stays where it was.
-MOST = 24
+_MOST = 24
 
 
 def elliptical_slice(
@@ -28,16 +28,16 @@ def elliptical_slice(
 
     Every row draws the same number of uniform numbers, however soon it is done.
     """
-    u = rng.uniform(MOST + 1).to(f.device)
+    u = rng.uniform(_MOST + 1).to(f.device)
     level = log_like(f).double() + u[:, 0].clamp(min=1e-300).log()
     theta = 2 * math.pi * u[:, 1]
     low, high = theta - 2 * math.pi, theta
     done, out = torch.zeros_like(theta, dtype=torch.bool), f
-    for k in range(MOST):
+    for k in range(_MOST):
         ahead = per_row(theta.cos().to(f), f) * f + per_row(theta.sin().to(f), f) * nu
         ok = ~done & (log_like(ahead).double() > level)
         out, done = torch.where(per_row(ok, f), ahead, out), done | ok
-        if k + 2 > MOST or bool(done.all()):
+        if k + 2 > _MOST or bool(done.all()):
             break
         low, high = torch.where(theta < 0, theta, low), torch.where(theta < 0, high, theta)
         theta = low + (high - low) * u[:, k + 2]

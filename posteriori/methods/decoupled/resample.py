@@ -21,7 +21,7 @@ from posteriori.methods.transitions import renoise
 from posteriori.rng import Rng
 from posteriori.settings import Count, Natural, NonNegative
 
-State = tuple[Tensor, Tensor]
+_State = tuple[Tensor, Tensor]
 
 
 def stochastic_resample(z: Tensor, x: Tensor, s: Tensor, v: float, rng: Rng) -> Tensor:
@@ -32,7 +32,7 @@ def stochastic_resample(z: Tensor, x: Tensor, s: Tensor, v: float, rng: Rng) -> 
 
 
 @dataclass(frozen=True)
-class ReSample(Method[State]):
+class ReSample(Method[_State]):
     """Hard data consistency with stochastic resampling: now and then the denoised image is made
     consistent with y and put back among the noisy images by a product of Gaussians.
 
@@ -99,15 +99,15 @@ class ReSample(Method[State]):
     def requires(self) -> frozenset[str]:
         return self.needs if self.pixels is None else self.needs | {"images"}
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         return x, torch.zeros((), dtype=torch.int64, device=x.device)
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, count = state[0], state[1] + 1
         x0, steer = self._denoise(post, x, sigma)
         if not bool(s > 0):

@@ -19,7 +19,7 @@ from posteriori.operators.weighted import Weighted
 from posteriori.rng import Rng
 
 # The median of the absolute value of a standard normal number.
-MEDIAN = 0.674490
+_MEDIAN = 0.674490
 
 
 class Reweighing(NamedTuple):
@@ -144,5 +144,5 @@ def weighed(post: Posterior, w: Tensor) -> Posterior:
 def _expected(law: NoiseLaw, error: Tensor) -> Tensor:
     core = law.core
     assert core is not None  # a law of precisions, by ``step``
-    c = (error.abs().flatten(1).median(1).values / MEDIAN).clamp(min=core)
+    c = (error.abs().flatten(1).median(1).values / _MEDIAN).clamp(min=core)
     return law.precision(error * per_row(core / c, error)).expand(error.shape).to(error.real)

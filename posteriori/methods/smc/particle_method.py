@@ -13,10 +13,10 @@ from posteriori.methods.smc import particles
 from posteriori.methods.smc.particles import Particles, Scheme
 from posteriori.rng import Rng
 
-S = TypeVar("S")
+_S = TypeVar("_S")
 
 
-class ParticleMethod(Method[S]):
+class ParticleMethod(Method[_S]):
     """A method of clouds; its settings have at least the three names below. The state is the cloud,
     or holds it: see ``cloud``."""
 
@@ -33,19 +33,19 @@ class ParticleMethod(Method[S]):
     def returned(self) -> int:
         return 1 if self.single else self.group
 
-    def cloud(self, state: S) -> Particles:
+    def cloud(self, state: _S) -> Particles:
         """The cloud of a state; by default the state itself."""
         return cast(Particles, state)
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> S:
-        return cast(S, particles.start(x, self.particles))
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _S:
+        return cast(_S, particles.start(x, self.particles))
 
-    def rows(self, state: S) -> Tensor:
+    def rows(self, state: _S) -> Tensor:
         return self.cloud(state).x
 
-    def finish(self, post: Posterior, state: S, rng: Rng) -> tuple[Tensor, Tensor]:
+    def finish(self, post: Posterior, state: _S, rng: Rng) -> tuple[Tensor, Tensor]:
         return particles.collect(self.cloud(state), rng, self.returned, self.scheme)
 
-    def log_evidence(self, post: Posterior, state: S) -> Tensor | None:
+    def log_evidence(self, post: Posterior, state: _S) -> Tensor | None:
         """(G,) log of the unbiased estimate of p(y) by each cloud."""
         return particles.log_evidence(self.cloud(state)) + post.log_volume

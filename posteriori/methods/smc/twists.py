@@ -33,7 +33,7 @@ MOST_MEASURED = 512
 Twist = Literal["moments", "row sums", "pigdm", "narrow"]
 
 
-class View(NamedTuple):
+class _View(NamedTuple):
     """x0 = D (B, *E), log p(y | x) (B,) float64, and its gradient in x (B, *E), V held fixed."""
 
     x0: Tensor
@@ -41,7 +41,7 @@ class View(NamedTuple):
     gradient: Tensor
 
 
-def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> View:
+def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> _View:
     """The twist at x (B, *E)."""
     A, y, noise2 = post.likelihood.linear, post.likelihood.y, post.likelihood.std**2
     x0, pull = post.prior.linearize(x, sigma)
@@ -60,7 +60,7 @@ def view(post: Posterior, x: Tensor, sigma: Tensor, kind: Twist) -> View:
     else:
         r2 = post.prior.know().max_variance(sigma) if kind == "pigdm" else 0.0
         v, log_p = solve(A, r, r2, noise2), post.likelihood.widen(r2).log_prob(x0).double()
-    return View(x0, log_p, pull(A.adjoint(v)))
+    return _View(x0, log_p, pull(A.adjoint(v)))
 
 
 def columns(A: LinearOperator, pull: Pull, s2: float, x: Tensor, y: Tensor) -> Iterator[Tensor]:

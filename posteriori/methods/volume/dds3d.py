@@ -15,11 +15,11 @@ from posteriori.methods.transitions import DDIM, ConstantFraction, Transition, o
 from posteriori.rng import Rng
 from posteriori.settings import Count, NonNegative, Positive
 
-State = tuple[Tensor, Split]
+_State = tuple[Tensor, Split]
 
 
 @dataclass(frozen=True)
-class DDS3D(Method[State]):
+class DDS3D(Method[_State]):
     """DDS of volumes: a prior of slices, and total variation along the first axis of images, which
     ties the slices together.
 
@@ -96,15 +96,15 @@ class DDS3D(Method[State]):
             transition=ConstantFraction(zeta=0.85**2),
         )
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         return x, no_split(x)
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, split = state
         x0 = post.prior.denoise(x, sigma)
         moved, split = self.data_step(post, x0, split, sigma)

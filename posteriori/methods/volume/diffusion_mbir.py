@@ -17,11 +17,11 @@ from posteriori.methods.transitions import DDIM, Transition
 from posteriori.rng import Rng
 from posteriori.settings import Count, Natural, NonNegative, Positive
 
-State = tuple[Tensor, Split]
+_State = tuple[Tensor, Split]
 
 
 @dataclass(frozen=True)
-class DiffusionMBIR(Method[State]):
+class DiffusionMBIR(Method[_State]):
     """Model-based iterative reconstruction of volumes: a prior of slices by predictor and
     corrector, then one warm-started round of ADMM with total variation, on the noisy volume itself.
 
@@ -91,15 +91,15 @@ class DiffusionMBIR(Method[State]):
         one correction of snr 0.16."""
         return cls(noise="ignored")
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         return x, no_split(x)
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, split = state
         x = self.transition(post.prior.denoise, x, sigma, s, rng)
         for _ in range(self.corrections if bool(s > 0) else 0):
@@ -114,7 +114,7 @@ class DiffusionMBIR(Method[State]):
             w = post.likelihood.std**2 / open_
         return self.data_step(post, x, split, w), {}
 
-    def data_step(self, post: Posterior, x: Tensor, split: Split, w: float = 0.0) -> State:
+    def data_step(self, post: Posterior, x: Tensor, split: Split, w: float = 0.0) -> _State:
         """One round of ADMM from x (B, *E), and the new split."""
         solver = tied(post, self.lam, self.rho, 1, self.iterations, 0.0)
         like = post.likelihood

@@ -16,12 +16,12 @@ from posteriori.methods.transitions import DDIM, Transition
 from posteriori.rng import Rng
 from posteriori.settings import NonNegative, number
 
-State = tuple[Tensor, Tensor]
+_State = tuple[Tensor, Tensor]
 AtLeastOne = Annotated[float, BeforeValidator(number), Field(ge=1)]
 
 
 @dataclass(frozen=True)
-class TPDM(Method[State]):
+class TPDM(Method[_State]):
     """Two perpendicular diffusion models: two priors of perpendicular slices take turns, and the
     first of them is guided by the data.
 
@@ -77,15 +77,15 @@ class TPDM(Method[State]):
     def _guided(self) -> DPS:
         return DPS(self.weighting, self.scale, self.transition)
 
-    def init(self, post: Posterior, x: Tensor, rng: Rng) -> State:
+    def init(self, post: Posterior, x: Tensor, rng: Rng) -> _State:
         return x, torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
-    def rows(self, state: State) -> Tensor:
+    def rows(self, state: _State) -> Tensor:
         return state[0]
 
     def step(
-        self, post: Posterior, state: State, sigma: Tensor, s: Tensor, rng: Rng
-    ) -> tuple[State, Info]:
+        self, post: Posterior, state: _State, sigma: Tensor, s: Tensor, rng: Rng
+    ) -> tuple[_State, Info]:
         x, made = state
         views = post.prior.know().views or (post.prior,)
         k = int(made[0])

@@ -133,7 +133,7 @@ class Residual(nn.Module):
         return self.skip_connection(x) + h
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Every pixel looks at every other."""
 
     def __init__(self, channels: int, heads: int, new_order: bool) -> None:
@@ -163,7 +163,7 @@ class Stage(nn.Sequential):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, e) if isinstance(layer, Residual | Attention) else layer(x)
+            x = layer(x, e) if isinstance(layer, Residual | _Attention) else layer(x)
         return x
 
 
@@ -227,11 +227,11 @@ class ADM(nn.Module):
         if classes is not None:
             self.label_emb = nn.Embedding(classes, e)
 
-        def attend(c: int) -> Attention:
+        def attend(c: int) -> _Attention:
             count = heads if head_channels is None else c // head_channels
             if not count or c % count or (head_channels and c % head_channels):
                 raise ValueError(f"ADM: {c} channels do not divide into {heads=}, {head_channels=}")
-            return Attention(c, count, new_order)
+            return _Attention(c, count, new_order)
 
         def stage(c: int, out: int, level: int) -> Stage:
             layers: list[nn.Module] = [Residual(c, out, e, scaled)]

@@ -107,7 +107,7 @@ class Heads(nn.Module):
         return self.out_proj(seen.transpose(1, 2).flatten(2))
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     def __init__(self, channels: int, groups: int, heads: int, combined: bool, out: bool) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, _EPS)
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         return x + self.attn(flat).transpose(1, 2).reshape(x.shape)
 
 
-class Level(nn.Module):
+class _Level(nn.Module):
     """Blocks of one level, attentions after them where there are any, and a resampling under its
     name in the file."""
 
@@ -203,8 +203,8 @@ class MonaiUNet(nn.Module):
         def resnet(c: int, out: int, scale: float = 1) -> ResnetBlock:
             return ResnetBlock(c, out, e, groups, scale)
 
-        def attend(c: int) -> Attention:
-            return Attention(c, groups, c // head_channels, combined, projected)
+        def attend(c: int) -> _Attention:
+            return _Attention(c, groups, c // head_channels, combined, projected)
 
         self.conv_in = convolution(channels, widths[0])
         self.time_embed = nn.Sequential(nn.Linear(widths[0], e), nn.SiLU(), nn.Linear(e, e))
@@ -214,7 +214,7 @@ class MonaiUNet(nn.Module):
         c, made = widths[0], [widths[0]]
         for k, out in enumerate(widths):
             into = [c, *[out] * (blocks[k] - 1)]
-            level = Level(
+            level = _Level(
                 [resnet(i, out) for i in into], [attend(out) for _ in into if attention[k]]
             )
             c, made = out, made + [out] * blocks[k]
@@ -229,7 +229,7 @@ class MonaiUNet(nn.Module):
         for k, out in reversed(list(enumerate(widths))):
             count = blocks[k] + 1
             into = [before + made.pop() for before in [c, *[out] * (count - 1)]]
-            level = Level(
+            level = _Level(
                 [resnet(i, out) for i in into], [attend(out) for _ in into if attention[k]]
             )
             c = out

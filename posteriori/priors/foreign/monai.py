@@ -35,7 +35,7 @@ def recognises(names: Mapping[str, Tensor]) -> bool:
     return {"conv_in.conv.weight", "time_embed.0.weight", "out.2.conv.weight"} <= set(names)
 
 
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by the names of MONAI 1.4 and later."""
 
     def now(name: str) -> str:
@@ -100,7 +100,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     head or the schedule are not stated."""
     source = weights.source
     stated.only(f"{source}, a network of MONAI,", *_STATED)
-    state = renamed(weights.state)
+    state = _renamed(weights.state)
     made = arguments(state, source)
     if stated.head_channels is None:
         raise ValueError(

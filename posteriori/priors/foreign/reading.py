@@ -18,7 +18,7 @@ from posteriori.priors.state_dicts import (
     AVERAGES,
     CURRENT,
     RefusedPickleError,
-    choose,
+    choose_weights,
     named_tensors,
 )
 
@@ -60,7 +60,7 @@ def read_weights(path: Path) -> Weights:
     # What torch says about its own storage is no word on this file.
     messages, head = [str(w.message) for w in said], f"{path}: "
     notes = [m.removeprefix(head) for m in messages if m.startswith(head)] + notes
-    return checked(Weights(state, str(path), precision(state), told, tuple(notes)))
+    return _checked(Weights(state, str(path), precision(state), told, tuple(notes)))
 
 
 def _without_classes(
@@ -84,7 +84,7 @@ def _without_classes(
         taken = [f"the module {key!r} is taken"] if key else []
         return state, plain | {"class": inert.class_of(entries[key])}, [*taken, note]
     try:
-        return choose(content, path), {}, [note]
+        return choose_weights(content, path), {}, [note]
     except ValueError:
         raise ValueError(
             f"{path} was refused: it refers to {listed}, of which nothing was run, and holds no "
@@ -108,7 +108,7 @@ def precision(state: Mapping[str, Tensor]) -> str:
     )
 
 
-def checked(weights: Weights) -> Weights:
+def _checked(weights: Weights) -> Weights:
     """Raise ``ValueError`` for weights that are not finite, naming the first and what half
     precision has to do with it."""
     bad = [

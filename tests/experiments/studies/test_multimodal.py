@@ -14,7 +14,7 @@ def test_the_weights_of_quadrants_are_those_of_exact_draws(separation):
     post = multimodal.four_modes(separation)
     drawn = multimodal.quadrant(exact_posterior(post).sample(100_000, 3))
     shares = torch.bincount(drawn, minlength=4).double() / len(drawn)
-    weights = multimodal.masses(post)
+    weights = multimodal.mode_masses(post)
     assert float(weights.sum()) == pytest.approx(1)
     assert float((shares - weights).abs().max()) < 0.006
     # Where modes overlap, a component's weight is not its quadrant's.
@@ -50,5 +50,7 @@ def test_scores_of_collapsed_and_of_exact_draws():
     assert good["diversity"] == pytest.approx(1, abs=0.1)
     lost = multimodal.mixture_scores(torch.full((256, 4), 8.0) + 0.01 * torch.randn(256, 4), post)
     assert lost["found"] == 1
-    assert lost["weight_error"] == pytest.approx(1 - float(multimodal.masses(post)[3]), abs=1e-5)
+    assert lost["weight_error"] == pytest.approx(
+        1 - float(multimodal.mode_masses(post)[3]), abs=1e-5
+    )
     assert lost["diversity"] < 0.01

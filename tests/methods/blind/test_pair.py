@@ -45,7 +45,7 @@ def law(draw_with, first, second):
 def test_the_image_is_drawn_from_the_product_of_spring_and_likelihood(monkeypatch, dense):
     """By dense matrices and by the spectrum of the known blur: the conjugate mean and
     covariance, with a noise level of the row's own."""
-    monkeypatch.setattr(pairs, "DENSE", 100 if dense else 0)
+    monkeypatch.setattr(pairs, "_DENSE", 100 if dense else 0)
     post = blind_post(side=4)
     pair, r2, s = blind_pair(post), 0.3, 0.05
     m, phi = 0.4 * draw(1, 1, 4, 4), draw(1, 3, 3, seed=1).abs() / 9
