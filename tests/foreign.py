@@ -20,3 +20,18 @@ def fill(net: nn.Module) -> nn.Module:
         gain = p.ndim == 1 and name.endswith("weight")
         p.data = gain + wave(p.shape, k) * (0.2 if p.ndim < 2 else size**-0.5)
     return net.eval()
+
+
+def fill_tokens(net: nn.Module) -> nn.Module:
+    """``fill`` for networks of k-diffusion: gains about 1, squared lengths about 5, random
+    frequencies by ``wave``."""
+    fill(net)
+    for name, p in net.named_parameters():
+        if name.endswith("self_attn.scale"):
+            p.data += 5
+        elif name.endswith("scale"):
+            p.data += 1
+    for name, b in net.named_buffers():
+        if name.endswith(("emb.weight", "embed.weight")):
+            b.copy_(wave(b.shape, 0.3))
+    return net

@@ -235,6 +235,7 @@ def import_command(
     sigma_data: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    config: Path | None = None,
     half: bool = False,
     description: str = "",
     licence: str = "",
@@ -271,6 +272,9 @@ def import_command(
         the smallest noise level it is asked for, in its own range; the schedule's by default.
     sigma_max:
         the largest; the schedule's by default.
+    config:
+        the JSON file that a network of k-diffusion was trained with; by default what the file
+        itself says.
     half:
         write the weights in half precision.
     description:
@@ -296,6 +300,7 @@ def import_command(
         sigma_data=sigma_data,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
+        config=config,
     )
 
 

@@ -25,7 +25,7 @@ from posteriori import places
 from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.base import Prior
 from posteriori.priors.diffusers import from_diffusers
-from posteriori.priors.foreign import adm, edm, edm2, monai, reading, score_sde
+from posteriori.priors.foreign import adm, edm, edm2, kdiffusion, monai, reading, score_sde
 from posteriori.priors.foreign.found import Found, Named, Stated, Weights, parameters
 from posteriori.priors.latent import Latent
 from posteriori.priors.network import Network, Parametrization, Precision
@@ -44,6 +44,7 @@ RECOGNISERS: dict[str, tuple[reading.Recogniser, _Build]] = {
     "ADM (guided-diffusion, improved-diffusion)": (adm.recognises, adm.build),
     "EDM (DDPM++, NCSN++, ADM)": (edm.recognises, edm.build),
     "EDM2": (edm2.recognises, edm2.build),
+    "k-diffusion (U-Net, transformers)": (kdiffusion.recognises, kdiffusion.build),
     "MONAI (DiffusionModelUNet)": (monai.recognises, monai.build),
     "score_sde (NCSN++, DDPM++)": (score_sde.recognises, score_sde.build),
 }
@@ -72,6 +73,7 @@ def load(
     new_order: bool | None = None,
     label: int | None = None,
     autocast: Precision | None = None,
+    config: str | Path | None = None,
 ) -> Prior:
     """The prior that a file, a folder or an object holds; ``recognise`` also says what it was taken
     for.
@@ -91,6 +93,8 @@ def load(
     new_order: whether it was trained with ``use_new_attention_order``.
     label: the class of a network that is conditioned on one; without it the prior is given one by
         ``prior.at``.
+    config: the JSON file that a network of k-diffusion was trained with, where its own file does
+        not hold it.
 
     Raises ``FileNotFoundError``; ``ValueError`` for a source that is not recognised, with what it
     looks like, for one that does not say what is needed, naming that, for one of which not all
@@ -111,6 +115,7 @@ def load(
         new_order,
         label,
         autocast,
+        config,
     )
     prior = recognise(source, stated).prior
     return prior if device is None else prior.to(device)

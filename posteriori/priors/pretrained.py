@@ -30,6 +30,9 @@ from posteriori import places
 from posteriori.priors.architectures.adm import ADM
 from posteriori.priors.architectures.edm import EDMNet
 from posteriori.priors.architectures.edm2 import EDM2Net
+from posteriori.priors.architectures.hourglass import HourglassTransformer
+from posteriori.priors.architectures.image_transformer import ImageTransformer
+from posteriori.priors.architectures.kdiffusion import KDiffusionUNet
 from posteriori.priors.architectures.library import DiffusersNet
 from posteriori.priors.architectures.monai import MonaiUNet
 from posteriori.priors.architectures.score_sde import NCSNpp
@@ -51,6 +54,9 @@ NETWORKS: dict[str, Any] = {
     "ADM": ADM,
     "DiffusersNet": DiffusersNet,
     "EDM2Net": EDM2Net,
+    "HourglassTransformer": HourglassTransformer,
+    "ImageTransformer": ImageTransformer,
+    "KDiffusionUNet": KDiffusionUNet,
     "MonaiUNet": MonaiUNet,
     "EDMNet": EDMNet,
     "NCSNpp": NCSNpp,

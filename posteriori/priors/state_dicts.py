@@ -58,10 +58,13 @@ def named_tensors(path: Path) -> dict[str, Tensor]:
     file, a web page, a Git LFS pointer, a pickle that needs a class of its author's, an optimizer
     state, a file without named tensors.
     """
+    return choose_weights(read_content(path), path)
+
+
+def read_content(path: Path) -> Any:
+    """What a file holds, on the CPU. Raises as ``named_tensors`` for a file that cannot be read."""
     inspect(path)
-    return choose_weights(
-        load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path), path
-    )
+    return load_file(str(path)) if path.suffix == ".safetensors" else _unpickle(path)
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:

@@ -150,8 +150,8 @@ def test_half_precision_is_named_and_what_it_lost_is_refused(write):
         (["first_stage_model.encoder.w"], "latent diffusion model"),
         (["out.0.positional_embedding"], "a classifier or an encoder"),
         (["init_conv.weight"], "denoising-diffusion-pytorch: build it"),
-        (["u_net.d_blocks.0.0.w", "mapping.0.w"], "a network of k-diffusion: build it"),
-        (["patch_in.proj.weight"], "a transformer of k-diffusion"),
+        (["u_net.d_blocks.0.0.w", "mapping.0.w"], "a part of a network of k-diffusion"),
+        (["patch_in.proj.weight"], "a part of a transformer of k-diffusion"),
         (["down_blocks.0.resnets.0.norm1.weight"], "of a diffusers model: give the folder"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class Stated:
     new_order: bool | None = None
     label: int | None = None
     autocast: Precision | None = None
+    config: str | Path | None = None
 
     def only(self, what: str, *known: str) -> None:
         """Raise ``ValueError`` naming what was stated beside the ``known``, for a file that has no

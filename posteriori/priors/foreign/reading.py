@@ -3,6 +3,7 @@ without what wrappers put before them, and a word on every choice."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 
 from posteriori.priors.foreign import inert
@@ -19,7 +21,7 @@ from posteriori.priors.state_dicts import (
     CURRENT,
     RefusedPickleError,
     choose_weights,
-    named_tensors,
+    read_content,
 )
 
 # Prefixes with this word are averages of the weights over training.
@@ -34,10 +36,9 @@ TELLING = {
     "positional_embedding": "a classifier or an encoder, not a network that denoises",
     "init_conv.weight": "a U-Net of denoising-diffusion-pytorch: build it with that package, fill "
     "it by load_weights and give the object to load, or to Network",
-    "u_net.d_blocks": "a network of k-diffusion: build it and its denoiser D(x, sigma) with that "
-    "package, and give the denoiser to load",
-    "patch_in.proj.weight": "a transformer of k-diffusion: build it and its denoiser D(x, sigma) "
-    "with that package, and give the denoiser to load",
+    "u_net.d_blocks": "a part of a network of k-diffusion: not all of its weights are there",
+    "patch_in.proj.weight": "a part of a transformer of k-diffusion: not all of its weights are "
+    "there",
     "down_blocks.": "the weights of a diffusers model: give the folder with its config.json and "
     "its scheduler_config.json",
 }
@@ -49,11 +50,12 @@ def read_weights(path: Path) -> Weights:
     """The named tensors of a file. A pickle that needs classes of its author's is read without
     them. Raises as ``named_tensors``, and ``ValueError`` for a pickle in which there is no network,
     naming what it refers to."""
-    told: Mapping[str, Any] = {}
+    told: Mapping[str, Any]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            state = named_tensors(path)
+            content = read_content(path)
+            state, told = choose_weights(content, path), _configured(content, path)
             notes: list[str] = []
         except RefusedPickleError as refused:
             state, told, notes = _without_classes(path, refused)
@@ -61,6 +63,20 @@ def read_weights(path: Path) -> Weights:
     messages, head = [str(w.message) for w in said], f"{path}: "
     notes = [m.removeprefix(head) for m in messages if m.startswith(head)] + notes
     return _checked(Weights(state, str(path), precision(state), told, tuple(notes)))
+
+
+def _configured(content: Any, path: Path) -> dict[str, Any]:
+    """The configuration that a training checkpoint has beside its weights, or a .safetensors file
+    in its metadata, as "config"; nothing where there is none that can be read."""
+    found: Any = content.get("config") if isinstance(content, dict) else None
+    if path.suffix == ".safetensors":
+        with safe_open(str(path), framework="pt") as file:
+            found = (file.metadata() or {}).get("config")
+        try:
+            found = json.loads(found or "null")
+        except ValueError:
+            found = None
+    return {"config": found} if isinstance(found, dict) else {}
 
 
 def _without_classes(
@@ -74,6 +90,7 @@ def _without_classes(
     listed = _short(", ".join(dict.fromkeys(names)))
     note = f"classes that the file names are not run ({listed})"
     entries = {"": content} if inert.module_state(content) else inert.contents(content)
+    told = _configured(entries, path)
     for key in ("", *AVERAGES, *MODULES, *CURRENT):
         state = inert.tensors(entries.get(key))
         if not state:
@@ -82,9 +99,9 @@ def _without_classes(
         plain = {k: v for k, v in attributes.items() if isinstance(v, int | float | str)}
         plain |= inert.contents(attributes.get("_buffers"))
         taken = [f"the module {key!r} is taken"] if key else []
-        return state, plain | {"class": inert.class_of(entries[key])}, [*taken, note]
+        return state, told | plain | {"class": inert.class_of(entries[key])}, [*taken, note]
     try:
-        return choose_weights(content, path), {}, [note]
+        return choose_weights(content, path), told, [note]
     except ValueError:
         raise ValueError(
             f"{path} was refused: it refers to {listed}, of which nothing was run, and holds no "
