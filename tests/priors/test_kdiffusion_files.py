@@ -191,7 +191,7 @@ def test_an_older_checkpoint_is_given_its_configuration(write, tmp_path, monkeyp
 def test_what_neither_weights_nor_configuration_say_is_asked_for(write):
     with pytest.raises(ValueError, match="does not say what its tokens look at"):
         load(write(hourglass(*NEIGHBOURS)), sigma_data=0.5)
-    with pytest.raises(ValueError, match="give that by config=, .* or state sigma_data="):
+    with pytest.raises(ValueError, match="give that by config= .* or state sigma_data="):
         load(write(unet()))
     found = recognise(write(unet()), Stated(sigma_data=0.5))  # 3 numbers are 3 channels
     assert found.prior.shape == (3, None, None)

@@ -174,7 +174,7 @@ def _hourglass(weights: Weights, config: Configuration | None, stated: Stated) -
     if config is None and any(looking):
         raise ValueError(
             f"{source} does not say what its tokens look at (self_attns of its configuration): "
-            "give the JSON file that it was trained with by config="
+            "give the JSON file that it was trained with by config= (import --config)"
         )
     sights = config.sights(count + 1) if config else [("none", 0)] * (count + 1)
     levels = []
@@ -216,7 +216,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     if constant is None:
         raise ValueError(
             f"{source} holds a network of k-diffusion without its configuration: give that by "
-            "config=, the JSON file that it was trained with, or state sigma_data="
+            "config= (import --config), the JSON file of its training, or state sigma_data="
         )
     net = _NETWORKS[kind](**made)
     load_weights(net, dict(weights.state), source)
