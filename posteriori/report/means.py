@@ -191,7 +191,8 @@ def cells_csv(methods: Sequence[MethodCells]) -> str:
 
 
 def means_latex(methods: Sequence[MethodCells]) -> str:
-    """Both tables as plain ``tabular``, which needs no package."""
+    """Both tables as plain ``tabular``, which needs no package. pdflatex prints Latin letters
+    alone; labels with others need lualatex or xelatex."""
     parts = []
     for rows in _tables(methods):
         lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
@@ -218,6 +219,9 @@ _TEX = {sign: "\\" + sign for sign in "&%$#_{}"} | {
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
+    # Behind the end of a row they would be its arguments.
+    "[": "{[}",
+    "*": "{*}",
 }
 
 

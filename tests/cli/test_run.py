@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -308,6 +309,33 @@ def test_the_latex_table_is_rectangular_and_escapes_what_latex_reads(tmp_path):
         lines = [line for line in table.splitlines() if line.endswith(r"\\")]
         assert lines
         assert all(len(re.findall(r"(?<!\\)&", line)) == columns - 1 for line in lines)
+
+
+def labelled(*labels):
+    cells = {"a": {"psnr_mean": 1.0}, "b": {"psnr_mean": 3.0}}
+    return means_latex([MethodCells(label, 4, 8.0, cells) for label in labels])
+
+
+def test_a_label_is_no_argument_of_the_row_before_it():
+    """The end of a row takes a length in brackets and a star."""
+    for label in ("[2] DPS", "*DPS"):
+        assert re.search(r"\\\\\s*[\[*]", labelled("A", label)) is None
+        assert "{" + label[0] + "}" + label[1:] in labelled("A", label)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+@pytest.mark.parametrize(
+    "label",
+    ["DPS", "A_1 & 50 %", r"a\b^2~c{d}$e$<f>|g|", "[2] DPS", "*DPS", "étude", "3.5", ""],
+)
+def test_the_latex_table_compiles(label, tmp_path):
+    (tmp_path / "table.tex").write_text(labelled("A", label))
+    (tmp_path / "page.tex").write_text(
+        "\\documentclass{article}\n\\begin{document}\n\\input{table.tex}\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-800:]
 
 
 def test_a_cell_that_ended_its_process_three_times_in_one_command_is_given_up(study, tmp_path):
