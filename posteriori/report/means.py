@@ -191,10 +191,13 @@ def cells_csv(methods: Sequence[MethodCells]) -> str:
 
 
 def means_latex(methods: Sequence[MethodCells]) -> str:
-    """Both tables as plain ``tabular``, which needs no package. pdflatex prints Latin letters
-    alone; labels with others need lualatex or xelatex."""
+    """Both tables as plain ``tabular``, which needs no package: a column a method, as all numbers
+    side by side are wider than a page. No label begins a row, whose end would take a bracket or a
+    star as its argument. pdflatex prints Latin letters alone; labels with others need lualatex or
+    xelatex."""
     parts = []
-    for rows in _tables(methods):
+    for table in _tables(methods):
+        rows = list(zip(*table, strict=True))
         lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
         parts.append(
             "\n".join(
@@ -219,9 +222,6 @@ _TEX = {sign: "\\" + sign for sign in "&%$#_{}"} | {
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
-    # Behind the end of a row they would be its arguments.
-    "[": "{[}",
-    "*": "{*}",
 }
 
 
