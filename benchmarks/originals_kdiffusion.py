@@ -5,7 +5,9 @@
 k-diffusion 0.1.1.post1 and einops are fetched by pip into a temporary folder, without their
 dependencies: its U-Net and its transformer without levels, as networks and within its Denoiser. Its
 hourglass transformer is in no package: FILE is k_diffusion/models/image_transformer_v2.py of its
-repository. Neighbourhoods are compared where natten 0.17 is installed, which compiles itself.
+repository. Neighbourhoods are compared where natten 0.17.5 can be imported, which compiles itself;
+for torch 2.13 ``from torch.cuda import _device_t`` has to be taken out of it, and without a GPU the
+line of it that asks for one.
 """
 
 from __future__ import annotations

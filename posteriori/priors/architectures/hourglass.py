@@ -38,8 +38,8 @@ from posteriori.priors.architectures.tokens import (
     GainNorm,
     Hidden,
     TokenNetwork,
-    places,
-    turned,
+    rotated,
+    token_places,
 )
 
 _EPS = 1e-6
@@ -145,7 +145,7 @@ class _Looking(nn.Module):
         qkv = self.qkv_proj(self.norm(x, e)).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(3, 0, 4, 1, 2, 5)  # each (B, heads, H, W, d)
         angle = self.pos_emb(place)
-        q, k = (turned(self._scaled(t), angle) for t in (q, k))
+        q, k = (rotated(self._scaled(t), angle) for t in (q, k))
         if self.sight == "neighborhood":
             seen = neighbours_seen(q, k, v, self.reach)
         elif self.sight == "shifted-window":
@@ -260,7 +260,7 @@ class HourglassTransformer(TokenNetwork):
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         e = self.embed(c, y)
         h = self.patch_in(x.movedim(1, -1))
-        place = places(h.shape[1], h.shape[2], h)
+        place = token_places(h.shape[1], h.shape[2], h)
         made: list[tuple[Tensor, Tensor]] = []
         for level, merge in zip(self.down_levels, self.merges, strict=True):
             h = _passed(level, h, e, place)

@@ -24,9 +24,9 @@ from posteriori.priors.architectures.tokens import (
     GainNorm,
     Hidden,
     TokenNetwork,
-    places,
     rms_scaled,
-    turned,
+    rotated,
+    token_places,
 )
 
 _LARGEST = math.log(100)
@@ -75,7 +75,7 @@ class _Looking(nn.Module):
         angle = self.pos_emb(place)
         # Pairs are neighbours here; q and k may have their numbers in another order alike.
         q, k = (
-            turned(torch.cat([t[..., ::2], t[..., 1::2]], -1), angle)
+            rotated(torch.cat([t[..., ::2], t[..., 1::2]], -1), angle)
             for t in (self.qk_norm(q), self.qk_norm(k))
         )
         seen = F.scaled_dot_product_attention(q, k, v)
@@ -140,7 +140,7 @@ class ImageTransformer(TokenNetwork):
         e = self.embed(c, y)
         folded = F.pixel_unshuffle(x, self.patch)
         h = self.in_proj(folded.flatten(2).mT)
-        place = places(folded.shape[2], folded.shape[3], h).flatten(0, 1)
+        place = token_places(folded.shape[2], folded.shape[3], h).flatten(0, 1)
         for block in self.blocks:
             h = block(h, e, place)
         out = self.out_proj(self.out_norm(h))

@@ -120,7 +120,7 @@ class TokenNetwork(nn.Module):
         return self.mapping(e)
 
 
-def places(height: int, width: int, like: Tensor) -> Tensor:
+def token_places(height: int, width: int, like: Tensor) -> Tensor:
     """Row and column of each token, (height, width, 2): centres, the longer side from -1 to 1."""
     kind = torch.promote_types(like.dtype, torch.float32)
 
@@ -133,7 +133,7 @@ def places(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1)
 
 
-def turned(x: Tensor, angle: Tensor) -> Tensor:
+def rotated(x: Tensor, angle: Tensor) -> Tensor:
     """The first numbers of x as pairs (k, k + n) turned by the n angles; the others as they are."""
     n, kind = angle.shape[-1], torch.promote_types(x.dtype, torch.float32)
     a, b, rest = x[..., :n].to(kind), x[..., n : 2 * n].to(kind), x[..., 2 * n :]
