@@ -1,18 +1,25 @@
 """Do the credible intervals of EPS hold the truth as often as they say, on images of a network's
 prior?
 
-    python benchmarks/eps_coverage.py [--problems 200] [--steps 20] [--samples 9] [--at-once 25]
-                                      [--truths midpoint] [--precision bfloat16]
+    python benchmarks/eps_coverage.py [--bed digits] [--problems 200] [--steps 20] [--samples 9]
+                                      [--at-once 25] [--truths midpoint] [--precision bfloat16]
                                       [--json eps-coverage.json] [--table eps-coverage.md]
 
 The digits of the study ``posterior-coverage``: the upper half is measured with noise 0.1 of [0, 1],
 and eight test functions, groups, verdicts and seeds are the study's. EPS draws with
-``priors.digits(noise_maps=True)``. Of that prior the truths are samples too, in 80 ``Midpoint``
-steps; with ``--truths study`` they are the study's, samples of ``priors.digits()`` in 80 ancestral
-steps. Both ask the network for white noise alone, EPS asks it for maps: with ``--truths maps`` the
-truths are samples under maps too, those of ``midpoint`` after EPS has drawn each half anew twice,
-the other half seen with the noise of the problem. The network runs in ``--precision``, of truths
-and samples alike. A finished part, ``--at-once`` problems, is kept in the file ``--json``.
+``priors.digits(noise_maps=True)``. The other beds are of colour pictures of 32 x 32 and
+``priors.photos(noise_maps=True)``:
+
+    half    the upper half is measured with noise 0.1
+    pixels  three in ten pixels are, single ones, with noise 0.05
+    means   those of blocks of 4 x 4 are, with noise 0.05
+
+Of the prior of EPS the truths are samples too, in 80 ``Midpoint`` steps; with ``--truths study``
+they are the study's, samples of ``priors.digits()`` in 80 ancestral steps. Both ask the network for
+white noise alone, EPS asks it for maps: with ``--truths maps`` the truths are samples under maps
+too, those of ``midpoint`` after EPS has drawn each half anew twice, the other half seen with the
+noise of the problem (digits alone). The network runs in ``--precision``, of truths and samples
+alike. A finished part, ``--at-once`` problems, is kept in the file ``--json``.
 
 Beside the ranks stands the spread of the norm: of the samples of a problem, and of the truth about
 their mean, which exact samples have the same. Their ratio is above 1 where intervals are too wide.
@@ -23,8 +30,9 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,12 +40,14 @@ from torch import Tensor
 import posteriori as po
 from posteriori import priors
 from posteriori.evaluation import calibration
+from posteriori.evaluation.distances import flat
 from posteriori.experiments.studies import coverage_problems as study
 from posteriori.experiments.studies.posterior_coverage import overall, rank_scores
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods import EPS, Unconditional
 from posteriori.noise import Gaussian
-from posteriori.operators import LinearOperator, Mask
+from posteriori.operators import Downsample, LinearOperator, Mask, random_mask
+from posteriori.operators.base import closed_spectrum
 from posteriori.problem_file import simulate
 
 # How truths are drawn, in words.
@@ -47,30 +57,70 @@ TRUTHS = {
     "maps": "samples of the same prior under maps: EPS has drawn each half twice given the other",
 }
 NORM, SWEEPS = 6, 2
-LAW = Gaussian(study.NOISE["digits"])
+
+
+class Bed(NamedTuple):
+    """A prior, what is measured of its images, and the noise of images in [0, 1]."""
+
+    prior: priors.Network
+    A: LinearOperator
+    law: Gaussian
+
+
+def bed_named(name: str, precision: str) -> Bed:
+    autocast = None if precision == "float32" else "bfloat16"
+    if name == "digits":
+        A, law = study.coverage_digits()[1], Gaussian(study.NOISE["digits"])
+        return Bed(priors.digits(noise_maps=True, autocast=autocast), A, law)
+    shape, rows = (3, 32, 32), torch.arange(32)[:, None]
+    A, level = {
+        "half": (Mask(rows < 16, shape), 0.1),
+        "pixels": (Mask(random_mask(shape[1:], 0.3, seed=0), shape), 0.05),
+        "means": (Downsample(shape, 4, "box"), 0.05),
+    }[name]
+    return Bed(priors.photos(noise_maps=True, autocast=autocast), A, Gaussian(level))
+
+
+@cache
+def directions(A: LinearOperator) -> Tensor:
+    """As ``study.directions``, of any operator with a null space: (6, d)."""
+    spectrum, g = closed_spectrum(A), torch.Generator().manual_seed(1)
+    c, m = torch.randn(6, A.coordinates, generator=g, dtype=torch.float64), len(spectrum.s)
+    c[:3, m:], c[3:, :m] = 0, 0
+    v = flat(spectrum.V(c))
+    return v / v.norm(dim=1, keepdim=True)
+
+
+def functions(post: Posterior, x: Tensor) -> Tensor:
+    """The eight test functions of the study, of images x (n, *E): (n, 8)."""
+    v = flat(x).double()
+    fit = flat(post.given.residual(x)).double().norm(dim=1) / post.given.std
+    seen = v @ directions(post.given.A).T
+    return torch.cat([seen, v.norm(dim=1)[:, None], fit[:, None]], 1)
 
 
 def drawn(
-    prior: priors.Prior, A: LinearOperator, x: Tensor, steps: int, n: int, seed: int, noise: int
+    bed: Bed, A: LinearOperator, x: Tensor, steps: int, n: int, seed: int, noise: int
 ) -> tuple[list[Likelihood], list[Tensor]]:
     """The measurement of each image of x by A, with the seeds ``noise`` onwards, and n samples of
     EPS given each."""
+    prior, law = bed.prior, bed.law
     likelihoods = [
-        Likelihood(simulate(A, image, LAW, noise + k), A, LAW, range=(0, 1))
+        Likelihood(simulate(A, image, law, noise + k), A, law, range=(0, 1))
         for k, image in enumerate(x)
     ]
     runs = po.sample_each(prior, likelihoods, EPS(), n=n, steps=steps, seed=seed)
     return likelihoods, [run.samples for run in runs]
 
 
-def truths(prior: priors.Network, first: int, count: int, steps: int, kind: str) -> Tensor:
-    """Truths ``first`` onwards (count, 1, 32, 32)."""
-    other, A = study.coverage_digits()
-    blind = Likelihood(torch.zeros(A.out_shape), A, LAW, range=(0, 1))
+def truths(bed: Bed, first: int, count: int, steps: int, kind: str) -> Tensor:
+    """Truths ``first`` onwards (count, *E)."""
+    other, A = study.coverage_digits()[0], bed.A
+    blind = Likelihood(torch.zeros(A.out_shape), A, bed.law, range=(0, 1))
     seed = study.TRUTH + first
     with warnings.catch_warnings(action="ignore"):  # that samples of the prior do not fit y = 0
         runs = po.sample_each(
-            other if kind == "study" else prior,
+            other if kind == "study" else bed.prior,
             [blind] * count,
             study.PRIOR if kind == "study" else Unconditional(study.MIDPOINT),
             steps=study.TRUTH_STEPS,
@@ -82,22 +132,19 @@ def truths(prior: priors.Network, first: int, count: int, steps: int, kind: str)
         for k in range(2 * SWEEPS):
             half = Mask((rows < 16) if k % 2 == 0 else (rows >= 16), x.shape[1:])
             own = seed + 2**34 * (k + 1)  # no other draw has these seeds
-            x = torch.cat(drawn(prior, half, x, steps, 1, own, own)[1])
+            x = torch.cat(drawn(bed, half, x, steps, 1, own, own)[1])
     return x
 
 
-def part(
-    prior: priors.Network, first: int, count: int, steps: int, n: int, kind: str
-) -> dict[str, Any]:
+def part(bed: Bed, first: int, count: int, steps: int, n: int, kind: str) -> dict[str, Any]:
     """Ranks (count, 8) of the test functions of the truths ``first`` onwards among those of n
     samples; and the norms of truth and samples (count, 1 + n)."""
-    x, A = truths(prior, first, count, steps, kind), study.coverage_digits()[1]
-    likelihoods, samples = drawn(prior, A, x, steps, n, first, study.TRUTH + first)
+    x = truths(bed, first, count, steps, kind)
+    likelihoods, samples = drawn(bed, bed.A, x, steps, n, first, study.TRUTH + first)
     ranks, norms = [], []
     for k, (image, likelihood, mine) in enumerate(zip(x, likelihoods, samples, strict=True)):
-        post = Posterior(prior, likelihood)
-        of_samples = study.functions("digits", post, mine)
-        of_truth = study.functions("digits", post, image[None])
+        post = Posterior(bed.prior, likelihood)
+        of_samples, of_truth = functions(post, mine), functions(post, image[None])
         ranks.append(calibration.ranks(of_samples, of_truth, seed=first + k)[0].tolist())
         norms.append(torch.cat([of_truth, of_samples])[:, NORM].tolist())
     return {"ranks": ranks, "norms": norms}
@@ -121,14 +168,14 @@ def spreads(norms: Tensor) -> str:
     )
 
 
-def table(found: Tensor, n: int, steps: int, kind: str, precision: str) -> str:
+def table(found: Tensor, n: int, steps: int, bed: str, kind: str, precision: str) -> str:
     """The page of ranks (problems, 8)."""
     groups = {group: rank_scores(found[:, part], n) for group, part in study.GROUPS.items()}
     parts = [row | {"group": group} for group, row in groups.items() if group != "all"]
     lines = [
-        "# Coverage of EPS on digits",
+        f"# Coverage of EPS: {bed}",
         "",
-        f"`python benchmarks/eps_coverage.py --problems {len(found)} --steps {steps} "
+        f"`python benchmarks/eps_coverage.py --bed {bed} --problems {len(found)} --steps {steps} "
         f"--samples {n} --truths {kind} --precision {precision}`: "
         f"{len(found)} truths, {TRUTHS[kind]}; {n} samples each at {2 * steps - 1} denoiser calls. "
         f"Verdict: {overall(parts)}.",
@@ -146,6 +193,7 @@ def table(found: Tensor, n: int, steps: int, kind: str, precision: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bed", choices=["digits", "half", "pixels", "means"], default="digits")
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--samples", type=int, default=9)
@@ -155,8 +203,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("eps-coverage.json"))
     parser.add_argument("--table", type=Path, default=Path("eps-coverage.md"))
     arguments = parser.parse_args()
-    kind, precision = arguments.truths, arguments.precision
-    prior = priors.digits(noise_maps=True, autocast=None if precision == "float32" else "bfloat16")
+    kind, precision, name = arguments.truths, arguments.precision, arguments.bed
+    if name != "digits" and kind != "midpoint":
+        parser.error(f"--truths {kind} is of digits, got --bed {name}")
+    bed = bed_named(name, precision)
     steps, n = arguments.steps, arguments.samples
     store: dict[str, Any] = (
         json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
@@ -164,13 +214,13 @@ def main() -> None:
     ranks, norms = [], []
     for first in range(0, arguments.problems, arguments.at_once):
         count = min(arguments.at_once, arguments.problems - first)
-        key = f"{kind}/{precision}/{steps}/{n}/{first}/{count}"
+        key = f"{name}/{kind}/{precision}/{steps}/{n}/{first}/{count}"
         if key not in store:
-            store[key] = part(prior, first, count, steps, n, kind)
+            store[key] = part(bed, first, count, steps, n, kind)
             arguments.json.write_text(json.dumps(store))
         ranks += store[key]["ranks"]
         norms += store[key]["norms"]
-        text = table(torch.tensor(ranks), n, steps, kind, precision)
+        text = table(torch.tensor(ranks), n, steps, name, kind, precision)
         text += "\n" + spreads(torch.tensor(norms)) + "\n"
         arguments.table.write_text(text)
         print(text, flush=True)

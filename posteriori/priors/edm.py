@@ -18,25 +18,34 @@ from torch import Tensor
 
 from posteriori.covariances import NoiseCovariance
 from posteriori.covariances.told import Told
+from posteriori.priors import first_estimates
 
 
 def denoise(
-    network: Callable[[Tensor, Tensor], Tensor],
+    network: Callable[..., Tensor],
     x: Tensor,
     sigma: Tensor,
     sigma_data: float,
     autocast: torch.dtype | None,
+    *,
+    filled: bool = False,
 ) -> Tensor:
     """D(x, sigma): x (B, C, H, W) in data units, sigma () or (B,), -> (B, C, H, W) in x's dtype.
 
     sigma (B, 1, H, W) is a map, the level of each pixel: coefficients are those of the pixel, and
-    the network is given its map of labels (B, H, W).
+    the network is given its map of labels (B, H, W). filled: x and the map are those of
+    ``first_estimates.filled``, which leaves a map of one level as it is, and the network is called
+    with ``shrunk``, d / (sigma^2 + d^2) x of the x and sigma that are given.
 
     Only the network runs under ``autocast``; the skip connection, which carries the small noise
     levels, stays in x's precision.
     """
+    beside: dict[str, Tensor] = {}
     if sigma.ndim > 1:
         level = sigma.to(x.dtype)
+        if filled:
+            beside = {"shrunk": sigma_data / (level**2 + sigma_data**2) * x}
+            x, level = first_estimates.filled(x, level, sigma_data)
         rows = level[:, 0]
     else:
         rows = sigma.to(x.dtype).expand(x.shape[0])
@@ -45,7 +54,7 @@ def denoise(
     with torch.autocast(
         x.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None
     ):
-        raw = network(x / total, rows.log() / 4)
+        raw = network(x / total, rows.log() / 4, **beside)
     return (sigma_data / total) ** 2 * x + (level * sigma_data / total) * raw.to(x.dtype)
 
 

@@ -91,7 +91,9 @@ class NetworkUnder:
             # Of the numbers 1 the square root of the covariance makes the levels, in every row its
             # own.
             levels = covariance.power(torch.ones_like(mu, dtype=torch.float64), 0.5)[:, :1]
-            return edm.denoise(prior._run, mu, levels, prior.sigma_data, precision)
+            return edm.denoise(
+                prior._run, mu, levels, prior.sigma_data, precision, filled=self._takes("filled")
+            )
         if any(isinstance(member, PixelNoise) for member in members):
             assert isinstance(covariance, RowsNoise)  # maps beside colours are in other rows
             return covariance.each(lambda member, rows: self.denoise(rows, member), mu)

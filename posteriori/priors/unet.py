@@ -2,10 +2,9 @@
 
     F(x, c) : (B, C, H, W), (B,) or (B, H, W) -> (B, C, H, W)
 
-or F(x, c, mask) with mask (B, 1, H, W), for a network that is told which pixels it sees,
-F(x, c, embedding=v) with v (B, width), for one that is told what it shows, or F(x, c, colour=v)
-with v (B, COLOURS), for one that is told the colour of the noise (``covariances.told``), and
-shrunk=w with w (B, C, H, W), for one that is shown a first estimate beside the image.
+with mask (B, 1, H, W) for a network that is told which pixels it sees, embedding (B, width) for one
+that is told what it shows, colour (B, COLOURS) for one that is told the colour of the noise
+(``covariances.told``), shrunk (B, C, H, W) for one that is shown a first estimate beside the image.
 
 Pixels are unshuffled once (r x r pixels become channels), then residual blocks run on a few scales
 joined by additive skips:
@@ -31,7 +30,9 @@ from torch.nn import functional as F
 
 from posteriori.covariances.told import COLOURS
 from posteriori.priors import first_estimates, packed
-from posteriori.priors.first_estimates import KINDS
+from posteriori.priors.first_estimates import CONTRASTED, KINDS
+
+STEPS = 256  # filled maps have a level for nearly every pixel: embedded in steps of 1.6 %
 
 
 class NoiseEmbedding(nn.Module):
@@ -138,10 +139,12 @@ class UNet(nn.Module):
         offsets, so that an embedding of 0, or none, is no knowledge.
     noise_maps: whether c may be a map, a level for each pixel. It adds no weights: a network that
         was trained without maps has the same, but has not seen such noise.
-    estimates: None, or the d of ``priors.edm``. With it the network is shown three things more
-        beside the image: the two estimates of ``priors.first_estimates``, of which ``shrunk`` may
-        be given, and each label less the mean of its block of r x r: the embedding is of that
-        mean, and does not tell which pixel is the clear one.
+    estimates: None, or the d of ``priors.edm``. With it the network is shown the estimates of
+        ``priors.first_estimates``, of which ``shrunk`` may be given, and each label less the mean
+        of its block of r x r, which alone is embedded.
+    filled: whether a map is that of ``first_estimates.filled``. Such a network is also shown the
+        image times two functions of that difference, and its output is a sum of three, two of them
+        times these functions.
 
     ``multiple`` is the number that height and width must be divisible by; ``arguments`` is what
     this network was made with.
@@ -159,6 +162,7 @@ class UNet(nn.Module):
         condition: int = 0,
         coloured: bool = False,
         estimates: float | None = None,
+        filled: bool = False,
     ) -> None:
         super().__init__()
         if estimates is not None and not (noise_maps and 0 < estimates < math.inf):
@@ -166,6 +170,8 @@ class UNet(nn.Module):
                 f"UNet: estimates is a standard deviation > 0 for a network with noise_maps, got "
                 f"{estimates} and noise_maps={noise_maps}"
             )
+        if filled and estimates is None:
+            raise ValueError("UNet: filled is for a network with estimates, got estimates=None")
         if len(widths) != len(blocks) or not widths:
             raise ValueError(
                 f"UNet: widths {tuple(widths)} "
@@ -178,25 +184,28 @@ class UNet(nn.Module):
             "unshuffle": unshuffle,
             "embedding": embedding,
         }
-        if masked:
-            self.arguments["masked"] = True
-        if noise_maps:
-            self.arguments["noise_maps"] = True
-        if condition:
-            self.arguments["condition"] = condition
-        if coloured:
-            self.arguments["coloured"] = True
-        if estimates is not None:
-            self.arguments["estimates"] = float(estimates)
+        optional = {
+            "masked": masked,
+            "noise_maps": noise_maps,
+            "condition": condition,
+            "coloured": coloured,
+            "estimates": estimates and float(estimates),
+            "filled": filled,
+        }
+        self.arguments |= {name: value for name, value in optional.items() if value}
         # In ``arguments`` where true: the identity of other networks is what it was.
         self._masked, self._estimates = masked, estimates
         self.unshuffle = unshuffle
         self.multiple = unshuffle * 2 ** (len(widths) - 1)
         self._width = condition
         self.embed = NoiseEmbedding(embedding, coloured)
-        beside = masked + (0 if estimates is None else 1 + channels * (1 + KINDS))
+        beside, out = int(masked), channels
+        if estimates is not None:
+            beside += 1 + channels * (1 + KINDS)
+        if filled:
+            beside, out = beside + channels * CONTRASTED, out * (1 + CONTRASTED)
         self.enter = nn.Conv2d((channels + beside) * unshuffle**2, widths[0], 3, padding=1)
-        self.leave = nn.Conv2d(widths[0], channels * unshuffle**2, 3, padding=1)
+        self.leave = nn.Conv2d(widths[0], out * unshuffle**2, 3, padding=1)
         self.leave_norm = PixelNorm(widths[0])
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
@@ -230,6 +239,10 @@ class UNet(nn.Module):
         """Whether ``forward`` takes ``shrunk``."""
         return self._estimates is not None
 
+    @property
+    def filled(self) -> bool:
+        return bool(self.arguments.get("filled", False))
+
     def _embedded(
         self, c: Tensor, embedding: Tensor | None, colour: Tensor | None
     ) -> list[Embedded]:
@@ -245,24 +258,12 @@ class UNet(nn.Module):
             )
         scales, level = [], c[:, None]
         for k in range(len(self.down) + 1):
-            level = F.avg_pool2d(level, 2 if k else self.unshuffle)
-            values, place = torch.unique(level[:, 0], return_inverse=True)
+            level = told = F.avg_pool2d(level, 2 if k else self.unshuffle)
+            if self.filled:
+                told = (level * STEPS).round() / STEPS
+            values, place = torch.unique(told[:, 0], return_inverse=True)
             scales.append(Embedded(self.embed(values), place))
         return scales
-
-    def _beside(
-        self, x: Tensor, c: Tensor, d: float, shrunk: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels within their blocks (B, 1, H, W), and the estimates (B, C, H, W) and
-        (B, KINDS C, H, W)."""
-        label = c.view(-1, 1, 1, 1) if c.ndim == 1 else c[:, None]
-        shrunk = first_estimates.shrunk(x, label, d) if shrunk is None else shrunk
-        constant = first_estimates.locally_constant(x, label, d)
-        if c.ndim == 1:
-            return torch.zeros_like(x[:, :1]), shrunk, constant
-        r = self.unshuffle
-        mean = F.avg_pool2d(label, r).repeat_interleave(r, 2).repeat_interleave(r, 3)
-        return (label - mean).to(x), shrunk, constant
 
     @property
     def conditions(self) -> dict[str, tuple[int | None, ...]]:
@@ -288,7 +289,11 @@ class UNet(nn.Module):
             seen = torch.ones_like(x[:, :1]) if mask is None else mask.to(x.dtype)
             x = torch.cat([x, seen], 1)
         if self._estimates is not None:
-            x = torch.cat([x, *self._beside(picture, c, self._estimates, shrunk)], 1)
+            within = first_estimates.labels_within(picture, c, self.unshuffle)
+            shown = first_estimates.beside(picture, c, self._estimates, shrunk)
+            if self.filled:
+                shown += [w * picture for w in first_estimates.contrasts(within)]
+            x = torch.cat([x, within, *shown], 1)
         h = F.pixel_unshuffle(x, self.unshuffle).contiguous(memory_format=torch.channels_last)
         h = self.enter(h)
         skips = []
@@ -305,4 +310,5 @@ class UNet(nn.Module):
             h = skips.pop() + grow(h)
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, e)
-        return F.pixel_shuffle(self.leave(F.silu(self.leave_norm(h))), self.unshuffle).contiguous()
+        out = F.pixel_shuffle(self.leave(F.silu(self.leave_norm(h))), self.unshuffle)
+        return (first_estimates.summed(out, within) if self.filled else out).contiguous()

@@ -154,7 +154,9 @@ class ColouredNoiseObjective(_ConfigPart):
     the greatest noise of a measurement, drawn even in its logarithm. widths: those of the blurs.
     shown: whether the network is shown first estimates and the level of each pixel beside the
     image (``estimates`` of ``priors.UNet``), as one that folds blocks of pixels into channels
-    (``unshuffle``) needs them to tell seen pixels from noise.
+    (``unshuffle``) needs them to tell seen pixels from noise. filled: whether, shown these, it is
+    given badly seen pixels filled from better seen neighbours under masks, with the level of that
+    guess (``priors.first_estimates.filled``): better under single pixels.
     """
 
     name: Literal["coloured-noise"]
@@ -164,6 +166,7 @@ class ColouredNoiseObjective(_ConfigPart):
     seen: tuple[_Positive, _Positive] = (0.01, 0.4)
     widths: tuple[_Positive, _Positive] = (0.5, 4.0)
     shown: bool = False
+    filled: bool = False
 
     @model_validator(mode="after")
     def shared(self) -> ColouredNoiseObjective:
@@ -176,6 +179,8 @@ class ColouredNoiseObjective(_ConfigPart):
         for name, pair in (("seen", self.seen), ("widths", self.widths)):
             if not pair[0] < pair[1]:
                 raise ValueError(f"{name} is [least, greatest] with least < greatest, got {pair}")
+        if self.filled and not self.shown:
+            raise ValueError("filled: true goes with shown: true, got shown: false")
         return self
 
 

@@ -101,6 +101,7 @@ def network_of(config: TrainingConfig) -> UNet:
         noise_maps=goal.name in ("noise-maps", "coloured-noise"),
         coloured=goal.name == "coloured-noise",
         estimates=config.sigma_data if _shown(config) else None,
+        filled=isinstance(goal, ColouredNoiseObjective) and goal.filled,
         condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
 
@@ -133,11 +134,13 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
     if network.coloured:  # as it begins, where the weights are of a network that is told no colour
         own = network.state_dict()
         weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
-    if network.shown and not card.arguments.get("estimates"):
-        first = weights["enter.weight"]  # what is shown has no weight at first
-        more = network.enter.in_channels - first.shape[1]
-        beside = first.new_zeros(len(first), more, *first.shape[2:])
-        weights = weights | {"enter.weight": torch.cat([first, beside], 1)}
+    if network.shown:  # what is shown, and its part of the output, have no weight at first
+        own = network.state_dict()
+        for name in ("enter.weight", "leave.weight", "leave.bias"):
+            begun = torch.zeros_like(own[name])
+            first = weights[name]
+            begun[tuple(map(slice, first.shape))] = first
+            weights = weights | {name: begun}
     load_weights(network, weights, config.start)
     return card.sha256
 

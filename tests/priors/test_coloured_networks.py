@@ -15,7 +15,8 @@ from posteriori import covariances as cov
 from posteriori import operators as ops
 from posteriori import priors as pri
 from posteriori.covariances.told import COLOURS
-from posteriori.priors.first_estimates import KINDS
+from posteriori.priors.first_estimates import CONTRASTED, KINDS
+from posteriori.priors.unet import STEPS
 
 double = {"dtype": torch.float64}
 SIDES = (8, 16)
@@ -60,20 +61,30 @@ def test_under_white_noise_it_is_the_network_without_colours():
 
 
 def shown(beside="all", weights=0.5):
-    """The toy network that is shown labels, the shrunk image, the constant ones, or all of them
-    beside the image, and the same without; these enter with weights of this size."""
+    """The toy network that is shown labels, the shrunk image, the constant ones, the image times
+    contrasts, or all of them beside the image, and the same without; these enter with weights of
+    this size, and nothing of the output is multiplied by a contrast."""
     plain = toy_unet(torch.float64)
     nets = [
-        pri.UNet(**plain.arguments, noise_maps=True, coloured=True, estimates=d).double()
+        pri.UNet(
+            **plain.arguments, noise_maps=True, coloured=True, estimates=d, filled=d is not None
+        ).double()
         for d in (0.5, None)
     ]
     first = plain.state_dict()["enter.weight"]
-    more = weights * draw(len(first), 4 * (2 + KINDS), *first.shape[2:], **double)
-    parts = {"labels": slice(0, 4), "shrunk": slice(4, 8), "constant": slice(8, None)}
+    more = weights * draw(len(first), 4 * (2 + KINDS + CONTRASTED), *first.shape[2:], **double)
+    own = 8 + 4 * KINDS
+    parts = {"labels": slice(0, 4), "shrunk": slice(4, 8), "constant": slice(8, own)}
+    parts["contrasts"] = slice(own, None)
     for name, part in parts.items():
         more[:, part] *= beside in ("all", name)
     for net, enter in zip(nets, (torch.cat([first, more], 1), first), strict=True):
-        net.load_state_dict(net.state_dict() | plain.state_dict() | {"enter.weight": enter})
+        changed = plain.state_dict() | {"enter.weight": enter}
+        for name in ("leave.weight", "leave.bias"):
+            begun = torch.zeros_like(net.state_dict()[name])
+            begun[: len(changed[name])] = changed[name]
+            changed[name] = begun
+        net.load_state_dict(net.state_dict() | changed)
     return nets
 
 
@@ -89,16 +100,55 @@ def test_levels_beside_the_image_say_which_pixel_of_a_block_is_clear():
     assert float((told(x, clear) - told(x, moved)).detach().abs().max()) > 1e-2
 
 
-def test_levels_that_are_even_in_each_block_show_nothing():
+def stepped(label):
+    """Labels of which every mean of 4 and of 16 is one of those that are embedded."""
+    return (label * STEPS / 16).round() * 16 / STEPS
+
+
+def test_labels_are_embedded_to_the_nearest_step():
+    told, untold = shown(weights=0.0)
+    x, label = draw(2, 1, *SIDES, **double), draw(2, *SIDES, **double)
+    assert float((told(x, label) - untold(x, label)).detach().abs().max()) < 0.02
+    near = stepped(label)
+    assert torch.equal(told(x, near + 0.4 / STEPS), told(x, near))
+
+
+@pytest.mark.parametrize("beside", ["labels", "contrasts"])
+def test_levels_that_are_even_in_each_block_show_nothing(beside):
     """For one label and for a map of blocks. Without weights nothing is shown at all."""
-    told, untold = shown("labels")
-    x, c = draw(2, 1, *SIDES, **double), draw(2, **double)
-    blocks = draw(2, 4, 8, **double).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    told, untold = shown(beside)
+    if beside == "contrasts":
+        for p in (told.leave.weight, told.leave.bias):
+            p.data[4:] = draw(*p[4:].shape, **double)
+    x, c = draw(2, 1, *SIDES, **double), stepped(draw(2, **double))
+    blocks = stepped(draw(2, 4, 8, **double)).repeat_interleave(2, 1).repeat_interleave(2, 2)
     for label in (c, c[:, None, None].expand(2, *SIDES), blocks):
         torch.testing.assert_close(told(x, label), untold(x, label), rtol=0, atol=1e-12)
+    uneven = draw(2, *SIDES, **double)
+    assert float((told(x, uneven) - untold(x, uneven)).detach().abs().max()) > 1e-2
     told, untold = shown(weights=0.0)
-    label = draw(2, *SIDES, **double)
+    label = stepped(draw(2, *SIDES, **double))
     torch.testing.assert_close(told(x, label), untold(x, label), rtol=0, atol=1e-12)
+
+
+def test_the_output_is_a_sum_of_three_one_times_each_contrast():
+    """The parts of the convolution at the exit, one at a time."""
+    told, _ = shown()
+    weight, bias = (draw(12, *p.shape[1:], **double) for p in (told.leave.weight, told.leave.bias))
+    x, c = draw(2, 1, *SIDES, **double), 0.3 * draw(2, *SIDES, **double)
+    parts = []
+    for k in range(1 + CONTRASTED):
+        for p, all_of_it in ((told.leave.weight, weight), (told.leave.bias, bias)):
+            p.data.zero_()
+            p.data[:4] = all_of_it[4 * k : 4 * k + 4]
+        parts.append(told(x, c))
+    told.leave.weight.data, told.leave.bias.data = weight, bias
+    rho = (4 * c.unfold(1, 2, 2).unfold(2, 2, 2)).exp()
+    rho = rho / rho.log().mean((-1, -2), keepdim=True).exp()
+    rho = rho.permute(0, 1, 3, 2, 4).reshape(2, 1, *SIDES)
+    odd, even = (1 - rho**2) / (1 + rho**2), 2 * rho / (1 + rho**2) - 1
+    expected = parts[0] + odd * parts[1] + even * parts[2]
+    torch.testing.assert_close(told(x, c), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_shrunk_image_of_labels_is_that_of_their_covariance():
@@ -119,7 +169,7 @@ def test_the_shrunk_image_of_labels_is_that_of_their_covariance():
 def test_a_network_is_shown_what_its_covariance_leaves(name):
     """Of every member: the network that is told so by hand."""
     half = torch.full((1, *SIDES), 2.0, **double)
-    half[..., ::3] = 0.1
+    half[..., ::3] = 0.01
     Sigma = (NOISES | {"pixels": cov.PixelNoise(half)})[name]
     mu = draw(2, 1, *SIDES, **double)
     total = Sigma.dense(mu) + 0.25 * torch.eye(mu[0].numel(), **double)
@@ -137,6 +187,11 @@ def test_a_network_is_shown_what_its_covariance_leaves(name):
 def test_estimates_are_shown_to_networks_for_maps_alone(d):
     with pytest.raises(ValueError, match="estimates is a standard deviation > 0"):
         pri.UNet(1, (8,), (1,), noise_maps=d != 0.5, estimates=d)
+
+
+def test_filled_maps_are_of_networks_with_estimates():
+    with pytest.raises(ValueError, match="filled is for a network with estimates"):
+        pri.UNet(1, (8,), (1,), noise_maps=True, filled=True)
 
 
 @pytest.mark.parametrize("name", NOISES)

@@ -431,15 +431,18 @@ def radial(turn):
 @pytest.mark.parametrize(
     ("unit", "turn"), [("cycles/pixel", 1), ("radians/pixel", 2 * np.pi), ("cycles/field", 24)]
 )
-def test_spokes_of_k_space_are_those_of_the_operator(build, tmp_path, unit, turn):
+@pytest.mark.parametrize("engine", ["sum", "finufft"])
+def test_spokes_of_k_space_are_those_of_the_operator(build, tmp_path, unit, turn, engine):
     """In each unit of the trajectory, with the spokes apart or one after the other, of several
-    coils and of one."""
+    coils and of one; by the fast transform, which is the default, where it is installed."""
+    if engine == "finufft":
+        pytest.importorskip("finufft")
     S, k = torch.from_numpy(maps()), torch.from_numpy(radial(1).reshape(-1, 2))
     np.save(tmp_path / "maps.npy", S.numpy())
     np.save(tmp_path / "spokes.npy", radial(turn))
     x = torch.randn(1, 2, 24, 24, generator=torch.Generator().manual_seed(0))
     level = {"law": "complex-gaussian", "sigma_per_channel": 0.01, "range": [-1, 1]}
-    operator = {"name": "non-cartesian", "trajectory": "spokes.npy", "unit": unit, "engine": "sum"}
+    operator = {"name": "non-cartesian", "trajectory": "spokes.npy", "unit": unit, "engine": engine}
     for more, coils in (({"maps": "maps.npy"}, S), ({}, torch.ones(1, 24, 24).to(S))):
         A = po.operators.NonCartesianFourier(coils, k, engine="sum")
         y = A(torch.complex(x[:, 0], x[:, 1]))[0]

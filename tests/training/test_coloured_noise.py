@@ -12,6 +12,7 @@ from trainings import same, written
 
 from posteriori import covariances as cov
 from posteriori.priors import from_pretrained
+from posteriori.priors.first_estimates import filled
 from posteriori.priors.pretrained import read_card
 from posteriori.training import sources, trainer
 from posteriori.training.config import read_config
@@ -92,6 +93,26 @@ def test_the_loss_is_the_squared_error_in_units_of_the_output(config):
         assert abs(float(found) / total - 1) < 1e-4
 
 
+def test_the_loss_of_maps_is_in_units_of_the_filled_pixels(config):
+    """Of a network that says 0: mean of (level'^2 + d^2) / (level' d)^2 (c_skip mu' - x0)^2, which
+    is 1 where x0 has variance d^2 and mu' is x0 + level' z."""
+    goal = GOAL | {"masks": 1.0, "blurs": 0.0, "blocks": 0.0}
+    goal |= {"shown": True, "filled": True}
+    plan = config(objective=goal, network=FOLDED)
+    x0 = sources.crops(plan).batch(8, seed=1, step=0)
+    members = covariances(plan, (1, 8, 8), 8, 5)
+    rng = np.random.default_rng([plan.seed, 5, 2])
+    z = torch.from_numpy(rng.standard_normal(tuple(x0.shape), dtype=np.float32))
+    total = 0.0
+    for k, member in enumerate(members):
+        levels = member.power(torch.ones(1, 1, 8, 8, dtype=torch.float64), 0.5).float()
+        mu, level = filled(x0[k : k + 1] + levels * z[k : k + 1], levels, 0.5)
+        error = 0.25 / (level**2 + 0.25) * mu - x0[k]
+        total += float((error.square() * (level**2 + 0.25) / (0.25 * level**2)).mean()) / 8
+    found = trainer.loss(lambda x, c, shrunk: 0 * x, x0, plan, 5)
+    assert abs(float(found) / total - 1) < 1e-4
+
+
 def test_a_prior_for_colours_starts_from_another_prior_and_is_saved(config, tmp_path):
     white = config(steps=2)
     trainer.train(white, tmp_path / "white", progress=False)
@@ -115,21 +136,28 @@ def test_a_prior_for_colours_starts_from_another_prior_and_is_saved(config, tmp_
     assert same(again.state_dict(), from_pretrained(tmp_path / "coloured").net.state_dict())
 
 
-def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_path):
+@pytest.mark.parametrize("filling", [False, True])
+def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_path, filling):
     """As that one denoises, under maps too: what is shown has no weight at first."""
     plain = config(objective=GOAL, steps=2, network=FOLDED)
     trainer.train(plain, tmp_path / "plain", progress=False)
     first = export(plain, tmp_path / "plain", tmp_path / "prior", storage="float32", samples=0)
-    plan = config(objective=GOAL | {"shown": True}, start="prior", steps=2, network=FOLDED)
+    told = GOAL | {"shown": True, "filled": filling}
+    plan = config(objective=told, start="prior", steps=2, network=FOLDED)
     source, _ = sources.training_images(plan)
     network = trainer.Trainer(plan, source, torch.device("cpu")).network
     known, begun = first.net.enter.weight, network.state_dict()["enter.weight"]
     assert torch.equal(begun[:, :4], known)
     assert not bool(begun[:, 4:].any())
+    leave = network.state_dict()["leave.weight"]
+    assert torch.equal(leave[:4], first.net.leave.weight)
+    assert len(leave) == (12 if filling else 4)
+    assert not bool(leave[4:].any())
     trainer.train(plan, tmp_path / "run", progress=False)
     export(plan, tmp_path / "run", tmp_path / "shown", storage="float32", samples=0)
     assert read_card(tmp_path / "shown").arguments["estimates"] == 0.5
-    again = config(objective=GOAL | {"shown": True}, start="shown", network=FOLDED)
+    assert read_card(tmp_path / "shown").arguments.get("filled", False) is filling
+    again = config(objective=told, start="shown", network=FOLDED)
     begun = trainer.Trainer(again, source, torch.device("cpu")).network
     assert same(begun.state_dict(), from_pretrained(tmp_path / "shown").net.state_dict())
 
@@ -140,6 +168,7 @@ def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_pa
         ({"masks": 0.8}, "of sum at most 1, got 0.8, 0.25 and 0.25"),
         ({"seen": [0.2, 0.1]}, "seen is .least, greatest."),
         ({"widths": [0.0, 0.1]}, "greater than 0"),
+        ({"filled": True}, "filled: true goes with shown: true, got shown: false"),
     ],
 )
 def test_shares_and_ranges_that_are_none_are_refused(config, changes, words):

@@ -10,11 +10,13 @@ level and weight being those of each axis of Sigma:
 
     minimise  E  || c_out^-1 (D(mu, Sigma) - x0) ||^2,    c_out^2 = d^2 Sigma (Sigma + d^2)^-1
 
-A weight that is a function of Sigma moves no minimiser. A batch holds, in fixed shares, white noise
-with ln(sigma) ~ N of the configuration; masks (single pixels or rectangles, as of ``noise_maps``);
-circular Gaussian blurs of a width that is even in its logarithm; means of blocks. For these ln(t)
-is uniform, and ln(sigma) from a third of t, below which Sigma is white to a tenth, to the largest
-level of the card, from which EPS may begin.
+A weight that is a function of Sigma moves no minimiser. With ``filled`` the level of a pixel of a
+map is that of ``first_estimates.filled``: in units of the noise of a look that tells nothing, the
+error of a hidden pixel is a small number, and little of the loss. A batch holds, in fixed shares,
+white noise with ln(sigma) ~ N of the configuration; masks (single pixels or rectangles, as of
+``noise_maps``); circular Gaussian blurs of a width that is even in its logarithm; means of blocks.
+For these ln(t) is uniform, and ln(sigma) from a third of t, below which Sigma is white to a tenth,
+to the largest level of the card, from which EPS may begin.
 
 Reference: Mammadov, Kara, Oktay, Azangulov, Akan, Chung, Rehg, Teh, Exact posterior score
 estimation for solving linear inverse problems, 2026; there a network for each operator.
@@ -39,9 +41,9 @@ from posteriori.covariances import (
 from posteriori.covariances.told import BLOCKS
 from posteriori.operators import Blur
 from posteriori.operators.blur import gaussian_kernel
-from posteriori.priors import edm
+from posteriori.priors import edm, first_estimates
 from posteriori.training.config import ColouredNoiseObjective, TrainingConfig
-from posteriori.training.objectives.noise import autocast_of
+from posteriori.training.objectives.noise import autocast_of, unit_weight
 from posteriori.training.objectives.noise_maps import some_pixels
 
 
@@ -73,14 +75,17 @@ def _squares(
 ) -> Tensor:
     """(c_out(Sigma)^-1 (D - x0))^2, number by number."""
     mu = x0 + covariance.power(z, 0.5)
-    d, precision = config.sigma_data, autocast_of(config)
+    d, precision, shown = config.sigma_data, autocast_of(config), _goal_of(config).shown
     if mapped:
         told = covariance.told(mu)
         assert told is not None  # the maps here are those of all channels
-        out = edm.denoise(network, mu, told.levels.to(mu), d, precision)
-    else:
-        shown = _goal_of(config).shown
-        out = edm.denoise_under(network, mu, covariance, d, precision, shown=shown)
+        level = told.levels.to(mu)
+        fill = _goal_of(config).filled
+        out = edm.denoise(network, mu, level, d, precision, filled=fill)
+        if fill:
+            level = first_estimates.filled(mu, level, d).level
+        return unit_weight(level, d) * (out - x0).square()
+    out = edm.denoise_under(network, mu, covariance, d, precision, shown=shown)
     return covariance.applied(lambda v: ((v + d**2) / (v * d**2)) ** 0.5, out - x0).square()
 
 
