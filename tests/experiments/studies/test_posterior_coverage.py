@@ -217,6 +217,7 @@ def test_the_mixture_is_ambiguous_under_its_measurement():
     assert sum(w < 0.95 for w in likely) >= 20
 
 
+@pytest.mark.slow
 def test_exact_draws_are_calibrated_and_the_prior_is_found_out_by_the_fit_alone():
     """Samples that ignore y pass every function of x alone (they and the truth come from one law),
     but not that of the residual."""

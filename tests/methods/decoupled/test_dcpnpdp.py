@@ -31,8 +31,15 @@ def close(found, wanted, tolerance=1e-7):
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("sigma", [0.3, 1.0])
-@pytest.mark.parametrize("lam", [1.0, 4.0])
+@pytest.mark.parametrize(
+    ("sigma", "lam"),
+    [
+        (0.3, 1.0),
+        pytest.param(0.3, 4.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 1.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 4.0, marks=pytest.mark.slow),
+    ],
+)
 def test_the_fixed_point_is_the_maximum_of_the_posterior(sigma, lam):
     """Of p(x) p(y | x)^(1 / lam): with lam the noise of y counts as larger."""
     post = bed()

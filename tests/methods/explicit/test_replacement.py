@@ -216,7 +216,10 @@ WALKS = {(0.5, 1): 0.264, (0.5, 3): 0.388, (0.5, 10): 0.462}
 WALKS |= {(0.9, 1): 0.618, (0.9, 3): 0.812, (0.9, 10): 0.879, (0.9, 50): 0.896}
 
 
-@pytest.mark.parametrize(("rho", "repeats"), WALKS)
+@pytest.mark.parametrize(
+    ("rho", "repeats"),
+    [pytest.param(*walk, marks=[pytest.mark.slow] * (walk[1] == 50)) for walk in WALKS],
+)
 def test_repeated_walks_remove_the_bias(rho, repeats):
     assert float(mean(pair(rho), methods.RePaint(repeats), 200)[1]) == pytest.approx(
         WALKS[rho, repeats], abs=6e-4

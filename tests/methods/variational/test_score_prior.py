@@ -348,6 +348,7 @@ def test_the_surrogate_bound_gives_the_same_fit_as_the_score():
     )
 
 
+@pytest.mark.slow
 def test_the_flow_finds_the_masses_of_modes_and_says_so():
     """Six deviations apart: nearer ones are found more easily."""
     plain, weighted, truth, log_p, info = fitted(6)
