@@ -15,6 +15,7 @@ from posteriori import covariances as cov
 from posteriori import operators as ops
 from posteriori import priors as pri
 from posteriori.covariances.told import COLOURS
+from posteriori.priors import edm
 from posteriori.priors.first_estimates import CONTRASTED, KINDS
 from posteriori.priors.unet import STEPS
 
@@ -187,6 +188,18 @@ def test_a_network_is_shown_what_its_covariance_leaves(name):
 def test_estimates_are_shown_to_networks_for_maps_alone(d):
     with pytest.raises(ValueError, match="estimates is a standard deviation > 0"):
         pri.UNet(1, (8,), (1,), noise_maps=d != 0.5, estimates=d)
+
+
+def test_a_network_of_filled_maps_is_asked_under_them():
+    half = torch.full((1, *SIDES), 4.0, **double)
+    half[..., ::3] = 0.01
+    mu, levels = draw(2, 1, *SIDES, **double), half[None].sqrt()
+    net = shown()[0]
+    prior = pri.Network(net, shape=(1, *SIDES), multiple=4, sigma_data=0.5)
+    found = prior.know().denoise_under(mu, cov.PixelNoise(half))
+    levels = levels.expand(2, 1, *SIDES)
+    torch.testing.assert_close(found, edm.denoise(net, mu, levels, 0.5, None, filled=True))
+    assert float((found - edm.denoise(net, mu, levels, 0.5, None)).detach().abs().max()) > 1e-2
 
 
 def test_filled_maps_are_of_networks_with_estimates():
