@@ -134,7 +134,9 @@ def started(network: UNet, config: TrainingConfig) -> str | None:
     if network.coloured:  # as it begins, where the weights are of a network that is told no colour
         own = network.state_dict()
         weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
-    if network.shown:  # what is shown, and its part of the output, have no weight at first
+    theirs = getattr(prior.net, "arguments", {})
+    alike = all(theirs.get(n) == network.arguments[n] for n in ("channels", "unshuffle", "widths"))
+    if network.shown and alike:  # what is shown, and its part of the output, begin at no weight
         own = network.state_dict()
         for name in ("enter.weight", "leave.weight", "leave.bias"):
             begun = torch.zeros_like(own[name])

@@ -162,6 +162,17 @@ def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_pa
     assert same(begun.state_dict(), from_pretrained(tmp_path / "shown").net.state_dict())
 
 
+def test_a_start_of_other_channels_is_refused(config, tmp_path):
+    """Though only the first and the last layer differ, which what is shown makes larger too."""
+    plain = config(steps=2, network=FOLDED)
+    trainer.train(plain, tmp_path / "plain", progress=False)
+    export(plain, tmp_path / "plain", tmp_path / "prior", samples=0)
+    told = GOAL | {"shown": True, "filled": True}
+    plan = config(objective=told, start="prior", network=FOLDED | {"channels": 3})
+    with pytest.raises(ValueError, match=r"enter\.weight"):
+        trainer.started(trainer.network_of(plan), plan)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
