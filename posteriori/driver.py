@@ -33,8 +33,8 @@ from posteriori.methods.unconditional import Unconditional
 from posteriori.noise import ComplexGaussian, Gaussian, NoiseLaw
 from posteriori.operators.null import Null
 from posteriori.priors.base import Prior
+from posteriori.progress import Heard
 from posteriori.progress import Progress as Bar
-from posteriori.progress import Told
 from posteriori.rng import Streams
 from posteriori.run import Run, Status, write_json
 from posteriori.run_folder import keep
@@ -73,7 +73,7 @@ def sample(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     watch: Sequence[Watch] = (),
-    progress: bool | Told = False,
+    progress: bool | Heard = False,
     folder: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 20.0,
@@ -169,7 +169,7 @@ class Job:
     first: int
     batch: int
     watch: tuple[Watch, ...]
-    progress: bool | Told
+    progress: bool | Heard
     config: dict[str, Any]
     counter: Counter
     several: Several | None = None

@@ -19,7 +19,7 @@ SOON, LATE = 2.0, 30.0
 
 
 # What is told where a run is: units done, and all of them.
-Told = Callable[[int, int], None]
+Heard = Callable[[int, int], None]
 
 
 class Progress:
@@ -33,7 +33,7 @@ class Progress:
         self,
         name: str,
         total: int,
-        shown: bool | Told,
+        shown: bool | Heard,
         terminal: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:

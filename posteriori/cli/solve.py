@@ -20,7 +20,7 @@ from posteriori.likelihood import Posterior
 from posteriori.measurements import Depth, FileKind, depth
 from posteriori.measurements.images import SUFFIXES
 from posteriori.plan import Plan
-from posteriori.progress import Told
+from posteriori.progress import Heard
 from posteriori.report import files, volumes
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.run_folder import explained, holds
@@ -102,7 +102,7 @@ def solve_problem(
 @contextmanager
 def _told(
     out: Path, task: problem_file.Task, progress: bool, live: bool
-) -> Iterator[tuple[tuple[Watch, ...], bool | Told]]:
+) -> Iterator[tuple[tuple[Watch, ...], bool | Heard]]:
     """``watch`` and ``progress`` of the run, with a page about it while it lasts if one is asked
     for."""
     if not live:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from posteriori.cli.workers import spread
 from posteriori.configuration import check_same, describe
 from posteriori.problem_file import Task
-from posteriori.progress import Progress, Told
+from posteriori.progress import Heard, Progress
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.run_folder import explained, holds
 from posteriori.slabs import clear_slabs, draw_slab, slabs_of, whole_volume
@@ -27,7 +27,7 @@ class Workers(NamedTuple):
 
 
 def draw_volume(
-    problem: Path, task: Task, out: Path, *, resume: bool, progress: bool | Told, workers: Workers
+    problem: Path, task: Task, out: Path, *, resume: bool, progress: bool | Heard, workers: Workers
 ) -> Run:
     """The volume of a problem, kept in ``out`` slab by slab.
 
@@ -65,7 +65,7 @@ def draw_volume(
         return run
 
 
-def _draw(problem: Path, task: Task, out: Path, progress: bool | Told, workers: Workers) -> None:
+def _draw(problem: Path, task: Task, out: Path, progress: bool | Heard, workers: Workers) -> None:
     import torch
 
     slabs = slabs_of(task)

@@ -32,7 +32,12 @@ def crps(samples: Tensor, truth: Tensor) -> float:
 
 
 def energy_score(samples: Tensor, truth: Tensor) -> float:
-    """The energy score of an image, in the unit of one of its numbers. Arguments as of ``crps``."""
+    """(mean |X - x| - mean |X - X'| / 2) / sqrt(d), of Euclidean lengths of all d numbers, X and X'
+    two different samples: proper, unbiased in the number of samples, in the unit of one number.
+    Arguments as of ``crps``.
+
+    Source: Gneiting and Raftery, Strictly proper scoring rules, prediction, and estimation, 2007.
+    """
     x, t = _members(samples, truth)
     n = len(x)
     apart = sum(float((x[i + 1 :] - x[i]).norm(dim=1).sum()) for i in range(n - 1))

@@ -171,7 +171,7 @@ class Heun(metaclass=Checked):
         return x + (s - sigma) * 0.5 * (slope + (ahead - denoise(ahead, s)) / s)
 
 
-def flow(denoise: Denoise, x: Tensor, levels: Tensor) -> Tensor:
+def along_flow(denoise: Denoise, x: Tensor, levels: Tensor) -> Tensor:
     """The end of the probability-flow ODE started at x, along ``levels`` by Euler's rule: one
     denoiser a step."""
     for level, lower in pairwise(levels):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from posteriori import places
-from posteriori.priors.architectures.library import KINDS, DiffusersNet, NetworkKind
+from posteriori.priors.architectures.library import NETWORK_KINDS, DiffusersNet, NetworkKind
 from posteriori.priors.network import Network, Precision
 from posteriori.priors.schedulers import training
 from posteriori.priors.state_dicts import load_state_dict_file, load_weights
@@ -188,7 +188,7 @@ def _kind(config: dict[str, Any], folder: Path) -> NetworkKind:
     kind = config.get("_class_name", "UNet2DModel")
     if kind == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":
         kind = "DiTTransformer2DModel"  # the name of the class before 2024
-    if kind not in KINDS:
+    if kind not in NETWORK_KINDS:
         raise ValueError(
             f"{folder} holds a {kind}; only UNet2DModel and DiTTransformer2DModel are priors of "
             "images by themselves"

@@ -26,7 +26,7 @@ from posteriori.operators.transpose import followed
 if TYPE_CHECKING:
     from posteriori.priors.unet import Block
 
-EPS = 1e-4
+TINY = 1e-4
 _ONES = [1, 1]
 
 
@@ -109,7 +109,9 @@ def _forward(
     h: Tensor, p: _Packed, scale: Tensor, shift: Tensor, *, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """block(h), and n, t and the statistics of the norm where they are to be kept."""
-    n, mean, rstd = torch.native_layer_norm(h.permute(0, 2, 3, 1), (h.shape[1],), p.gain, None, EPS)
+    n, mean, rstd = torch.native_layer_norm(
+        h.permute(0, 2, 3, 1), (h.shape[1],), p.gain, None, TINY
+    )
     n = n.permute(0, 3, 1, 2)
     u = _conv(F.silu(n, inplace=not keep), p.first, p.bias)
     t = torch.addcmul(shift, u, scale, out=u)
@@ -171,7 +173,7 @@ def _by_torch(ctx: Any, h: Tensor, g: Tensor) -> Tensor:
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         h = h if again else h.detach().requires_grad_()
-        n = F.layer_norm(h.permute(0, 2, 3, 1), (h.shape[1],), gain, eps=EPS).permute(0, 3, 1, 2)
+        n = F.layer_norm(h.permute(0, 2, 3, 1), (h.shape[1],), gain, eps=TINY).permute(0, 3, 1, 2)
         u = F.conv2d(F.silu(n), first, bias, padding=1)
         t = torch.addcmul(ctx.shift, u, ctx.scale)
         out = h + F.conv2d(F.silu(t), second, bias2, padding=1)

@@ -81,7 +81,7 @@ class PixelNorm(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         channels_last = h.permute(0, 2, 3, 1)
         return F.layer_norm(
-            channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=packed.EPS
+            channels_last, (h.shape[1],), self.gain.to(h.dtype), eps=packed.TINY
         ).permute(0, 3, 1, 2)
 
 

@@ -25,7 +25,7 @@ from posteriori.problem_file import own
 from posteriori.problem_file.method import named_method
 from posteriori.settings import Count
 
-STEPS: TypeAdapter[int] = TypeAdapter(Count)
+_STEPS: TypeAdapter[int] = TypeAdapter(Count)
 CALL = re.compile(r"(?P<name>[^\s(){}\[\],=]+)\s*\((?P<inside>.*)\)", re.DOTALL)
 
 
@@ -74,7 +74,7 @@ def _entry(raw: Any, context: Mapping[str, Any] | None) -> Entry:
             f"methods: {given['name']}: unknown grid {grid!r}; choose 'karras', 'log' or 'ddpm'"
         )
     try:
-        steps = None if steps is None else STEPS.validate_python(steps)
+        steps = None if steps is None else _STEPS.validate_python(steps)
     except ValidationError:
         raise ValueError(
             f"methods: {given['name']}: steps must be an integer >= 1, got {steps!r}"

@@ -294,7 +294,7 @@ def parts() -> Iterator[KeySection]:
     yield _part("", Problem)
     yield _part("prior", prior.PriorSection)
     yield _part("prior.tiles", prior.Larger)
-    yield _part("prior.conditioned", prior.Told)
+    yield _part("prior.conditioned", prior.Condition)
     yield _part("prior.ambient", prior.Through)
     yield _part("prior.gaussian", prior.White)
     yield _part("unknown", unknown.UnknownSection)

@@ -97,7 +97,7 @@ class Larger(Part):
         return priors.Tiles(self.prior.build(precision), self.size, overlap)
 
 
-class Told(Part):
+class Condition(Part):
     """A prior told a text, by ``Prior.conditioned``."""
 
     prior: Belief
@@ -130,7 +130,7 @@ class PriorSection(Part):
     grey: Belief | None = None
     slices: Belief | None = None
     tiles: Larger | None = None
-    conditioned: Told | None = None
+    conditioned: Condition | None = None
     ambient: Through | None = None
     gaussian: White | None = None
     maker: InstanceOf[own.Own] | None = None
@@ -228,5 +228,5 @@ def _by_name(raw: Any, info: ValidationInfo) -> Any:
 
 Belief = Annotated[PriorSection, BeforeValidator(_by_name)]
 Larger.model_rebuild()
-Told.model_rebuild()
+Condition.model_rebuild()
 PriorSection.model_rebuild()

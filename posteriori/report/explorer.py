@@ -32,7 +32,7 @@ PAGE, LEAST = 14_500_000, 4_000_000
 # Numbers of a page: beyond, a browser takes seconds to unpack them.
 _MOST = 20_000_000
 BITS = range(16, 5, -1)
-MEASURED = ("measurement", "kspace", "backprojection", "residual")
+_MEASURED = ("measurement", "kspace", "backprojection", "residual")
 # Of these numbers a computed tomograph is likely to be in Hounsfield units: level and width of the
 # usual windows.
 HOUNSFIELD = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}
@@ -125,7 +125,7 @@ def _pictured_parts(run: Run, every: int) -> Iterator[tuple[str, Run]]:
     if run.parts:
         parts = {k: part for k, part in run.parts.items() if pictured(part.mean) is not None}
         for number, (name, part) in enumerate(parts.items()):
-            own = {k: v for k, v in part.extras.items() if not (number and k in MEASURED)}
+            own = {k: v for k, v in part.extras.items() if not (number and k in _MEASURED)}
             yield name, replace(part, extras=own)
     elif run.samples.ndim == 5:
         depth = run.samples.shape[1]

@@ -193,7 +193,7 @@ def compared(run: Run, record: dict[str, Any], part: str = "") -> list[str]:
     return out
 
 
-def residual(run: Run) -> list[str]:
+def residual_figures(run: Run) -> list[str]:
     """What sample 0 leaves of y, in standard deviations of the noise."""
     r = run.extras.get("residual")
     if r is None or r.ndim not in (2, 3) or min(r.shape[-2:]) < 2:

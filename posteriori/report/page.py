@@ -134,7 +134,7 @@ def _body(runs: list[tuple[Run, dict[str, Any]]]) -> list[str]:
     (run, record), records = runs[0], [record for _, record in runs]
     shared = [*figures.measured_figures(figures.shown_scene(run))], [*figures.compared(run, record)]
     if len(runs) == 1:
-        grid = [*shared[0], *figures.drawn_figures(run), *shared[1], *figures.residual(run)]
+        grid = [*shared[0], *figures.drawn_figures(run), *shared[1], *figures.residual_figures(run)]
         parts = [*_doubts(record), *_grid(grid), _said(figures.legend(run)), *_notes(run, record)]
         return [*parts, "<h2>Numbers</h2>", _table(records), _about(run)]
     parts = [
@@ -151,7 +151,7 @@ def _body(runs: list[tuple[Run, dict[str, Any]]]) -> list[str]:
         ]
         parts += [
             *_notes(run, record),
-            *_grid([*figures.drawn_figures(run), *figures.residual(run)]),
+            *_grid([*figures.drawn_figures(run), *figures.residual_figures(run)]),
             _about(run),
         ]
     return parts

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from posteriori.each import sample_each
 from posteriori.evaluation.calibration import student
-from posteriori.evaluation.distances import effective_size, flat, resample
-from posteriori.evaluation.ensembles import crps
+from posteriori.evaluation.distances import effective_size, resample
+from posteriori.evaluation.ensembles import crps, energy_score
 from posteriori.evaluation.images import lpips, psnr
 from posteriori.likelihood import Posterior
 from posteriori.methods.courses import steps_of
@@ -39,20 +37,6 @@ CANDIDATE_ERRORS = (
     NotImplementedError,
     MemoryError,
 )
-
-
-def energy_score(samples: Tensor, truth: Tensor) -> float:
-    """(mean |X - x| - mean |X - X'| / 2) / sqrt(d), of Euclidean lengths of all d numbers, X and X'
-    two different samples: proper, unbiased in the number of samples (n, *E), n >= 2.
-
-    Source: Gneiting and Raftery, Strictly proper scoring rules, prediction, and estimation, 2007.
-    """
-    x, t = flat(samples), flat(truth[None])
-    n = len(x)
-    if n < 2:
-        raise ValueError(f"an energy score needs at least 2 samples, got {n}")
-    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum() / (n * (n - 1))
-    return float((x - t).norm(dim=1).mean() - apart / 2) / math.sqrt(x.shape[1])
 
 
 def score_block(

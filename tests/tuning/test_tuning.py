@@ -12,13 +12,12 @@ from reference import draw
 
 import posteriori as po
 from posteriori import methods
-from posteriori.evaluation.ensembles import crps
 from posteriori.problem_file.entries import entries
 from posteriori.trials import simulated_trials
 from posteriori.tuning import halving
 from posteriori.tuning.halving import FIRST, SEARCH_RECORD, Budget
 from posteriori.tuning.outcome import how_sure, ranked, told
-from posteriori.tuning.scores import energy_score, score_block
+from posteriori.tuning.scores import score_block
 from posteriori.tuning.space import (
     OTHER_ROOMS,
     SPACES,
@@ -41,18 +40,6 @@ def gaussian():
 
 def made(*raws):
     return [Candidate(raw, *entries([raw])) for raw in raws]
-
-
-def test_of_one_number_the_energy_score_is_the_crps_and_of_several_it_is_of_their_lengths():
-    x, t = draw(7, 1), draw(1, seed=1)
-    assert energy_score(x, t) == pytest.approx(crps(x, t), rel=1e-12)
-    x, t = draw(5, 2, 3), draw(2, 3, seed=1)
-    pairs = [(x[i] - x[j]).norm() for i in range(5) for j in range(5) if i != j]
-    far = sum((one - t).norm() for one in x) / 5
-    wanted = (far - sum(pairs) / 40) / math.sqrt(6)
-    assert energy_score(x, t) == pytest.approx(float(wanted), rel=1e-12)
-    with pytest.raises(ValueError, match="at least 2 samples"):
-        energy_score(x[:1], t)
 
 
 def test_every_entry_of_the_list_makes_a_method_and_none_is_there_twice():

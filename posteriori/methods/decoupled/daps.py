@@ -13,7 +13,7 @@ from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
 from posteriori.methods.data_steps import gaussian_draws, proximal
-from posteriori.methods.transitions import flow
+from posteriori.methods.transitions import along_flow
 from posteriori.operators.base import LinearOperator
 from posteriori.operators.dense_matrix import matrix
 from posteriori.rng import Rng
@@ -193,7 +193,7 @@ class DAPS(Method[Tensor]):
     def _centre(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         if self.centre == "tweedie":
             return post.prior.denoise(x, sigma)
-        return flow(
+        return along_flow(
             post.prior.denoise,
             x,
             karras(self.ode_steps + 1, float(sigma), post.prior.sigma_min)[:-1],

@@ -12,7 +12,7 @@ from posteriori import grid
 from posteriori.likelihood import Posterior
 from posteriori.linalg import real_view
 from posteriori.methods.base import Info, Method
-from posteriori.methods.transitions import DDIM, flow
+from posteriori.methods.transitions import DDIM, along_flow
 from posteriori.rng import Rng
 from posteriori.settings import Count, NonNegative
 
@@ -95,4 +95,4 @@ class EnKG(Method[Tensor]):
         """The clean ends of the flow from x at level s."""
         low = min(post.prior.sigma_min, float(s))
         levels = grid.log(self.ode_steps, float(s), low).to(s)
-        return flow(post.prior.denoise, x, levels)
+        return along_flow(post.prior.denoise, x, levels)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posteriori.priors.architectures.adm import class_given
 
 NetworkKind = Literal["UNet2DModel", "DiTTransformer2DModel"]
-KINDS: tuple[str, ...] = get_args(NetworkKind)
+NETWORK_KINDS: tuple[str, ...] = get_args(NetworkKind)
 
 
 class DiffusersNet(nn.Module):
@@ -39,8 +39,9 @@ class DiffusersNet(nn.Module):
             raise ImportError(
                 f"a {kind} needs the diffusers library: pip install posteriori[diffusers] ({error})"
             ) from None
-        if kind not in KINDS:
-            raise ValueError(f"unknown diffusers network {kind!r}; known are {', '.join(KINDS)}")
+        if kind not in NETWORK_KINDS:
+            known = ", ".join(NETWORK_KINDS)
+            raise ValueError(f"unknown diffusers network {kind!r}; known are {known}")
         own = {name: value for name, value in config.items() if not name.startswith("_")}
         self.arguments: dict[str, object] = {"kind": kind, "config": own, "negative": negative}
         self.net: nn.Module = getattr(diffusers, kind).from_config(own)

@@ -23,7 +23,7 @@ from posteriori.priors.schedule import VE, ContinuousVP
 from posteriori.priors.state_dicts import load_weights
 
 _STATED = ("range", "variance", "sigma_min", "sigma_max", "train_size", "autocast")
-OTHER = "build the network with its own code and wrap it in Network(net, parametrization=..., ...)"
+_OTHER = "build the network with its own code and wrap it in Network(net, parametrization=..., ...)"
 
 
 def recognises(names: Mapping[str, Tensor]) -> bool:
@@ -44,7 +44,7 @@ def arguments(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     if len(turns) < 2 or len(turns) % 2:
         raise ValueError(
             f"{source} has {len(turns)} residual blocks that change the side, as many down as up "
-            f"are expected; {OTHER}"
+            f"are expected; {_OTHER}"
         )
     levels = 1 + len(turns) // 2
     # The way down, level by level; the last is followed by the middle.
@@ -89,7 +89,7 @@ def _layers(state: Mapping[str, Tensor], source: str) -> list[tuple[str, dict[st
         if kind is None:
             raise ValueError(
                 f"{source}: layer {number} of all_modules has the parts {sorted(own)[:4]}, which "
-                f"neither NCSN++ nor DDPM++ has; {OTHER}"
+                f"neither NCSN++ nor DDPM++ has; {_OTHER}"
             )
         sizes = {"out": int(own[weight].shape[0]), "in": int(own[weight].shape[-1])}
         if own[weight].ndim == 4:
@@ -125,7 +125,7 @@ def build(weights: Weights, stated: Stated) -> Found:
     if not made["ve"] and made["down"] is not None:
         raise ValueError(
             f"{source} is an NCSN++ that is told the number of a noise level of a list; only those "
-            f"of continuous time are known: {OTHER}"
+            f"of continuous time are known: {_OTHER}"
         )
     net = NCSNpp(**made)
     load_weights(net, dict(state), source)

@@ -142,7 +142,7 @@ def waiting(x: Tensor, count: int) -> Particles:
     return replace(cloud, first=torch.full_like(cloud.first, -1))
 
 
-def drawn(
+def from_bank(
     post: Posterior, bank: Bank, cloud: Particles, sigma: Tensor, rng: Rng, rows: int
 ) -> Particles:
     """A cloud that is ``waiting`` as it starts from the bank at the level sigma."""

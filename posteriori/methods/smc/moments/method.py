@@ -15,7 +15,7 @@ from posteriori.methods.base import Info
 from posteriori.methods.smc import particles
 from posteriori.methods.smc.moments import second_moments
 from posteriori.methods.smc.moments.adaptive_levels import adapted
-from posteriori.methods.smc.moments.bank import BankOf, bank_levels, drawn, waiting
+from posteriori.methods.smc.moments.bank import BankOf, bank_levels, from_bank, waiting
 from posteriori.methods.smc.moments.second_moments import SecondMoments
 from posteriori.methods.smc.particle_method import ParticleMethod
 from posteriori.methods.smc.particles import Particles, Scheme, in_chunks
@@ -135,7 +135,7 @@ class MomentSMC(ParticleMethod[Particles]):
         post = fewer(post).post
         rows = self._rows(post)
         if self.bank is not None and bool((state.first < 0).any()):
-            state = drawn(post, post.once(BankOf(self.bank)), state, sigma, rng, rows)
+            state = from_bank(post, post.once(BankOf(self.bank)), state, sigma, rng, rows)
         kept, last = (
             second_moments.second_moments(post, state.x, sigma) if len(state.x) <= rows else None,
             not bool(s > 0),
