@@ -16,11 +16,20 @@ from posteriori.covariances.told import Told
 
 @dataclass(frozen=True, eq=False)
 class RowsNoise(NoiseCovariance):
-    """``members[which[k]]`` in row k."""
+    """``members[which[k]]`` in row k. Raises ``ValueError`` where ``which`` names none of them, and
+    for a batch of another number of rows."""
 
     words: ClassVar[str] = "another covariance in each row"
     members: tuple[NoiseCovariance, ...]
     which: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        none = [j for j in self.which if not 0 <= j < len(self.members)]
+        if none:
+            raise ValueError(
+                f"RowsNoise: which says for each row a member from 0 to {len(self.members) - 1}, "
+                f"got {none[0]}"
+            )
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return self.each(lambda member, rows: member.applied(f, rows), x)
@@ -41,9 +50,7 @@ class RowsNoise(NoiseCovariance):
             raise ValueError(
                 f"RowsNoise holds covariances for {len(self.which)} rows, the batch has {len(x)}"
             )
-        places = [
-            torch.tensor([k for k, j in enumerate(self.which) if j == m])
-            for m in range(len(self.members))
-        ]
-        out = torch.cat([of(m, x[p]) for m, p in zip(self.members, places, strict=True)])
-        return out[torch.cat(places).argsort().to(x.device)]
+        places = {m: [k for k, j in enumerate(self.which) if j == m] for m in set(self.which)}
+        out = torch.cat([of(self.members[m], x[rows]) for m, rows in places.items()])
+        order = torch.tensor([k for rows in places.values() for k in rows], device=x.device)
+        return out[order.argsort()]

@@ -123,14 +123,18 @@ def filled(mu: Tensor, level: Tensor, d: float) -> Filled:
     level = level.expand(len(mu), 1, *mu.shape[2:])
     v = level.square()
     w = 1 / (v + d**2 / 16)
-    means = _means(torch.cat([w * mu, w, 1 / v], 1))
+    # Weights go through the means with mu and are no functions of it: levels have no derivative.
+    means = [
+        (mean[:, :-2], *mean[:, -2:].detach().split(1, 1))
+        for mean in _means(torch.cat([w * mu, w, 1 / v], 1))
+    ]
     narrow, b = torch.zeros_like(mu), torch.zeros_like(v)
-    for mean, n, t in reversed([*zip(means, NUMBERS, APART, strict=True)]):
+    for (sums, seen, _), n, t in reversed([*zip(means, NUMBERS, APART, strict=True)]):
         before = b + t * d**2
-        total = n * mean[:, -2:-1] + 1 / before
-        narrow = (n * mean[:, :-2] + narrow / before) / total
+        total = n * seen + 1 / before
+        narrow = (n * sums + narrow / before) / total
         b = 1 / total
-    h = 1 / torch.stack([mean[:, -1:] for mean in means]).amax(0)
+    h = 1 / torch.stack([precision for *_, precision in means]).amax(0)
     a = (1 - MARGIN * h / v).clamp_min(0)
     b = b + OWN * d**2
     a = a * (2 - 2 * b / (FAR * d**2)).clamp(0, 1)

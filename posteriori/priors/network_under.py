@@ -33,8 +33,7 @@ class NetworkUnder:
     prior: Network
 
     def refuses(self, covariance: NoiseCovariance) -> str | None:
-        members = covariance.members if isinstance(covariance, RowsNoise) else (covariance,)
-        return next((why for member in members if (why := self._refuses(member))), None)
+        return next((why for m in _members(covariance) if (why := self._refuses(m))), None)
 
     def _refuses(self, member: NoiseCovariance) -> str | None:
         """For noise of one covariance in all rows."""
@@ -83,26 +82,32 @@ class NetworkUnder:
         prior = self.prior
         if isinstance(covariance, WhiteNoise):
             return WhiteOnly(prior).denoise(mu, covariance)
+        members = _members(covariance)
+        maps = [isinstance(member, PixelNoise) for member in members]
+        if any(maps) != all(maps) or all(isinstance(member, WhiteNoise) for member in members):
+            # Each row by the call that it has alone.
+            assert isinstance(covariance, RowsNoise)
+            return covariance.each(lambda member, rows: self.denoise(rows, member), mu)
         prior._check_size(tuple(mu.shape[1:]))
         precision = getattr(torch, prior.autocast) if prior.autocast else None
         assert prior.sigma_data is not None  # of a network without a schedule
-        members = covariance.members if isinstance(covariance, RowsNoise) else (covariance,)
-        if all(isinstance(member, PixelNoise | WhiteNoise) for member in members):
+        if all(maps):
             # Of the numbers 1 the square root of the covariance makes the levels, in every row its
             # own.
             levels = covariance.power(torch.ones_like(mu, dtype=torch.float64), 0.5)[:, :1]
             return edm.denoise(
                 prior._run, mu, levels, prior.sigma_data, precision, filled=self._takes("filled")
             )
-        if any(isinstance(member, PixelNoise) for member in members):
-            assert isinstance(covariance, RowsNoise)  # maps beside colours are in other rows
-            return covariance.each(lambda member, rows: self.denoise(rows, member), mu)
         return edm.denoise_under(
             prior._run, mu, covariance, prior.sigma_data, precision, shown=self._takes("shown")
         )
 
 
 _CHANNELS = "this network takes one noise level for all channels of a pixel"
+
+
+def _members(covariance: NoiseCovariance) -> tuple[NoiseCovariance, ...]:
+    return covariance.members if isinstance(covariance, RowsNoise) else (covariance,)
 
 
 def _alike(variances: Tensor) -> bool:

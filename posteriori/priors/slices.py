@@ -104,7 +104,7 @@ class Slices(Prior):
             spectrum=known.spectrum if len(self.prior.shape) > 1 else _one_axis(self.prior.shape),
             covariance=known.covariance and partial(_of_one_slice, known.covariance),
             predicted=known.predicted and partial(_predicted, known.predicted),
-            anisotropic=_SlicesUnder(known.anisotropic),
+            anisotropic=_SlicesUnder(self, known.anisotropic),
             closed=known.closed and _SlicesClosed(self, known.closed),
         )
 
@@ -139,9 +139,10 @@ def _predicted(of: Predicted, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _SlicesUnder:
-    """The denoiser of volumes, from that of a slice: under white noise, and levels for pixels that
-    are those of every slice or its own."""
+    """The denoiser of volumes, from that of a slice, of as many as are worked on together: under
+    white noise, and levels for pixels that are those of every slice or its own."""
 
+    volumes: Slices
     slices: Anisotropic
 
     def refuses(self, covariance: NoiseCovariance) -> str | None:
@@ -154,13 +155,15 @@ class _SlicesUnder:
 
     def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
         if isinstance(covariance, WhiteNoise):
-            own: NoiseCovariance = covariance
-        else:
-            assert isinstance(covariance, PixelNoise)
-            variances = covariance.variances.expand(mu.shape[1:])
-            which = tuple(range(len(variances))) * len(mu)
-            own = RowsNoise(tuple(map(PixelNoise, variances)), which)
-        return self.slices.denoise(mu.flatten(0, 1), own).view(mu.shape)
+            return self.volumes._cut(lambda part: self.slices.denoise(part, covariance), mu)
+        assert isinstance(covariance, PixelNoise)
+        variances, count = covariance.variances.expand(mu.shape[1:]), self.volumes._rows(mu)
+        out = []
+        for k, part in enumerate(mu.flatten(0, 1).split(count)):
+            rows = range(len(part))
+            own = tuple(PixelNoise(variances[(k * count + j) % len(variances)]) for j in rows)
+            out.append(self.slices.denoise(part, RowsNoise(own, tuple(rows))))
+        return torch.cat(out).view(mu.shape)
 
 
 @dataclass(frozen=True)

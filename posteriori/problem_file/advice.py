@@ -46,8 +46,8 @@ OPERATORS: dict[type, str] = {
     FourierNoise: "a blur",
     CosineNoise: "a blur",
     BlockNoise: "block means",
-    PixelNoise: "a mask of single pixels",
 }
+SINGLE = "a mask of single pixels"
 HOLE = "a mask with a hole"  # most of its hidden pixels have hidden neighbours alone
 # Mean CRPS on photographs by kind of operator, of images in [0, 1]: docs/results/twenty.md, EPS at
 # 19 calls. Lower is better. ERROR: the standard error of the difference of EPS and MMPS, over the
@@ -56,7 +56,7 @@ HOLE = "a mask with a hole"  # most of its hidden pixels have hidden neighbours 
 CRPS = {
     "a blur": {"EPS": 0.02722, "MMPS": 0.02694, "DiffPIR": 0.02889, "DAPS": 0.03701},
     "block means": {"EPS": 0.03701, "MMPS": 0.03721, "DAPS": 0.04076, "DiffPIR": 0.04213},
-    "a mask of single pixels": {
+    SINGLE: {
         "MMPS": 0.02299,
         "EPS": 0.02396,
         "DAPS": 0.02536,
@@ -67,7 +67,7 @@ CRPS = {
 ERROR = {
     "a blur": 0.00040,
     "block means": 0.00021,
-    "a mask of single pixels": 0.00021,
+    SINGLE: 0.00021,
     HOLE: 0.00082,
 }
 
@@ -159,20 +159,24 @@ def _kind(post: Posterior) -> tuple[str, str]:
 
 
 def operator_kind(post: Posterior) -> str | None:
-    """``OPERATORS``'s word for a linear operator under Gaussian noise; None for others."""
+    """A key of ``CRPS`` for a linear operator under Gaussian noise; None for others."""
     like = post.likelihood
     if not like.noise.std or like.A.complex_out:
         return None
-    found = like.linear.posterior_covariance(1.0, like.std**2)
-    if isinstance(found, PixelNoise) and _has_hole(found.variances):
-        return HOLE
+    found = like.linear.posterior_covariance(1.0, 1.0)
+    if isinstance(found, PixelNoise):
+        return _of_mask(found.variances)
     return OPERATORS.get(type(found))
 
 
-def _has_hole(variances: Tensor) -> bool:
-    """Whether more than half of the pixels with the greatest variance (..., H, W) have neighbours
-    of that variance alone."""
-    plane = variances.reshape(-1, *variances.shape[-2:])[:1]
-    hidden = (plane == plane.max()).double()
-    around = F.avg_pool2d(hidden, 3, 1, 1, count_include_pad=False)
-    return bool(((around == 1) & (hidden == 1)).sum() > hidden.sum() / 2)
+def _of_mask(variances: Tensor) -> str | None:
+    """The word for a mask that leaves the variance 1 where nothing is measured, in one plane
+    (H, W) or several; a hole where more than half of the hidden pixels have hidden neighbours
+    alone. None where nothing is hidden, and for images of one axis."""
+    hidden = (variances == 1).double()
+    if variances.ndim < 2 or not bool(hidden.any()):
+        return None
+    planes = hidden.reshape(-1, 1, *hidden.shape[-2:])
+    around = F.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
+    inside = (around == 1) & (planes == 1)
+    return HOLE if bool(inside.sum() > planes.sum() / 2) else SINGLE

@@ -62,6 +62,11 @@ def test_each_row_has_the_covariance_that_is_its_own():
         )
     with pytest.raises(ValueError, match="3 rows, the batch has 2"):
         Sigma.power(x[:2], 0.5)
+    # A member may have no row; a row has a member.
+    assert torch.equal(cov.RowsNoise(members, (1, 1, 1)).power(x, 0.5), members[1].power(x, 0.5))
+    for j in (2, -1):
+        with pytest.raises(ValueError, match=f"a member from 0 to 1, got {j}"):
+            cov.RowsNoise(members, (1, 0, j))
 
 
 @pytest.mark.parametrize(

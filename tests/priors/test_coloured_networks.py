@@ -243,19 +243,62 @@ def test_input_and_output_are_scaled_by_roots_of_matrices(name):
     torch.testing.assert_close(found.flatten(1), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("noises", [("blur", "blocks"), ("blur", "pixels"), ("white", "blocks")])
-def test_rows_stay_apart(noises):
+@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.parametrize(
+    "noises",
+    [("blur", "blocks"), ("blur", "pixels"), ("white", "blocks"), ("white", "pixels")],
+)
+def test_rows_stay_apart(noises, filled):
+    """Also of a network of filled maps, which embeds a map of one level to the nearest step."""
     half = torch.ones(1, *SIDES, **double)
     half[..., :8] = 1e-3
     known = NOISES | {"pixels": cov.PixelNoise(half), "white": cov.WhiteNoise(0.4)}
     members = tuple(known[name] for name in noises)
     prior, x = coloured(), draw(3, 1, *SIDES, **double)
+    if filled:
+        prior = pri.Network(shown()[0], shape=(1, *SIDES), multiple=4, sigma_data=0.5)
     found = prior.know().denoise_under(x, cov.RowsNoise(members, (0, 1, 0)))
     for k, j in enumerate((0, 1, 0)):
         alone = prior.know().denoise_under(x[k : k + 1], members[j])
         torch.testing.assert_close(found[k : k + 1], alone, rtol=1e-5, atol=1e-6)
     other = prior.know().denoise_under(x[:1], members[1])
     assert float((found[:1] - other).abs().max()) > 1e-3
+
+
+def test_rows_of_white_noise_are_for_every_network():
+    """One that takes one level an image, and one with a schedule, have each row's own."""
+    plain = pri.Network(toy_unet(torch.float64), shape=(1, *SIDES), multiple=4, sigma_data=0.5)
+    eps = pri.Network(
+        lambda x, t: torch.tanh(x + t.to(x)[:, None, None, None] / 1000),
+        shape=(1, *SIDES),
+        parametrization="eps",
+        schedule=pri.DiscreteVP.linear(),
+    )
+    x, members = draw(3, 1, *SIDES, **double), (cov.WhiteNoise(0.1), cov.WhiteNoise(4.0))
+    for prior in (plain, eps):
+        found = prior.know().denoise_under(x, cov.RowsNoise(members, (1, 0, 1)))
+        for k, j in enumerate((1, 0, 1)):
+            alone = prior.denoise(x[k : k + 1], torch.tensor(members[j].variance ** 0.5, **double))
+            torch.testing.assert_close(found[k : k + 1], alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*NOISES, "pixels"])
+def test_the_denoiser_has_a_derivative(name):
+    """J^T u and J h by automatic differentiation against the difference of two values."""
+    third = torch.full((1, *SIDES), 4.0, **double)
+    third[..., ::3] = 0.01
+    Sigma = (NOISES | {"pixels": cov.PixelNoise(third)})[name]
+    prior = pri.Network(shown()[0], shape=(1, *SIDES), multiple=4, sigma_data=0.5)
+    x, h, u = (draw(1, 1, *SIDES, seed=k, **double) for k in range(3))
+
+    def denoised(x):
+        return prior.know().denoise_under(x, Sigma)
+
+    moved = (denoised(x + 1e-4 * h) - denoised(x - 1e-4 * h)) / 2e-4
+    pulled = torch.func.vjp(denoised, x)[1](u)[0]
+    pushed = torch.func.jvp(denoised, (x,), (h,))[1]
+    torch.testing.assert_close((pulled * h).sum(), (u * moved).sum(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(pushed, moved, rtol=1e-4, atol=1e-6)
 
 
 def test_images_of_other_sides_are_mirrored_on():

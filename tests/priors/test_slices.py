@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from reference import F64, draw
 
 import posteriori as po
 from posteriori.axis_kernels import AR1
+from posteriori.covariances import PixelNoise, WhiteNoise
 from posteriori.linalg import cosine
 from posteriori.methods import DAPS, DDRM, DPS, MMPS, DiffPIR, PiGDM
 from posteriori.noise import Gaussian
@@ -155,6 +157,37 @@ def test_few_slices_are_worked_on_at_a_time_and_nothing_else_changes(at_once):
     torch.testing.assert_close(pull(u), x.cos() / (1 + sigma**2) * u)
     torch.testing.assert_close(pull(2 * u), 2 * pull(u))
     torch.testing.assert_close(x0, x.sin() / (1 + sigma**2))
+    assert inner.most == min(at_once, 10)
+
+
+@dataclass(frozen=True)
+class UnderLevels:
+    """x / (1 + variance), of white noise and of levels for pixels."""
+
+    prior: Narrow
+
+    def refuses(self, covariance):
+        return None
+
+    def denoise(self, mu, covariance):
+        self.prior.most = max(self.prior.most, len(mu))
+        return covariance.applied(lambda v: 1 / (1 + v), mu)
+
+
+class NarrowUnder(Narrow):
+    def know(self):
+        return replace(super().know(), anisotropic=UnderLevels(self))
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+def test_few_slices_are_worked_on_at_a_time_under_levels_for_pixels(at_once):
+    """And each slice of each volume has its own."""
+    inner, x, levels = NarrowUnder(), draw(2, 5, 3, 4), draw(5, 3, 4, seed=1).square() + 0.1
+    known = Slices(inner, at_once=at_once).know()
+    torch.testing.assert_close(known.denoise_under(x, PixelNoise(levels)), x / (1 + levels))
+    assert inner.most == min(at_once, 10)
+    inner.most = 0
+    torch.testing.assert_close(known.denoise_under(x, WhiteNoise(3.0)), x / 4)
     assert inner.most == min(at_once, 10)
 
 

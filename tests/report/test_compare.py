@@ -283,12 +283,13 @@ def test_within_the_error_of_the_best_the_cheaper_method_is_taken(monkeypatch):
 
 
 def test_a_hole_is_told_from_a_mask_of_single_pixels():
-    """Whatever the shares of what is hidden: 70 % of the pixels one by one, or a square."""
+    """Whatever the shares of what is hidden: 70 % of the pixels one by one, or a square; of the
+    channels or slices all tell. Where nothing is hidden, and of vectors, there is neither."""
 
-    def kind(mask):
-        A = po.operators.Mask(mask, (1, 16, 16))
+    def kind(mask, shape=(1, 16, 16)):
+        A = po.operators.Mask(mask, shape)
         y = torch.zeros(A.out_shape, dtype=F64)
-        prior = po.priors.Gaussian(torch.zeros(1, 16, 16, dtype=F64), 1.0)
+        prior = po.priors.Gaussian(torch.zeros(shape, dtype=F64), 1.0)
         return advice.operator_kind(
             po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.05)))
         )
@@ -298,6 +299,11 @@ def test_a_hole_is_told_from_a_mask_of_single_pixels():
         assert kind(single) == "a mask of single pixels"
     for side in (8, 12):
         assert kind(po.operators.box_mask((16, 16), side)) == advice.HOLE
+    whole = torch.ones(1, 16, 16, dtype=torch.bool)
+    assert kind(whole) is None
+    for mask, word in ((single[None], advice.SINGLE), (~whole, advice.HOLE)):
+        assert kind(torch.stack([whole, mask]), (2, 1, 16, 16)) == word
+    assert kind(torch.tensor([True, False, True]), (3,)) is None
 
 
 def test_a_plan_without_a_method_is_that_of_the_chosen_one():
