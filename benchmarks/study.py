@@ -48,20 +48,20 @@ from posteriori.cli.engines import Engine, cell_elsewhere, spread_cells
 from posteriori.problem_file.study import load_study
 from posteriori.run import write_json
 
-SIDE, MEASUREMENTS, STEPS = 32, 100, 4
-STUDY = f"""prior: digits
-operator: {{name: mask, keep: 0.5, seed: 0}}
-noise: {{law: gaussian, sigma: 0.1, range: [0, 1]}}
-measurements: {{images: clean/*.npy, seed: 0}}
+SIDE, MEASUREMENTS, STEPS = 32, 100, 4  # the steps of a cell, unless --steps says otherwise
+STUDY = """prior: digits
+operator: {name: mask, keep: 0.5, seed: 0}
+noise: {law: gaussian, sigma: 0.1, range: [0, 1]}
+measurements: {images: clean/*.npy, seed: 0}
 methods: [DPS, DiffPIR]
 n: 2
-steps: {STEPS}
-slurm: {{cores: 2, memory: 3GB, walltime: "00:30:00", jobs: 1}}
+steps: %d
+slurm: {cores: 2, memory: 3GB, walltime: "00:30:00", jobs: 1}
 """
 COMMAND = [sys.executable, "-c", "from posteriori.cli import main; main()", "run"]
 
 
-def write_study(folder: Path, measurements: int) -> Path:
+def write_study(folder: Path, measurements: int, steps: int) -> Path:
     """The study file, and clean pictures of two strokes each."""
     (folder / "clean").mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def write_study(folder: Path, measurements: int) -> Path:
         image = np.asarray(picture, dtype=np.float32)[None] / 255
         np.save(folder / "clean" / f"strokes{k:03d}.npy", image)
     path = folder / "study.yaml"
-    path.write_text(STUDY)
+    path.write_text(STUDY % steps)
     return path
 
 
@@ -105,10 +105,11 @@ def one_process(
     return timed(draw, time.process_time)
 
 
-def half(out: Path, measurements: int, k: int) -> None:
+def half(out: Path, measurements: int, steps: int, k: int) -> None:
     """What one of two processes does that know nothing of each other: the cells of every other
     measurement, both methods, once it is told to begin."""
-    cells = cells_of(load_study(write_study(out, measurements)), [STEPS] * 2, out / "halves")
+    study = load_study(write_study(out, measurements, steps))
+    cells = cells_of(study, [steps] * 2, out / "halves")
     cells = [cell for place, cell in enumerate(cells) if place // 2 % 2 == k]
 
     def told_to_begin() -> None:
@@ -118,9 +119,10 @@ def half(out: Path, measurements: int, k: int) -> None:
     print(json.dumps(one_process(cells, told_to_begin)), flush=True)
 
 
-def two_processes(out: Path, measurements: int) -> dict[str, float]:
+def two_processes(out: Path, measurements: int, steps: int) -> dict[str, float]:
     """Each draws half of the cells: what the machine gives, nothing being spent on sharing out."""
-    words = [sys.executable, __file__, str(out), "--measurements", str(measurements), "--half"]
+    words = [sys.executable, __file__, str(out), "--measurements", str(measurements)]
+    words += ["--steps", str(steps), "--half"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     pair = [subprocess.Popen([*words, str(k)], **pipes) for k in range(2)]
     for process in pair:
@@ -200,15 +202,17 @@ def same_bits(a: Path, b: Path) -> str:
     return f"{equal} of {len(places)} cells have the same bits"
 
 
-def one_round(path: Path, out: Path, engine: Engine, measurements: int) -> dict[str, Any]:
+def one_round(
+    path: Path, out: Path, engine: Engine, measurements: int, steps: int
+) -> dict[str, Any]:
     """One process, two, and two workers, one after the other."""
     for name in ("serial", "halves", "two", "warm"):
         shutil.rmtree(out / name, ignore_errors=True)
     study = load_study(path)
-    serial, two = (cells_of(study, [STEPS] * 2, out / name) for name in ("serial", "two"))
+    serial, two = (cells_of(study, [steps] * 2, out / name) for name in ("serial", "two"))
     found: dict[str, Any] = {
         "one process": one_process(serial),
-        "two processes": two_processes(out, measurements),
+        "two processes": two_processes(out, measurements, steps),
         "two workers": two_workers(two, engine, out / "logs"),
     }
     one = found["one process"]
@@ -235,6 +239,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("write", "serial", "rounds", "slurm", "four"))
     parser.add_argument("--against", type=Path)
     parser.add_argument("--measurements", type=int, default=MEASUREMENTS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each cell")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--half", type=int)
     asked = parser.parse_args()
@@ -244,12 +249,13 @@ def main() -> None:
         raise SystemExit(not said.startswith(f"{2 * asked.measurements} of"))
     warnings.simplefilter("ignore")
     if asked.half is not None:
-        half(out, asked.measurements, asked.half)
+        half(out, asked.measurements, asked.steps, asked.half)
         return
-    path = write_study(out, asked.measurements)
+    path = write_study(out, asked.measurements, asked.steps)
     record = json.loads(kept.read_text()) if (kept := out / "results.json").exists() else {}
     if asked.only == "serial":
-        record["serial"] = one_process(cells_of(load_study(path), [STEPS] * 2, out / "serial"))
+        cells = cells_of(load_study(path), [asked.steps] * 2, out / "serial")
+        record["serial"] = one_process(cells)
     if asked.only in (None, "rounds", "slurm"):
         jobs = load_study(path).stated.slurm if asked.only == "slurm" else None
         engine, name = (
@@ -258,7 +264,7 @@ def main() -> None:
         )
         rounds = record[f"rounds of {name}"] = []
         for _ in range(asked.rounds):
-            rounds.append(one_round(path, out, engine, asked.measurements))
+            rounds.append(one_round(path, out, engine, asked.measurements, asked.steps))
             write_json(kept, record | {f"medians of {name}": medians(rounds)})
         record[f"medians of {name}"] = medians(rounds)
     if asked.only in (None, "four"):

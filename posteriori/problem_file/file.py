@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -41,7 +40,6 @@ from pydantic import (
 )
 from torch import Tensor
 
-from posteriori import places
 from posteriori.likelihood import Frame, Likelihood, Posterior, Range, framed
 from posteriori.measurements import FileKind
 from posteriori.measurements.files import checked
@@ -64,6 +62,7 @@ from posteriori.problem_file.section import Instrument, Notes
 from posteriori.problem_file.types import Count, Part, Seed, validation_sentences
 from posteriori.problem_file.unknown import UnknownSection
 from posteriori.run import read_json
+from posteriori.yaml_file import read_yaml
 
 # Noise levels where neither the file nor a paper says how many.
 USUAL_STEPS = 32
@@ -362,13 +361,8 @@ def load(path: str | Path, auto: Arithmetic | None = None) -> Problem:
 
 def read_mapping(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     """The content of a YAML file. Raises ``ValueError`` for one that is no mapping, naming the
-    ``keys`` that it may have."""
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not YAML{places.place_description(path) or f': {error}'}"
-        ) from None
+    ``keys`` that it may have; otherwise as ``read_yaml``."""
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ValueError(
             f"{path}: expected a mapping with {', '.join(keys)}, got {type(raw).__name__}"

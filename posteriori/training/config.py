@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from posteriori.measurements.files import checked
+from posteriori.yaml_file import read_yaml
 
 _Positive = Annotated[float, Field(gt=0)]
 _Count = Annotated[int, Field(gt=0, strict=True)]
@@ -393,10 +393,7 @@ def read_config(file: str | Path) -> AnyConfig:
     Raises ``ValueError`` with one line for each bad field, or ``FileNotFoundError``.
     """
     file = checked(file)
-    try:
-        raw = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(file)
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: expected a mapping of settings, got {type(raw).__name__}")
     if "prior" in raw and "operator" in raw:
