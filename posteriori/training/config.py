@@ -3,25 +3,25 @@ refused."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from posteriori.covariances.told import BLOCKS
 from posteriori.measurements.files import checked
+from posteriori.training.data_kinds import (
+    ConfigPart,
+    Count,
+    Data,
+    Described,
+    Digits,
+    Images,
+    MaskedImages,
+    Positive,
+)
 from posteriori.yaml_file import read_yaml
-
-_Positive = Annotated[float, Field(gt=0)]
-_Count = Annotated[int, Field(gt=0, strict=True)]
-
-
-class _ConfigPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _check_rising(window: tuple[float, float]) -> None:
-    if not window[0] < window[1]:
-        raise ValueError(f"window is [lowest, highest] with lowest < highest, got {list(window)}")
 
 
 def _by_name(value: Any) -> Any:
@@ -29,113 +29,33 @@ def _by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class NetworkShape(_ConfigPart):
+class NetworkShape(ConfigPart):
     """Arguments of ``posteriori.priors.unet.UNet``."""
 
-    channels: _Count
-    widths: tuple[_Count, ...]
-    blocks: tuple[_Count, ...]
-    unshuffle: _Count = 1
-    embedding: _Count = 256
+    channels: Count
+    widths: tuple[Count, ...]
+    blocks: tuple[Count, ...]
+    unshuffle: Count = 1
+    embedding: Count = 256
 
 
-class AutoencoderShape(_ConfigPart):
+class AutoencoderShape(ConfigPart):
     """Arguments of ``posteriori.priors.architectures.autoencoder.ConvAutoencoder``."""
 
-    channels: _Count
-    latent_channels: _Count
-    widths: tuple[_Count, ...]
-    blocks: tuple[_Count, ...]
-    unshuffle: _Count = 1
+    channels: Count
+    latent_channels: Count
+    widths: tuple[Count, ...]
+    blocks: tuple[Count, ...]
+    unshuffle: Count = 1
 
 
-class Images(_ConfigPart):
-    """Folders of photographs, read at several scales."""
-
-    kind: Literal["images"]
-    folders: tuple[Path, ...]
-    scales: tuple[_Positive, ...] = (1.0,)
-    crop: _Count
-    turns: bool = True
-
-
-class Digits(_ConfigPart):
-    """One array (N, h, w) of an .npz file, centred in squares."""
-
-    kind: Literal["npz"]
-    file: Path
-    key: str
-    crop: _Count
-    turns: bool = False
-
-
-class Arrays(_ConfigPart):
-    """Measured numbers in files or folders, see ``training.arrays``. window: the numbers that
-    become -1 and 1, such as [-1000, 1500] for Hounsfield units; for complex images (two channels)
-    it lies evenly around 0. clip: cut what lies outside, instead of refusing it."""
-
-    kind: Literal["arrays"]
-    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
-    window: tuple[float, float]
-    crop: _Count
-    key: str | None = None
-    clip: Annotated[bool, Field(strict=True)] = False
-    turns: bool = True
-
-    @model_validator(mode="after")
-    def rising(self) -> Arrays:
-        _check_rising(self.window)
-        return self
-
-
-class MaskedImages(_ConfigPart):
-    """Images that were measured in part, (N, H, W) or (N, channels, H, W) of a .npy or .npz file.
-
-    masks: the array (N, H, W) of the file that is true or 1 where a pixel was measured; none, and
-    the numbers that are NaN were not. key: the array of the images where the file holds several.
-    window: the numbers that become -1 and 1. noise: the standard deviation of the noise of a
-    measured number, in the units of the file.
-    """
-
-    kind: Literal["masked"]
-    file: Path
-    window: tuple[float, float]
-    crop: _Count
-    key: str | None = None
-    masks: str | None = None
-    noise: Annotated[float, Field(ge=0)] = 0.0
-    turns: bool = True
-
-    @model_validator(mode="after")
-    def rising(self) -> MaskedImages:
-        _check_rising(self.window)
-        return self
-
-    @property
-    def std(self) -> float:
-        """``noise`` in images of [-1, 1]."""
-        return 2 * self.noise / (self.window[1] - self.window[0])
-
-
-class Described(_ConfigPart):
-    """Images with descriptions of each, in an .npz file.
-
-    ``images`` (N, C, H, W): numbers of any range, float. ``described`` (N, J): which descriptions
-    fit each image, of which a step draws one. ``embeddings`` (K, width): those of the descriptions.
-    """
-
-    kind: Literal["described"]
-    file: Path
-    crop: _Count
-
-
-class ScoreMatchingObjective(_ConfigPart):
+class ScoreMatchingObjective(ConfigPart):
     """Complete images without noise; see ``objectives.score_matching``."""
 
     name: Literal["score-matching"] = "score-matching"
 
 
-class NoiseMapsObjective(_ConfigPart):
+class NoiseMapsObjective(ConfigPart):
     """Complete images without noise, denoised under levels that differ from pixel to pixel; see
     ``objectives.noise_maps``. share: of the images of a batch that are seen a second time at some
     of their pixels, through noise t with ln(t) ~ N(log_mean, log_std^2)."""
@@ -143,10 +63,10 @@ class NoiseMapsObjective(_ConfigPart):
     name: Literal["noise-maps"]
     share: Annotated[float, Field(gt=0, le=1)]
     log_mean: float
-    log_std: _Positive
+    log_std: Positive
 
 
-class ColouredNoiseObjective(_ConfigPart):
+class ColouredNoiseObjective(ConfigPart):
     """Complete images without noise, denoised under white noise and under noise that masks, round
     blurs and box downsampling leave; see ``objectives.coloured_noise``.
 
@@ -163,15 +83,15 @@ class ColouredNoiseObjective(_ConfigPart):
     masks: Annotated[float, Field(ge=0, le=1)] = 0.25
     blurs: Annotated[float, Field(ge=0, le=1)] = 0.3
     blocks: Annotated[float, Field(ge=0, le=1)] = 0.25
-    seen: tuple[_Positive, _Positive] = (0.01, 0.4)
-    widths: tuple[_Positive, _Positive] = (0.5, 4.0)
+    seen: tuple[Positive, Positive] = (0.01, 0.4)
+    widths: tuple[Positive, Positive] = (0.5, 4.0)
     shown: bool = False
     filled: bool = False
 
     @model_validator(mode="after")
     def shared(self) -> ColouredNoiseObjective:
         """Shares are at most all, ranges rise."""
-        if self.masks + self.blurs + self.blocks > 1:
+        if math.fsum((self.masks, self.blurs, self.blocks)) > 1:
             raise ValueError(
                 f"masks, blurs and blocks are shares of a batch, of sum at most 1, got "
                 f"{self.masks:g}, {self.blurs:g} and {self.blocks:g}"
@@ -184,7 +104,7 @@ class ColouredNoiseObjective(_ConfigPart):
         return self
 
 
-class AmbientObjective(_ConfigPart):
+class AmbientObjective(ConfigPart):
     """Masked images without noise; see ``objectives.ambient``. further: with which probability one
     more pixel is hidden."""
 
@@ -192,13 +112,13 @@ class AmbientObjective(_ConfigPart):
     further: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
-class GsureObjective(_ConfigPart):
+class GsureObjective(ConfigPart):
     """Masked images with noise; see ``objectives.gsure``."""
 
     name: Literal["gsure"]
 
 
-class EMObjective(_ConfigPart):
+class EMObjective(ConfigPart):
     """Masked images with noise; see ``training.em`` and ``training.laps``.
 
     lap: steps that are trained on one set of images, before they are drawn anew. sampling: noise
@@ -208,23 +128,23 @@ class EMObjective(_ConfigPart):
     """
 
     name: Literal["em"]
-    lap: _Count
-    sampling: _Count = 64
-    iterations: _Count = 5
+    lap: Count
+    sampling: Count = 64
+    iterations: Count = 5
     start: Literal["gaussian", "pixels"] = "gaussian"
-    start_iterations: _Count = 10
+    start_iterations: Count = 10
 
 
-class ConditionalObjective(_ConfigPart):
+class ConditionalObjective(ConfigPart):
     """Images with a description of each; see ``objectives.conditional``. width: of its embedding.
     dropout: with which probability the network is not told it."""
 
     name: Literal["conditional"]
-    width: _Count
+    width: Count
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
-class AutoencoderObjective(_ConfigPart):
+class AutoencoderObjective(ConfigPart):
     """Complete images; see ``objectives.autoencoder``."""
 
     name: Literal["autoencoder"]
@@ -232,22 +152,22 @@ class AutoencoderObjective(_ConfigPart):
     penalty: Annotated[float, Field(ge=0)] = 5e-4
 
 
-class HeldOut(_ConfigPart):
+class HeldOut(ConfigPart):
     """The share of the images, drawn by the seed of the run, that are not trained on; and the crops
     of them on which the loss is told."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    crops: _Count = 64
+    crops: Count = 64
 
 
-class NoiseLevels(_ConfigPart):
+class NoiseLevels(ConfigPart):
     """ln(sigma) ~ N(log_mean, log_std^2)."""
 
     log_mean: float
-    log_std: _Positive
+    log_std: Positive
 
 
-class Optimizer(_ConfigPart):
+class Optimizer(ConfigPart):
     """AdamW, or Muon for the inner convolutions with AdamW for the rest.
 
     The rate rises over ``warmup`` steps, stays, and falls linearly to 0 over the last ``decay``
@@ -255,13 +175,13 @@ class Optimizer(_ConfigPart):
     """
 
     name: Literal["adamw", "muon"] = "adamw"
-    rate: _Positive
-    warmup: _Count = 100
-    decay: _Count
-    clip: _Positive = 1.0
+    rate: Positive
+    warmup: Count = 100
+    decay: Count
+    clip: Positive = 1.0
 
 
-class Origin(_ConfigPart):
+class Origin(ConfigPart):
     """What a saved network says about itself, beside what the run knows."""
 
     description: str
@@ -272,11 +192,19 @@ class Origin(_ConfigPart):
 class PriorCard(Origin):
     """That of a prior: also the ends of its noise levels."""
 
-    sigma_max: _Positive
-    sigma_min: _Positive
+    sigma_max: Positive
+    sigma_min: Positive
+
+    @model_validator(mode="after")
+    def rising(self) -> PriorCard:
+        """The ends are in order."""
+        if not self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_min is below sigma_max, got {self.sigma_min:g} and {self.sigma_max:g}"
+            )
+        return self
 
 
-Data = Images | Digits | Arrays | MaskedImages | Described
 Objective = (
     ScoreMatchingObjective
     | NoiseMapsObjective
@@ -288,19 +216,19 @@ Objective = (
 )
 
 
-class _RunConfig(_ConfigPart):
+class _RunConfig(ConfigPart):
     """What every run has."""
 
     name: str
     data: Annotated[Data, Field(discriminator="kind")]
     optimizer: Optimizer
-    steps: _Count
-    batch: _Count
+    steps: Count
+    batch: Count
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
     autocast: Literal["none", "bfloat16"] = "bfloat16"
-    threads: _Count = 2
+    threads: Count = 2
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    checkpoint_every: _Count = 200
+    checkpoint_every: Count = 200
     held_out: HeldOut = HeldOut()
 
 
@@ -332,7 +260,7 @@ class TrainingConfig(_RunConfig):
     network: NetworkShape
     noise: NoiseLevels
     card: PriorCard
-    sigma_data: _Positive = 0.5
+    sigma_data: Positive = 0.5
     start: Path | None = None
 
     @model_validator(mode="after")
@@ -356,6 +284,20 @@ def _misfit(config: TrainingConfig) -> str | None:
         )
     if isinstance(data, Described):
         return None
+    if isinstance(config.objective, ColouredNoiseObjective):
+        greatest, end = config.objective.seen[1], config.card.sigma_max
+        if greatest >= 3 * end:
+            return (
+                f"objective coloured-noise draws levels from a third of the noise of a measurement "
+                f"to card.sigma_max, {end:g}: objective.seen must end below {3 * end:g}, got "
+                f"{greatest:g}"
+            )
+        if config.objective.blocks and data.crop % max(BLOCKS):
+            return (
+                f"objective coloured-noise draws means of blocks of up to {max(BLOCKS)} pixels a "
+                f"side: data.crop must be a multiple of {max(BLOCKS)}, got {data.crop}; or set "
+                f"objective.blocks: 0"
+            )
     if not isinstance(data, MaskedImages):
         if name in _COMPLETE:
             return None

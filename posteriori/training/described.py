@@ -41,7 +41,7 @@ class DescribedImages(Crops):
 def read_described(
     file: str | Path, channels: int, side: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``images``, ``described`` and ``embeddings`` of an .npz, see ``config.Described``.
+    """``images``, ``described`` and ``embeddings`` of an .npz, see ``data_kinds.Described``.
 
     Raises ``FileNotFoundError``, or ``ValueError`` naming the file for another kind of file, a
     missing array, shapes that do not fit each other or the configuration, and numbers that are not

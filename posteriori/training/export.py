@@ -22,14 +22,8 @@ from posteriori.priors.pretrained import read_network, save_pretrained
 from posteriori.priors.state_dicts import load_weights
 from posteriori.rng import Streams
 from posteriori.storage import write_bytes
-from posteriori.training.config import (
-    AmbientObjective,
-    AutoencoderConfig,
-    Described,
-    Digits,
-    MaskedImages,
-    TrainingConfig,
-)
+from posteriori.training.config import AmbientObjective, AutoencoderConfig, TrainingConfig
+from posteriori.training.data_kinds import Described, Digits, MaskedImages
 from posteriori.training.objectives.conditional import image_and_embedding
 from posteriori.training.objectives.noise import numbers_and_mask
 from posteriori.training.sources import crops

@@ -29,8 +29,9 @@ from posteriori.priors.mixture import Gaussian
 from posteriori.priors.network import Network
 from posteriori.priors.unet import UNet
 from posteriori.storage import write_bytes
-from posteriori.training.config import EMObjective, MaskedImages, TrainingConfig
+from posteriori.training.config import EMObjective, TrainingConfig
 from posteriori.training.data import Crops
+from posteriori.training.data_kinds import MaskedImages
 from posteriori.training.em import expectation
 from posteriori.training.gaussian_family import fit_gaussian
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from posteriori.training.arrays import numbers
-from posteriori.training.config import MaskedImages
+from posteriori.training.data_kinds import MaskedImages
 
 # A measured number may lie outside the window by as many standard deviations of its noise.
 _BEYOND = 8.0

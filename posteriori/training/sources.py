@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from posteriori.training.arrays import read_windowed
-from posteriori.training.config import (
-    AnyConfig,
-    Arrays,
-    ConditionalObjective,
-    Described,
-    Digits,
-    MaskedImages,
-)
+from posteriori.training.config import AnyConfig, ConditionalObjective
 from posteriori.training.data import Crops, apart, read_folders, read_npz_pictures
+from posteriori.training.data_kinds import Arrays, Described, Digits, MaskedImages
 from posteriori.training.described import DescribedImages, read_described
 from posteriori.training.masked import read_masked
 

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from posteriori.priors.architectures.autoencoder import ConvAutoencoder
-from posteriori.priors.pretrained import read_card, read_network
-from posteriori.priors.state_dicts import load_weights
 from posteriori.priors.unet import UNet
 from posteriori.training import session
 from posteriori.training.config import (
@@ -26,14 +24,15 @@ from posteriori.training.config import (
     AutoencoderConfig,
     ColouredNoiseObjective,
     ConditionalObjective,
-    Images,
     Optimizer,
     TrainingConfig,
 )
 from posteriori.training.data import Crops
+from posteriori.training.data_kinds import Images
 from posteriori.training.laps import LapImages
 from posteriori.training.objectives import LOSSES
 from posteriori.training.sources import training_images
+from posteriori.training.start import started
 
 # The noise of the held-out loss is that of steps which no run reaches.
 _HELD = 2**40
@@ -95,19 +94,16 @@ def network_of(config: TrainingConfig) -> UNet:
     by pixel for "noise-maps", these and colours for "coloured-noise", an embedding for
     "conditional"."""
     goal = config.objective
+    coloured = goal if isinstance(goal, ColouredNoiseObjective) else None
     return UNet(
         **config.network.model_dump(),
         masked=goal.name == "ambient",
         noise_maps=goal.name in ("noise-maps", "coloured-noise"),
-        coloured=goal.name == "coloured-noise",
-        estimates=config.sigma_data if _shown(config) else None,
-        filled=isinstance(goal, ColouredNoiseObjective) and goal.filled,
+        coloured=coloured is not None,
+        estimates=config.sigma_data if coloured and coloured.shown else None,
+        filled=coloured is not None and coloured.filled,
         condition=goal.width if isinstance(goal, ConditionalObjective) else 0,
     )
-
-
-def _shown(config: TrainingConfig) -> bool:
-    return isinstance(config.objective, ColouredNoiseObjective) and config.objective.shown
 
 
 def trained_module(config: AnyConfig) -> UNet | ConvAutoencoder:
@@ -115,36 +111,6 @@ def trained_module(config: AnyConfig) -> UNet | ConvAutoencoder:
     if isinstance(config, AutoencoderConfig):
         return ConvAutoencoder(**config.network.model_dump())
     return network_of(config)
-
-
-def started(network: UNet, config: TrainingConfig) -> str | None:
-    """Fill a network with the weights that it starts from, and tell their sha256; None where there
-    are none. Raises ``ValueError`` for a prior of another network or preconditioning."""
-    if config.start is None:
-        return None
-    prior, card = read_network(config.start), read_card(config.start)
-    if prior.sigma_data != config.sigma_data:
-        kind = f"of sigma_data {prior.sigma_data}" if prior.sigma_data else "with a schedule"
-        raise ValueError(
-            f"start: the prior in {config.start} is a network {kind}, this run trains one of "
-            f"sigma_data {config.sigma_data}"
-        )
-    assert isinstance(prior.net, nn.Module)
-    weights = prior.net.state_dict()
-    if network.coloured:  # as it begins, where the weights are of a network that is told no colour
-        own = network.state_dict()
-        weights = {n: t for n, t in own.items() if n.startswith("embed.colour.")} | weights
-    theirs = getattr(prior.net, "arguments", {})
-    alike = all(theirs.get(n) == network.arguments[n] for n in ("channels", "unshuffle", "widths"))
-    if network.shown and alike:  # what is shown, and its part of the output, begin at no weight
-        own = network.state_dict()
-        for name in ("enter.weight", "leave.weight", "leave.bias"):
-            begun = torch.zeros_like(own[name])
-            first = weights[name]
-            begun[tuple(map(slice, first.shape))] = first
-            weights = weights | {name: begun}
-    load_weights(network, weights, config.start)
-    return card.sha256
 
 
 def held_out_loss(

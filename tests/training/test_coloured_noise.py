@@ -3,21 +3,24 @@ the loss under them, and the prior that comes of it."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from trainings import same, written
+from trainings import masked, same, written
 
 from posteriori import covariances as cov
-from posteriori.priors import from_pretrained
+from posteriori.priors import Network, from_pretrained, save_pretrained
+from posteriori.priors.architectures.image_transformer import ImageTransformer
 from posteriori.priors.first_estimates import filled
 from posteriori.priors.pretrained import read_card
 from posteriori.training import sources, trainer
 from posteriori.training.config import read_config
 from posteriori.training.export import export
 from posteriori.training.objectives.coloured_noise import covariances
+from posteriori.training.start import started
 
 GOAL = {
     "name": "coloured-noise",
@@ -162,15 +165,43 @@ def test_a_network_that_is_shown_more_starts_from_one_that_is_not(config, tmp_pa
     assert same(begun.state_dict(), from_pretrained(tmp_path / "shown").net.state_dict())
 
 
-def test_a_start_of_other_channels_is_refused(config, tmp_path):
+SHOWN = GOAL | {"shown": True}
+FILLED = SHOWN | {"filled": True}
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "words"),
+    [
+        ("score-matching", {"network": FOLDED | {"channels": 3}}, "of channels 1, this run .* 3"),
+        ("score-matching", {"network": FOLDED | {"blocks": [2]}}, r"of blocks \(1,\), .* \(2,\)"),
+        (GOAL, {"objective": "score-matching"}, "with coloured: True, .* objective: coloured-n"),
+        (SHOWN, {"objective": GOAL}, "with estimates: 0.5, .* shown: true"),
+        (FILLED, {"objective": SHOWN}, "with filled: True, .* shown: true, filled: true"),
+        ("ambient", {"objective": FILLED}, "with masked: True, .* objective: ambient"),
+    ],
+    ids=["channels", "blocks", "colours", "estimates", "filled", "masked"],
+)
+def test_a_start_of_another_network_is_refused(config, tmp_path, before, changes, words):
     """Though only the first and the last layer differ, which what is shown makes larger too."""
-    plain = config(steps=2, network=FOLDED)
-    trainer.train(plain, tmp_path / "plain", progress=False)
-    export(plain, tmp_path / "plain", tmp_path / "prior", samples=0)
-    told = GOAL | {"shown": True, "filled": True}
-    plan = config(objective=told, start="prior", network=FOLDED | {"channels": 3})
-    with pytest.raises(ValueError, match=r"enter\.weight"):
-        trainer.started(trainer.network_of(plan), plan)
+    complete = isinstance(before, dict) or before == "score-matching"
+    data = {} if complete else {"data": masked(tmp_path)}
+    first = config(objective=before, network=FOLDED, **data)
+    net = trainer.network_of(first)
+    prior = Network(net, shape=(1, None, None), sigma_data=0.5, conditions=net.conditions)
+    save_pretrained(prior, tmp_path / "prior")
+    plan = config(**{"objective": FILLED, "network": FOLDED, "start": "prior"} | changes)
+    with pytest.raises(ValueError, match=f"start: the prior in .*prior is a network {words}"):
+        started(trainer.network_of(plan), plan)
+
+
+def test_a_start_that_is_no_unet_is_refused(config, tmp_path):
+    net = ImageTransformer(1, patch=2, width=16, hidden=16, layers=1, heads=2)
+    save_pretrained(Network(net, shape=(1, 8, 8), sigma_data=0.5), tmp_path / "prior")
+    plan = config(start="prior")
+    with pytest.raises(
+        ValueError, match="no UNet, as this run trains, but ImageTransformer: begin"
+    ):
+        started(trainer.network_of(plan), plan)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +211,23 @@ def test_a_start_of_other_channels_is_refused(config, tmp_path):
         ({"seen": [0.2, 0.1]}, "seen is .least, greatest."),
         ({"widths": [0.0, 0.1]}, "greater than 0"),
         ({"filled": True}, "filled: true goes with shown: true, got shown: false"),
+        ({"seen": [1.0, 30.0]}, "objective.seen must end below 30, got 30"),
+        ({"seen": [1.0, math.inf]}, "finite number, got inf"),
     ],
 )
 def test_shares_and_ranges_that_are_none_are_refused(config, changes, words):
     with pytest.raises(ValueError, match=words):
         config(objective=GOAL | changes)
+
+
+def test_shares_add_up_as_they_are_written(config):
+    """0.56 + 0.34 + 0.1 is more than 1 to a processor that adds one by one."""
+    goal = config(objective=GOAL | {"masks": 0.56, "blurs": 0.34, "blocks": 0.1}).objective
+    assert goal.masks + goal.blurs + goal.blocks > 1
+
+
+def test_crops_have_whole_blocks(config):
+    data = {"kind": "npz", "file": "toy.npz", "key": "train", "crop": 12}
+    with pytest.raises(ValueError, match=r"data.crop must be a multiple of 8, got 12; or set"):
+        config(objective=GOAL, data=data)
+    assert config(objective=GOAL | {"blocks": 0.0}, data=data).data.crop == 12

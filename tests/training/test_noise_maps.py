@@ -121,8 +121,8 @@ def test_a_start_that_does_not_fit_is_refused(config, tmp_path):
     export(plan, tmp_path / "white", tmp_path / "prior", samples=0)
     network = {"channels": 1, "widths": [12], "blocks": [1], "embedding": 8}
     for changes, words in (
-        ({"sigma_data": 0.4}, "sigma_data 0.5, this run trains one of sigma_data 0.4"),
-        ({"network": network}, "do not fit UNet"),
+        ({"sigma_data": 0.4}, "sigma_data 0.5, this run trains one of sigma_data 0.4: state"),
+        ({"network": network}, r"of widths \(8,\), this run trains one of \(12,\): state network"),
     ):
         with pytest.raises(ValueError, match=words):
             trainer.train(config(start="prior", **changes), tmp_path / "other", progress=False)

@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from posteriori.priors import edm
-from posteriori.training.config import MaskedImages, TrainingConfig
+from posteriori.training.config import TrainingConfig
+from posteriori.training.data_kinds import MaskedImages
 from posteriori.training.objectives.noise import (
     autocast_of,
     drawn,
