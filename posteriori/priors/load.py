@@ -137,10 +137,17 @@ def recognise(
     if path.suffix.lower() not in places.ARRAYS:
         raise ValueError(f"{path} is no prior{places.place_description(path)}")
     weights = reading.read_weights(path)
-    for recognises, build in RECOGNISERS.values():
+    for family, (recognises, build) in RECOGNISERS.items():
         inner = reading.within(weights, recognises)
-        if inner is not None:
+        if inner is None:
+            continue
+        try:
             return build(inner, stated)
+        except (LookupError, ArithmeticError) as error:  # of names and shapes that were not there
+            raise ValueError(
+                f"{path} has tensors by the names of {family}, and they do not make a network "
+                f"({type(error).__name__}: {error}): it is damaged, or of another version"
+            ) from error
     raise reading.unknown(weights, ", ".join(RECOGNISERS))
 
 

@@ -253,6 +253,23 @@ def test_networks_that_are_given_more_than_an_image_are_refused(write, tmp_path)
         load(tmp_path / "m.pth")
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (unet, "proj_out.weight", None),
+        (unet, "proj_in.weight", torch.ones(1)),
+        (tokens, "blocks.0.self_attn.qk_norm.scale", torch.ones(0)),
+    ],
+)
+def test_names_without_their_weights_are_no_network(make, name, value, tmp_path):
+    net = make()
+    state = net.state_dict() | {name: value}
+    state = {key: t for key, t in state.items() if t is not None}
+    torch.save({"config": settings(net), "model_ema": state}, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match=r"m.pth has tensors by the names of k-diff.*is damaged"):
+        load(tmp_path / "m.pth")
+
+
 def test_a_class_is_one_of_those_it_was_trained_on_or_none(write):
     """No class is the embedding after the last; a network that was never trained on it has to be
     given one."""
