@@ -1,5 +1,6 @@
 """Covariances of Gaussian noise that is not white: a small family, each member diagonal in a basis
-that it knows, each in a file of its own.
+that it knows, each in a file of its own. Each raises ``ValueError`` for variances that are not
+finite numbers > 0.
 
 ``operator.posterior_covariance(r2, s2)`` says which one a measurement makes,
 ``prior.know().denoise_under(mu, covariance)`` is the prior's denoiser under it.

@@ -61,3 +61,14 @@ class NoiseCovariance(ABC):
         """Sigma = Q diag(v) Q^H on images like those of ``like`` (B, *E): the variances v (d,),
         float64, Q and Q^H as maps (B, d) <-> (B, *E). None where they are not worked out."""
         return None
+
+
+def check_variances(member: NoiseCovariance, variances: Tensor) -> None:
+    """Raise ``ValueError`` for variances of a member that are not finite numbers > 0."""
+    bad = ~((variances > 0) & variances.isfinite())
+    if bool(bad.any()):
+        raise ValueError(
+            f"{type(member).__name__}: variances are finite numbers > 0, {int(bad.sum())} of "
+            f"{bad.numel()} are not, such as {float(variances[bad][0]):g}; give the smallest that "
+            f"you trust where there is no noise"
+        )

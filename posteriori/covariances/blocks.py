@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 from posteriori.covariances.told import BANDS, BLOCKS, Told, of_one_level, spectra, within_blocks
 
 
@@ -27,6 +27,9 @@ class BlockNoise(NoiseCovariance):
     factor: int
     means: float
     rest: float
+
+    def __post_init__(self) -> None:
+        check_variances(self, torch.tensor([self.means, self.rest], dtype=torch.float64))
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         coarse = F.avg_pool2d(x, self.factor)

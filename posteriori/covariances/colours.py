@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,9 @@ class ColourNoise(NoiseCovariance):
     words: ClassVar[str] = "a level for each mixture of channels"
     axes: Tensor
     variances: Tensor
+
+    def __post_init__(self) -> None:
+        check_variances(self, self.variances)
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         matrix = self.axes.T @ (f(self.variances)[:, None] * self.axes)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 from posteriori.linalg import cosine
 
 
@@ -19,6 +19,9 @@ class CosineNoise(NoiseCovariance):
 
     words: ClassVar[str] = "a level for each frequency of the cosine transform"
     variances: Tensor
+
+    def __post_init__(self) -> None:
+        check_variances(self, self.variances)
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return cosine(f(self.variances).to(x.real) * cosine(x), inverse=True)

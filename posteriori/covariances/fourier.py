@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 from posteriori.covariances.told import Told, of_one_level, spectra
 
 
@@ -23,6 +23,9 @@ class FourierNoise(NoiseCovariance):
 
     words: ClassVar[str] = "a level for each Fourier frequency"
     variances: Tensor
+
+    def __post_init__(self) -> None:
+        check_variances(self, self.variances)
 
     @classmethod
     def filtered(cls, kernel: Tensor, sides: tuple[int, int], level: float = 1.0) -> FourierNoise:

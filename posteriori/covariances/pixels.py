@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 from posteriori.covariances.told import COLOURS, Told
 
 
@@ -19,6 +19,9 @@ class PixelNoise(NoiseCovariance):
 
     words: ClassVar[str] = "a level for each pixel"
     variances: Tensor
+
+    def __post_init__(self) -> None:
+        check_variances(self, self.variances)
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return f(self.variances).to(x.real) * x

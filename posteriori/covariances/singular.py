@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,9 @@ class SingularNoise(NoiseCovariance):
     variances: Tensor
     V: Callable[[Tensor], Tensor]
     Vh: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        check_variances(self, self.variances)
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return self.V(f(self.variances).to(x.real) * self.Vh(x))

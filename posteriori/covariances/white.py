@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from posteriori.covariances.base import NoiseCovariance, Of
+from posteriori.covariances.base import NoiseCovariance, Of, check_variances
 from posteriori.covariances.told import COLOURS, Told
 
 
@@ -18,6 +18,9 @@ class WhiteNoise(NoiseCovariance):
 
     words: ClassVar[str] = "one level everywhere"
     variance: float
+
+    def __post_init__(self) -> None:
+        check_variances(self, torch.tensor(self.variance, dtype=torch.float64))
 
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return f(torch.tensor(self.variance, dtype=torch.float64)).to(x.real) * x

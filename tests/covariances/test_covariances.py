@@ -3,6 +3,8 @@ instrument leaves."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from reference import draw
@@ -90,3 +92,22 @@ def test_each_row_has_the_covariance_that_is_its_own():
 def test_which_member_each_instrument_leaves(A, member):
     """That it is the right one of its kind is in the contract of operators."""
     assert type(A.posterior_covariance(0.7, 0.3)) is member
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_variances_that_are_none_are_refused(bad):
+    v = torch.ones(4, 4, **double)
+    v[2, 1] = bad
+    unit = torch.eye(3, **double)
+    for make in (
+        lambda: cov.PixelNoise(v),
+        lambda: cov.FourierNoise(v),
+        lambda: cov.CosineNoise(v),
+        lambda: cov.ColourNoise(unit, torch.tensor([1.0, bad, 1.0], **double)),
+        lambda: cov.SingularNoise(v[2], torch.clone, torch.clone),
+        lambda: cov.BlockNoise(2, bad, 1.0),
+        lambda: cov.BlockNoise(2, 1.0, bad),
+        lambda: cov.WhiteNoise(bad),
+    ):
+        with pytest.raises(ValueError, match=f"variances are finite numbers > 0, 1 .* as {bad:g}"):
+            make()
