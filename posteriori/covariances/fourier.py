@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -18,7 +19,8 @@ class FourierNoise(NoiseCovariance):
     """F^H diag(variances) F, F the unitary Fourier transform over the last two axes.
 
     variances: > 0, float64, (..., H, W), broadcasting against E, with the frequency 0 at index
-    (0, 0). For real images they are alike at k and -k.
+    (0, 0). For real images they are alike at k and -k; ``applied`` raises ``ValueError`` where they
+    are not.
     """
 
     words: ClassVar[str] = "a level for each Fourier frequency"
@@ -47,6 +49,11 @@ class FourierNoise(NoiseCovariance):
     def applied(self, f: Of, x: Tensor) -> Tensor:
         if x.ndim < 3:
             raise IndexError("FourierNoise is of images with rows and columns")
+        if not x.is_complex() and not self.even:
+            raise ValueError(
+                "FourierNoise: of real images the variances are alike at the frequencies k and -k, "
+                "these are not; give the mean of both"
+            )
         out = torch.fft.ifft2(f(self.variances).to(x.real) * torch.fft.fft2(x))
         return out if x.is_complex() else out.real
 
@@ -58,6 +65,13 @@ class FourierNoise(NoiseCovariance):
         v = v.reshape(-1, *v.shape[-2:])[0]
         traces = (spectra(tuple(v.shape)) * v).sum((-2, -1))
         return of_one_level(v.mean()[None], traces[None])
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether variances are alike at k and -k, to rounding."""
+        v = self.variances
+        turned = v.flip(-2, -1).roll((1, 1), (-2, -1))
+        return bool(((v - turned).abs() <= 1e-6 * v).all())
 
     @property
     def round(self) -> bool:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from reference import draw
 
+import posteriori as po
 from posteriori import covariances as cov
+from posteriori import noise
 from posteriori import operators as ops
 
 double = {"dtype": torch.float64}
@@ -111,3 +113,18 @@ def test_variances_that_are_none_are_refused(bad):
     ):
         with pytest.raises(ValueError, match=f"variances are finite numbers > 0, 1 .* as {bad:g}"):
             make()
+
+
+def test_real_images_have_alike_variances_at_opposite_frequencies():
+    """Of others the root of Sigma, twice, would not be Sigma: f(Sigma) x is not real."""
+    v = 1 + draw(5, 4, **double).square()
+    x = draw(2, 1, 5, 4, **double)
+    with pytest.raises(ValueError, match="alike at the frequencies k and -k"):
+        cov.FourierNoise(v).power(x, 0.5)
+    y, law = x[0], noise.CorrelatedGaussian(cov.FourierNoise(v))
+    with pytest.raises(ValueError, match="alike at the frequencies k and -k"):
+        po.Likelihood(y, ops.Identity(y.shape), law)
+    even = v + v.flip(0, 1).roll((1, 1), (0, 1))
+    for Sigma, of in ((cov.FourierNoise(even), x), (cov.FourierNoise(v), torch.complex(x, x))):
+        twice = Sigma.power(Sigma.power(of, 0.5), 0.5)
+        torch.testing.assert_close(twice, Sigma.power(of, 1.0), rtol=0, atol=1e-12)
