@@ -62,12 +62,15 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c: Tensor, colour: Tensor | None = None) -> Tensor:
         phase = c[:, None] * self.freqs.to(c.dtype)
-        features = torch.cat([c[:, None], phase.cos(), phase.sin()], dim=1)
+        kind = next(
+            self.mlp.parameters()
+        ).dtype  # of half precision after cos and sin, which turn fast
+        features = torch.cat([c[:, None], phase.cos(), phase.sin()], dim=1).to(kind)
         if colour is None:
             return self.mlp(features)
         first = self.mlp[0](features)
         # Logarithms of variances, divided as the label is: ln(sigma) / 4.
-        return self.mlp[1:](first + self.colour((colour / 8).to(c.dtype)).to(first.dtype))
+        return self.mlp[1:](first + self.colour((colour / 8).to(kind)).to(first.dtype))
 
 
 class PixelNorm(nn.Module):

@@ -301,6 +301,19 @@ def test_the_denoiser_has_a_derivative(name):
     torch.testing.assert_close(pushed, moved, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [*NOISES, "pixels", "white"])
+def test_weights_may_be_of_half_precision(name):
+    third = torch.full((1, *SIDES), 4.0, **double)
+    third[..., ::3] = 0.01
+    Sigma = (NOISES | {"pixels": cov.PixelNoise(third), "white": cov.WhiteNoise(0.4)})[name]
+    prior = pri.Network(shown()[0], shape=(1, *SIDES), multiple=4, sigma_data=0.5)
+    x = draw(2, 1, *SIDES, **double)
+    expected = prior.know().denoise_under(x, Sigma)
+    found = prior.bfloat16().know().denoise_under(x, Sigma)
+    assert found.dtype == torch.float64
+    assert 0 < float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
 def test_images_of_other_sides_are_mirrored_on():
     prior, Sigma = coloured(sides=(10, 14)), blur(sides=(10, 14))
     found = prior.know().denoise_under(draw(2, 1, 10, 14, **double), Sigma)
