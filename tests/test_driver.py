@@ -299,6 +299,15 @@ def test_no_two_samples_of_neighbouring_seeds_share_a_stream():
     assert len(first.unique()) == 6 * 300
 
 
+def test_seeds_that_differ_above_32_bits_have_streams_of_their_own():
+    """torch's generator is seeded by the lower 32 bits of what it is given."""
+    alike = [torch.rand(1, generator=torch.Generator().manual_seed(s)) for s in (7, 7 + 2**32)]
+    assert torch.equal(*alike)
+    seeds = [7 + k * 2**bits for bits in (32, 33, 63, 64, 200) for k in (0, 1)]
+    first = torch.cat([Streams(seed, range(50)).uniform(1) for seed in sorted(set(seeds))])
+    assert len(first.unique()) == 6 * 50
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
