@@ -62,9 +62,8 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c: Tensor, colour: Tensor | None = None) -> Tensor:
         phase = c[:, None] * self.freqs.to(c.dtype)
-        kind = next(
-            self.mlp.parameters()
-        ).dtype  # of half precision after cos and sin, which turn fast
+        # Half precision, if any, after cos and sin, which turn fast.
+        kind = next(self.mlp.parameters()).dtype
         features = torch.cat([c[:, None], phase.cos(), phase.sin()], dim=1).to(kind)
         if colour is None:
             return self.mlp(features)
