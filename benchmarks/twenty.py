@@ -1,7 +1,7 @@
 """Posterior samples of photographs in twenty calls: EPS beside MMPS, DAPS, DiffPIR, PnPDM and DDRM.
 
     python benchmarks/twenty.py FOLDER [--count 12] [--side 128] [--n 4] [--prior NOISE_MAPS_PRIOR]
-        [--methods "EPS 20" MMPS ...] [--problems blur ...] [--json FILE]
+        [--pairs] [--methods "EPS 20" MMPS ...] [--problems blur ...] [--json FILE]
         [--table twenty.md]
 
 FOLDER holds photographs that no prior was trained on (BSDS500's ``val``). Of the first ``count`` by
@@ -18,8 +18,9 @@ steps on 16 (docs/results/advice.md), DiffPIR and DAPS on the blur as ``posterio
 elsewhere in their defaults on 20 levels. Measurements and seeds are the same for all. A finished
 cell, a method on one measurement, is kept in the file ``--json`` and not computed again; the table
 is of the photographs on which every method of a problem has a cell. Seconds are processor time,
-which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1. LPIPS (alex) is
-there where the package and its weights are.
+which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1. With
+``--pairs`` four antithetic samples are drawn beside the others. LPIPS (alex) is there where the
+package and its weights are.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ COLUMNS = {
     "one": "PSNR of one",
     "mean4": "of the mean of 4",
     "mean16": "of 16",
+    "pair2": "of 2, antithetic",
+    "pair4": "of 4, antithetic",
     "crps": "CRPS",
     "energy": "energy score",
     "lpips": "LPIPS of one",
@@ -98,8 +101,10 @@ def centre(file: Path, side: int) -> Tensor:
     return image[:, top : top + side, left : left + side].contiguous()
 
 
-def cell(name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior], n: int) -> dict:
-    """The scores of one method on one measurement."""
+def drawn(
+    name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior], n: int, pairs: bool = False
+) -> tuple[po.Posterior, po.Run]:
+    """The samples of one method on one measurement."""
     method, steps = METHODS[name]
     if problem != "blur":
         method, steps = ELSEWHERE.get(name, (method, steps))
@@ -110,8 +115,20 @@ def cell(name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior], n:
     how: dict[str, Any] = (
         {"steps": steps} if of_eps else {"grid": po.grid.karras(steps, TOP, BOTTOM)}
     )
+    return post, po.sample(post, method, n=n, seed=0, antithetic=pairs, **how)
+
+
+def means_of_pairs(name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior]) -> dict:
+    """PSNR of the mean of the first two and of all four antithetic samples."""
+    _, run = drawn(name, problem, truth, priors, 4, pairs=True)
+    means = {k: run.samples[:k].mean(0, keepdim=True) for k in (2, 4)}
+    return {f"pair{k}": float(psnr(x, truth[None], 1.0)) for k, x in means.items()}
+
+
+def cell(name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior], n: int) -> dict:
+    """The scores of one method on one measurement."""
     began = time.process_time()
-    run = po.sample(post, method, n=n, seed=0, **how)
+    post, run = drawn(name, problem, truth, priors, n)
     seconds = (time.process_time() - began) / n
     x = run.samples
     scores = {
@@ -148,7 +165,8 @@ def table(cells: dict[str, dict]) -> str:
         lines += [f"**{problem}**, noise {PROBLEMS[problem]:g}, {len(files)} photographs", ""]
         if not files:
             continue
-        shown = [c for c in COLUMNS if c == "held" or all(c in r[files[0]] for r in rows.values())]
+        cells_of = [row[file] for row in rows.values() for file in files]
+        shown = [c for c in COLUMNS if c == "held" or all(c in found for found in cells_of)]
         lines += [
             f"| method | {' | '.join(COLUMNS[c] for c in shown)} |",
             f"|---|{'---:|' * len(shown)}",
@@ -182,6 +200,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--n", type=int, default=4)
+    parser.add_argument("--pairs", action="store_true", help="means of antithetic samples as well")
     parser.add_argument("--prior", type=Path, help="that of EPS; the shipped one by default")
     parser.add_argument("--methods", nargs="*", choices=[*METHODS], default=[*METHODS])
     parser.add_argument("--problems", nargs="*", choices=[*PROBLEMS], default=[*PROBLEMS])
@@ -201,10 +220,14 @@ def main() -> None:
     for file in files:
         for problem in args.problems:
             for name in args.methods:
-                key = f"{file.stem}/{problem}/{name}"
-                if key in cells:
+                key, truth = f"{file.stem}/{problem}/{name}", centre(file, args.side)
+                missing = args.pairs and "pair4" not in cells.get(key, {})
+                if key in cells and not missing:
                     continue
-                cells[key] = cell(name, problem, centre(file, args.side), priors, args.n)
+                if key not in cells:
+                    cells[key] = cell(name, problem, truth, priors, args.n)
+                if missing:
+                    cells[key] |= means_of_pairs(name, problem, truth, priors)
                 store.write_text(json.dumps(cells, indent=1))
                 args.table.write_text(table(cells))
                 print(key, {k: round(v, 4) for k, v in cells[key].items()}, flush=True)

@@ -28,14 +28,23 @@ _version = cache(version)  # it reads and parses a file, which takes longer than
 
 
 def describe(
-    post: Posterior, method: Method[Any], *, n: int, first: int, seed: int, steps: int
+    post: Posterior,
+    method: Method[Any],
+    *,
+    n: int,
+    first: int,
+    seed: int,
+    steps: int,
+    antithetic: bool = False,
 ) -> dict[str, Any]:
     """Plain JSON values. ``identity`` holds what prior, operator, noise, measurement and method are
     by content."""
     given, inner = post.given, post.likelihood
     framed = {} if given.frame is None else {"frame": [list(span) for span in given.frame]}
+    paired = {"antithetic": True} if antithetic else {}
     return (
         framed
+        | paired
         | _parts(post)
         | {
             "method": type(method).__name__,

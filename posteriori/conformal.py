@@ -135,7 +135,8 @@ class Conformal:
 
     def check(self, config: dict[str, Any]) -> None:
         """Raise ``ValueError`` naming what differs where a run of another kind is to be scaled."""
-        asked = json.loads(json.dumps({key: config.get(key) for key in _SHARED}))
+        keys = (*_SHARED, "antithetic")
+        asked = json.loads(json.dumps({key: config.get(key) for key in keys}))
         other = [
             f"{key}: {self.about.get(key)!r} calibrated, {value!r} here"
             for key, value in asked.items()
@@ -180,7 +181,8 @@ def about_run(config: dict[str, Any], n: int) -> dict[str, Any]:
     """What ``Conformal.check`` compares, as JSON values; n: samples of which mean and spread
     are."""
     told: dict[str, Any] = json.loads(json.dumps({key: config.get(key) for key in _SHARED}))
-    return told | {"n": n}
+    paired = {"antithetic": True} if config.get("antithetic") else {}
+    return told | {"n": n} | paired
 
 
 def _ceil(value: float) -> int:

@@ -15,7 +15,7 @@ from posteriori import identity
 from posteriori.configuration import batch_rows, describe
 from posteriori.counting import Counter
 from posteriori.diagnostics import tell
-from posteriori.driver import Job, sample
+from posteriori.driver import Job, check_pairs, sample
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Method
 from posteriori.methods.courses import steps_of
@@ -34,6 +34,7 @@ def sample_each(
     n: int = 1,
     steps: int | None = None,
     seed: int = 0,
+    antithetic: bool = False,
     grid: grids.GridName | torch.Tensor | None = None,
     batch: int | None = None,
     device: str | torch.device | None = None,
@@ -63,10 +64,13 @@ def sample_each(
         raise ValueError("there is no likelihood to sample from")
     how: dict[str, Any] = {
         "steps": steps_of(method, steps),
+        "antithetic": antithetic,
         "grid": grid,
         "progress": progress,
         "resume": resume,
     }
+    if antithetic:
+        check_pairs(method, n)
     first = Posterior(prior, likelihoods[0]).at_work(device, dtype)
     posts = [
         first,
@@ -96,15 +100,22 @@ def sample_each(
 
 
 def _single(
-    post: Posterior, method: Method[Any], *, n: int, seed: int, steps: int, **how: Any
+    post: Posterior,
+    method: Method[Any],
+    *,
+    n: int,
+    seed: int,
+    steps: int,
+    antithetic: bool,
+    **how: Any,
 ) -> Run:
     try:
-        return sample(post, method, n=n, seed=seed, steps=steps, **how)
+        return sample(post, method, n=n, seed=seed, steps=steps, antithetic=antithetic, **how)
     except FloatingPointError as error:
         warnings.warn(
             f"every row of the measurement with seed {seed} diverged: {error}", stacklevel=3
         )
-        config = describe(post, method, n=n, first=0, seed=seed, steps=steps)
+        config = describe(post, method, n=n, first=0, seed=seed, steps=steps, antithetic=antithetic)
         x = torch.empty(0, *post.given.A.in_shape, dtype=post.likelihood.y.dtype)
         status = (Status("diverged", None, str(error)),) * n
         return Run(x, torch.empty(0, dtype=torch.float64), None, status, {}, {}, 0.0, config, ())
@@ -153,13 +164,14 @@ def _batched(
     own: bool,
     *,
     steps: int,
+    antithetic: bool,
     grid: grids.GridName | torch.Tensor | None,
     progress: bool,
     resume: bool,
 ) -> list[Run]:
     post, total = posts[0], n * len(posts)
     ys = [identity.content(p.given.y) for p in posts]
-    config = describe(post, method, n=n, first=0, seed=seeds[0], steps=steps)
+    config = describe(post, method, n=n, first=0, seed=seeds[0], steps=steps, antithetic=antithetic)
     records = (
         [p.given.A.record() for p in posts]
         if own
@@ -179,7 +191,20 @@ def _batched(
     )
     rows = batch or batch_rows(post, method, total)
     job = Job(
-        post, method, steps, grid, seeds[0], total, 0, rows, (), progress, whole, Counter(), several
+        post,
+        method,
+        steps,
+        grid,
+        seeds[0],
+        total,
+        0,
+        rows,
+        (),
+        progress,
+        whole,
+        Counter(),
+        several,
+        antithetic,
     )
     run = job.run(None, 0.0) if folder is None else keep(job, folder, resume, 20.0)
     reached = {key: run.config[key] for key in ("levels", "grid", "pilot")}

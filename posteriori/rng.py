@@ -38,22 +38,33 @@ class Streams:
     groups: the indices of the groups in this batch.
     rows: rows per group; a batch passed to ``normal`` has ``len(groups) * rows`` rows, group by
         group.
+    antithetic: groups 2 j and 2 j + 1 share the stream of (seed, j), and the second one's numbers
+        are mirrored, which leaves their law as it is: -z for normal z, 1 - u for uniform u. Poisson
+        counts, whose law is not symmetric, are drawn as they are.
 
     Numbers are drawn on the CPU, whatever the device they are used on.
     """
 
-    def __init__(self, seed: int, groups: Sequence[int], rows: int = 1) -> None:
+    def __init__(
+        self, seed: int, groups: Sequence[int], rows: int = 1, antithetic: bool = False
+    ) -> None:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
-        self.rows = rows
-        self.streams = [_generator(_base(seed), k) for k in groups]
+        self._open([(_base(seed), k) for k in groups], rows, antithetic)
 
     @classmethod
-    def of(cls, places: Sequence[tuple[int, int]], rows: int = 1) -> Streams:
+    def of(
+        cls, places: Sequence[tuple[int, int]], rows: int = 1, antithetic: bool = False
+    ) -> Streams:
         """The streams of several runs: a group for each (seed, k)."""
-        out, bases = cls(0, [], rows), {seed: _base(seed) for seed, _ in places}
-        out.streams = [_generator(bases[seed], k) for seed, k in places]
+        out, bases = cls(0, []), {seed: _base(seed) for seed, _ in places}
+        out._open([(bases[seed], k) for seed, k in places], rows, antithetic)
         return out
+
+    def _open(self, places: list[tuple[int, int]], rows: int, antithetic: bool) -> None:
+        self.rows = rows
+        self.mirrored = [antithetic and k % 2 == 1 for _, k in places]
+        self.streams = [_generator(base, k // 2 if antithetic else k) for base, k in places]
 
     def normal(self, like: Tensor) -> Tensor:
         if like.shape[0] != len(self.streams) * self.rows:
@@ -65,15 +76,20 @@ class Streams:
         z = torch.empty(
             shape, dtype=torch.float64 if like.real.dtype == torch.float64 else torch.float32
         )
-        for row, stream in zip(z.view(len(self.streams), -1).unbind(0), self.streams, strict=True):
+        rows = z.view(len(self.streams), -1).unbind(0)
+        for row, stream, mirrored in zip(rows, self.streams, self.mirrored, strict=True):
             row.normal_(generator=stream)
+            if mirrored:
+                row.neg_()
         z = z.to(device=like.device, dtype=like.real.dtype)
         return torch.view_as_complex(z) if like.is_complex() else z
 
     def uniform(self, count: int) -> Tensor:
-        return torch.stack(
+        u = torch.stack(
             [torch.rand(count, generator=stream, dtype=torch.float64) for stream in self.streams]
         )
+        mirrored = torch.tensor(self.mirrored)[:, None]
+        return torch.where(mirrored, (1 - u).clamp(max=1 - 2**-53), u)
 
     def poisson(self, rate: Tensor) -> Tensor:
         """Poisson counts with the given rates (B, *E), as floating point numbers."""

@@ -87,9 +87,11 @@ class Run:
         lost = len(self.status) - len(self.samples)
         kind = str(self.samples.dtype).removeprefix("torch.")
         calls = ", ".join(f"{count:g} {name}" for name, count in self.counts.items() if count)
+        paired = " in antithetic pairs" if self.antithetic else ""
+        gone = f", {lost} diverged" if lost else ""
         return (
-            f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples of shape "
-            f"{list(self.samples.shape[1:])} {kind}{f', {lost} diverged' if lost else ''}; "
+            f"Run({self.config.get('method', 'unknown')}: {len(self.samples)} samples{paired} "
+            f"of shape {list(self.samples.shape[1:])} {kind}{gone}; "
             f"{calls or 'no'} calls a sample; {self.seconds:.1f} s)"
         )
 
@@ -103,6 +105,30 @@ class Run:
         shown, range = self.in_frame(), self.config.get("range")
         stated = picture_limits(range, self.samples.is_complex()) if range else None
         return glimpse(shown.samples, shown.mean, shown.std, stated)
+
+    @property
+    def antithetic(self) -> bool:
+        """Whether samples came in antithetic pairs, see ``sample``."""
+        return bool(self.config.get("antithetic"))
+
+    def independent(self) -> Run:
+        """One sample of each antithetic pair, the first that finished: those are independent draws,
+        which scores, ranks and shares ask for. The run itself where all samples are."""
+        if not self.antithetic:
+            return self
+        numbers = [k for k, status in enumerate(self.status) if status.ok]
+        first = {k // 2: row for row, k in reversed(list(enumerate(numbers)))}
+        rows = [first[pair] for pair in sorted(first)]
+        config = {key: value for key, value in self.config.items() if key != "antithetic"}
+        return replace(self, samples=self.samples[rows], log_w=self.log_w[rows], config=config)
+
+    def _paired(self) -> tuple[Tensor, Tensor] | None:
+        """Of whole antithetic pairs half the difference and the mean, (n / 2, *E) each."""
+        whole = self.antithetic and all(status.ok for status in self.status)
+        if not whole or bool(self.log_w.any()):
+            return None
+        a, b = self.samples[::2], self.samples[1::2]
+        return (a - b) / 2, (a + b) / 2
 
     def in_frame(self) -> Run:
         """The run with its samples cut to the ``frame`` of the likelihood, to which mean, std and
@@ -159,10 +185,28 @@ class Run:
     @property
     def std(self) -> Tensor:
         """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one
-        sample."""
+        sample.
+
+        Of antithetic pairs (a, b) its square is the mean of |a - b|^2 / 4 plus the variance of
+        (a + b) / 2 over pairs, whose expectation is the variance whatever ties a to b; of one pair
+        the first alone, which lacks what the second would add.
+        """
+        paired = self._paired()
+        if paired is not None:
+            return (paired[0].abs().square().mean(0) + _variance(paired[1])).sqrt()
         w = self.weights.to(self.samples.real.dtype)
         squares = torch.tensordot(w, (self.samples - self.mean).abs().square(), 1)
         return squares.div((1 - w.square().sum()).clamp(min=1e-12)).sqrt()
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of ``mean``: the standard deviation that it has about the mean of infinitely many
+        samples, shape E; real. 0 where it cannot be told, of one sample or of one antithetic
+        pair."""
+        paired = self._paired()
+        if paired is not None:
+            return (_variance(paired[1]) / len(paired[1])).sqrt()
+        return self.std * float(self.weights.square().sum()) ** 0.5
 
     @property
     def ess(self) -> float:
@@ -188,6 +232,9 @@ class Run:
         weighted sample counts by its weight, n being ``ess``. Beyond the smallest or largest sample
         it is that sample. Raises ``ValueError`` for q outside [0, 1], and for complex samples,
         which have no order.
+
+        An interval of antithetic samples holds a little more than it says: where pairs mirror each
+        other, the smallest and the largest of n hold n / (n + 2), not (n - 1) / (n + 1).
         """
         q = Setting(Fraction).valid(q, "q")
         if self.samples.is_complex():
@@ -356,6 +403,11 @@ class Run:
                 k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")
             },
         )
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Over the rows of x (K, *E), unbiased; 0 for one row."""
+    return (x - x.mean(0)).abs().square().sum(0) / max(1, len(x) - 1)
 
 
 def write_json(place: Path, record: dict[str, Any]) -> None:

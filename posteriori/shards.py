@@ -78,10 +78,12 @@ def plan(
     task = _task(problem, stated)
     total = task.settings["n"] if n is None else n
     solver: Method[Any] = task.method
-    groups = -(-total // solver.returned)
+    # Of antithetic samples a piece has whole pairs, a unit two groups.
+    unit = 2 if task.settings.get("antithetic") else 1
+    units = -(-total // (solver.returned * unit))
     rows = task.settings["batch"] or batch_rows(task.posterior, solver, total)
-    together = min(max(1, rows // solver.group), -(-groups // shards))
-    size = math.ceil(-(-groups // together) / shards) * together * solver.returned
+    together = min(max(1, rows // (solver.group * unit)), -(-units // shards)) * unit
+    size = math.ceil(-(-units * unit // together) / shards) * together * solver.returned
     path, home = os.path.relpath(problem, folder), Path(folder)
     record = {
         "problem": path,

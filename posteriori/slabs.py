@@ -110,7 +110,13 @@ def whole_volume(task: Task, folder: Path) -> Run:
     known = [run.log_evidence for run in runs if run.log_evidence is not None]
     first = runs[0]
     config = describe(
-        task.posterior, task.method, n=n, first=0, seed=task.settings["seed"], steps=steps
+        task.posterior,
+        task.method,
+        n=n,
+        first=0,
+        seed=task.settings["seed"],
+        steps=steps,
+        antithetic=task.settings.get("antithetic", False),
     )
     return Run(
         samples=slices.reshape(len(ok), *shape),

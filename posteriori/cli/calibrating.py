@@ -118,6 +118,7 @@ def calibrate_problem(
             else list(_measured(given, folder, prior, clean, _files(measured, "--measured")))
         )
     how = {key: task.settings[key] for key in ("n", "steps", "grid")}
+    how["antithetic"] = task.settings.get("antithetic", False)
     return calibrate(
         task.posterior,
         task.method,

@@ -62,6 +62,7 @@ def attempt(
         "steps": steps_of(entry.method, entry.steps or given.steps, USUAL_STEPS)
     }
     settings["grid"] = entry.grid or given.grid
+    settings.pop("antithetic", None)  # what is compared asks for independent samples
     try:
         with quiet():
             done = sample(

@@ -42,6 +42,7 @@ def draw_volume(
         first=0,
         seed=settings["seed"],
         steps=settings["steps"],
+        antithetic=settings.get("antithetic", False),
     )
     with locked(out):
         held = holds(out)

@@ -22,7 +22,8 @@ def forecast(
 ) -> dict[str, Any]:
     """The ``summary`` of a run, with
 
-    crps: of the samples, in the unit of the image; of magnitudes for complex images.
+    crps: of the samples, in the unit of the image; of magnitudes for complex images. It and the
+    shares below count one sample of each antithetic pair.
     inside_50, inside_80, inside_95: share of the reference within mean +- t sqrt(1 + 1 / n) std,
     see ``calibration.student``; real images only. lpips: of one sample, averaged over samples;
     where ``perceptual`` and the image is a picture.
@@ -38,6 +39,7 @@ def forecast(
         return record
     shown, truth, range = scored_part(run.in_frame(), reference, post.given.range)
     truth = framed(truth, post.given.frame).to(shown.samples)
+    shown = shown.independent()
     samples, size = shown.samples, effective_size(shown.log_w)
     if len(samples) > 1 and size > 1 + 1e-6:
         equal = samples if size > len(samples) - 1e-6 else resample(samples, shown.log_w)

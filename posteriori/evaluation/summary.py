@@ -55,15 +55,16 @@ def summary(
     value everywhere. outside_range: share of values a tenth of the range outside.
     psnr_sample, ssim_sample, rmse_sample: of one sample, averaged over samples; *_mean: of the mean
     of the samples.
-    rmse_expected: the error of the mean that the spread predicts, sqrt((1 + 1/n) mean variance).
+    rmse_expected: the error of the mean that the spread predicts, the root of the mean variance
+    plus that of the mean of the samples, ``Run.standard_error``.
     kept: share of its standard deviation that a Gaussian as wide as these samples keeps in these
     steps, see ``evaluation.spread``; for methods with a transition. inside_80: share of the
     reference within the 80 % intervals of a Gaussian, see ``calibration.student``.
     coverage: of the intervals nearest to 50 % and 90 % that n samples can state. room,
     inside_80_room: what these shares may miss the level by as the samples scatter among themselves,
-    see ``calibration.room``. numbers: "real", or "magnitude" for complex images, which then have
-    psnr_complex_sample and psnr_complex_mean as well. data_range, lowest, data_range_from: what
-    PSNR and SSIM refer to.
+    see ``calibration.room``. Of antithetic samples all these shares count one of each pair.
+    numbers: "real", or "magnitude" for complex images, which then have psnr_complex_sample and
+    psnr_complex_mean as well. data_range, lowest, data_range_from: what PSNR and SSIM refer to.
     cloud: for methods with particles, how many of them the samples descend from, see ``genealogy``;
     else None.
     kernel: of a part of this name, the mass of its largest tap, its sum and drift, see
@@ -245,20 +246,12 @@ def _compared(run: Run, range: Range | None, reference: Tensor) -> dict[str, Any
     record["rmse_mean"] = float(_mean_square(mean - truth).sqrt())
     if n > 1:
         channels = 2 if x.is_complex() else 1
-        size = effective_size(run.log_w)
         record["rmse_expected"] = float(
-            ((1 + 1 / size) * run.std.double().square().mean() / channels).sqrt()
+            (
+                (run.std.double().square() + run.standard_error.double().square()).mean() / channels
+            ).sqrt()
         )
-        equal = x if size > n - 1e-6 else resample(x, run.log_w)
-        if not x.is_complex():
-            record["inside_80"] = (
-                student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
-            )
-            record["inside_80_room"] = student_room(equal, truth, size)
-        record["coverage"] = [
-            asdict(c) | {"room": room(members(equal, truth, c.asked), size)}
-            for c in coverage(equal, truth, (0.5, 0.9))
-        ]
+        record |= _held(run.independent(), truth)
     width = record["data_range"]
     if width is None:
         return record
@@ -279,6 +272,23 @@ def _compared(run: Run, range: Range | None, reference: Tensor) -> dict[str, Any
             "ssim_sample": float((w * ssim(x, truth, span)).sum()),
             "ssim_mean": float(ssim(mean, truth, span)),
         }
+    return record
+
+
+def _held(run: Run, truth: Tensor) -> dict[str, Any]:
+    """Of independent samples: the shares of the truth in their intervals."""
+    n, size, x = len(run.samples), effective_size(run.log_w), run.samples
+    if n < 2:
+        return {}
+    record: dict[str, Any] = {}
+    equal = x if size > n - 1e-6 else resample(x, run.log_w)
+    if not x.is_complex():
+        record["inside_80"] = student(run.mean, run.std, size, truth) if size > 1 + 1e-6 else None
+        record["inside_80_room"] = student_room(equal, truth, size)
+    record["coverage"] = [
+        asdict(c) | {"room": room(members(equal, truth, c.asked), size)}
+        for c in coverage(equal, truth, (0.5, 0.9))
+    ]
     return record
 
 

@@ -122,6 +122,7 @@ class Problem(Part):
     image_shape: (C, H, W) of the image, where the measurement has another shape.
     precision: of a network's inner arithmetic; "auto" is settled by ``problem_of``.
     batch: rows worked on together; sample k does not depend on it.
+    antithetic: samples in pairs of mirrored noise, see ``posteriori.sample``.
     method: without one it is chosen by the kind of problem, see ``posteriori.problem_file.advice``.
     methods: those that ``compare`` takes.
     steps: noise levels visited; 32 by default, and those of its paper for the preset "published".
@@ -145,6 +146,7 @@ class Problem(Part):
     seed: Seed = 0
     grid: Literal["karras", "log", "ddpm"] | None = None
     batch: Count | None = None
+    antithetic: Annotated[bool, Field(strict=True)] = False
     precision: Arithmetic | Literal["auto"] = "auto"
     device: str = "cpu"
     write: FileKind | None = None
@@ -167,6 +169,8 @@ class Problem(Part):
                     "number"
                 )
         self._check_volumes()
+        if self.antithetic and self.n % 2:
+            raise ValueError(f"antithetic samples come in pairs: n must be even, got {self.n}")
         if (
             self.measurement.image is not None
             and isinstance(self.noise, noise.GaussianEntry)
@@ -290,6 +294,8 @@ class Problem(Part):
         settings["steps"] = steps_of(
             method, self.steps or (choice.steps if choice else None), USUAL_STEPS
         )
+        if self.antithetic:
+            settings["antithetic"] = True
         if choice and self.grid is None:
             settings["grid"] = choice.levels
         return Task(posterior, method, reference, settings, notes, baseline, choice, volume)

@@ -61,6 +61,11 @@ MEANING: dict[str, dict[str, str]] = {
             "by default 32, and those of its paper for the preset published"
         ),
         "seed": "of the samples: sample k depends on it and on k alone",
+        "antithetic": (
+            "samples in pairs of the same noise with opposite signs, whose mean is nearer to that "
+            "of many samples; n is then even. Of solve and calibrate: tables of several methods, "
+            "whose scores ask for independent samples, draw these"
+        ),
         "grid": (
             "where the noise levels lie; "
             "by default the method's own choice, karras where it has none"

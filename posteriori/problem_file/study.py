@@ -32,7 +32,16 @@ from posteriori.problem_file.types import Count, Part, Seed, suggestion, validat
 from posteriori.problem_file.volume import is_series
 
 # What a study states otherwise, of a problem file that it names or repeats.
-ITS_OWN_KEYS = ("measurement", "reference", "method", "methods", "n", "steps", "write")
+ITS_OWN_KEYS = (
+    "measurement",
+    "reference",
+    "method",
+    "methods",
+    "n",
+    "steps",
+    "write",
+    "antithetic",
+)
 SECTIONS = tuple(key for key in Problem.model_fields if key not in ITS_OWN_KEYS)
 
 

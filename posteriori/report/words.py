@@ -36,8 +36,9 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
             shape = ", ".join(f"{_times(size)} ({name})" for name, size in sizes.items())
         if "frame" in c:
             shape += f" (the part that was measured, of {_times(c['image_shape'])})"
+        paired = " in antithetic pairs" if run.antithetic else ""
         drew = (
-            f"{c['method']} drew {n} sample{'s' if n > 1 else ''} of shape {shape} "
+            f"{c['method']} drew {n} sample{'s' if n > 1 else ''}{paired} of shape {shape} "
             f"that could have made {what}"
         )
         unseen = n > 1 and record.get("inside_80") is None and not run.samples.is_complex()
@@ -117,12 +118,10 @@ def known(run: Run) -> str:
         )
     from scipy.special import stdtrit
 
-    n = run.ess
-    wide = (
-        channel_rms(run.std).double().cpu()
-        * float(stdtrit(n - 1, (1 + _LEVEL) / 2))
-        * (1 + 1 / n) ** 0.5
-    )
+    # Of pairs that mirror each other half the differences are as many draws about a known mean.
+    freedom = len(run.samples) / 2 if run.antithetic else run.ess - 1
+    error = (run.std.square() + run.standard_error.square()).sqrt()
+    wide = channel_rms(error).double().cpu() * float(stdtrit(freedom, (1 + _LEVEL) / 2))
     half, most = top(wide, 0.5), top(wide, 0.95)
     share = (
         f" (black to white is {run.config['range'][1] - run.config['range'][0]:g})"

@@ -15,6 +15,7 @@ from posteriori import grid as grids
 from posteriori.configuration import batch_rows, describe
 from posteriori.conformal import RECORD, Conformal, about_run, ratios_of
 from posteriori.diagnostics import quiet
+from posteriori.driver import check_pairs
 from posteriori.each import sample_each
 from posteriori.evaluation.calibration import student
 from posteriori.examination import Finding, finding_table
@@ -73,6 +74,7 @@ def calibrate(
     n: int = 4,
     steps: int | None = None,
     grid: grids.GridName | Tensor | None = None,
+    antithetic: bool = False,
     trials: int = 40,
     seed: int = 0,
     pairs: Sequence[Trial] | None = None,
@@ -85,8 +87,9 @@ def calibrate(
     Parameters
     ----------
     posterior: the problem. Its y is used only where nothing is simulated.
-    method, n, steps, grid: of the run whose intervals are to be scaled. At least 20 samples of each
-        trial are drawn; mean and spread of the intervals are of the first n.
+    method, n, steps, grid, antithetic: of the run whose intervals are to be scaled. At least 20
+        samples of each trial are drawn, of antithetic ones 40, of which ranks count one of each
+        pair; mean and spread of the intervals are of the first n.
     trials: truths that are drawn from the prior, and measured by the problem's operator and noise.
     seed: of truths, noise and samples.
     pairs: truths of your own in their place, each with the posterior of its measurement
@@ -97,7 +100,7 @@ def calibrate(
     Raises ``ValueError`` for a method that refuses the problem, for fewer than 10 trials, and for a
     folder that holds another calibration.
     """
-    work = _Work(posterior.at_work(), method, n, steps, grid, seed, pairs, trials)
+    work = _Work(posterior.at_work(), method, n, steps, grid, antithetic, seed, pairs, trials)
     place = None if folder is None else Path(folder)
     if place is None:
         return work.judged(work.drawn(None, progress))
@@ -118,6 +121,7 @@ class _Work:
         n: int,
         steps: int | None,
         grid: grids.GridName | Tensor | None,
+        antithetic: bool,
         seed: int,
         pairs: Sequence[Trial] | None,
         trials: int,
@@ -135,8 +139,14 @@ class _Work:
                 )
         self.post, self.method, self.n, self.grid, self.seed = post, method, n, grid, seed
         self.steps, self.pairs, self.count = steps_of(method, steps), pairs, count
-        self.samples = max(n, FEWEST)
-        config = describe(post, method, n=n, first=0, seed=seed, steps=self.steps)
+        if antithetic:
+            check_pairs(method, n)
+        self.antithetic = antithetic
+        self.ranked = max(n // 2 if antithetic else n, FEWEST)
+        self.samples = 2 * self.ranked if antithetic else self.ranked
+        config = describe(
+            post, method, n=n, first=0, seed=seed, steps=self.steps, antithetic=antithetic
+        )
         self.about = about_run(config, n)
         identity = {k: v for k, v in config["identity"].items() if k != "y"}
         grid_said = grid.tolist() if isinstance(grid, Tensor) else grid
@@ -199,6 +209,7 @@ class _Work:
                 n=self.samples,
                 steps=self.steps,
                 grid=self.grid,
+                antithetic=self.antithetic,
                 seed=self.seed + 1 + which[0],
             )
 
@@ -207,14 +218,19 @@ class _Work:
             lost = next(status for status in run.status if not status.ok)
             return {"reason": f"{self.samples - len(run.samples)} samples lost: {lost}"}
         trial, other = pairs[k], pairs[(k + 1) % len(pairs)].truth
-        samples = equal_weights(run, self.samples, self.seed + k)
+        alone = run.independent()
+        samples = equal_weights(alone, self.ranked, self.seed + k)
         truth = trial.truth.cpu()
         home = trial.posterior.at_work("cpu")
         record = scored_trial(samples, truth, home, other.cpu().to(samples), self.seed + k)
-        part = replace(run, samples=run.samples[: self.n], log_w=run.log_w[: self.n])
+        first = slice(self.n)
+        part = replace(
+            run, samples=run.samples[first], log_w=run.log_w[first], status=run.status[first]
+        )
+        few = part.independent()
         try:
             record["ratios"] = ratios_of(part.mean, part.std, truth).tolist()
-            record["plain"] = student(part.mean, part.std, part.ess, truth, 0.9)
+            record["plain"] = student(few.mean, few.std, few.ess, truth, 0.9)
         except ValueError as error:
             record["no_intervals"] = str(error)
         return record | {"seconds": run.seconds, "calls": run.counts}
@@ -231,7 +247,7 @@ class _Work:
         )
         if len(kept) < FEWEST_TRIALS:
             return Calibration((line,), None, len(kept), self.pairs is None, line.remedy)
-        findings = (line, *diagnose(kept, ranked_count(self.samples)))
+        findings = (line, *diagnose(kept, ranked_count(self.ranked)))
         why = next((r["no_intervals"] for r in kept if "no_intervals" in r), None)
         if lost:
             why = "a trial lost samples, and those that remain are not like the run"

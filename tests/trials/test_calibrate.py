@@ -232,7 +232,7 @@ def test_given_truths_take_the_place_of_draws(gaussian):
 
 def test_samples_that_are_lost_or_alike_give_no_intervals(gaussian):
     trial = simulated_trials(gaussian, 12)
-    work = judging._Work(gaussian, po.methods.DPS(), 4, 6, None, 0, trial, 12)
+    work = judging._Work(gaussian, po.methods.DPS(), 4, 6, None, False, 0, trial, 12)
     records = [work.scored(run, k, trial) for k, run in enumerate(work.runs(range(12), trial))]
     assert work.judged(records).passed is not None
     lost = [{"reason": "1 samples lost: diverged at step 3"}, *records[1:]]

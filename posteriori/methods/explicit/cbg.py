@@ -191,7 +191,7 @@ class ManyRows:
         self.rng, self.rows, self.candidates = rng, rows, candidates
 
     def normal(self, like: Tensor) -> Tensor:
-        return self.rng.normal(like.view(self.rows, -1, *like.shape[1:])).view(like.shape)
+        return self.rng.normal(like.reshape(self.rows, -1, *like.shape[1:])).reshape(like.shape)
 
     def uniform(self, count: int) -> Tensor:
         each = self.rng.uniform(self.candidates * count)
