@@ -95,11 +95,12 @@ def sample(
         ``Run.merge`` makes of several runs, on several machines, the one that would have drawn them
         all. A multiple of the samples that the method returns together.
     antithetic: samples 2 j and 2 j + 1 are driven by the same noise with opposite signs: each has
-        the law of any sample, and their errors about the posterior mean cancel for the most part,
-        all of them where the sampler is affine in the noise. The mean of two such samples is often
-        as good as that of ten others; as two draws they tell less than two others. ``Run.std``
-        knows of it. n and ``first`` must be even, and the method's rows stand alone. Source: Jia et
-        al. 2026, who mirror the first noise alone; here all of it is, that of each step too.
+        the law of any sample. Their errors about the posterior mean cancel where the sampler is
+        affine in the noise, for the most part where it is nearly so, and not where numbers choose
+        between candidates (CBG); ``Run.standard_error`` tells. ``Run.std`` knows of it, and
+        ``Run.independent`` has one of each pair. n and ``first`` must be even, and the method's
+        rows stand alone. Source: Jia et al. 2026, who mirror the first noise alone; here all of it
+        is, that of each step too.
     batch: rows worked on together; by default as many as keep a batch near a million numbers.
         Halved by itself when memory runs out.
     device, dtype: where and in which precision (float32 or float64) images are worked on, see
@@ -120,6 +121,8 @@ def sample(
     that says so.
     """
     _check(n, first, batch, method.returned)
+    if not isinstance(antithetic, bool):
+        raise ValueError(f"antithetic must be True or False, got {antithetic!r}")
     if antithetic:
         check_pairs(method, n, first)
     if resume and folder is None:
@@ -168,6 +171,7 @@ def _check(n: int, first: int, batch: int | None, returned: int) -> None:
 
 def check_pairs(method: Method[Any], n: int, first: int = 0) -> None:
     """Raise ``ValueError`` where samples cannot come in antithetic pairs."""
+    _check(n, first, None, method.returned)
     for name, value in (("n", n), ("first", first)):
         if value % 2:
             raise ValueError(f"antithetic samples come in pairs: {name} must be even, got {value}")

@@ -112,22 +112,35 @@ class Run:
         return bool(self.config.get("antithetic"))
 
     def independent(self) -> Run:
-        """One sample of each antithetic pair, the first that finished: those are independent draws,
-        which scores, ranks and shares ask for. The run itself where all samples are."""
+        """The run of the first samples of antithetic pairs: independent draws, which scores, ranks
+        and shares ask for, and the samples that a run of half as many has without pairs. The run
+        itself where it has no pairs."""
         if not self.antithetic:
             return self
+        even = [k for k, status in enumerate(self.status) if status.ok and k % 2 == 0]
         numbers = [k for k, status in enumerate(self.status) if status.ok]
-        first = {k // 2: row for row, k in reversed(list(enumerate(numbers)))}
-        rows = [first[pair] for pair in sorted(first)]
+        rows = [numbers.index(k) for k in even]
         config = {key: value for key, value in self.config.items() if key != "antithetic"}
-        return replace(self, samples=self.samples[rows], log_w=self.log_w[rows], config=config)
+        config |= {"n": len(self.status[::2]), "first": config.get("first", 0) // 2}
+        return replace(
+            self,
+            samples=self.samples[rows],
+            log_w=self.log_w[rows],
+            status=self.status[::2],
+            trace={name: values[:, ::2] for name, values in self.trace.items()},
+            config=config,
+        )
 
     def _paired(self) -> tuple[Tensor, Tensor] | None:
-        """Of whole antithetic pairs half the difference and the mean, (n / 2, *E) each."""
-        whole = self.antithetic and all(status.ok for status in self.status)
-        if not whole or bool(self.log_w.any()):
+        """Of the antithetic pairs that are whole, K of them, half the difference and the mean, (K,
+        *E) each; None without any."""
+        if not self.antithetic or bool(self.log_w.any()):
             return None
-        a, b = self.samples[::2], self.samples[1::2]
+        numbers = [k for k, status in enumerate(self.status) if status.ok]
+        rows = [r for r, k in enumerate(numbers[:-1]) if k % 2 == 0 and numbers[r + 1] == k + 1]
+        if not rows:
+            return None
+        a, b = self.samples[rows], self.samples[[r + 1 for r in rows]]
         return (a - b) / 2, (a + b) / 2
 
     def in_frame(self) -> Run:
@@ -187,9 +200,9 @@ class Run:
         """Weighted standard deviation over samples, shape E; real. NaN-free: 0 when there is one
         sample.
 
-        Of antithetic pairs (a, b) its square is the mean of |a - b|^2 / 4 plus the variance of
-        (a + b) / 2 over pairs, whose expectation is the variance whatever ties a to b; of one pair
-        the first alone, which lacks what the second would add.
+        Of antithetic pairs (a, b) that are whole its square is the mean of |a - b|^2 / 4 plus the
+        variance of (a + b) / 2 over pairs, whose expectation is the variance whatever ties a to b;
+        of one pair the first alone, which lacks what the second would add.
         """
         paired = self._paired()
         if paired is not None:
@@ -201,12 +214,26 @@ class Run:
     @property
     def standard_error(self) -> Tensor:
         """Of ``mean``: the standard deviation that it has about the mean of infinitely many
-        samples, shape E; real. 0 where it cannot be told, of one sample or of one antithetic
-        pair."""
+        samples, shape E; real. 0 where it cannot be told, of one sample or of one antithetic pair.
+        Particles of one cloud are taken for independent, which they are not."""
         paired = self._paired()
         if paired is not None:
-            return (_variance(paired[1]) / len(paired[1])).sqrt()
+            pairs, n = len(paired[1]), len(self.samples)
+            rest = (n - 2 * pairs) * self.std.square()  # samples that lost the other one
+            return ((4 * pairs * _variance(paired[1]) + rest) / n**2).sqrt()
         return self.std * float(self.weights.square().sum()) ** 0.5
+
+    def predictive(self) -> tuple[Tensor, float]:
+        """The standard deviation of a further draw about ``mean``, shape E, and its degrees of
+        freedom: for normal samples mean +- t times it holds the draw as often as Student's t says.
+
+        It is the root of std^2 + standard_error^2; of n samples n - 1 degrees of freedom, of n / 2
+        antithetic pairs n / 2, since where pairs mirror each other half the differences are so many
+        draws about a mean that is known.
+        """
+        paired = self._paired()
+        freedom = float(len(paired[0])) if paired is not None else self.ess - 1
+        return (self.std.square() + self.standard_error.square()).sqrt(), freedom
 
     @property
     def ess(self) -> float:
@@ -233,8 +260,9 @@ class Run:
         it is that sample. Raises ``ValueError`` for q outside [0, 1], and for complex samples,
         which have no order.
 
-        An interval of antithetic samples holds a little more than it says: where pairs mirror each
-        other, the smallest and the largest of n hold n / (n + 2), not (n - 1) / (n + 1).
+        Antithetic samples are counted as if they were independent. Where pairs mirror each other an
+        interval then holds more than it says, the smallest and the largest of n samples n / (n + 2)
+        instead of (n - 1) / (n + 1).
         """
         q = Setting(Fraction).valid(q, "q")
         if self.samples.is_complex():

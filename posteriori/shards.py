@@ -22,7 +22,7 @@ from typing import Any
 from posteriori import problem_file
 from posteriori.configuration import batch_rows
 from posteriori.diagnostics import tell
-from posteriori.driver import sample
+from posteriori.driver import check_pairs, sample
 from posteriori.identity import changes
 from posteriori.methods import Method
 from posteriori.problem_file.method import named_method as chosen
@@ -78,12 +78,14 @@ def plan(
     task = _task(problem, stated)
     total = task.settings["n"] if n is None else n
     solver: Method[Any] = task.method
-    # Of antithetic samples a piece has whole pairs, a unit two groups.
-    unit = 2 if task.settings.get("antithetic") else 1
-    units = -(-total // (solver.returned * unit))
+    groups = -(-total // solver.returned)
     rows = task.settings["batch"] or batch_rows(task.posterior, solver, total)
-    together = min(max(1, rows // (solver.group * unit)), -(-units // shards)) * unit
-    size = math.ceil(-(-units * unit // together) / shards) * together * solver.returned
+    together = min(max(1, rows // solver.group), -(-groups // shards))
+    whole = together
+    if task.settings.get("antithetic"):
+        check_pairs(solver, total)
+        whole = math.lcm(together, 2)  # a piece has whole batches, and whole pairs
+    size = math.ceil(-(-groups // whole) / shards) * whole * solver.returned
     path, home = os.path.relpath(problem, folder), Path(folder)
     record = {
         "problem": path,

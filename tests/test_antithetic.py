@@ -15,7 +15,9 @@ from posteriori import problem_file
 from posteriori.driver import Job
 from posteriori.evaluation import NotAffineError, affine_probe, summary
 from posteriori.evaluation.forecasts import forecast
+from posteriori.evaluation.noise_level import noise_level
 from posteriori.methods import DDRM, EPS, MMPS, TDS
+from posteriori.problem_file.advice import choose
 from posteriori.report import words
 from posteriori.rng import Streams
 from posteriori.run import Run, Status
@@ -131,14 +133,68 @@ def test_one_pair_has_a_spread_and_no_error_that_could_be_told():
     assert float(run.standard_error) == 0
 
 
-def test_pairs_that_lost_a_row_count_as_samples_and_once_as_independent_ones():
-    x = torch.arange(8.0, dtype=F64).square()[:, None]
-    run = paired(x, lost=(2, 4, 5))
-    for lossy in (run, paired(x, lost=(2, 5))):
-        torch.testing.assert_close(lossy.std, lossy.samples.std(0))
-        error = lossy.std / len(lossy.samples) ** 0.5
-        torch.testing.assert_close(lossy.standard_error, error)
-    assert run.independent().samples.flatten().tolist() == [0.0, 9.0, 36.0]
+@pytest.mark.parametrize("lost", [(2,), (2, 5), (0, 1, 6), (1, 2, 4, 7)])
+@pytest.mark.parametrize("tie", [-1.0, -0.7])
+def test_the_pairs_that_are_left_tell_the_spread_where_rows_are_lost(lost, tie):
+    g = torch.Generator().manual_seed(2)
+    z, other = (torch.randn(4, NUMBERS, generator=g, dtype=F64) for _ in range(2))
+    mate = tie * z + (1 - tie**2) ** 0.5 * other
+    run = paired(torch.stack([z, mate], 1).flatten(0, 1), lost)
+    kept = [k for k in range(8) if k not in lost]
+    pairs = sum(k % 2 == 0 and k + 1 in kept for k in kept)
+    exact = (len(kept) + 2 * pairs * tie) / len(kept) ** 2
+    if pairs == 0:  # what is left is independent
+        torch.testing.assert_close(run.std, run.samples.std(0))
+        exact = 1 / len(kept)
+    for found, expected in ((run.std, 1.0), (run.standard_error, exact)):
+        squares = found.square()
+        room = 5 * float(squares.std()) / NUMBERS**0.5 + 1e-12
+        assert abs(float(squares.mean()) - expected) < room
+
+
+def test_the_independent_part_is_the_run_without_pairs():
+    post, how = gaussian(), {"steps": 3, "seed": 3}
+    pairs = po.sample(post, EPS(), n=6, first=4, antithetic=True, **how).independent()
+    plain = po.sample(post, EPS(), n=3, first=2, **how)
+    torch.testing.assert_close(pairs.samples, plain.samples, rtol=0, atol=1e-12)
+    assert pairs.status == plain.status
+    assert pairs.config == plain.config
+    x = torch.arange(8.0, dtype=F64)[:, None]
+    lossy = paired(x, lost=(2, 4, 5)).independent()
+    assert lossy.samples.flatten().tolist() == [0.0, 6.0]
+    assert [status.ok for status in lossy.status] == [True, False, False, True]
+
+
+def test_intervals_of_a_further_draw_hold_as_often_as_students_law_says():
+    from scipy.special import stdtrit
+
+    g = torch.Generator().manual_seed(3)
+    z, truth = torch.randn(3, NUMBERS, generator=g, dtype=F64), torch.randn(NUMBERS, generator=g)
+    plain = replace(paired(z), config={})
+    for run, freedom in ((paired(torch.stack([z, -z], 1).flatten(0, 1)), 3), (plain, 2)):
+        error, told = run.predictive()
+        assert told == freedom
+        share = float(((truth - run.mean).abs() <= stdtrit(told, 0.9) * error).double().mean())
+        assert abs(share - 0.8) < 5 * (0.16 / NUMBERS) ** 0.5
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_a_noise_level_is_told_by_pairs_as_by_others(n):
+    """Twice the stated level, on an identity that the prior explains to a half."""
+    prior = po.priors.Gaussian(torch.zeros(400, dtype=F64), 1.0)
+    g = torch.Generator().manual_seed(5)
+    y = torch.randn(400, generator=g, dtype=F64) + 2.4 * torch.randn(400, generator=g, dtype=F64)
+    A = po.operators.Mask(torch.ones(400, dtype=torch.bool))
+    post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(1.2)))
+    levels = [
+        noise_level(po.sample(post, EPS(), n=count, steps=20, antithetic=kind), post)
+        for count, kind in ((n, True), (16, False))
+    ]
+    assert all(level is not None and level.differs for level in levels)
+    # One standard error of dof from 400 numbers of n / 2 draws is sqrt(2 / (400 n / 2)).
+    room = 5 * 2 * (1 / (100 * n)) ** 0.5
+    assert abs(levels[0].dof / levels[1].dof - 1) < room
+    assert abs(levels[0].estimate / levels[1].estimate - 1) < 0.05
 
 
 def test_the_standard_error_of_independent_samples_is_the_usual_one():
@@ -164,11 +220,14 @@ def test_the_smallest_and_the_largest_of_mirrored_samples_hold_what_is_said():
     [
         ({"n": 3}, "n must be even, got 3"),
         ({"n": 4, "first": 1}, "first must be even, got 1"),
+        ({"n": "4"}, "n must be an integer >= 1, got '4'"),
+        ({"n": True}, "n must be an integer >= 1, got True"),
+        ({"n": 4, "antithetic": "no"}, "must be True or False, got 'no'"),
     ],
 )
 def test_what_makes_no_pairs_is_refused(how, said):
     with pytest.raises(ValueError, match=said):
-        po.sample(gaussian(), MMPS(), steps=2, antithetic=True, **how)
+        po.sample(gaussian(), MMPS(), steps=2, **{"antithetic": True} | how)
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -284,7 +343,26 @@ def test_a_problem_file_asks_for_pairs(problem, tmp_path):
     pieces = plan(problem(10), tmp_path / "run", shards=3)
     assert len(pieces) > 1
     assert all(piece.n % 2 == 0 for piece in pieces)
+    with pytest.raises(ValueError, match="n must be even, got 5"):
+        plan(problem(10), tmp_path / "odd", shards=3, n=5)
     for piece in pieces:
         work(piece)
     whole = po.sample(task.posterior, task.method, **task.settings)
     torch.testing.assert_close(merge(tmp_path / "run").std, whole.std)
+
+
+@pytest.mark.parametrize("method", ["TDS", "{name: Bootstrap, particles: 8}"])
+def test_a_file_that_asks_clouds_for_pairs_is_refused(problem, method):
+    path = problem(4)
+    path.write_text(path.read_text().replace("method: DPS", f"method: {method}"))
+    with pytest.raises(ValueError, match="clouds of particles"):
+        problem_file.load(path)
+
+
+def test_where_clouds_are_best_others_are_chosen_for_pairs():
+    prior = po.priors.digits()
+    A = po.operators.Mask(po.operators.random_mask((16, 16), 0.02, seed=0), (1, 16, 16))
+    y = torch.zeros(A.out_shape)
+    post = po.Posterior(prior, po.Likelihood(y, A, po.noise.Gaussian(0.2), range=(0, 1)))
+    assert choose(post).method.group > 1
+    assert choose(post, alone=True).method.group == 1

@@ -39,6 +39,8 @@ def compare_methods(problem: Path, methods: Sequence[str], out: Path, *, progres
         if methods
         else given.methods or entries(rivals(task.posterior))
     )
+    if given.antithetic:
+        print("antithetic is left out: scores ask for independent samples", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "problem.json", _said(given))
     rows = []
@@ -62,7 +64,7 @@ def attempt(
         "steps": steps_of(entry.method, entry.steps or given.steps, USUAL_STEPS)
     }
     settings["grid"] = entry.grid or given.grid
-    settings.pop("antithetic", None)  # what is compared asks for independent samples
+    settings.pop("antithetic", None)
     try:
         with quiet():
             done = sample(

@@ -20,7 +20,7 @@ the residual knows little of it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -68,15 +68,14 @@ def noise_level(run: Run, post: Posterior) -> NoiseLevel | None:
     stated = getattr(given.noise, "sigma_per_channel", None) or given.noise.std
     if not stated or run.ess < 2:
         return None
-    w = run.log_w.softmax(0)
     clean = torch.cat([given.A(part.to(given.y.device)) for part in run.samples.split(32)])
     x, y = real_view(clean).flatten(1).double().cpu(), real_view(given.y).flatten().double().cpu()
-    mean = w @ x
-    share = float(w.square().sum())  # 1 / n for weights that are equal
-    v = float((w @ (x - mean).square()).sum()) / (1 - share)
+    cleaned = replace(run, samples=x)
+    mean, error = cleaned.mean, float(cleaned.standard_error.square().sum())
+    v = float(cleaned.std.square().sum())
     m, dof = len(y), v / stated**2
     if m - dof < LEFT * m:
         return None
-    square = (float((y - mean).square().sum()) - v * share) / (m - dof)
+    square = (float((y - mean).square().sum()) - error) / (m - dof)
     level = math.sqrt(max(square, 0.0))
     return NoiseLevel(stated, level, level / math.sqrt(2 * (m - dof)), dof)

@@ -81,13 +81,13 @@ class Choice:
         return f"method: {type(self.method).__name__}, chosen for {self.reason}"
 
 
-def choose(post: Posterior, steps: int | None = None) -> Choice:
-    """The method for a posterior, along ``steps`` levels if they are stated. Raises ``ValueError``
-    where no method accepts it."""
+def choose(post: Posterior, steps: int | None = None, alone: bool = False) -> Choice:
+    """The method for a posterior, along ``steps`` levels if they are stated; alone: one without
+    clouds of particles. Raises ``ValueError`` where no method accepts it."""
     kind, reason = _kind(post)
     for raw in RECOMMENDED[kind]:
         solver = named_method(raw)
-        if solver.refuses(post) is None:
+        if solver.refuses(post) is None and not (alone and solver.group > 1):
             reason = f"{reason}; {type(solver).cost} a step"
             if kind in LEVELS_OF_EPS and isinstance(solver, EPS):
                 return Choice(solver, reason, steps or LEVELS_OF_EPS[kind])

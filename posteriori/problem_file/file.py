@@ -40,6 +40,7 @@ from pydantic import (
 )
 from torch import Tensor
 
+from posteriori.driver import check_pairs
 from posteriori.likelihood import Frame, Likelihood, Posterior, Range, framed
 from posteriori.measurements import FileKind
 from posteriori.measurements.files import checked
@@ -169,6 +170,8 @@ class Problem(Part):
                     "number"
                 )
         self._check_volumes()
+        if self.antithetic and self.method is not None:
+            check_pairs(self.method, self.n)
         if self.antithetic and self.n % 2:
             raise ValueError(f"antithetic samples come in pairs: n must be even, got {self.n}")
         if (
@@ -284,7 +287,11 @@ class Problem(Part):
         volume: volumes.Volume | None = None,
     ) -> Task:
         """judged: what a method is chosen for, where the file names none."""
-        choice = None if self.method or self.methods else choose(judged, self.steps)
+        choice = (
+            None
+            if self.method or self.methods
+            else choose(judged, self.steps, alone=self.antithetic)
+        )
         listed = self.methods[0].method if self.methods else None
         method = self.method or (choice.method if choice else listed)
         assert method is not None  # without either, one was chosen

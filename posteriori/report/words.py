@@ -41,7 +41,7 @@ def lead(runs: list[tuple[Run, Record]]) -> str:
             f"{c['method']} drew {n} sample{'s' if n > 1 else ''}{paired} of shape {shape} "
             f"that could have made {what}"
         )
-        unseen = n > 1 and record.get("inside_80") is None and not run.samples.is_complex()
+        unseen = n > 1 and record.get("rmse_mean") is None and not run.samples.is_complex()
         known = (
             " Whether their spread is right cannot be seen without the true image."
             if unseen
@@ -118,9 +118,7 @@ def known(run: Run) -> str:
         )
     from scipy.special import stdtrit
 
-    # Of pairs that mirror each other half the differences are as many draws about a known mean.
-    freedom = len(run.samples) / 2 if run.antithetic else run.ess - 1
-    error = (run.std.square() + run.standard_error.square()).sqrt()
+    error, freedom = run.predictive()
     wide = channel_rms(error).double().cpu() * float(stdtrit(freedom, (1 + _LEVEL) / 2))
     half, most = top(wide, 0.5), top(wide, 0.95)
     share = (
@@ -191,7 +189,8 @@ def spread_in_words(run: Run, record: Record) -> str:
         )
     if inside is not None:
         said.append(
-            f"The 80 % intervals of {record['finished']} samples hold {100 * inside:.1f} % "
+            f"The 80 % intervals of {len(run.independent().samples)} samples"
+            f"{', one of each pair,' if run.antithetic else ''} hold {100 * inside:.1f} % "
             f"of the reference's numbers{_miss(inside, kept, record.get('inside_80_room') or 0.0)}."
         )
     return " ".join(said)

@@ -227,10 +227,12 @@ class _Work:
         part = replace(
             run, samples=run.samples[first], log_w=run.log_w[first], status=run.status[first]
         )
-        few = part.independent()
         try:
             record["ratios"] = ratios_of(part.mean, part.std, truth).tolist()
-            record["plain"] = student(few.mean, few.std, few.ess, truth, 0.9)
+            error, freedom = part.predictive()
+            alike = freedom + 1  # so many independent samples tell as much
+            plain = student(part.mean, error / (1 + 1 / alike) ** 0.5, alike, truth, 0.9)
+            record["plain"] = plain
         except ValueError as error:
             record["no_intervals"] = str(error)
         return record | {"seconds": run.seconds, "calls": run.counts}

@@ -41,6 +41,8 @@ def write_tuned(problem: Path, found: Tuning) -> Path:
         if key not in ("method", "methods", "steps", "grid")
     }
     changed["method"] = entry if len(entry) > 1 else entry["name"]
+    if found.choice.candidate.method.group > 1:
+        changed.pop("antithetic", None)  # which clouds of particles do not come in
     changed |= {} if steps is None else {"steps": steps}
     changed |= {} if grid is None else {"grid": grid}
     # In the order of the file; what it did not state comes last.
