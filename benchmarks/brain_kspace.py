@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def main() -> None:
             **scores(x.mean(0)),
             "psnr of one sample": scores(x[0])["psnr"],
             "chi2": round(float(chi2.mean()), 3),
-            "coverage": covered(x, reference, head),
+            "coverage": covered(replace(run, samples=x), reference, head),
             "seconds": round(seconds, 1),
         }
 

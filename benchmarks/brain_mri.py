@@ -4,6 +4,7 @@ against zero filling and total variation.
     python benchmarks/brain_mri.py brain_mri_128.npz --out docs/results/brain-mri.json
     python benchmarks/brain_mri.py ... --outside ch2.nii.gz T1.nii.gz   other heads, see ``outside``
     python benchmarks/brain_mri.py ... --samples 25 --speeds 8   a mean of more samples
+    python benchmarks/brain_mri.py ... --samples 4 --antithetic  of antithetic samples
     python benchmarks/brain_mri.py ... --pattern points          scattered points, not columns
 
 One coil; k-space of a real image (a magnitude without a phase), so that A maps real images of 128 x
@@ -132,12 +133,12 @@ def scores(found: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def covered(samples: Tensor, truth: Tensor, inside: Tensor) -> dict[str, float]:
+def covered(run: po.Run, truth: Tensor, inside: Tensor) -> dict[str, float]:
     """By level, the share of the pixels ``inside`` where Student's prediction interval around the
-    mean of n samples holds the truth: for normal samples it does as often as it says."""
-    n = len(samples)
-    off = (samples.mean(0) - truth).abs() / (samples.std(0) * (1 + 1 / n) ** 0.5)
-    ends = {level: student.ppf((1 + level) / 2, n - 1) for level in LEVELS}
+    mean of the samples holds the truth: for normal samples it does as often as it says."""
+    error, freedom = run.predictive()
+    off = (run.mean - truth).abs() / error
+    ends = {level: student.ppf((1 + level) / 2, freedom) for level in LEVELS}
     return {
         f"{100 * level:.0f} %": round(float((off[inside] <= end).float().mean()), 3)
         for level, end in ends.items()
@@ -145,11 +146,11 @@ def covered(samples: Tensor, truth: Tensor, inside: Tensor) -> dict[str, float]:
 
 
 def solved(
-    like: po.Likelihood, truth: Tensor, prior, method, steps: int, n: int
+    like: po.Likelihood, truth: Tensor, prior, method, steps: int, n: int, pairs: bool
 ) -> dict[str, float]:
     """Scores of the mean of n samples, which begin with those of a smaller n."""
-    began = time.process_time()
-    run = po.sample(po.Posterior(prior, like), method, n=n, steps=steps, seed=0, batch=5)
+    began, post = time.process_time(), po.Posterior(prior, like)
+    run = po.sample(post, method, n=n, steps=steps, seed=0, batch=5, antithetic=pairs)
     seconds = time.process_time() - began
     x, head = run.samples, truth > 0.05
     rest = like.y - like.A(x)
@@ -160,7 +161,7 @@ def solved(
         **{f"psnr of the mean of {k}": scores(x[:k].mean(0), truth)["psnr"] for k in (5,) if k < n},
         "psnr of one sample": round(float(one.mean()), 2),
         "chi2": round(float(chi2.mean()), 3),
-        "coverage": covered(x, truth, head),
+        "coverage": covered(run, truth, head),
         "seconds": round(seconds, 1),
     }
 
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="held-out slices (default: 10)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--samples", type=int, default=5, help="of each slice (default: 5)")
+    parser.add_argument("--antithetic", action="store_true", help="samples in antithetic pairs")
     parser.add_argument("--speeds", type=int, nargs="*", default=list(CENTRE), choices=list(CENTRE))
     parser.add_argument("--pattern", default="columns", choices=("columns", "points"))
     parser.add_argument("--rows", type=int, help="solve the first so many slices of each source")
@@ -234,14 +236,16 @@ def main() -> None:
                 )
             for method in asked.methods:
                 for k, x in enumerate(truths[: asked.rows]):
-                    more = "" if asked.samples == 5 else f", {asked.samples} samples"
+                    kind = "antithetic samples" if asked.antithetic else "samples"
+                    usual = asked.samples == 5 and not asked.antithetic
+                    more = "" if usual else f", {asked.samples} {kind}"
                     place = f"{name}, {method} of {asked.steps} steps{more}"
                     like = measured(x, speed, k, asked.pattern)
                     keep(
                         place,
                         k,
                         lambda a=like, x=x, m=method: solved(
-                            a, x, prior, METHODS[m], asked.steps, asked.samples
+                            a, x, prior, METHODS[m], asked.steps, asked.samples, asked.antithetic
                         ),
                     )
     summary(record)
