@@ -1,7 +1,7 @@
 """Posterior samples of photographs in twenty calls: EPS beside MMPS, DAPS, DiffPIR, PnPDM and DDRM.
 
     python benchmarks/twenty.py FOLDER [--count 12] [--side 128] [--n 4] [--prior NOISE_MAPS_PRIOR]
-        [--pairs] [--methods "EPS 20" MMPS ...] [--problems blur ...] [--json FILE]
+        [--pairs] [--seconds] [--methods "EPS 20" MMPS ...] [--problems blur ...] [--json FILE]
         [--table twenty.md]
 
 FOLDER holds photographs that no prior was trained on (BSDS500's ``val``). Of the first ``count`` by
@@ -18,7 +18,8 @@ steps on 16 (docs/results/advice.md), DiffPIR and DAPS on the blur as ``posterio
 elsewhere in their defaults on 20 levels. Measurements and seeds are the same for all. A finished
 cell, a method on one measurement, is kept in the file ``--json`` and not computed again; the table
 is of the photographs on which every method of a problem has a cell. Seconds are processor time,
-which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1. With
+which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1. ``--seconds``
+draws four samples by MMPS and two and four by EPS in turns and prints ratios, nothing else. With
 ``--pairs`` four antithetic samples are drawn beside the others. LPIPS (alex) is there where the
 package and its weights are.
 """
@@ -30,6 +31,7 @@ import json
 import time
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from torch import Tensor
@@ -152,6 +154,28 @@ def cell(name: str, problem: str, truth: Tensor, priors: dict[str, po.Prior], n:
     return scores
 
 
+def side_by_side(
+    truths: list[Tensor], problems: list[str], priors: dict[str, po.Prior]
+) -> dict[str, list[float]]:
+    """Seconds of four samples of MMPS over those of EPS, in turns: by EPS's calls and samples."""
+    ratios: dict[str, list[float]] = {}
+    of_eps = [("EPS 10", 2), ("EPS 20", 2), ("EPS 10", 4), ("EPS 20", 4)]
+    for problem in problems:
+        for name, n in of_eps:
+            drawn(name, problem, truths[0], priors, n, pairs=True)  # the first run takes longer
+        for truth in truths:
+            spent = []
+            for name, n in [("MMPS", 4), *of_eps, ("MMPS", 4)]:
+                began = time.process_time()
+                drawn(name, problem, truth, priors, n, pairs=True)
+                spent.append(time.process_time() - began)
+            rival = (spent[0] + spent[-1]) / 2
+            for (name, n), seconds in zip(of_eps, spent[1:-1], strict=True):
+                ratios.setdefault(f"{problem}, {name}, n = {n}", []).append(rival / seconds)
+            print(problem, [round(one, 2) for one in spent], flush=True)
+    return ratios
+
+
 def table(cells: dict[str, dict]) -> str:
     """The page of the cells: one table for each problem."""
     of: dict[str, dict[str, dict[str, dict]]] = {}
@@ -201,6 +225,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--n", type=int, default=4)
     parser.add_argument("--pairs", action="store_true", help="means of antithetic samples as well")
+    parser.add_argument("--seconds", action="store_true", help="of EPS and MMPS in turns, alone")
     parser.add_argument("--prior", type=Path, help="that of EPS; the shipped one by default")
     parser.add_argument("--methods", nargs="*", choices=[*METHODS], default=[*METHODS])
     parser.add_argument("--problems", nargs="*", choices=[*PROBLEMS], default=[*PROBLEMS])
@@ -215,6 +240,12 @@ def main() -> None:
             if args.prior
             else po.priors.photos(noise_maps=True, autocast="bfloat16")
         )
+    if args.seconds:
+        truths = [centre(file, args.side) for file in files]
+        for what, found in side_by_side(truths, args.problems, priors).items():
+            low, middle, high = min(found), median(found), max(found)
+            print(f"{what}: MMPS takes {middle:.1f} times as long ({low:.1f} to {high:.1f})")
+        return
     store = args.json or Path(f"twenty-{args.side}-{args.n}.json")
     cells = json.loads(store.read_text()) if store.exists() else {}
     for file in files:
