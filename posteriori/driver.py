@@ -96,8 +96,8 @@ def sample(
         all. A multiple of the samples that the method returns together.
     antithetic: samples 2 j and 2 j + 1 are driven by the same noise with opposite signs: each has
         the law of any sample. Their errors about the posterior mean cancel where the sampler is
-        affine in the noise, for the most part where it is nearly so, and not where numbers choose
-        between candidates (CBG); ``Run.standard_error`` tells. ``Run.std`` knows of it, and
+        affine in the noise, for the most part where it is nearly so, and hardly where numbers
+        choose between candidates (CBG); ``Run.standard_error`` tells. ``Run.std`` knows of it, and
         ``Run.independent`` has one of each pair. n and ``first`` must be even, and the method's
         rows stand alone. Source: Jia et al. 2026, who mirror the first noise alone; here all of it
         is, that of each step too.
