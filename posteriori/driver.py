@@ -20,6 +20,7 @@ from torch import Tensor
 
 from posteriori import checkpoint
 from posteriori import grid as grids
+from posteriori.asked import check_counts, check_pairs
 from posteriori.checkpoint import CheckpointNotes, Done, Pending
 from posteriori.configuration import batch_rows, describe, make_levels
 from posteriori.counting import CountedLinearOperator, Counter, counted
@@ -120,7 +121,7 @@ def sample(
     do not fit the measurement, are all the same or count as few are returned with a ``RunWarning``
     that says so.
     """
-    _check(n, first, batch, method.returned)
+    check_counts(n, first, batch, method.returned)
     if not isinstance(antithetic, bool):
         raise ValueError(f"antithetic must be True or False, got {antithetic!r}")
     if antithetic:
@@ -153,33 +154,6 @@ def sample(
         else keep(job, Path(folder), resume, checkpoint_seconds)
     )
     return tell(run, post, folder)
-
-
-def _check(n: int, first: int, batch: int | None, returned: int) -> None:
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n must be an integer >= 1, got {n!r}")
-    if not isinstance(first, int) or isinstance(first, bool) or first < 0 or first % returned:
-        together = (
-            f", a multiple of the {returned} samples that this method returns together"
-            if returned > 1
-            else ""
-        )
-        raise ValueError(f"first must be an integer >= 0{together}, got {first!r}")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
-
-
-def check_pairs(method: Method[Any], n: int, first: int = 0) -> None:
-    """Raise ``ValueError`` where samples cannot come in antithetic pairs."""
-    _check(n, first, None, method.returned)
-    for name, value in (("n", n), ("first", first)):
-        if value % 2:
-            raise ValueError(f"antithetic samples come in pairs: {name} must be even, got {value}")
-    if method.group > 1:
-        raise ValueError(
-            f"antithetic pairs need samples that stand alone; {type(method).__name__} draws them "
-            "from clouds of particles, leave antithetic out"
-        )
 
 
 @dataclass

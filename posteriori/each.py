@@ -12,10 +12,11 @@ import torch
 
 from posteriori import grid as grids
 from posteriori import identity
+from posteriori.asked import check_pairs
 from posteriori.configuration import batch_rows, describe
 from posteriori.counting import Counter
 from posteriori.diagnostics import tell
-from posteriori.driver import Job, check_pairs, sample
+from posteriori.driver import Job, sample
 from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Method
 from posteriori.methods.courses import steps_of

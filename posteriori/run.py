@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posteriori import citations, identity
+from posteriori import citations
 from posteriori.conformal import Conformal
 from posteriori.linalg import real_view
 from posteriori.measurements.pictures import glimpse, picture_limits
@@ -117,9 +116,8 @@ class Run:
         itself where it has no pairs."""
         if not self.antithetic:
             return self
-        even = [k for k, status in enumerate(self.status) if status.ok and k % 2 == 0]
-        numbers = [k for k, status in enumerate(self.status) if status.ok]
-        rows = [numbers.index(k) for k in even]
+        finished = [k for k, status in enumerate(self.status) if status.ok]
+        rows = [row for row, k in enumerate(finished) if k % 2 == 0]
         config = {key: value for key, value in self.config.items() if key != "antithetic"}
         config |= {"n": len(self.status[::2]), "first": config.get("first", 0) // 2}
         return replace(
@@ -224,13 +222,9 @@ class Run:
         return self.std * float(self.weights.square().sum()) ** 0.5
 
     def predictive(self) -> tuple[Tensor, float]:
-        """The standard deviation of a further draw about ``mean``, shape E, and its degrees of
-        freedom: for normal samples mean +- t times it holds the draw as often as Student's t says.
-
-        It is the root of std^2 + standard_error^2; of n samples n - 1 degrees of freedom, of n / 2
-        antithetic pairs n / 2, since where pairs mirror each other half the differences are so many
-        draws about a mean that is known.
-        """
+        """sqrt(std^2 + standard_error^2), shape E, the standard deviation of a further draw about
+        ``mean``, and its degrees of freedom, by which Student's law gives intervals: of n samples
+        n - 1, of K antithetic pairs K, half of whose differences are draws about a known mean."""
         paired = self._paired()
         freedom = float(len(paired[0])) if paired is not None else self.ess - 1
         return (self.std.square() + self.standard_error.square()).sqrt(), freedom
@@ -328,56 +322,9 @@ class Run:
         Raises ``ValueError`` naming what differs when they are not parts of one run, and naming the
         samples that are missing.
         """
-        runs = sorted(runs, key=lambda run: run.config["first"])
-        if not runs:
-            raise ValueError("there is no run to merge")
-        free = ("first", "n", "threads", "seconds")
-        for run in runs[1:]:
-            told = [
-                {key: value for key, value in r.config.items() if key not in free}
-                for r in (runs[0], run)
-            ]
-            different = list(
-                identity.changes(json.loads(json.dumps(told[0])), json.loads(json.dumps(told[1])))
-            )
-            if different:
-                raise ValueError(f"these are not parts of one run ({'; '.join(different)[:600]})")
-        for run, after in pairwise(runs):
-            end = run.config["first"] + run.config["n"]
-            if end != after.config["first"]:
-                raise ValueError(
-                    f"samples {end} to {after.config['first'] - 1} are missing"
-                    if end < after.config["first"]
-                    else f"sample {after.config['first']} is there twice"
-                )
-        total, clouds = sum(len(run.status) for run in runs), sum(run.clouds for run in runs)
-        counts = {
-            kind: sum(run.counts[kind] * len(run.status) for run in runs) / total
-            for kind in runs[0].counts
-        }
-        parts = [
-            run.log_evidence + math.log(run.clouds)
-            for run in runs
-            if run.log_evidence is not None and run.clouds
-        ]
-        evidence = None
-        if parts:
-            together = torch.tensor(parts, dtype=torch.float64).logsumexp(0)
-            evidence = float(together) - math.log(clouds)
-        return cls(
-            samples=torch.cat([run.samples for run in runs]),
-            log_w=torch.cat([run.log_w for run in runs]),
-            log_evidence=evidence,
-            status=tuple(status for run in runs for status in run.status),
-            counts={
-                kind: int(count) if count == int(count) else count for kind, count in counts.items()
-            },
-            trace={name: torch.cat([run.trace[name] for run in runs], 1) for name in runs[0].trace},
-            seconds=sum(run.seconds for run in runs),
-            config=runs[0].config | {"n": total},
-            references=runs[0].references,
-            clouds=clouds,
-        )
+        from posteriori.merging import merged
+
+        return merged(runs)
 
     def save(self, folder: str | Path) -> None:
         """Write the run to a folder, arrays first, so that a complete run.json means a complete

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from posteriori import problem_file
+from posteriori.asked import check_pairs
 from posteriori.configuration import batch_rows
 from posteriori.diagnostics import tell
-from posteriori.driver import check_pairs, sample
+from posteriori.driver import sample
 from posteriori.identity import changes
 from posteriori.methods import Method
 from posteriori.problem_file.method import named_method as chosen

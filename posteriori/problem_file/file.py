@@ -40,7 +40,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from posteriori.driver import check_pairs
+from posteriori.asked import check_pairs
 from posteriori.likelihood import Frame, Likelihood, Posterior, Range, framed
 from posteriori.measurements import FileKind
 from posteriori.measurements.files import checked

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from posteriori import grid as grids
+from posteriori.asked import check_pairs
 from posteriori.configuration import batch_rows, describe
 from posteriori.conformal import RECORD, Conformal, about_run, ratios_of
 from posteriori.diagnostics import quiet
-from posteriori.driver import check_pairs
 from posteriori.each import sample_each
 from posteriori.evaluation.calibration import student
 from posteriori.examination import Finding, finding_table
