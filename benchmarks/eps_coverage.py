@@ -23,6 +23,7 @@ alike. A finished part, ``--at-once`` problems, is kept in the file ``--json``.
 
 Beside the ranks stands the spread of the norm: of the samples of a problem, and of the truth about
 their mean, which exact samples have the same. Their ratio is above 1 where intervals are too wide.
+And the chi-square of the samples, less that of the truth.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ TRUTHS = {
     "study": "ancestral samples of `digits` in 80 steps",
     "maps": "samples of the same prior under maps: EPS has drawn each half twice given the other",
 }
-NORM, SWEEPS = 6, 2
+NORM, FIT, SWEEPS = 6, 7, 2
 
 
 class Bed(NamedTuple):
@@ -141,13 +142,25 @@ def part(bed: Bed, first: int, count: int, steps: int, n: int, kind: str) -> dic
     samples; and the norms of truth and samples (count, 1 + n)."""
     x = truths(bed, first, count, steps, kind)
     likelihoods, samples = drawn(bed, bed.A, x, steps, n, first, study.TRUTH + first)
-    ranks, norms = [], []
+    ranks, norms, fits = [], [], []
     for k, (image, likelihood, mine) in enumerate(zip(x, likelihoods, samples, strict=True)):
         post = Posterior(bed.prior, likelihood)
         of_samples, of_truth = functions(post, mine), functions(post, image[None])
         ranks.append(calibration.ranks(of_samples, of_truth, seed=first + k)[0].tolist())
-        norms.append(torch.cat([of_truth, of_samples])[:, NORM].tolist())
-    return {"ranks": ranks, "norms": norms}
+        both = torch.cat([of_truth, of_samples])
+        norms.append(both[:, NORM].tolist())
+        fits.append((both[:, FIT].square() / post.given.y.numel()).tolist())
+    return {"ranks": ranks, "norms": norms, "fits": fits}
+
+
+def excess(fits: Tensor) -> str:
+    """Of chi-squares (problems, 1 + n), the truth's first: what those of the samples have more."""
+    more = fits[:, 1:].mean(1) - fits[:, 0]
+    error = more.std() / len(more) ** 0.5
+    return (
+        f"Chi-square of samples less that of the truth, {fits[:, 0].mean():.3f}: "
+        f"{more.mean():+.3f} +- {error:.3f}."
+    )
 
 
 def spreads(norms: Tensor) -> str:
@@ -211,7 +224,7 @@ def main() -> None:
     store: dict[str, Any] = (
         json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     )
-    ranks, norms = [], []
+    ranks, norms, fits = [], [], []
     for first in range(0, arguments.problems, arguments.at_once):
         count = min(arguments.at_once, arguments.problems - first)
         key = f"{name}/{kind}/{precision}/{steps}/{n}/{first}/{count}"
@@ -220,8 +233,11 @@ def main() -> None:
             arguments.json.write_text(json.dumps(store))
         ranks += store[key]["ranks"]
         norms += store[key]["norms"]
+        fits += store[key].get("fits", [])
         text = table(torch.tensor(ranks), n, steps, name, kind, precision)
         text += "\n" + spreads(torch.tensor(norms)) + "\n"
+        if len(fits) == len(ranks):  # parts that were kept before have none
+            text += "\n" + excess(torch.tensor(fits)) + "\n"
         arguments.table.write_text(text)
         print(text, flush=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 from posteriori.methods.base import Method
 
 
-def check_counts(n: int, first: int, batch: int | None, returned: int) -> None:
+def check_counts(n: int, first: int = 0, batch: int | None = None, returned: int = 1) -> None:
     """Raise ``ValueError`` for numbers of samples and rows that are none."""
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n must be an integer >= 1, got {n!r}")
@@ -22,13 +22,18 @@ def check_counts(n: int, first: int, batch: int | None, returned: int) -> None:
         raise ValueError(f"batch must be at least 1, got {batch}")
 
 
-def check_pairs(method: Method[Any], n: int, first: int = 0) -> None:
-    """Raise ``ValueError`` where samples cannot come in antithetic pairs."""
-    check_counts(n, first, None, method.returned)
+def check_pairs(
+    antithetic: bool, n: int, first: int = 0, method: Method[Any] | None = None
+) -> None:
+    """Raise ``ValueError`` where pairs are asked for and samples cannot come in them."""
+    if not isinstance(antithetic, bool):
+        raise ValueError(f"antithetic must be True or False, got {antithetic!r}")
+    if not antithetic:
+        return
     for name, value in (("n", n), ("first", first)):
         if value % 2:
             raise ValueError(f"antithetic samples come in pairs: {name} must be even, got {value}")
-    if method.group > 1:
+    if method is not None and method.group > 1:
         raise ValueError(
             f"antithetic pairs need samples that stand alone; {type(method).__name__} draws them "
             "from clouds of particles, leave antithetic out"

@@ -50,7 +50,7 @@ RECORD = "calibration.json"
 # What a run must share with those that were calibrated.
 _SHARED = (
     *("method", "settings", "n", "steps", "prior", "prior_range", "operator", "image_shape"),
-    *("range", "noise"),
+    *("range", "noise", "antithetic"),
 )
 
 
@@ -135,8 +135,7 @@ class Conformal:
 
     def check(self, config: dict[str, Any]) -> None:
         """Raise ``ValueError`` naming what differs where a run of another kind is to be scaled."""
-        keys = (*_SHARED, "antithetic")
-        asked = json.loads(json.dumps({key: config.get(key) for key in keys}))
+        asked = json.loads(json.dumps({key: config.get(key) for key in _SHARED}))
         other = [
             f"{key}: {self.about.get(key)!r} calibrated, {value!r} here"
             for key, value in asked.items()
@@ -180,9 +179,9 @@ class Conformal:
 def about_run(config: dict[str, Any], n: int) -> dict[str, Any]:
     """What ``Conformal.check`` compares, as JSON values; n: samples of which mean and spread
     are."""
-    told: dict[str, Any] = json.loads(json.dumps({key: config.get(key) for key in _SHARED}))
-    paired = {"antithetic": True} if config.get("antithetic") else {}
-    return told | {"n": n} | paired
+    told = {key: config[key] for key in _SHARED if key in config} | {"n": n}
+    shared: dict[str, Any] = json.loads(json.dumps(told))
+    return shared
 
 
 def _ceil(value: float) -> int:

@@ -122,10 +122,7 @@ def sample(
     that says so.
     """
     check_counts(n, first, batch, method.returned)
-    if not isinstance(antithetic, bool):
-        raise ValueError(f"antithetic must be True or False, got {antithetic!r}")
-    if antithetic:
-        check_pairs(method, n, first)
+    check_pairs(antithetic, n, first, method)
     if resume and folder is None:
         raise ValueError("resume needs the folder of the run to go on with")
     post = post.at_work(device, dtype)

@@ -12,7 +12,7 @@ import torch
 
 from posteriori import grid as grids
 from posteriori import identity
-from posteriori.asked import check_pairs
+from posteriori.asked import check_counts, check_pairs
 from posteriori.configuration import batch_rows, describe
 from posteriori.counting import Counter
 from posteriori.diagnostics import tell
@@ -70,8 +70,8 @@ def sample_each(
         "progress": progress,
         "resume": resume,
     }
-    if antithetic:
-        check_pairs(method, n)
+    check_counts(n)
+    check_pairs(antithetic, n, method=method)
     first = Posterior(prior, likelihoods[0]).at_work(device, dtype)
     posts = [
         first,

@@ -83,8 +83,8 @@ def plan(
     rows = task.settings["batch"] or batch_rows(task.posterior, solver, total)
     together = min(max(1, rows // solver.group), -(-groups // shards))
     whole = together
-    if task.settings.get("antithetic"):
-        check_pairs(solver, total)
+    check_pairs(task.settings["antithetic"], total, method=solver)
+    if task.settings["antithetic"]:
         whole = math.lcm(together, 2)  # a piece has whole batches, and whole pairs
     size = math.ceil(-(-groups // whole) / shards) * whole * solver.returned
     path, home = os.path.relpath(problem, folder), Path(folder)

@@ -116,7 +116,7 @@ def whole_volume(task: Task, folder: Path) -> Run:
         first=0,
         seed=task.settings["seed"],
         steps=steps,
-        antithetic=task.settings.get("antithetic", False),
+        antithetic=task.settings["antithetic"],
     )
     return Run(
         samples=slices.reshape(len(ok), *shape),

@@ -198,7 +198,8 @@ def test_a_noise_level_is_told_by_pairs_as_by_others(n):
 
 
 def test_the_standard_error_of_independent_samples_is_the_usual_one():
-    run = replace(paired(torch.randn(5, 3, dtype=F64)), config={})
+    g = torch.Generator().manual_seed(6)
+    run = replace(paired(torch.randn(5, 3, generator=g, dtype=F64)), config={})
     torch.testing.assert_close(run.standard_error, run.samples.std(0) / 5**0.5)
     assert run.independent() is run
 
@@ -274,6 +275,10 @@ def test_each_of_several_measurements_has_the_pairs_that_it_has_alone():
         torch.testing.assert_close(run.samples, alone.samples, rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="must be even"):
         po.sample_each(post.prior, likes, DDRM(), n=3, steps=3, antithetic=True)
+    with pytest.raises(ValueError, match="must be True or False"):
+        po.sample_each(post.prior, likes, DDRM(), n=4, steps=3, antithetic="no")
+    with pytest.raises(ValueError, match="n must be an integer >= 1, got 0"):
+        po.sample_each(post.prior, likes, DDRM(), n=0, steps=3)
     with pytest.raises(ValueError, match="clouds"):
         po.sample_each(post.prior, likes, TDS(particles=2), n=2, steps=3, antithetic=True)
 

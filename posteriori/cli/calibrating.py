@@ -117,8 +117,7 @@ def calibrate_problem(
             if measured is None
             else list(_measured(given, folder, prior, clean, _files(measured, "--measured")))
         )
-    how = {key: task.settings[key] for key in ("n", "steps", "grid")}
-    how["antithetic"] = task.settings.get("antithetic", False)
+    how = {key: task.settings[key] for key in ("n", "steps", "grid", "antithetic")}
     return calibrate(
         task.posterior,
         task.method,

@@ -63,8 +63,7 @@ def attempt(
     settings: dict[str, Any] = task.settings | {
         "steps": steps_of(entry.method, entry.steps or given.steps, USUAL_STEPS)
     }
-    settings["grid"] = entry.grid or given.grid
-    settings.pop("antithetic", None)
+    settings |= {"grid": entry.grid or given.grid, "antithetic": False}
     try:
         with quiet():
             done = sample(

@@ -42,7 +42,7 @@ def draw_volume(
         first=0,
         seed=settings["seed"],
         steps=settings["steps"],
-        antithetic=settings.get("antithetic", False),
+        antithetic=settings["antithetic"],
     )
     with locked(out):
         held = holds(out)

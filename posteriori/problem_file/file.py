@@ -170,10 +170,7 @@ class Problem(Part):
                     "number"
                 )
         self._check_volumes()
-        if self.antithetic and self.method is not None:
-            check_pairs(self.method, self.n)
-        if self.antithetic and self.n % 2:
-            raise ValueError(f"antithetic samples come in pairs: n must be even, got {self.n}")
+        check_pairs(self.antithetic, self.n, method=self.method)
         if (
             self.measurement.image is not None
             and isinstance(self.noise, noise.GaussianEntry)
@@ -296,13 +293,11 @@ class Problem(Part):
         method = self.method or (choice.method if choice else listed)
         assert method is not None  # without either, one was chosen
         settings: dict[str, Any] = {
-            name: getattr(self, name) for name in ("n", "seed", "grid", "batch")
+            name: getattr(self, name) for name in ("n", "seed", "grid", "batch", "antithetic")
         }
         settings["steps"] = steps_of(
             method, self.steps or (choice.steps if choice else None), USUAL_STEPS
         )
-        if self.antithetic:
-            settings["antithetic"] = True
         if choice and self.grid is None:
             settings["grid"] = choice.levels
         return Task(posterior, method, reference, settings, notes, baseline, choice, volume)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from posteriori import grid as grids
-from posteriori.asked import check_pairs
+from posteriori.asked import check_counts, check_pairs
 from posteriori.configuration import batch_rows, describe
 from posteriori.conformal import RECORD, Conformal, about_run, ratios_of
 from posteriori.diagnostics import quiet
@@ -139,8 +139,8 @@ class _Work:
                 )
         self.post, self.method, self.n, self.grid, self.seed = post, method, n, grid, seed
         self.steps, self.pairs, self.count = steps_of(method, steps), pairs, count
-        if antithetic:
-            check_pairs(method, n)
+        check_counts(n)
+        check_pairs(antithetic, n, method=method)
         self.antithetic = antithetic
         self.ranked = max(n // 2 if antithetic else n, FEWEST)
         self.samples = 2 * self.ranked if antithetic else self.ranked
