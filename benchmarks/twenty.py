@@ -13,15 +13,15 @@ name the central ``side`` x ``side`` is measured four times:
     box     a square of half the side hidden, noise 0.05
 
 EPS draws with ``priors.photos(noise_maps=True)`` in 5, 10 and 20 ``Midpoint`` steps of 9, 19 and 39
-calls, all others with ``priors.photos()``: MMPS on 16 levels, DDRM on 20, PnPDM with four prior
-steps on 16 (docs/results/advice.md), DiffPIR and DAPS on the blur as ``posteriori demo`` has them,
-elsewhere in their defaults on 20 levels. Measurements and seeds are the same for all. A finished
-cell, a method on one measurement, is kept in the file ``--json`` and not computed again; the table
-is of the photographs on which every method of a problem has a cell. Seconds are processor time,
-which of one thread is the time on an idle machine: run it with OMP_NUM_THREADS=1. ``--seconds``
-draws four samples by MMPS and two and four by EPS in turns and prints ratios, nothing else. With
-``--pairs`` four antithetic samples are drawn beside the others. LPIPS (alex) is there where the
-package and its weights are.
+calls, with and without derivatives near the level of y, the others with ``priors.photos()``: MMPS
+on 16 levels, DDRM on 20, PnPDM with four prior steps on 16 (docs/results/advice.md), DiffPIR and
+DAPS on the blur as ``posteriori demo`` has them, elsewhere in their defaults on 20 levels.
+Measurements and seeds are the same for all. A finished cell, a method on one measurement, is kept
+in the file ``--json`` and not computed again; the table is of the photographs on which every method
+of a problem has a cell. Seconds are processor time, which of one thread is the time on an idle
+machine: run it with OMP_NUM_THREADS=1. ``--seconds`` draws four samples by MMPS and two and four by
+EPS in turns and prints ratios, nothing else. With ``--pairs`` four antithetic samples are drawn
+beside the others. LPIPS (alex) is there where the package and its weights are.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ METHODS: dict[str, tuple[methods.Method[Any], int]] = {
     "EPS 10": (methods.EPS(), 5),
     "EPS 20": (methods.EPS(), 10),
     "EPS 40": (methods.EPS(), 20),
+    "EPS 10, no derivative": (methods.EPS(near=0), 5),
+    "EPS 20, no derivative": (methods.EPS(near=0), 10),
+    "EPS 40, no derivative": (methods.EPS(near=0), 20),
     "MMPS": (methods.MMPS(), 16),
     "DAPS": (methods.DAPS(width="matched"), 20),
     "DiffPIR": (

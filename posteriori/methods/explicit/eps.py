@@ -8,13 +8,19 @@ from typing import ClassVar
 from torch import Tensor
 
 from posteriori import grid
-from posteriori.covariances import NoiseCovariance
+from posteriori.covariances import NoiseCovariance, WhiteNoise
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
+from posteriori.methods.moment_matching import moment_matched
 from posteriori.methods.transitions import Midpoint, Transition
 from posteriori.operators.base import norm2
 from posteriori.operators.gain import gain
 from posteriori.rng import Rng
+from posteriori.settings import Count, NonNegative
+
+# Times sigma_y / ||A||: below it P^-1 has variances of (1 + 0.4^2)^-1 = 0.86 sigma^2 at least.
+LEAST = 0.4
+RTOL = 1e-4
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,21 @@ class EPS(Method[Tensor]):
 
     x' is the image at the next level s, sigma_y the noise level of y, z standard normal.
 
-    D_y is exact where the prior's denoiser under the noise P^-1 is: in closed form, or of a network
-    that was trained for such noise. No derivative of the network, nothing to tune. Without levels
-    of the user's they are evenly spaced in their logarithm, from four times the largest standard
-    deviation of the prior to a tenth of what y leaves of what it sees best.
+    D_y is exact where the prior's denoiser under the noise P^-1 is: in closed form. A network that
+    was trained for such noise tells it without a derivative at the levels that decide what is not
+    seen. Near the level of y, u = sigma_y / ||A||, its own denoiser under white noise is sharper,
+    and what is seen fits y only by that: for 0.4 u < sigma < ``near`` u
+
+        D_y = D + sigma^2 J^T A^H v,    (sigma_y^2 I + sigma^2 A J A^H) v = y - A D,   J = dD/dx
+
+    with ``iterations`` steps of GMRES. That is MMPS's estimate where what it assumes is nearly
+    true: y narrows x0 given x by little, and the matrix is well conditioned. Below, P^-1 is white
+    to a sixth. Without levels of the user's they are evenly spaced in their logarithm, from four
+    times the largest standard deviation of the prior to a tenth of what y leaves of what it sees
+    best.
+
+    near: >= 0. 0 takes no derivative; no prior in closed form does.
+    iterations: vector-Jacobian products for one D_y between the two levels, at least 1.
 
     transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ``Midpoint``
         by default. Of a Gaussian posterior in R^8, 19 calls of it keep 1.00 to 1.02 of each
@@ -43,19 +60,23 @@ class EPS(Method[Tensor]):
 
     Reference: Mammadov, Kara, Oktay, Azangulov, Akan, Chung, Rehg, Teh, Exact posterior score
         estimation for solving linear inverse problems, 2026.
-    Cost per step: D_y twice, once on the last. D_y: one denoiser, operator and adjoint.
+    Cost per step: D_y twice, once on the last. D_y: one denoiser, operator and adjoint; of a
+        network between the two levels one denoiser, and one vector-Jacobian product, operator and
+        adjoint for each iteration.
     Assumes: A linear, P^-1 a member of ``posteriori.covariances``, Gaussian noise.
     Exact when: the prior is known in closed form and steps -> infinity.
     Departs from the paper: a network is told P^-1, as a map of noise levels, and serves any A that
         this covers; theirs is told y, and trained for each A. Steps are of second order.
     """
 
+    near: NonNegative = 2.5
+    iterations: Count = 1
     transition: Transition = Midpoint()
 
     reference: ClassVar[str] = "mammadov2026eps"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "noisy"})
-    cost: ClassVar[str] = "2 denoisers"
+    cost: ClassVar[str] = "2 denoisers, of a network near the level of y 2 iterations VJPs"
     claims: ClassVar[frozenset[str]] = frozenset(
         {
             "flat likelihood gives the prior",
@@ -93,15 +114,32 @@ class EPS(Method[Tensor]):
 
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         """D_y(x, sigma) = E[x0 | x, y]: (B, *E)."""
+        if self._of_jacobian(post, float(sigma)):
+            return moment_matched(post, x, sigma, iterations=self.iterations, rtol=RTOL)[0]
         mu, covariance = looked(post, x, sigma)
         return post.prior.know().denoise_under(mu, covariance)
+
+    def _of_jacobian(self, post: Posterior, sigma: float) -> bool:
+        like, size = post.likelihood, norm2(post.likelihood.linear)
+        if post.prior.know().closed is not None:
+            return False
+        if not LEAST * like.std < sigma * size < self.near * like.std:
+            return False
+        return not isinstance(_covariance(post, sigma), WhiteNoise)
 
 
 def looked(post: Posterior, x: Tensor, sigma: Tensor) -> tuple[Tensor, NoiseCovariance]:
     """mu (B, *E) = x + sigma^2 A^H (sigma^2 A A^H + sigma_y^2 I)^-1 (y - A x), which is P^-1
     (x / sigma^2 + A^H y / sigma_y^2), and P^-1."""
-    like, r2, s2 = post.likelihood, float(sigma) ** 2, post.likelihood.std**2
+    like, r2 = post.likelihood, float(sigma) ** 2
     A = like.linear
-    covariance = A.posterior_covariance(r2, s2)
-    assert covariance is not None  # ``refuses`` says where there is none
-    return x.add(gain(A, like.y - A(x), r2, s2), alpha=r2), covariance
+    mu = x.add(gain(A, like.y - A(x), r2, like.std**2), alpha=r2)
+    return mu, _covariance(post, float(sigma))
+
+
+def _covariance(post: Posterior, sigma: float) -> NoiseCovariance:
+    """P^-1 at a level."""
+    like = post.likelihood
+    found = like.linear.posterior_covariance(sigma**2, like.std**2)
+    assert found is not None  # ``refuses`` says where there is none
+    return found

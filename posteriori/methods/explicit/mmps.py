@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from posteriori.likelihood import Posterior
-from posteriori.linalg import cg, gmres
 from posteriori.methods import courses
 from posteriori.methods.base import Info, Method
 from posteriori.methods.courses import course
+from posteriori.methods.moment_matching import moment_matched
 from posteriori.methods.transitions import DDIM, Midpoint, Transition
-from posteriori.operators.base import solve
 from posteriori.rng import Rng
 from posteriori.settings import Count, NonNegative
 
@@ -102,30 +100,15 @@ class MMPS(Method[Tensor]):
         self, post: Posterior, x: Tensor, sigma: Tensor, info: Info | None = None
     ) -> Tensor:
         """D_y(x, sigma), the estimate of E[x0 | x, y]: (B, *E)."""
-        A, sigma2, noise2 = post.likelihood.A, float(sigma) ** 2, post.likelihood.std**2
-        x0, pull = post.prior.linearize(x, sigma)
-        clean, push, adjoint = A.differential(x0)
-
-        pulled: list[Tensor] = []
-
-        def covariance(v: Tensor) -> Tensor:
-            pulled.append(pull(adjoint(v)))
-            return (noise2 * v).add(push(pulled[-1]), alpha=sigma2)
-
-        white = None
-        if self.precondition and post.likelihood.conjugate:
-            white = partial(
-                solve, post.likelihood.linear, r2=post.prior.know().error(sigma), s2=noise2
-            )
-        solver = gmres if self.solver == "gmres" else cg
-        solved = solver(
-            covariance,
-            post.likelihood.y - clean,
-            max_iter=self.iterations,
+        estimate, solved = moment_matched(
+            post,
+            x,
+            sigma,
+            iterations=self.iterations,
             rtol=self.rtol,
-            precondition=white,
+            precondition=self.precondition,
+            solver=self.solver,
         )
         if info is not None:
             info["residual"] = solved.residual
-        # v is a sum of what the solver has asked for, so that J^T A^T v is the sum of its products.
-        return x0.add(solved.mapped(pulled, x0), alpha=sigma2)
+        return estimate

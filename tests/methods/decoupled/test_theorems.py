@@ -33,6 +33,8 @@ def differentiates(method):
         return method.type == "I"
     if isinstance(method, methods.TReg):
         return method.null_steps > 0
+    if isinstance(method, methods.EPS):
+        return False  # of a prior in closed form, as those here
     return "VJP" in method.cost
 
 

@@ -4,6 +4,8 @@ variance; and what it refuses."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from posteriori import priors as pri
 from posteriori.evaluation.exact import exact_posterior, oracle
 from posteriori.evaluation.probe import affine_probe
 from posteriori.likelihood import Likelihood, Posterior
-from posteriori.methods import DDIM, EPS
+from posteriori.methods import DDIM, EPS, MMPS
 from posteriori.noise import ComplexGaussian, Gaussian
 from posteriori.tasks import beds
 
@@ -103,12 +105,13 @@ def test_eps_is_the_oracle_on_complex_images(parts, centred):
     assert gap(post, after.denoise, 50.0, 0.01) < 1e-10
 
 
-def test_rows_with_masks_of_their_own_are_the_runs_of_each():
-    prior = mixture(d=8, shape=(2, 4))
+@pytest.mark.parametrize("closed", [True, False])
+def test_rows_with_masks_of_their_own_are_the_runs_of_each(closed):
+    prior = mixture(d=8, shape=(2, 4)) if closed else told(ops.Identity((2, 4)))[0].prior
     likelihoods = []
     for seed in range(3):
         A = ops.Mask(ops.random_mask((2, 4), 0.5, seed))
-        likelihoods.append(Likelihood(A(prior.sample(1, seed))[0], A, Gaussian(0.1)))
+        likelihoods.append(Likelihood(A(draw(1, 2, 4, **double, seed=seed))[0], A, Gaussian(0.1)))
     runs = po.sample_each(prior, likelihoods, EPS(), n=2, steps=6, seed=5)
     for j, (like, run) in enumerate(zip(likelihoods, runs, strict=True)):
         alone = po.sample(Posterior(prior, like), EPS(), n=2, steps=6, seed=5 + j)
@@ -153,6 +156,81 @@ def test_calls_are_two_denoisers_a_step_and_one_at_the_end():
     run = po.sample(beds.gaussian_bed("general").posterior, EPS(), n=2, steps=5)
     counts = {kind: run.counts[kind] for kind in ("denoiser", "vjp", "operator", "adjoint")}
     assert counts == {"denoiser": 9, "vjp": 0, "operator": 9, "adjoint": 9}
+
+
+@dataclass(frozen=True)
+class Rough:
+    """A denoiser under noise that is off by a hundredth."""
+
+    exact: object
+
+    def refuses(self, covariance):
+        return self.exact.refuses(covariance)
+
+    def denoise(self, mu, covariance):
+        return 1.01 * self.exact.denoise(mu, covariance)
+
+
+class Told(pri.Gaussian):
+    """Has no closed form, and a rough denoiser under noise that is not white, as a network that was
+    trained for such noise."""
+
+    def know(self):
+        known = super().know()
+        return replace(known.without_closed_form(), anisotropic=Rough(known.anisotropic))
+
+
+def told(A, std=0.1):
+    """The posterior of such a prior, and that of the Gaussian it is."""
+    gaussian = full_gaussian(shape=A.in_shape)
+    rough = Told(gaussian.mean, gaussian.covariance)
+    like = Likelihood(A(gaussian.sample(1, 3))[0], A, Gaussian(std))
+    return Posterior(rough, like), Posterior(gaussian, like)
+
+
+@pytest.mark.parametrize("name", ["mask", "box"])
+def test_near_the_level_of_y_a_network_is_asked_for_its_jacobian(name):
+    """For 0.4 u < sigma < 2.5 u, u = sigma_y / ||A||, D_y is that of its denoiser under white
+    noise: exact for a Gaussian by as many products as A has rows, to the solver's tolerance, MMPS's
+    for fewer. Elsewhere, and with ``near`` of 0, it is that of its denoiser under P^-1, which is
+    off by a hundredth."""
+    A = INSTRUMENTS[name]()
+    post, gaussian = told(A)
+    size = {"mask": 1.0, "box": 0.5}[name]
+    x = gaussian.prior.sample(3, 1)
+    for times in (0.2, 0.39, 0.41, 1.0, 2.4, 2.6, 10.0):
+        sigma = torch.tensor(times * post.likelihood.std / size, **double)
+        exact = EPS().denoise(gaussian, x, sigma)
+        near = 0.4 < times < 2.5
+        found = EPS(iterations=math.prod(A.out_shape)).denoise(post, x, sigma)
+        torch.testing.assert_close(found, exact if near else 1.01 * exact, rtol=0, atol=1e-4)
+        plain = EPS(near=0).denoise(post, x, sigma)
+        torch.testing.assert_close(plain, 1.01 * exact, rtol=1e-9, atol=1e-9)
+        if near:
+            one = MMPS(iterations=1).denoise(post, x, sigma)
+            torch.testing.assert_close(EPS().denoise(post, x, sigma), one, rtol=0, atol=0)
+
+
+def test_derivatives_are_taken_near_the_level_of_y_alone():
+    """Levels 4, 0.4, 0.2, 0.1, 0.01: those between, of the second calls, too. None where x and y
+    leave white noise, nor of a prior in closed form."""
+    mask = ops.Mask(ops.random_mask((2, 4), 0.5, 0), (2, 4))
+    levels = torch.tensor([4.0, 0.4, 0.2, 0.1, 0.01, 0.0], **double)
+    between = [float(a * (2 * b / (a + b)).sqrt()) for a, b in pairwise(levels[:-1])]
+    near = [a for a in [*levels[:-1].tolist(), *between] if 0.04 < a < 0.25]
+    assert len(near) == 4
+
+    def products(post, method):
+        counts = po.sample(post, method, n=2, grid=levels).counts
+        assert counts["denoiser"] == 9
+        return counts["vjp"]
+
+    post, gaussian = told(mask)
+    assert products(post, EPS()) == 4
+    assert products(post, EPS(iterations=2)) == 8
+    assert products(post, EPS(near=0)) == 0
+    assert products(gaussian, EPS()) == 0
+    assert products(told(ops.Identity((2, 4)))[0], EPS()) == 0
 
 
 def test_refusals_name_the_nearest_method():
