@@ -38,19 +38,18 @@ class EPS(Method[Tensor]):
     D_y is exact where the prior's denoiser under the noise P^-1 is: in closed form. A network that
     was trained for such noise tells it without a derivative at the levels that decide what is not
     seen. Near the level of y, u = sigma_y / ||A||, its own denoiser under white noise is sharper,
-    and what is seen fits y only by that: for 0.4 u < sigma < ``near`` u
+    and what is seen fits y only by that. A step from a level in 0.4 u < sigma < ``near`` u has
 
         D_y = D + sigma^2 J^T A^H v,    (sigma_y^2 I + sigma^2 A J A^H) v = y - A D,   J = dD/dx
 
-    with ``iterations`` steps of GMRES. That is MMPS's estimate where what it assumes is nearly
-    true: y narrows x0 given x by little, and the matrix is well conditioned. Below, P^-1 is white
-    to a sixth. Without levels of the user's they are evenly spaced in their logarithm, from four
-    times the largest standard deviation of the prior to a tenth of what y leaves of what it sees
-    best.
+    with ``iterations`` steps of GMRES, in both its calls. That is MMPS's estimate where what it
+    assumes is nearly true: y narrows x0 given x by little, and the matrix is well conditioned.
+    Below, P^-1 is white to a sixth. Without levels of the user's they are evenly spaced in their
+    logarithm, from four times the largest standard deviation of the prior to a tenth of what y
+    leaves of what it sees best.
 
-    near: >= 0. 0 takes no derivative; no prior in closed form does.
-    iterations: vector-Jacobian products for one D_y between the two levels, at least 1.
-
+    near: >= 0. 0 takes no derivative; with a prior in closed form there is none either.
+    iterations: vector-Jacobian products for one D_y near y, at least 1.
     transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ``Midpoint``
         by default. Of a Gaussian posterior in R^8, 19 calls of it keep 1.00 to 1.02 of each
         variance, 20 ancestral ones 0.69 to 0.73 (affine probe).
@@ -61,7 +60,7 @@ class EPS(Method[Tensor]):
     Reference: Mammadov, Kara, Oktay, Azangulov, Akan, Chung, Rehg, Teh, Exact posterior score
         estimation for solving linear inverse problems, 2026.
     Cost per step: D_y twice, once on the last. D_y: one denoiser, operator and adjoint; of a
-        network between the two levels one denoiser, and one vector-Jacobian product, operator and
+        network near the level of y one denoiser, and one vector-Jacobian product, operator and
         adjoint for each iteration.
     Assumes: A linear, P^-1 a member of ``posteriori.covariances``, Gaussian noise.
     Exact when: the prior is known in closed form and steps -> infinity.
@@ -69,7 +68,7 @@ class EPS(Method[Tensor]):
         this covers; theirs is told y, and trained for each A. Steps are of second order.
     """
 
-    near: NonNegative = 2.5
+    near: NonNegative = 4.0
     iterations: Count = 1
     transition: Transition = Midpoint()
 
@@ -108,24 +107,29 @@ class EPS(Method[Tensor]):
     def step(
         self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Tensor, Info]:
-        return self.transition(
-            lambda x, level: self.denoise(post, x, level), state, sigma, s, rng
-        ), {}
+        # One estimate for both calls of a step: what two differ by would be extrapolated.
+        of_jacobian = self._near(post, float(sigma))
 
-    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
-        """D_y(x, sigma) = E[x0 | x, y]: (B, *E)."""
-        if self._of_jacobian(post, float(sigma)):
-            return moment_matched(post, x, sigma, iterations=self.iterations, rtol=RTOL)[0]
-        mu, covariance = looked(post, x, sigma)
-        return post.prior.know().denoise_under(mu, covariance)
+        def estimate(x: Tensor, level: Tensor) -> Tensor:
+            if of_jacobian:
+                return moment_matched(post, x, level, iterations=self.iterations, rtol=RTOL)[0]
+            return self.denoise(post, x, level)
 
-    def _of_jacobian(self, post: Posterior, sigma: float) -> bool:
+        return self.transition(estimate, state, sigma, s, rng), {}
+
+    def _near(self, post: Posterior, sigma: float) -> bool:
+        """Whether a step from this level takes the Jacobian of the white denoiser."""
         like, size = post.likelihood, norm2(post.likelihood.linear)
         if post.prior.know().closed is not None:
             return False
         if not LEAST * like.std < sigma * size < self.near * like.std:
             return False
         return not isinstance(_covariance(post, sigma), WhiteNoise)
+
+    def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
+        """D_y(x, sigma) = E[x0 | x, y] by the denoiser under P^-1: (B, *E)."""
+        mu, covariance = looked(post, x, sigma)
+        return post.prior.know().denoise_under(mu, covariance)
 
 
 def looked(post: Posterior, x: Tensor, sigma: Tensor) -> tuple[Tensor, NoiseCovariance]:
