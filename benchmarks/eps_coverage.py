@@ -3,6 +3,7 @@ prior?
 
     python benchmarks/eps_coverage.py [--bed digits] [--problems 200] [--steps 20] [--samples 9]
                                       [--at-once 25] [--truths midpoint] [--precision bfloat16]
+                                      [--near 4] [--iterations 1]
                                       [--json eps-coverage.json] [--table eps-coverage.md]
 
 The digits of the study ``posterior-coverage``: the upper half is measured with noise 0.1 of [0, 1],
@@ -20,6 +21,8 @@ white noise alone, EPS asks it for maps: with ``--truths maps`` the truths are s
 too, those of ``midpoint`` after EPS has drawn each half anew twice, the other half seen with the
 noise of the problem (digits alone). The network runs in ``--precision``, of truths and samples
 alike. A finished part, ``--at-once`` problems, is kept in the file ``--json``.
+
+``--near`` and ``--iterations`` are settings of EPS: where it takes derivatives, and how many.
 
 Beside the ranks stands the spread of the norm: of the samples of a problem, and of the truth about
 their mean, which exact samples have the same. Their ratio is above 1 where intervals are too wide.
@@ -61,25 +64,26 @@ NORM, FIT, SWEEPS = 6, 7, 2
 
 
 class Bed(NamedTuple):
-    """A prior, what is measured of its images, and the noise of images in [0, 1]."""
+    """A prior, what is measured of its images, the noise of images in [0, 1], and what draws."""
 
     prior: priors.Network
     A: LinearOperator
     law: Gaussian
+    method: EPS
 
 
-def bed_named(name: str, precision: str) -> Bed:
+def bed_named(name: str, precision: str, method: EPS) -> Bed:
     autocast = None if precision == "float32" else "bfloat16"
     if name == "digits":
         A, law = study.coverage_digits()[1], Gaussian(study.NOISE["digits"])
-        return Bed(priors.digits(noise_maps=True, autocast=autocast), A, law)
+        return Bed(priors.digits(noise_maps=True, autocast=autocast), A, law, method)
     shape, rows = (3, 32, 32), torch.arange(32)[:, None]
     A, level = {
         "half": (Mask(rows < 16, shape), 0.1),
         "pixels": (Mask(random_mask(shape[1:], 0.3, seed=0), shape), 0.05),
         "means": (Downsample(shape, 4, "box"), 0.05),
     }[name]
-    return Bed(priors.photos(noise_maps=True, autocast=autocast), A, Gaussian(level))
+    return Bed(priors.photos(noise_maps=True, autocast=autocast), A, Gaussian(level), method)
 
 
 @cache
@@ -110,7 +114,7 @@ def drawn(
         Likelihood(simulate(A, image, law, noise + k), A, law, range=(0, 1))
         for k, image in enumerate(x)
     ]
-    runs = po.sample_each(prior, likelihoods, EPS(), n=n, steps=steps, seed=seed)
+    runs = po.sample_each(prior, likelihoods, bed.method, n=n, steps=steps, seed=seed)
     return likelihoods, [run.samples for run in runs]
 
 
@@ -150,7 +154,10 @@ def part(bed: Bed, first: int, count: int, steps: int, n: int, kind: str) -> dic
         both = torch.cat([of_truth, of_samples])
         norms.append(both[:, NORM].tolist())
         fits.append((both[:, FIT].square() / post.given.y.numel()).tolist())
-    return {"ranks": ranks, "norms": norms, "fits": fits}
+    products = po.sample(Posterior(bed.prior, likelihoods[0]), bed.method, n=1, steps=steps).counts[
+        "vjp"
+    ]
+    return {"ranks": ranks, "norms": norms, "fits": fits, "products": products}
 
 
 def excess(fits: Tensor) -> str:
@@ -181,7 +188,9 @@ def spreads(norms: Tensor) -> str:
     )
 
 
-def table(found: Tensor, n: int, steps: int, bed: str, kind: str, precision: str) -> str:
+def table(
+    found: Tensor, n: int, steps: int, bed: str, kind: str, precision: str, products: int
+) -> str:
     """The page of ranks (problems, 8)."""
     groups = {group: rank_scores(found[:, part], n) for group, part in study.GROUPS.items()}
     parts = [row | {"group": group} for group, row in groups.items() if group != "all"]
@@ -190,7 +199,8 @@ def table(found: Tensor, n: int, steps: int, bed: str, kind: str, precision: str
         "",
         f"`python benchmarks/eps_coverage.py --bed {bed} --problems {len(found)} --steps {steps} "
         f"--samples {n} --truths {kind} --precision {precision}`: "
-        f"{len(found)} truths, {TRUTHS[kind]}; {n} samples each at {2 * steps - 1} denoiser calls. "
+        f"{len(found)} truths, {TRUTHS[kind]}; {n} samples each at {2 * steps - 1} denoiser calls "
+        f"and {products} derivatives. "
         f"Verdict: {overall(parts)}.",
         "",
         "| functions | 80 % intervals hold | p of uniform ranks | ranks in ten bins | verdict |",
@@ -213,13 +223,16 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=25)
     parser.add_argument("--truths", choices=[*TRUTHS], default="midpoint")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--near", type=float, default=EPS.near)
+    parser.add_argument("--iterations", type=int, default=EPS.iterations)
     parser.add_argument("--json", type=Path, default=Path("eps-coverage.json"))
     parser.add_argument("--table", type=Path, default=Path("eps-coverage.md"))
     arguments = parser.parse_args()
     kind, precision, name = arguments.truths, arguments.precision, arguments.bed
     if name != "digits" and kind != "midpoint":
         parser.error(f"--truths {kind} is of digits, got --bed {name}")
-    bed = bed_named(name, precision)
+    method = EPS(near=arguments.near, iterations=arguments.iterations)
+    bed = bed_named(name, precision, method)
     steps, n = arguments.steps, arguments.samples
     store: dict[str, Any] = (
         json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
@@ -227,14 +240,16 @@ def main() -> None:
     ranks, norms, fits = [], [], []
     for first in range(0, arguments.problems, arguments.at_once):
         count = min(arguments.at_once, arguments.problems - first)
-        key = f"{name}/{kind}/{precision}/{steps}/{n}/{first}/{count}"
+        key = f"{name}/{kind}/{precision}/{method.near:g}/{method.iterations}/{steps}/{n}"
+        key += f"/{first}/{count}"
         if key not in store:
             store[key] = part(bed, first, count, steps, n, kind)
             arguments.json.write_text(json.dumps(store))
         ranks += store[key]["ranks"]
         norms += store[key]["norms"]
         fits += store[key].get("fits", [])
-        text = table(torch.tensor(ranks), n, steps, name, kind, precision)
+        products = store[key]["products"]
+        text = table(torch.tensor(ranks), n, steps, name, kind, precision, products)
         text += "\n" + spreads(torch.tensor(norms)) + "\n"
         if len(fits) == len(ranks):  # parts that were kept before have none
             text += "\n" + excess(torch.tensor(fits)) + "\n"

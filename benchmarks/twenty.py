@@ -162,7 +162,12 @@ def side_by_side(
 ) -> dict[str, list[float]]:
     """Seconds of four samples of MMPS over those of EPS, in turns: by EPS's calls and samples."""
     ratios: dict[str, list[float]] = {}
-    of_eps = [("EPS 10", 2), ("EPS 20", 2), ("EPS 10", 4), ("EPS 20", 4)]
+    of_eps = [
+        ("EPS 10, no derivative", 2),
+        ("EPS 20", 2),
+        ("EPS 20, no derivative", 4),
+        ("EPS 20", 4),
+    ]
     for problem in problems:
         for name, n in of_eps:
             drawn(name, problem, truths[0], priors, n, pairs=True)  # the first run takes longer
