@@ -347,11 +347,17 @@ def test_what_it_was_not_trained_for_is_refused_by_name():
     ids=["blur", "downsample"],
 )
 def test_eps_runs_on_it_with_one_call_an_evaluation(A):
+    """Levels 20, 0.2 and 0.002 times 1 / ||A||, noise 0.1: the second step is near the level of y,
+    and takes a derivative in each of its calls."""
     prior = coloured()
+    size = ops.norm2(A)
+    levels = torch.tensor([20.0, 0.2, 0.002, 0.0], **double) / size
     like = po.Likelihood(
         torch.zeros(A.out_shape, **double), A, po.noise.Gaussian(0.1), range=(-1, 1)
     )
-    run = po.sample(po.Posterior(prior, like), po.methods.EPS(), n=2, steps=3, seed=1)
-    assert bool(run.samples.isfinite().all())
-    assert run.counts["denoiser"] == 5
-    assert run.counts["vjp"] == 0
+    for near, products in ((0, 0), (4, 2)):
+        method = po.methods.EPS(near=near)
+        run = po.sample(po.Posterior(prior, like), method, n=2, grid=levels, seed=1)
+        assert bool(run.samples.isfinite().all())
+        assert run.counts["denoiser"] == 5
+        assert run.counts["vjp"] == products
