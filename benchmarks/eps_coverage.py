@@ -188,20 +188,14 @@ def spreads(norms: Tensor) -> str:
     )
 
 
-def table(
-    found: Tensor, n: int, steps: int, bed: str, kind: str, precision: str, products: int
-) -> str:
-    """The page of ranks (problems, 8)."""
+def table(found: Tensor, n: int, bed: str, how: str, drawn: str) -> str:
+    """The page of ranks (problems, 8) among n samples: how it is made, and how they were drawn."""
     groups = {group: rank_scores(found[:, part], n) for group, part in study.GROUPS.items()}
     parts = [row | {"group": group} for group, row in groups.items() if group != "all"]
     lines = [
         f"# Coverage of EPS: {bed}",
         "",
-        f"`python benchmarks/eps_coverage.py --bed {bed} --problems {len(found)} --steps {steps} "
-        f"--samples {n} --truths {kind} --precision {precision}`: "
-        f"{len(found)} truths, {TRUTHS[kind]}; {n} samples each at {2 * steps - 1} denoiser calls "
-        f"and {products} derivatives. "
-        f"Verdict: {overall(parts)}.",
+        f"`python benchmarks/eps_coverage.py {how}`: {drawn}. Verdict: {overall(parts)}.",
         "",
         "| functions | 80 % intervals hold | p of uniform ranks | ranks in ten bins | verdict |",
         "|---|---|---|---|---|",
@@ -247,12 +241,19 @@ def main() -> None:
             arguments.json.write_text(json.dumps(store))
         ranks += store[key]["ranks"]
         norms += store[key]["norms"]
-        fits += store[key].get("fits", [])
-        products = store[key]["products"]
-        text = table(torch.tensor(ranks), n, steps, name, kind, precision, products)
+        fits += store[key]["fits"]
+        how = (
+            f"--bed {name} --problems {len(ranks)} --steps {steps} --near {method.near:g} "
+            f"--iterations {method.iterations} --samples {n} --truths {kind} "
+            f"--precision {precision}"
+        )
+        drawn_so = (
+            f"{len(ranks)} truths, {TRUTHS[kind]}; {n} samples each at {2 * steps - 1} denoiser "
+            f"calls and {store[key]['products']} derivatives"
+        )
+        text = table(torch.tensor(ranks), n, name, how, drawn_so)
         text += "\n" + spreads(torch.tensor(norms)) + "\n"
-        if len(fits) == len(ranks):  # parts that were kept before have none
-            text += "\n" + excess(torch.tensor(fits)) + "\n"
+        text += "\n" + excess(torch.tensor(fits)) + "\n"
         arguments.table.write_text(text)
         print(text, flush=True)
 
