@@ -69,7 +69,7 @@ class EPS(Method[Tensor]):
     """
 
     near: NonNegative = 4.0
-    iterations: Count = 1
+    iterations: Count = 2
     transition: Transition = Midpoint()
 
     reference: ClassVar[str] = "mammadov2026eps"

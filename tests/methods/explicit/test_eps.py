@@ -211,8 +211,8 @@ def test_near_the_level_of_y_a_network_is_asked_for_its_jacobian(name):
         plain = last(EPS(near=0), post, x, sigma)
         torch.testing.assert_close(plain, 1.01 * exact, rtol=1e-9, atol=1e-9)
         if near:
-            one = MMPS(iterations=1).denoise(post, x, sigma)
-            torch.testing.assert_close(last(EPS(), post, x, sigma), one, rtol=0, atol=0)
+            two = MMPS(iterations=2).denoise(post, x, sigma)
+            torch.testing.assert_close(last(EPS(), post, x, sigma), two, rtol=0, atol=0)
 
 
 def test_derivatives_are_taken_near_the_level_of_y_alone():
@@ -227,8 +227,8 @@ def test_derivatives_are_taken_near_the_level_of_y_alone():
         return counts["vjp"]
 
     post, gaussian = told(mask)
-    assert products(post, EPS()) == 4
-    assert products(post, EPS(iterations=2)) == 8
+    assert products(post, EPS()) == 8
+    assert products(post, EPS(iterations=1)) == 4
     assert products(post, EPS(near=0)) == 0
     assert products(gaussian, EPS()) == 0
     assert products(told(ops.Identity((2, 4)))[0], EPS()) == 0
