@@ -3,7 +3,7 @@ prior?
 
     python benchmarks/eps_coverage.py [--bed digits] [--problems 200] [--steps 20] [--samples 9]
                                       [--at-once 25] [--truths midpoint] [--precision bfloat16]
-                                      [--near 4] [--iterations 1]
+                                      [--near 4] [--iterations 2]
                                       [--json eps-coverage.json] [--table eps-coverage.md]
 
 The digits of the study ``posterior-coverage``: the upper half is measured with noise 0.1 of [0, 1],
@@ -106,16 +106,16 @@ def functions(post: Posterior, x: Tensor) -> Tensor:
 
 def drawn(
     bed: Bed, A: LinearOperator, x: Tensor, steps: int, n: int, seed: int, noise: int
-) -> tuple[list[Likelihood], list[Tensor]]:
-    """The measurement of each image of x by A, with the seeds ``noise`` onwards, and n samples of
-    EPS given each."""
+) -> tuple[list[Likelihood], list[po.Run]]:
+    """The measurement of each image of x by A, with the seeds ``noise`` onwards, and a run of n
+    samples of EPS given each."""
     prior, law = bed.prior, bed.law
     likelihoods = [
         Likelihood(simulate(A, image, law, noise + k), A, law, range=(0, 1))
         for k, image in enumerate(x)
     ]
     runs = po.sample_each(prior, likelihoods, bed.method, n=n, steps=steps, seed=seed)
-    return likelihoods, [run.samples for run in runs]
+    return likelihoods, runs
 
 
 def truths(bed: Bed, first: int, count: int, steps: int, kind: str) -> Tensor:
@@ -137,7 +137,7 @@ def truths(bed: Bed, first: int, count: int, steps: int, kind: str) -> Tensor:
         for k in range(2 * SWEEPS):
             half = Mask((rows < 16) if k % 2 == 0 else (rows >= 16), x.shape[1:])
             own = seed + 2**34 * (k + 1)  # no other draw has these seeds
-            x = torch.cat(drawn(bed, half, x, steps, 1, own, own)[1])
+            x = torch.cat([run.samples for run in drawn(bed, half, x, steps, 1, own, own)[1]])
     return x
 
 
@@ -145,19 +145,16 @@ def part(bed: Bed, first: int, count: int, steps: int, n: int, kind: str) -> dic
     """Ranks (count, 8) of the test functions of the truths ``first`` onwards among those of n
     samples; and the norms of truth and samples (count, 1 + n)."""
     x = truths(bed, first, count, steps, kind)
-    likelihoods, samples = drawn(bed, bed.A, x, steps, n, first, study.TRUTH + first)
+    likelihoods, runs = drawn(bed, bed.A, x, steps, n, first, study.TRUTH + first)
     ranks, norms, fits = [], [], []
-    for k, (image, likelihood, mine) in enumerate(zip(x, likelihoods, samples, strict=True)):
+    for k, (image, likelihood, run) in enumerate(zip(x, likelihoods, runs, strict=True)):
         post = Posterior(bed.prior, likelihood)
-        of_samples, of_truth = functions(post, mine), functions(post, image[None])
+        of_samples, of_truth = functions(post, run.samples), functions(post, image[None])
         ranks.append(calibration.ranks(of_samples, of_truth, seed=first + k)[0].tolist())
         both = torch.cat([of_truth, of_samples])
         norms.append(both[:, NORM].tolist())
         fits.append((both[:, FIT].square() / post.given.y.numel()).tolist())
-    products = po.sample(Posterior(bed.prior, likelihoods[0]), bed.method, n=1, steps=steps).counts[
-        "vjp"
-    ]
-    return {"ranks": ranks, "norms": norms, "fits": fits, "products": products}
+    return {"ranks": ranks, "norms": norms, "fits": fits, "products": runs[0].counts["vjp"]}
 
 
 def excess(fits: Tensor) -> str:
@@ -188,14 +185,14 @@ def spreads(norms: Tensor) -> str:
     )
 
 
-def table(found: Tensor, n: int, bed: str, how: str, drawn: str) -> str:
+def table(found: Tensor, n: int, bed: str, how: str, what: str) -> str:
     """The page of ranks (problems, 8) among n samples: how it is made, and how they were drawn."""
     groups = {group: rank_scores(found[:, part], n) for group, part in study.GROUPS.items()}
     parts = [row | {"group": group} for group, row in groups.items() if group != "all"]
     lines = [
         f"# Coverage of EPS: {bed}",
         "",
-        f"`python benchmarks/eps_coverage.py {how}`: {drawn}. Verdict: {overall(parts)}.",
+        f"`python benchmarks/eps_coverage.py {how}`: {what}. Verdict: {overall(parts)}.",
         "",
         "| functions | 80 % intervals hold | p of uniform ranks | ranks in ten bins | verdict |",
         "|---|---|---|---|---|",
@@ -247,11 +244,11 @@ def main() -> None:
             f"--iterations {method.iterations} --samples {n} --truths {kind} "
             f"--precision {precision}"
         )
-        drawn_so = (
+        what = (
             f"{len(ranks)} truths, {TRUTHS[kind]}; {n} samples each at {2 * steps - 1} denoiser "
             f"calls and {store[key]['products']} derivatives"
         )
-        text = table(torch.tensor(ranks), n, name, how, drawn_so)
+        text = table(torch.tensor(ranks), n, name, how, what)
         text += "\n" + spreads(torch.tensor(norms)) + "\n"
         text += "\n" + excess(torch.tensor(fits)) + "\n"
         arguments.table.write_text(text)

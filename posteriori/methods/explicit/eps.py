@@ -19,7 +19,7 @@ from posteriori.rng import Rng
 from posteriori.settings import Count, NonNegative
 
 # Times sigma_y / ||A||: below it P^-1 has variances of (1 + 0.4^2)^-1 = 0.86 sigma^2 at least.
-LEAST = 0.4
+WHITE_BELOW = 0.4
 RTOL = 1e-4
 
 
@@ -119,10 +119,10 @@ class EPS(Method[Tensor]):
 
     def _near(self, post: Posterior, sigma: float) -> bool:
         """Whether a step from this level takes the Jacobian of the white denoiser."""
-        like, size = post.likelihood, norm2(post.likelihood.linear)
         if post.prior.know().closed is not None:
             return False
-        if not LEAST * like.std < sigma * size < self.near * like.std:
+        like, size = post.likelihood, norm2(post.likelihood.linear)
+        if not WHITE_BELOW * like.std < sigma * size < self.near * like.std:
             return False
         return not isinstance(_covariance(post, sigma), WhiteNoise)
 
