@@ -111,10 +111,11 @@ def steps_within(
     """The steps of a method, and the passes through the network that a sample is to take.
 
     calls: the most passes allowed. The steps are then the largest number that keeps to them, as
-    counted by drawing one sample (of the method's cloud, where it draws several together): a plan,
-    of one step times their number, only says where to begin. Without it the steps are those that
-    are stated, and the passes None, as for a method that refuses the problem. settings: n, seed,
-    batch and grid.
+    counted by drawing one sample (of the method's cloud, where it draws several together): a plan
+    only says where to begin. Where one step more may take fewer passes, as of ``EPS`` near the
+    level of y, that is a number which keeps to them and one more does not. Without it the steps are
+    those that are stated, and the passes None, as for a method that refuses the problem. settings:
+    n, seed, batch and grid.
     Raises ``ValueError`` where a single step takes more.
     """
     method, fixed = entry.method, settings | {"grid": entry.grid or settings["grid"]}

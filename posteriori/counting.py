@@ -129,7 +129,7 @@ class _CountedUnder:
 
     def denoise(self, mu: Tensor, covariance: NoiseCovariance) -> Tensor:
         counter = self.counted.counter
-        counter.calls["denoiser"] += len(mu)
+        counter.calls["denoiser"] += self.counted.passes * len(mu)
         out = self.counted.inner.know().anisotropic.denoise(mu, covariance)
         counter.denoised = mu, out
         return out
@@ -206,6 +206,11 @@ class CountedLinearOperator(LinearOperator):
     @property
     def label(self) -> str:
         return self.inner.label
+
+    @property
+    def steady_norm(self) -> float:
+        # Kept with the operator itself: it is measured once, for all runs.
+        return self.inner.steady_norm
 
     def spectrum(self) -> Spectrum | None:
         return self.inner.spectrum()

@@ -21,6 +21,7 @@ from posteriori.likelihood import Likelihood, Posterior
 from posteriori.methods.base import Method
 from posteriori.methods.courses import steps_of
 from posteriori.operators.base import LinearOperator, Operator
+from posteriori.operators.row_wise import RowWise
 from posteriori.priors.base import Prior
 from posteriori.run import Run, Status
 from posteriori.run_folder import keep
@@ -84,16 +85,16 @@ def sample_each(
         raise ValueError(refusals[0])
     runs: dict[int, Run] = {}
     instruments = [id(like.A) for like in likelihoods]
-    for which in _shared(posts, instruments, method):
+    for which in _workable(_shared(posts, instruments, method), posts, instruments, method):
         some = [posts[j] for j in which]
         place = None if folder is None else Path(folder) / f"{which[0]:05d}"
         seeds = tuple(seed + j for j in which)
+        own = len({instruments[j] for j in which}) > 1
         if len(which) == 1:
             runs[which[0]] = _single(
                 some[0], method, n=n, seed=seeds[0], batch=batch, folder=place, **how
             )
         else:
-            own = len({instruments[j] for j in which}) > 1
             runs |= zip(
                 which, _batched(some, method, n, seeds, batch, place, own, **how), strict=True
             )
@@ -153,6 +154,25 @@ def _shared(
         key = (kinds[instrument], *law, given.range, given.frame, given.y.dtype) if alike else j
         found.setdefault(key, []).append(j)
     return list(found.values())
+
+
+def _workable(
+    groups: list[list[int]],
+    posts: Sequence[Posterior],
+    instruments: Sequence[int],
+    method: Method[Any],
+) -> list[list[int]]:
+    """The groups; one by one those that have operators of their own, which the method takes each
+    alone and not in one batch."""
+    found: list[list[int]] = []
+    for which in groups:
+        refused = False
+        if len({instruments[j] for j in which}) > 1:
+            together = RowWise([posts[j].likelihood.linear for j in which])
+            y = torch.stack([posts[j].likelihood.y for j in which])
+            refused = method.refuses(posts[which[0]].for_rows(y, together)) is not None
+        found += [[j] for j in which] if refused else [which]
+    return found
 
 
 def _batched(

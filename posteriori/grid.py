@@ -17,6 +17,7 @@ GridName = Literal["karras", "log", "ddpm"]
 # Relative. Levels may come from a singular value decomposition, a power of a root, or single
 # precision.
 SLACK = 1e-6
+_LARGEST = 1e150
 
 
 def above(level: Tensor | float, bound: Tensor | float) -> bool:
@@ -99,6 +100,11 @@ def make(
             raise ValueError(
                 "a grid is a strictly decreasing list of noise levels that ends at 0, "
                 f"got {levels.tolist()[:8]}"
+            )
+        if not (float(levels[0]) < _LARGEST and float(levels[-2]) > 1 / _LARGEST):
+            raise ValueError(
+                f"noise levels lie between {1 / _LARGEST:g} and {_LARGEST:g}, to be squared, got "
+                f"{float(levels[0]):g} down to {float(levels[-2]):g}; state images in other units"
             )
         return levels
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:

@@ -157,6 +157,7 @@ def cg(
         if not live.any():
             break
         q = matvec(p)
+        q = torch.where(per_row(live, q), q, 0.0)  # a row that has ended takes nothing of it
         curvature = dot(p, q)
         pp = dot(p, p)
         most = torch.maximum(
@@ -234,11 +235,12 @@ def gmres(
         weights[:, : k + 1] = torch.where(live[:, None], best, weights[:, : k + 1])
         residual = torch.where(live, left, residual)
         used = used + live
-        live = (
-            live & (residual > rtol * size) & (H[:, k + 1, k] > torch.finfo(size.dtype).eps * size)
-        )
-        length = torch.where(H[:, k + 1, k] > 0, H[:, k + 1, k], 1.0).to(size)
-        basis.append(w / per_row(length, w).to(w.dtype))
+        # Nothing but rounding is left of M v where the space is exhausted, whatever M's unit.
+        rest, product = H[:, k + 1, k], H[:, : k + 2, k].norm(dim=1)
+        live = live & (residual > rtol * size) & (rest > torch.finfo(size.dtype).eps * product)
+        length = torch.where(live, rest, 1.0).to(size)
+        # A row that has ended goes on with zeros, whatever its last product was.
+        basis.append(torch.where(per_row(live, w), w / per_row(length, w).to(w.dtype), 0.0))
     u = torch.zeros_like(b)
     for k, v in enumerate(basis[:max_iter]):
         u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v

@@ -2,7 +2,8 @@
 much memory.
 
 Two steps are taken in the middle of the grid, from an image of pure noise there; calls and seconds
-of the run are those of the second times the number of steps. An iteration that stops at its
+of the run are those of the second times the number of steps. Of a method whose steps are of several
+kinds (``Method.phase``) that is done for each. An iteration that stops at its
 tolerance takes more steps at some levels than at others, so both are estimates.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -95,7 +98,8 @@ def plan(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Plan:
-    """The plan of ``sample`` with the same arguments. It costs two steps of one batch.
+    """The plan of ``sample`` with the same arguments. It costs two steps of one batch,
+    for each ``Method.phase``.
 
     Raises ``ValueError`` as ``sample`` does when the method refuses the problem.
     """
@@ -108,20 +112,23 @@ def plan(
     rows = batch or batch_rows(post, method, n)
     groups = -(-n // method.returned)
     together = min(max(1, rows // method.group), groups)
-    counter = Counter()
-    seconds, solves = _timed(post, method, levels, together, counter)
     batches, count = -(-groups // together), len(levels) - 1
+    total, calls, solves = 0.0, dict.fromkeys(CALL_KINDS, 0), set[str]()
+    for places in _phases(post, method, levels):
+        counter = Counter()
+        seconds, kinds = _timed(post, method, levels, together, counter, places[len(places) // 2])
+        total += seconds * len(places)
+        calls = {kind: calls[kind] + counter.calls[kind] * len(places) for kind in CALL_KINDS}
+        solves |= kinds
     return Plan(
         method=type(method).__name__,
         n=n,
         steps=count,
         rows=together * method.group,
         batches=batches,
-        solves=solves,
-        calls={
-            kind: counter.calls[kind] * count / (together * method.returned) for kind in CALL_KINDS
-        },
-        seconds=seconds * count * groups / together,
+        solves=tuple(sorted(solves)),
+        calls={kind: made / (together * method.returned) for kind, made in calls.items()},
+        seconds=total * groups / together,
         memory=_memory(post.likelihood.y.device),
         pilot=pilot,
         notes=(*_notes(post), *_course(method, count, grid)),
@@ -140,26 +147,34 @@ def _levels(
         return make_levels(post, method, steps, "karras")[0], True
 
 
+def _phases(post: Posterior, method: Method[Any], levels: Tensor) -> list[list[int]]:
+    """The steps of a grid by their ``Method.phase``: the places of the levels they begin at."""
+    found: dict[Hashable, list[int]] = {}
+    for k, (sigma, s) in enumerate(pairwise(levels)):
+        found.setdefault(method.phase(post, sigma, s), []).append(k)
+    return list(found.values())
+
+
 def _timed(
-    post: Posterior, method: Method[Any], levels: Tensor, groups: int, counter: Counter
-) -> tuple[float, tuple[str, ...]]:
-    """Seconds of one step in the middle of the grid, and its solves, after one that pays what is
-    paid once a run."""
-    watched, k = counted(post, counter), max((len(levels) - 1) // 2, 1)
+    post: Posterior, method: Method[Any], levels: Tensor, groups: int, counter: Counter, k: int
+) -> tuple[float, set[str]]:
+    """Seconds of the step from level k, and its solves, after one that pays what is paid once a
+    run."""
+    watched, before = counted(post, counter), max(k - 1, 0)
     rng = Streams(0, range(groups), method.group)
     y = post.likelihood.y
     dtype = y.real.dtype.to_complex() if post.prior.complex else y.real.dtype
     blank = torch.zeros(groups * method.group, *post.shape, dtype=dtype, device=y.device)
     with torch.no_grad(), solvers_noted() as solves:
-        state = method.init(watched, watched.prior.start(rng.normal(blank), levels[k - 1]), rng)
-        state, _ = method.step(watched, state, levels[k - 1], levels[k], rng)
-        if k + 1 == len(levels):  # a grid of one step
-            state, k = method.init(watched, method.rows(state), rng), 0
+        state = method.init(watched, watched.prior.start(rng.normal(blank), levels[before]), rng)
+        state, _ = method.step(watched, state, levels[before], levels[before + 1], rng)
+        if k == 0:
+            state = method.init(watched, method.rows(state), rng)
         counter.calls.update(dict.fromkeys(CALL_KINDS, 0))
         began = time.perf_counter()
         state, _ = method.step(watched, state, levels[k], levels[k + 1], rng)
         float(method.rows(state).abs().max())  # waits for a GPU
-        return time.perf_counter() - began, tuple(sorted(solves))
+        return time.perf_counter() - began, set(solves)
 
 
 def _memory(device: torch.device) -> int:

@@ -35,3 +35,19 @@ def test_ddpm_levels_are_those_of_a_linear_chain_the_noisiest_first():
 def test_a_grid_of_one_step_starts_at_the_top():
     for name in ("karras", "log"):
         assert grid.make(name, 1, 12.0, 0.1).tolist() == pytest.approx([12.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ([1.0, 2.0, 0.0], "strictly decreasing"),
+        ([2.0, 1.0], "strictly decreasing"),
+        ([float("nan"), 1.0, 0.0], "strictly decreasing"),
+        ([float("inf"), 1.0, 0.0], r"got inf down to 1"),
+        ([1e200, 1.0, 0.0], r"got 1e\+200 down to 1"),
+        ([1.0, 1e-170, 0.0], r"got 1 down to 1e-170"),
+    ],
+)
+def test_levels_that_no_run_can_visit_are_refused(levels, said):
+    with pytest.raises(ValueError, match=said):
+        grid.make(torch.tensor(levels, dtype=torch.float64), 1, 80.0, 0.002)

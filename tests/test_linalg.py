@@ -181,6 +181,38 @@ def test_a_gmres_row_that_reached_its_tolerance_is_left_alone_by_the_others():
     torch.testing.assert_close(together.x[0], alone.x[0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("unit", [2.0**-27, 2.0**27])
+def test_gmres_takes_the_same_steps_whatever_the_unit_of_b(unit):
+    """Also in single precision: what M v adds to the space is compared with M v, not with b."""
+    M = crooked(3, 6).float()
+    b = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
+    plain = gmres(product(M), b, max_iter=6, rtol=1e-5)
+    scaled = gmres(product(M), unit * b, max_iter=6, rtol=1e-5)
+    assert torch.equal(scaled.iterations, plain.iterations)
+    assert torch.equal(scaled.x / unit, plain.x)
+
+
+@pytest.mark.parametrize("solver", [cg, gmres])
+def test_a_row_that_has_ended_takes_nothing_of_later_products(solver):
+    """The first row is done after a step; what the map makes of it later is not finite."""
+    M = torch.stack([torch.eye(4), torch.diag(torch.linspace(1, 3, 4))]).double()
+    b = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    calls = []
+
+    def matvec(v):
+        calls.append(v)
+        out = product(M)(v)
+        if len(calls) > 1:
+            out[0] = torch.nan
+        return out
+
+    found = solver(matvec, b, max_iter=6, rtol=1e-9)
+    assert len(calls) > 3
+    torch.testing.assert_close(found.x, torch.linalg.solve(M, b), rtol=1e-6, atol=1e-9)
+    images = [v.clone() for v in calls]
+    torch.testing.assert_close(found.mapped(images, torch.zeros_like(b)), found.x)
+
+
 @pytest.mark.parametrize("solver", [cg, gmres])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_a_linear_map_of_the_solution_needs_no_product_more(solver, dtype):

@@ -94,12 +94,8 @@ def check_comparison(given: problem_file.Problem, out: Path) -> None:
                 f"{out} exists and holds no comparison; choose another folder by --out"
             )
         return
-    then, now = read_json(place), json.loads(json.dumps(_said(given)))
-    changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    if changed:
-        changes = "; ".join(
-            f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed
-        )
+    changes = problem_file.unlike(read_json(place), json.loads(json.dumps(_said(given))))
+    if changes:
         raise ValueError(
             f"the runs in {out} belong to another problem, "
             f"so they cannot be resumed ({changes[:600]})"

@@ -47,7 +47,8 @@ def solve_problem(
     """
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
     workers = workers or Workers()
-    given = problem_file.load(problem, problem_file.settled_in(out / "problem.json"))
+    auto = problem_file.settled_in(out / "problem.json") if resume else None
+    given = problem_file.load(problem, auto)
     check_folder(given, out, resume)
     task = written_as(given, write)
     why = why_whole(task)
@@ -146,12 +147,8 @@ def check_folder(given: problem_file.Problem, out: Path, resume: bool) -> None:
         )
     place = out / "problem.json"
     if resume and place.exists():
-        then, now = read_json(place), json.loads(json.dumps(given.record))
-        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-        if changed:
-            changes = "; ".join(
-                f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed
-            )
+        changes = problem_file.unlike(read_json(place), json.loads(json.dumps(given.record)))
+        if changes:
             raise ValueError(
                 f"the run in {out} belongs to another problem, "
                 f"so it cannot be resumed ({changes[:600]})"

@@ -12,6 +12,8 @@ from torch import Tensor
 from posteriori.covariances.told import Told
 
 Of = Callable[[Tensor], Tensor]
+# Relative, of variances along the axes of one covariance.
+_ROUNDING = 1e-9
 
 
 class NoiseCovariance(ABC):
@@ -36,6 +38,18 @@ class NoiseCovariance(ABC):
     def power(self, x: Tensor, p: float) -> Tensor:
         """Sigma^p x."""
         return self.applied(lambda v: v**p, x)
+
+    def is_white(self, like: Tensor) -> bool:
+        """Whether all variances on images like those of ``like`` (B, *E) are one, to rounding."""
+        seen: list[Tensor] = []
+
+        def noted(v: Tensor) -> Tensor:
+            seen.append(v)
+            return v
+
+        self.applied(noted, like[:1])
+        v = torch.cat([part.flatten() for part in seen])
+        return bool(v.max() <= v.min() * (1 + _ROUNDING))
 
     def dense(self, like: Tensor, p: float = 1.0) -> Tensor:
         """Sigma^p as a matrix (d, d) over flattened real images like those of ``like``

@@ -34,6 +34,10 @@ class RowsNoise(NoiseCovariance):
     def applied(self, f: Of, x: Tensor) -> Tensor:
         return self.each(lambda member, rows: member.applied(f, rows), x)
 
+    def is_white(self, like: Tensor) -> bool:
+        """Whether that of each row is."""
+        return all(member.is_white(like) for member in self.members)
+
     def told(self, x: Tensor) -> Told | None:
         """None where that of a row is."""
         parts = [member.told(x) for member in self.members]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -98,6 +99,11 @@ class Method(Generic[S], metaclass=Checked):
         """
         course = course_of(self)
         return None if course is None else course.levels(post, steps)
+
+    def phase(self, post: Posterior, sigma: Tensor, s: Tensor) -> Hashable:
+        """What tells apart steps from sigma to s that take different calls, of each of which a
+        ``plan`` times one. One phase by default."""
+        return None
 
     def finish(self, post: Posterior, state: S, rng: Rng) -> tuple[Tensor, Tensor]:
         """The samples, ``returned`` of each group in the order of the groups, and their

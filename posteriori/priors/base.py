@@ -93,7 +93,8 @@ class Prior(nn.Module, metaclass=Checked):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             x0 = self.denoise(leaf, sigma)
-        if not x0.requires_grad:  # a constant denoiser
+        if not x0.requires_grad:
+            _check_constant(self, leaf.detach(), x0, sigma)
             return x0, torch.zeros_like
 
         return x0.detach(), through_graph(x0, leaf)
@@ -302,3 +303,13 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
         for part in module.children():
             _cast(part, dtype)
         module._apply(lambda t: t.to(dtype) if t.is_floating_point() else t, recurse=False)
+
+
+def _check_constant(prior: Prior, x: Tensor, x0: Tensor, sigma: Tensor) -> None:
+    """Raise ``TypeError`` where D(x, sigma) = x0 has no graph and is not the same for all x."""
+    if not torch.equal(prior.denoise(x + sigma.to(x.real), sigma), x0):
+        raise TypeError(
+            f"{type(prior).__name__}.denoise returns a tensor without a derivative: make it of x "
+            f"by torch alone, without detach, item, numpy, no_grad and inference_mode, or take a "
+            f"method that asks for no vector-Jacobian products"
+        )

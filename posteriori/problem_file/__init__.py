@@ -1,6 +1,6 @@
 """Named tasks: prior, operator, noise, measurement and method in one file."""
 
-from posteriori.problem_file.file import Measurement, Problem, Task, load, settled_in
+from posteriori.problem_file.file import Measurement, Problem, Task, load, settled_in, unlike
 from posteriori.problem_file.reading import simulate
 
-__all__ = ["Measurement", "Problem", "Task", "load", "settled_in", "simulate"]
+__all__ = ["Measurement", "Problem", "Task", "load", "settled_in", "simulate", "unlike"]

@@ -398,11 +398,22 @@ def problem_of(
     problem._code.update(code)
     if problem.precision != "auto":
         return problem
-    settled = auto or problem.arithmetic
+    settled = auto if auto and problem.prior.rounded else problem.arithmetic
     problem._raw.pop("precision", None)
     if settled != "float32":
         problem._raw["precision"] = settled
     return problem.model_copy(update={"precision": settled})
+
+
+def unlike(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """How two records of problems differ, for a person; "" where they do not. A precision of
+    float32 is none."""
+    kept, new = (
+        {key: value for key, value in record.items() if (key, value) != ("precision", "float32")}
+        for record in (then, now)
+    )
+    changed = [key for key in {**kept, **new} if kept.get(key) != new.get(key)]
+    return "; ".join(f"{key}: {kept.get(key)!r} then, {new.get(key)!r} now" for key in changed)
 
 
 def settled_in(problem: Path) -> Arithmetic | None:

@@ -76,8 +76,7 @@ MEANING: dict[str, dict[str, str]] = {
         ),
         "precision": (
             "of a network's inner arithmetic; by default (auto) that of photos is bfloat16 where "
-            "the device has matrix units for it, all else float32; a run that is resumed keeps its "
-            "own"
+            "the device multiplies it, all else float32; a run that is resumed keeps its own"
         ),
         "write": (
             "the kind of file in which volumes are written, and images beside their pictures; "

@@ -68,6 +68,25 @@ def test_the_contract_finds_faults(fault, message):
         check_prior(Broken(fault))
 
 
+def test_a_denoiser_without_a_derivative_is_none_that_is_constant():
+    """One that leaves torch would count as J = 0; one that is the same everywhere has that J."""
+
+    class Own(po.priors.Prior):
+        def __init__(self, of):
+            super().__init__((3,), range=None, variance=1.0, sigma_max=10.0, sigma_min=0.1)
+            self.of = of
+
+        def denoise(self, x, sigma):
+            return self.of(x)
+
+    x, sigma = torch.ones(2, 3), torch.tensor(0.5)
+    x0, pull = Own(lambda x: torch.full_like(x, 0.3)).linearize(x, sigma)
+    assert bool((x0 == 0.3).all())
+    assert not bool(pull(torch.ones(2, 3)).any())
+    with pytest.raises(TypeError, match=r"Own.denoise returns a tensor without a derivative"):
+        Own(lambda x: 0.5 * x.detach()).linearize(x, sigma)
+
+
 def test_gaussian_denoiser_is_the_regression_of_x0_on_x():
     prior, sigma = full_gaussian(), torch.tensor(0.7, dtype=F64)
     C = prior.covariance

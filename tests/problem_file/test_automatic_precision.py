@@ -4,6 +4,7 @@ goes on."""
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +99,36 @@ def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, machine, first, 
         check_folder(problem_file.load(written(tmp_path, precision=then)), out, True)
 
 
+@pytest.mark.parametrize(
+    "prior", ["digits", {"gaussian": {"mean": 0.5, "std": 0.2, "shape": [3, 16, 16]}}]
+)
+def test_a_refused_problem_leaves_no_precision_to_the_next(tmp_path, machine, prior):
+    """EPS asks for more than ``photos`` knows; the next file states another prior."""
+    out, how = tmp_path / "out", {"resume": False, "progress": False, "checkpoint_seconds": 60.0}
+    with pytest.raises(ValueError, match="EPS"):
+        solve_problem(written(tmp_path, method="EPS"), out, **how)
+    assert read_json(out / "problem.json")["precision"] == "bfloat16"
+    auto = problem_file.settled_in(out / "problem.json")
+    path = written(tmp_path, prior, name="next.yaml")
+    assert problem_file.load(path, auto).precision == "float32"
+    if prior == "digits":
+        machine("float32")
+        solve_problem(written(tmp_path), out, **how)
+        assert "precision" not in read_json(out / "problem.json")
+
+
+@pytest.mark.parametrize("first", ["float32", "auto"])
+@pytest.mark.parametrize("then", ["float32", "auto", None])
+def test_float32_is_what_no_precision_stands_for(tmp_path, machine, first, then):
+    machine("float32")
+    out, how = tmp_path / "out", {"progress": False, "checkpoint_seconds": 60.0}
+    solve_problem(written(tmp_path, precision=first), out, resume=False, **how)
+    machine("bfloat16")
+    stated = {} if then is None else {"precision": then}
+    again = written(tmp_path, name="again.yaml", **stated)
+    solve_problem(again, out, resume=True, **how)
+
+
 def test_the_cells_of_a_study_carry_the_precision_to_other_machines(tmp_path, machine):
     written(tmp_path, name="base.yaml")
     path = tmp_path / "study.yaml"
@@ -114,9 +145,17 @@ def test_the_cells_of_a_study_carry_the_precision_to_other_machines(tmp_path, ma
 
 
 def test_a_device_is_asked_and_not_timed(monkeypatch):
-    monkeypatch.setattr(arithmetic, "_has_amx", lambda: True)
-    assert arithmetic.quickest("cpu") == "bfloat16"
-    monkeypatch.setattr(arithmetic, "_has_amx", lambda: False)
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for has in ((), units[:1], units[1:]):
+        for name in units:
+            monkeypatch.setattr(torch.cpu, name, lambda there=name in has: there, raising=False)
+        for multiplied in (True, False):
+            library = SimpleNamespace(_is_mkldnn_bf16_supported=lambda found=multiplied: found)
+            monkeypatch.setattr(torch.ops, "mkldnn", library)
+            found = "bfloat16" if has and multiplied else "float32"
+            assert arithmetic.quickest("cpu") == found
+    for name in units:
+        monkeypatch.delattr(torch.cpu, name)
     assert arithmetic.quickest("cpu") == "float32"
     assert arithmetic.quickest("nowhere") == "float32"
     monkeypatch.setattr(torch.version, "cuda", "12.0")

@@ -86,7 +86,11 @@ class Reweighted(Method[Reweighing]):
             )
         if self.method.group > 1:
             return f"{name}: rows of {type(self.method).__name__} do not stand alone"
-        said = self.method.refuses(as_gaussian(post))
+        plain = as_gaussian(post)
+        if law.core is not None:
+            like = plain.likelihood
+            plain = weighed(plain, torch.ones_like(like.y.real)[None])
+        said = self.method.refuses(plain)
         return None if said is None else f"{name}: {said}"
 
     def levels(self, post: Posterior, steps: int) -> Tensor | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from posteriori import grid
-from posteriori.covariances import NoiseCovariance, WhiteNoise
+from posteriori.covariances import NoiseCovariance
 from posteriori.likelihood import Posterior
 from posteriori.methods.base import Info, Method
 from posteriori.methods.moment_matching import moment_matched
@@ -38,18 +39,21 @@ class EPS(Method[Tensor]):
     D_y is exact where the prior's denoiser under the noise P^-1 is: in closed form. A network that
     was trained for such noise tells it without a derivative at the levels that decide what is not
     seen. Near the level of y, u = sigma_y / ||A||, its own denoiser under white noise is sharper,
-    and what is seen fits y only by that. A step from a level in 0.4 u < sigma < ``near`` u has
+    and what is seen fits y only by that. A step from sigma to s, 0.4 u < sqrt(sigma s) < ``near``
+    u, and a last one from such a sigma, has
 
         D_y = D + sigma^2 J^T A^H v,    (sigma_y^2 I + sigma^2 A J A^H) v = y - A D,   J = dD/dx
 
-    with ``iterations`` steps of GMRES, in both its calls. That is MMPS's estimate where what it
-    assumes is nearly true: y narrows x0 given x by little, and the matrix is well conditioned.
-    Below, P^-1 is white to a sixth. Without levels of the user's they are evenly spaced in their
-    logarithm, from four times the largest standard deviation of the prior to a tenth of what y
-    leaves of what it sees best.
+    with at most ``iterations`` steps of GMRES, in both its calls. That is MMPS's estimate where
+    what it assumes is nearly true: y narrows x0 given x by little, and the matrix is well
+    conditioned. Below, P^-1 is white to a sixth. Without levels of the user's they are evenly
+    spaced in their logarithm, from four times the largest standard deviation of the prior to a
+    tenth of what y leaves of what it sees best.
 
-    near: >= 0. 0 takes no derivative; with a prior in closed form there is none either.
-    iterations: vector-Jacobian products for one D_y near y, at least 1.
+    near: >= 0. 0 takes no derivative. There is none either with a prior in closed form, and where
+        P^-1 is white, as where all of x is seen alike.
+    iterations: vector-Jacobian products for one D_y near y, at least 1; fewer are taken where the
+        relative residual of v falls below 1e-4.
     transition: how x' is drawn from x and D_y, see ``posteriori.methods.transitions``; ``Midpoint``
         by default. Of a Gaussian posterior in R^8, 19 calls of it keep 1.00 to 1.02 of each
         variance, 20 ancestral ones 0.69 to 0.73 (affine probe).
@@ -60,22 +64,22 @@ class EPS(Method[Tensor]):
     Reference: Mammadov, Kara, Oktay, Azangulov, Akan, Chung, Rehg, Teh, Exact posterior score
         estimation for solving linear inverse problems, 2026.
     Cost per step: D_y twice, once on the last. D_y: one denoiser, operator and adjoint; of a
-        network near the level of y one denoiser, and one vector-Jacobian product, operator and
-        adjoint for each iteration.
+        network near the level of y one denoiser and operator, and one vector-Jacobian product,
+        operator and adjoint for each iteration.
     Assumes: A linear, P^-1 a member of ``posteriori.covariances``, Gaussian noise.
     Exact when: the prior is known in closed form and steps -> infinity.
     Departs from the paper: a network is told P^-1, as a map of noise levels, and serves any A that
         this covers; theirs is told y, and trained for each A. Steps are of second order.
     """
 
-    near: NonNegative = 4.0
+    near: NonNegative = 2.5
     iterations: Count = 2
     transition: Transition = Midpoint()
 
     reference: ClassVar[str] = "mammadov2026eps"
     family: ClassVar[str] = "explicit"
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "noisy"})
-    cost: ClassVar[str] = "2 denoisers, of a network near the level of y 2 iterations VJPs"
+    cost: ClassVar[str] = "2 denoisers; of a network near the level of y 2 x iterations VJPs"
     claims: ClassVar[frozenset[str]] = frozenset(
         {
             "flat likelihood gives the prior",
@@ -104,11 +108,23 @@ class EPS(Method[Tensor]):
         why = post.prior.know().anisotropic.refuses(covariance)
         return None if why is None else f"EPS: {why}. MMPS asks for no such denoiser"
 
+    def phase(self, post: Posterior, sigma: Tensor, s: Tensor) -> bool:
+        """Whether a step takes the Jacobian of the white denoiser."""
+        if post.prior.know().closed is not None:
+            return False
+        like, size = post.likelihood, norm2(post.likelihood.linear)
+        middle = math.sqrt(float(sigma) * float(s if s > 0 else sigma))
+        seen, white, far = middle * size, WHITE_BELOW * like.std, self.near * like.std
+        if not (grid.above(seen, white) and grid.above(far, seen)):
+            return False
+        one = like.y.real.new_zeros(1, *post.shape)
+        return not _covariance(post, float(sigma)).is_white(one)
+
     def step(
         self, post: Posterior, state: Tensor, sigma: Tensor, s: Tensor, rng: Rng
     ) -> tuple[Tensor, Info]:
         # One estimate for both calls of a step: what two differ by would be extrapolated.
-        of_jacobian = self._near(post, float(sigma))
+        of_jacobian = self.phase(post, sigma, s)
 
         def estimate(x: Tensor, level: Tensor) -> Tensor:
             if of_jacobian:
@@ -116,15 +132,6 @@ class EPS(Method[Tensor]):
             return self.denoise(post, x, level)
 
         return self.transition(estimate, state, sigma, s, rng), {}
-
-    def _near(self, post: Posterior, sigma: float) -> bool:
-        """Whether a step from this level takes the Jacobian of the white denoiser."""
-        if post.prior.know().closed is not None:
-            return False
-        like, size = post.likelihood, norm2(post.likelihood.linear)
-        if not WHITE_BELOW * like.std < sigma * size < self.near * like.std:
-            return False
-        return not isinstance(_covariance(post, sigma), WhiteNoise)
 
     def denoise(self, post: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
         """D_y(x, sigma) = E[x0 | x, y] by the denoiser under P^-1: (B, *E)."""

@@ -47,9 +47,10 @@ class MMPS(Method[Tensor]):
 
     Reference: Rozet, Andry, Lanusse, Louppe, Learning diffusion priors from observations by
         expectation maximization, 2024, section 4.
-    Cost per step: D_y twice, once on the last. D_y: one denoiser, and one vector-Jacobian product,
-        operator and adjoint for each iteration; one adjoint more for a non-linear A, whose A' v
-        counts as an operator. One image is kept per iteration, and by GMRES one measurement.
+    Cost per step: D_y twice, once on the last. D_y: one denoiser and operator, and one
+        vector-Jacobian product, operator and adjoint for each iteration; one adjoint more for a
+        non-linear A, whose A' v counts as an operator. One image is kept per iteration, and by
+        GMRES one measurement.
     Assumes: A linear, or differentiable and nearly linear where x0 given x lies; Gaussian noise; J
         symmetric, as for an exact denoiser.
     Exact when: the prior is Gaussian, A is linear and the solve has converged

@@ -120,6 +120,10 @@ def test_what_it_cannot_take_is_refused_by_name():
     )
     curved = operators.wrap(lambda x: x.square(), (6,))
     assert "linear" in one.refuses(post(noise.Laplace(0.1), curved, torch.ones(6, dtype=F64)))
+    for inner in (methods.EPS(), methods.DDRM()):  # at other precisions A has no closed form
+        said = methods.Reweighted(inner).refuses(post(noise.Laplace(0.1)))
+        assert f"{type(inner).__name__}: " in said or "closed-form spectrum" in said
+        assert methods.Reweighted(inner).refuses(post(noise.Gaussian(0.1))) is None
     clouds = methods.Reweighted(methods.TDS(particles=4))
     assert "rows of TDS do not stand alone" in clouds.refuses(post(noise.Laplace(0.1)))
     assert "Reweighted" in methods.DiffPIR().refuses(post(noise.Laplace(0.1)))
