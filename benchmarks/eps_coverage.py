@@ -3,7 +3,7 @@ prior?
 
     python benchmarks/eps_coverage.py [--bed digits] [--problems 200] [--steps 20] [--samples 9]
                                       [--at-once 25] [--truths midpoint] [--precision bfloat16]
-                                      [--near 4] [--iterations 2]
+                                      [--near 2.5] [--iterations 2]
                                       [--json eps-coverage.json] [--table eps-coverage.md]
 
 The digits of the study ``posterior-coverage``: the upper half is measured with noise 0.1 of [0, 1],

@@ -129,7 +129,7 @@ class Method(Generic[S], metaclass=Checked):
             if "spectrum" in needs:
                 closed_spectrum(given.linear)
             if "pseudo-inverse" in needs:
-                given.A.pseudo_inverse(given.y[None])
+                given.A.pseudo_inverse(given.each)
             if needs & {"gaussian", "noisy"}:
                 given.std  # noqa: B018
             if needs & {"density", "noisy"} and given.noise.std == 0:

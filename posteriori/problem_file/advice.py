@@ -50,7 +50,7 @@ OPERATORS: dict[type, str] = {
 SINGLE = "a mask of single pixels"
 HOLE = "a mask with a hole"  # most of its hidden pixels have hidden neighbours alone
 # Mean CRPS on photographs by kind of operator, of images in [0, 1]: docs/results/twenty.md, EPS at
-# 19 calls and 8 to 12 derivatives. Lower is better. ERROR: the standard error of the difference
+# 19 calls and 8 derivatives. Lower is better. ERROR: the standard error of the difference
 # of EPS and MMPS, over the photographs. The rule for networks follows from both: new figures are
 # put here, and ``benchmarks/choice.py`` says whether they are those of the results and what is
 # chosen.
