@@ -164,6 +164,8 @@ def side_by_side(
     ratios: dict[str, list[float]] = {}
     of_eps = [
         ("EPS 10, no derivative", 2),
+        ("EPS 10, no derivative", 4),
+        ("EPS 10", 4),
         ("EPS 20", 2),
         ("EPS 20, no derivative", 4),
         ("EPS 20", 4),
