@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from posteriori.driver import sample
 from posteriori.evaluation.forecasts import forecast
 from posteriori.evaluation.images import MetricUnavailable
 from posteriori.likelihood import Posterior
+from posteriori.methods.base import method_settings
 from posteriori.methods.courses import steps_of
 from posteriori.plan import plan
 from posteriori.priors import Prior
@@ -64,7 +65,8 @@ class Cell:
 
     problem: the content of a problem file, of one measurement, without a method; folder: where its
     paths start. measurement, method: their names. entry: the method as written; methods_folder:
-    where a path in it starts. place: the folder of the run.
+    where a path in it starts. place: the folder of the run. settings: of the method, with those
+    that are not written, which another version of this library may have otherwise.
     """
 
     problem: dict[str, Any]
@@ -77,6 +79,7 @@ class Cell:
     grid: str | None
     place: str
     perceptual: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -99,6 +102,7 @@ def cells_of(study: ManyProblems, steps: Sequence[int], folder: Path) -> list[Ce
             grid=entry.grid,
             place=str((folder / "cells" / item.name / entry.folder).resolve()),
             perceptual=study.stated.lpips,
+            settings=json.loads(json.dumps(method_settings(entry.method))),
         )
         for k, item in enumerate(study.items)
         for entry, raw, count in zip(study.entries, study.methods, steps, strict=True)
@@ -224,7 +228,10 @@ def _drawn(cell: Cell) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _task(raw: str, folder: str, name: str) -> Task:
     # Which method a problem names does not matter here: each cell brings its own.
-    problem = problem_of(json.loads(raw) | {"method": "MMPS"}, Path(folder), f"measurement {name}")
+    said = json.loads(raw) | {"method": "MMPS"}
+    # What the study has settled, whatever this machine is best at: without a word float32.
+    settled = said.get("precision", "float32")
+    problem = problem_of(said, Path(folder), f"measurement {name}", settled)
     return problem.build(_prior(json.dumps(problem.raw["prior"]), problem.arithmetic, folder))
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 Map = Callable[[Tensor], Tensor]
+# Times the rounding of one number: what sums of products leave of an orthogonal part that is 0.
+_EXHAUSTED = 100.0
 
 
 _SOLVERS: ContextVar[set[str] | None] = ContextVar("_SOLVERS", default=None)
@@ -157,7 +159,6 @@ def cg(
         if not live.any():
             break
         q = matvec(p)
-        q = torch.where(per_row(live, q), q, 0.0)  # a row that has ended takes nothing of it
         curvature = dot(p, q)
         pp = dot(p, p)
         most = torch.maximum(
@@ -165,6 +166,7 @@ def cg(
         )
         broken = broken | (live & ~(curvature > 0))
         live = live & (curvature > 0)
+        q = torch.where(per_row(live, q), q, 0.0)  # a row that has ended takes nothing of it
         alpha = torch.where(live, rz / torch.where(live, curvature, 1.0), 0.0)
         lengths.append(alpha)
         x = torch.addcmul(x, per_row(alpha, p).to(p.dtype), p)
@@ -216,6 +218,7 @@ def gmres(
     aim[:, 0] = size.double()
     weights = torch.zeros(rows, max_iter, dtype=torch.float64, device=b.device)
     residual, live, used = size.double(), size > 0, torch.zeros_like(size)
+    lost = torch.zeros_like(live)
     for k in range(max_iter):
         if not live.any():
             break
@@ -227,6 +230,7 @@ def gmres(
         # A row that is no longer finite stays so, and must not stop the decomposition of the
         # others.
         sick = ~H[:, :, k].isfinite().all(1)
+        lost = lost | (live & sick)
         H, live = torch.where(sick[:, None, None], 0.0, H), live & ~sick
         # A row whose space is exhausted has a zero column from here on, which the pseudo-inverse
         # leaves alone.
@@ -237,13 +241,18 @@ def gmres(
         used = used + live
         # Nothing but rounding is left of M v where the space is exhausted, whatever M's unit.
         rest, product = H[:, k + 1, k], H[:, : k + 2, k].norm(dim=1)
-        live = live & (residual > rtol * size) & (rest > torch.finfo(size.dtype).eps * product)
+        live = (
+            live
+            & (residual > rtol * size)
+            & (rest > _EXHAUSTED * torch.finfo(size.dtype).eps * product)
+        )
         length = torch.where(live, rest, 1.0).to(size)
         # A row that has ended goes on with zeros, whatever its last product was.
         basis.append(torch.where(per_row(live, w), w / per_row(length, w).to(w.dtype), 0.0))
     u = torch.zeros_like(b)
     for k, v in enumerate(basis[:max_iter]):
         u = u + per_row(weights[:, k].to(size), v).to(v.dtype) * v
+    u = torch.where(per_row(lost, u), torch.nan, u)
     no, exact = torch.zeros_like(live), torch.zeros_like(size)
     relative = residual.to(size) / torch.where(size > 0, size, 1.0)
     return Solved(P(u), relative, used, no, exact, weights[:, : len(basis) - 1].to(size))

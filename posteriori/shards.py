@@ -27,6 +27,7 @@ from posteriori.driver import sample
 from posteriori.identity import changes
 from posteriori.methods import Method
 from posteriori.problem_file.method import named_method as chosen
+from posteriori.problem_file.prior import Arithmetic
 from posteriori.run import Run, locked, read_json, write_json
 from posteriori.views import viewed
 
@@ -40,7 +41,8 @@ class Work:
 
     problem: the problem file. folder: of the whole run. first, n: the samples of this piece. batch:
     rows worked on together.
-    method: as a problem file states it, in place of the file's own; None for that.
+    method: as a problem file states it, in place of the file's own; None for that. precision: of
+    the network, as it was settled where the run was planned; None leaves it to the machine.
     """
 
     problem: str
@@ -49,6 +51,7 @@ class Work:
     n: int
     batch: int
     method: str | dict[str, Any] | None = None
+    precision: Arithmetic | None = None
 
     @property
     def place(self) -> Path:
@@ -76,7 +79,10 @@ def plan(
             f"shards is the number of pieces of a run: an integer >= 1, got {shards!r}"
         )
     stated = dict(method) if isinstance(method, Mapping) else method
-    task = _task(problem, stated)
+    home = Path(folder)
+    held = read_json(home / PLAN) if (home / PLAN).exists() else {}
+    precision = held.get("precision") or problem_file.load(problem).arithmetic
+    task = _task(problem, stated, precision)
     total = task.settings["n"] if n is None else n
     solver: Method[Any] = task.method
     groups = -(-total // solver.returned)
@@ -87,16 +93,16 @@ def plan(
     if task.settings["antithetic"]:
         whole = math.lcm(together, 2)  # a piece has whole batches, and whole pairs
     size = math.ceil(-(-groups // whole) / shards) * whole * solver.returned
-    path, home = os.path.relpath(problem, folder), Path(folder)
     record = {
-        "problem": path,
+        "problem": os.path.relpath(problem, folder),
         "method": stated,
         "n": total,
         "size": size,
         "batch": together * solver.group,
+        "precision": precision,
     }
     with locked(home, ".plan.lock"):
-        if (home / PLAN).exists() and (found := list(changes(read_json(home / PLAN), record))):
+        if held and (found := list(changes({"precision": precision} | held, record))):
             raise ValueError(
                 f"{folder} holds the plan of another run ({'; '.join(found)}); "
                 "choose another folder"
@@ -117,16 +123,14 @@ def planned(folder: str | Path) -> list[Work]:
     record = read_json(home / PLAN)
     total, size, problem = record["n"], record["size"], os.path.normpath(home / record["problem"])
     starts = range(0, total, size)
-    return [
-        Work(problem, str(home), k, min(size, total - k), record["batch"], record["method"])
-        for k in starts
-    ]
+    how = record["batch"], record["method"], record.get("precision")
+    return [Work(problem, str(home), k, min(size, total - k), *how) for k in starts]
 
 
 def work(piece: Work, *, progress: bool = False) -> Path:
     """Do a piece, and return its folder. A piece that is done costs no denoiser call, one that was
     stopped goes on where it was."""
-    task = _task(piece.problem, piece.method)
+    task = _task(piece.problem, piece.method, piece.precision)
     settings = task.settings | {"n": piece.n, "first": piece.first, "batch": piece.batch}
     sample(
         task.posterior, task.method, **settings, folder=piece.place, resume=True, progress=progress
@@ -147,7 +151,7 @@ def merge(folder: str | Path) -> Run:
         raise RuntimeError(
             f"the run in {folder} cannot be merged yet: samples {', '.join(missing)} are not drawn"
         )
-    post = _task(pieces[0].problem, pieces[0].method).posterior
+    post = _task(pieces[0].problem, pieces[0].method, pieces[0].precision).posterior
     with locked(Path(folder)):
         run = viewed(Run.merge([Run.load(piece.place) for piece in pieces]), post)
         run.save(folder)
@@ -159,6 +163,8 @@ def _done(piece: Work) -> bool:
     return record.exists() and read_json(record)["state"] == "complete"
 
 
-def _task(problem: str | Path, method: str | dict[str, Any] | None) -> problem_file.Task:
-    task = problem_file.load(problem).build()
+def _task(
+    problem: str | Path, method: str | dict[str, Any] | None, precision: Arithmetic | None
+) -> problem_file.Task:
+    task = problem_file.load(problem, precision).build()
     return task if method is None else task._replace(method=chosen(method))

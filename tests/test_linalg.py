@@ -213,6 +213,51 @@ def test_a_row_that_has_ended_takes_nothing_of_later_products(solver):
     torch.testing.assert_close(found.mapped(images, torch.zeros_like(b)), found.x)
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_row_whose_products_are_not_finite_is_none_of_gmres_and_kept_by_cg(first, beside):
+    """From its product number ``first`` on. GMRES has no answer for it, CG its last good one, and
+    neither depends on the row beside it."""
+    M = torch.stack([torch.diag(torch.linspace(1, 3, 4)), torch.diag(torch.linspace(1, 2, 4))])
+    b = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows = [0, 1] if beside else [1]
+
+    def spoilt(solver):
+        calls = []
+
+        def matvec(v):
+            calls.append(1)
+            out = product(M.double()[rows])(v)
+            if len(calls) >= first:
+                out[-1] = torch.nan
+            return out
+
+        return solver(matvec, b[rows], max_iter=6, rtol=1e-9)
+
+    found = spoilt(gmres)
+    assert bool(found.x[-1].isnan().all())
+    kept = spoilt(cg)
+    steps = cg(product(M.double()), b, max_iter=first - 1, rtol=1e-9)
+    torch.testing.assert_close(kept.x[-1], steps.x[1])
+    assert bool(kept.breakdown[-1])
+    if beside:
+        for solved in (found, kept):
+            torch.testing.assert_close(solved.x[0], b[0] / M[0].diagonal().double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gmres_ends_where_its_space_is_exhausted_up_to_rounding(dtype):
+    """The space of a projection has two dimensions; more would be rounding, whose answer can be
+    worse than none."""
+    g = torch.Generator().manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(60, 20, dtype=torch.float64, generator=g))[0]
+    M, b = (Q @ Q.T).to(dtype)[None], 1e6 * torch.randn(3, 60, generator=g).to(dtype)
+    found = gmres(product(M.expand(3, 60, 60)), b, max_iter=15, rtol=1e-4)
+    assert bool((found.iterations <= 2).all())
+    left = (b - product(M.expand(3, 60, 60))(found.x)).norm(dim=1) / b.norm(dim=1)
+    assert bool((left < 1).all())
+
+
 @pytest.mark.parametrize("solver", [cg, gmres])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_a_linear_map_of_the_solution_needs_no_product_more(solver, dtype):

@@ -98,7 +98,7 @@ def calibrate_problem(
 
     if measured is not None and truths is None:
         raise ValueError("--measured needs --truths: the clean image of each measurement")
-    given, folder = _problem(problem), Path.cwd() if problem.is_dir() else problem.parent
+    given, folder = _problem(problem, out), Path.cwd() if problem.is_dir() else problem.parent
     prior = given.prior.build(given.arithmetic)
     task = given.build(prior)
     for note in task.notes:
@@ -118,6 +118,7 @@ def calibrate_problem(
             else list(_measured(given, folder, prior, clean, _files(measured, "--measured")))
         )
     how = {key: task.settings[key] for key in ("n", "steps", "grid", "antithetic")}
+    _keep(given, out)
     return calibrate(
         task.posterior,
         task.method,
@@ -130,12 +131,23 @@ def calibrate_problem(
     )
 
 
-def _problem(place: Path) -> Problem:
+def _keep(given: Problem, out: Path) -> None:
+    """Write down the problem of a folder that has none, and its precision: that of all trials."""
+    from posteriori.run import write_json
+
+    file = out / "problem.json"
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(file, given.record)
+
+
+def _problem(place: Path, out: Path) -> Problem:
+    """That of a file, in the precision of the trials that are there, or of a run folder."""
     from posteriori import problem_file
     from posteriori.run import read_json
 
     if not place.is_dir():
-        return problem_file.load(place)
+        return problem_file.load(place, problem_file.settled_in(out / "problem.json", place))
     file = place / "problem.json"
     if not file.exists():
         raise FileNotFoundError(

@@ -29,7 +29,7 @@ ITS_OWN = (ArithmeticError, ValueError, TypeError, RuntimeError, NotImplementedE
 def compare_methods(problem: Path, methods: Sequence[str], out: Path, *, progress: bool) -> None:
     """Run what is not there yet, each method in a folder of its own; print the table and write it,
     and the page, into ``out``."""
-    given = problem_file.load(problem, problem_file.settled_in(out / "problem.json"))
+    given = problem_file.load(problem, problem_file.settled_in(out / "problem.json", problem))
     check_comparison(given, out)
     task = given.build()
     for note in task.notes:

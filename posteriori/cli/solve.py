@@ -47,7 +47,7 @@ def solve_problem(
     """
     Setting(NonNegative).valid(checkpoint_seconds, "--checkpoint-seconds")
     workers = workers or Workers()
-    auto = problem_file.settled_in(out / "problem.json") if resume else None
+    auto = problem_file.settled_in(out / "problem.json", problem) if resume else None
     given = problem_file.load(problem, auto)
     check_folder(given, out, resume)
     task = written_as(given, write)

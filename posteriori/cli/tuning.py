@@ -102,13 +102,16 @@ def tune_problem(
     """The search for the problem of a file. Raises ``ValueError`` and ``FileNotFoundError`` as
     ``problem_file.load``, ``build`` and ``tune``."""
     from posteriori import places, problem_file
+    from posteriori.run import write_json
     from posteriori.tuning import tune
     from posteriori.tuning.halving import SEARCH_RECORD
 
-    given = problem_file.load(problem)
+    kept = out / "problem.json"
+    given = problem_file.load(problem, problem_file.settled_in(kept, problem))
     if (what := places.occupied(out)) is not None:
         raise ValueError(f"{out} is {what}; choose another folder with --out")
-    if out.exists() and any(out.iterdir()) and not (out / SEARCH_RECORD).exists():
+    held = {p.name for p in out.iterdir()} if out.exists() else set()
+    if held - {kept.name} and SEARCH_RECORD not in held:
         raise ValueError(f"{out} exists and holds no search; choose another folder by --out")
     task = given.build()
     for note in task.notes:
@@ -118,6 +121,9 @@ def tune_problem(
             "a volume is not tuned as a whole; tune the problem of one of its slices, and name the "
             "method in the file of the volume"
         )
+    if not kept.exists():  # all cells are drawn in one precision, wherever the search goes on
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(kept, given.record)
     return tune(
         task.posterior,
         budget,

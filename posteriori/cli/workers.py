@@ -77,12 +77,14 @@ def draw_elsewhere(
     is read once."""
     torch.set_num_threads(threads)
     with quiet():
-        draw_slab(_task(problem, call), Slab(first, count), Path(folder))
+        draw_slab(_task(problem, folder, call), Slab(first, count), Path(folder))
 
 
 @lru_cache(maxsize=1)
-def _task(problem: str, call: str) -> problem_file.Task:
-    return problem_file.load(problem).build()
+def _task(problem: str, folder: str, call: str) -> problem_file.Task:
+    # In the precision that the command has settled, whatever this machine is best at.
+    settled = problem_file.settled_in(Path(folder) / "problem.json", Path(problem))
+    return problem_file.load(problem, settled).build()
 
 
 @contextmanager

@@ -307,7 +307,8 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
 
 def _check_constant(prior: Prior, x: Tensor, x0: Tensor, sigma: Tensor) -> None:
     """Raise ``TypeError`` where D(x, sigma) = x0 has no graph and is not the same for all x."""
-    if not torch.equal(prior.denoise(x + sigma.to(x.real), sigma), x0):
+    again = prior.denoise(x + sigma.to(x.real), sigma)
+    if not torch.allclose(again, x0, rtol=0, atol=0, equal_nan=True):
         raise TypeError(
             f"{type(prior).__name__}.denoise returns a tensor without a derivative: make it of x "
             f"by torch alone, without detach, item, numpy, no_grad and inference_mode, or take a "

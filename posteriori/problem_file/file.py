@@ -25,6 +25,7 @@ of either.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -398,7 +399,7 @@ def problem_of(
     problem._code.update(code)
     if problem.precision != "auto":
         return problem
-    settled = auto if auto and problem.prior.rounded else problem.arithmetic
+    settled = auto or problem.arithmetic
     problem._raw.pop("precision", None)
     if settled != "float32":
         problem._raw["precision"] = settled
@@ -416,9 +417,16 @@ def unlike(then: dict[str, Any], now: dict[str, Any]) -> str:
     return "; ".join(f"{key}: {kept.get(key)!r} then, {new.get(key)!r} now" for key in changed)
 
 
-def settled_in(problem: Path) -> Arithmetic | None:
-    """The precision of the runs that a ``record`` in a file is of; None where there is no file."""
-    return read_json(problem).get("precision", "float32") if problem.exists() else None
+def settled_in(record: Path, problem: Path) -> Arithmetic | None:
+    """The precision of the runs of which ``record`` is the ``record``; None where there is no file,
+    and where the prior of a problem file is another."""
+    if not record.exists() or not problem.is_file():
+        return None
+    kept, raw = read_json(record), read_yaml(problem)
+    stated = raw.get("prior") if isinstance(raw, dict) else None
+    if json.loads(json.dumps(stated, default=str)) != kept.get("prior"):
+        return None
+    return kept.get("precision", "float32")
 
 
 def _device(name: str) -> torch.device:

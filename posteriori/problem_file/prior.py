@@ -145,21 +145,16 @@ class PriorSection(Part):
             )
         return self
 
-    @property
-    def rounded(self) -> bool:
-        """Whether ``precision: auto`` may round it: the priors of photographs, whose loss by
-        bfloat16 was measured (docs/results/engine.md)."""
+    def quickest(self, device: str) -> Arithmetic:
+        """What ``precision: auto`` stands for: ``priors.arithmetic.quickest`` for the priors of
+        photographs, whose loss by bfloat16 was measured (docs/results/engine.md), float32 for all
+        others."""
         within = [self.grey, self.slices, self.tiles, self.conditioned]
         for part in within:
             if part is not None:
                 inner = part if isinstance(part, PriorSection) else part.prior
-                return inner.rounded
-        return self.shipped in MEASURED
-
-    def quickest(self, device: str) -> Arithmetic:
-        """What ``precision: auto`` stands for: ``priors.arithmetic.quickest`` for priors that may
-        be ``rounded``, float32 for all others."""
-        return quickest(device) if self.rounded else "float32"
+                return inner.quickest(device)
+        return quickest(device) if self.shipped in MEASURED else "float32"
 
     def build(self, precision: Arithmetic) -> priors.Prior:
         """``precision`` is that of a network's inner arithmetic. Raises as the loading functions of

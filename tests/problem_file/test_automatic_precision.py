@@ -12,12 +12,14 @@ import torch
 import yaml
 from PIL import Image
 
-from posteriori import problem_file
-from posteriori.cells import cells_of
+from posteriori import problem_file, shards
+from posteriori.cells import cell_task, cells_of
+from posteriori.cli.calibrating import calibrate_problem
 from posteriori.cli.solve import check_folder, solve_problem
+from posteriori.cli.tuning import tune_problem
 from posteriori.priors import arithmetic
 from posteriori.problem_file.study import load_study
-from posteriori.run import read_json
+from posteriori.run import read_json, write_json
 
 SIDE = 16
 
@@ -108,13 +110,26 @@ def test_a_refused_problem_leaves_no_precision_to_the_next(tmp_path, machine, pr
     with pytest.raises(ValueError, match="EPS"):
         solve_problem(written(tmp_path, method="EPS"), out, **how)
     assert read_json(out / "problem.json")["precision"] == "bfloat16"
-    auto = problem_file.settled_in(out / "problem.json")
     path = written(tmp_path, prior, name="next.yaml")
-    assert problem_file.load(path, auto).precision == "float32"
+    assert problem_file.settled_in(out / "problem.json", path) is None
+    assert problem_file.settled_in(out / "problem.json", written(tmp_path)) == "bfloat16"
+    assert problem_file.settled_in(out / "none.json", path) is None
     if prior == "digits":
         machine("float32")
         solve_problem(written(tmp_path), out, **how)
         assert "precision" not in read_json(out / "problem.json")
+
+
+def test_a_stated_precision_is_kept_by_a_prior_that_auto_does_not_round(tmp_path, machine):
+    begun = problem_file.load(written(tmp_path, "digits", precision="bfloat16"))
+    record = tmp_path / "out" / "problem.json"
+    record.parent.mkdir()
+    write_json(record, begun.record)
+    for stated in ({}, {"precision": "auto"}):
+        path = written(tmp_path, "digits", **stated)
+        again = problem_file.load(path, problem_file.settled_in(record, path))
+        assert again.precision == "bfloat16"
+        check_folder(again, record.parent, True)
 
 
 @pytest.mark.parametrize("first", ["float32", "auto"])
@@ -142,6 +157,58 @@ def test_the_cells_of_a_study_carry_the_precision_to_other_machines(tmp_path, ma
     assert study.record["problem"]["precision"] == "bfloat16"
     assert "precision" not in json.loads(json.dumps(load_study(path).record))["problem"]
     assert load_study(path, "bfloat16").record == study.record
+
+
+@pytest.mark.parametrize(("first", "then"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_what_a_study_has_settled_holds_where_its_cells_are_drawn(tmp_path, machine, first, then):
+    """Without a word in a cell it is float32, whatever its machine is best at."""
+    written(tmp_path, name="base.yaml")
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        yaml.safe_dump({"problem": "base.yaml", "measurements": "x.png", "methods": ["DDNM"]})
+    )
+    machine(first)
+    (cell,) = cells_of(load_study(path), [2], tmp_path / "out")
+    machine(then)
+    found = cell_task(cell).posterior.prior.autocast
+    assert found == (None if first == "float32" else first)
+
+
+@pytest.mark.parametrize(("first", "then"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_plan_of_pieces_settles_the_precision_of_all(tmp_path, machine, first, then):
+    path = written(tmp_path, n=2)
+    machine(first)
+    pieces = shards.plan(path, tmp_path / "run", shards=2)
+    machine(then)
+    assert shards.plan(path, tmp_path / "run", shards=2) == pieces
+    assert {piece.precision for piece in pieces} == {first}
+    for piece in pieces:
+        shards.work(piece)
+    identity = shards.merge(tmp_path / "run").config["identity"]
+    assert identity["prior"]["autocast"] == (None if first == "float32" else first)
+
+
+@pytest.mark.parametrize(("first", "then"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_search_and_a_calibration_go_on_in_the_precision_they_began_with(
+    tmp_path, machine, monkeypatch, first, then
+):
+    """Both are asked with the posterior of the precision that was settled first."""
+    seen = []
+
+    def asked(post, *rest, **more):
+        seen.append(post.prior.autocast)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("posteriori.trials.calibrate", asked)
+    monkeypatch.setattr("posteriori.tuning.tune", asked)
+    path = written(tmp_path)
+    for name in (first, then):
+        machine(name)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate_problem(path, tmp_path / "cal", 10, None, None, 0, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            tune_problem(path, "20 calls", "crps", [], 4, 0, tmp_path / "tune", False)
+    assert seen == [None if first == "float32" else first] * 4
 
 
 def test_a_device_is_asked_and_not_timed(monkeypatch):

@@ -3,6 +3,7 @@ precision of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -95,6 +96,9 @@ class Reweighted(Method[Reweighing]):
 
     def levels(self, post: Posterior, steps: int) -> Tensor | None:
         return self.method.levels(as_gaussian(post), steps)
+
+    def phase(self, post: Posterior, sigma: Tensor, s: Tensor) -> Hashable:
+        return self.method.phase(as_gaussian(post), sigma, s)
 
     def init(self, post: Posterior, x: Tensor, rng: Rng) -> Reweighing:
         y, shape = post.likelihood.y, (len(x), *post.likelihood.A.out_shape)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from posteriori import grid
@@ -117,7 +118,7 @@ class EPS(Method[Tensor]):
         seen, white, far = middle * size, WHITE_BELOW * like.std, self.near * like.std
         if not (grid.above(seen, white) and grid.above(far, seen)):
             return False
-        one = like.y.real.new_zeros(1, *post.shape)
+        one = like.A.probe(torch.zeros, dtype=like.y.real.dtype)
         return not _covariance(post, float(sigma)).is_white(one)
 
     def step(

@@ -17,7 +17,7 @@ from posteriori import priors as pri
 from posteriori.evaluation.exact import exact_posterior, oracle
 from posteriori.evaluation.probe import affine_probe
 from posteriori.likelihood import Likelihood, Posterior
-from posteriori.methods import DDIM, DPS, EPS, MMPS
+from posteriori.methods import DDIM, DPS, EPS, MMPS, Reweighted
 from posteriori.methods.explicit.eps import WHITE_BELOW
 from posteriori.noise import ComplexGaussian, Gaussian
 from posteriori.tasks import beds
@@ -292,6 +292,30 @@ def test_a_plan_counts_the_derivatives_of_the_steps_that_take_them(std):
     assert plan.calls["vjp"] == run.counts["vjp"] > 0
     assert plan.calls["denoiser"] == 20
     assert "preconditioned GMRES" in plan.solves
+
+
+def test_a_plan_of_another_method_around_it_counts_them_too():
+    mask = ops.Mask(ops.random_mask((2, 4), 0.5, 0), (2, 4))
+    post, method = told(mask)[0], Reweighted(EPS(iterations=1))
+    run = po.sample(post, method, n=2, steps=10)
+    assert post.plan(method, n=2, steps=10).calls["vjp"] == run.counts["vjp"] > 0
+
+
+def test_complex_images_of_a_prior_without_a_closed_form_are_asked_as_such():
+    """An uneven mask of k-space leaves complex images alone a covariance."""
+
+    class Hidden(pri.ComplexImages):
+        def know(self):
+            return super().know().without_closed_form()
+
+    pairs = full_gaussian(shape=(2, 4, 4))
+    A = ops.MaskedFourier(ops.random_mask((4, 4), 0.5, 0), (4, 4))
+    y = draw(*A.out_shape, dtype=torch.complex128)
+    run = po.sample(
+        Posterior(Hidden(pairs), Likelihood(y, A, ComplexGaussian(0.1))), EPS(), n=1, steps=15
+    )
+    assert run.counts["vjp"] > 0
+    assert bool(run.samples.isfinite().all())
 
 
 def test_passes_of_a_guided_prior_count_as_those_of_its_denoiser():
