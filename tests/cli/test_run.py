@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -358,6 +359,14 @@ def test_a_cell_that_ended_its_process_three_times_in_one_command_is_given_up(st
     assert "reason" not in draw_cell(one, "other")
     assert not (place / "begun").exists()
     assert Cell(**json.loads(json.dumps(vars(one)))) == one
+
+
+def test_a_cell_is_known_by_settings_that_are_not_written(study, tmp_path):
+    """A version with other defaults does not take it for its own."""
+    one = cells_of(load_study(study()), [4, 4], tmp_path / "out")[0]
+    assert one.settings
+    name = next(iter(one.settings))
+    assert replace(one, settings=one.settings | {name: "another"}).digest != one.digest
 
 
 def test_the_workers_of_a_scheduler_draw_the_same_cells(study, tmp_path, monkeypatch):

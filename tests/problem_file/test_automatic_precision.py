@@ -14,6 +14,7 @@ from PIL import Image
 
 from posteriori import problem_file, shards
 from posteriori.cells import cell_task, cells_of
+from posteriori.cli import workers
 from posteriori.cli.calibrating import calibrate_problem
 from posteriori.cli.solve import check_folder, solve_problem
 from posteriori.cli.tuning import tune_problem
@@ -172,6 +173,17 @@ def test_what_a_study_has_settled_holds_where_its_cells_are_drawn(tmp_path, mach
     machine(then)
     found = cell_task(cell).posterior.prior.autocast
     assert found == (None if first == "float32" else first)
+
+
+@pytest.mark.parametrize(("first", "then"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_worker_takes_the_precision_of_the_run_it_helps(tmp_path, machine, first, then):
+    path, record = written(tmp_path), tmp_path / "out" / "problem.json"
+    record.parent.mkdir()
+    machine(first)
+    write_json(record, problem_file.load(path).record)
+    machine(then)
+    task = workers._task(str(path), str(record.parent), first)
+    assert task.posterior.prior.autocast == (None if first == "float32" else first)
 
 
 @pytest.mark.parametrize(("first", "then"), [("bfloat16", "float32"), ("float32", "bfloat16")])
