@@ -218,7 +218,7 @@ def gmres(
     aim[:, 0] = size.double()
     weights = torch.zeros(rows, max_iter, dtype=torch.float64, device=b.device)
     residual, live, used = size.double(), size > 0, torch.zeros_like(size)
-    lost = torch.zeros_like(live)
+    lost = ~size.isfinite()
     for k in range(max_iter):
         if not live.any():
             break

@@ -347,11 +347,11 @@ def test_what_it_was_not_trained_for_is_refused_by_name():
     ids=["blur", "downsample"],
 )
 def test_eps_runs_on_it_with_one_call_an_evaluation(A):
-    """Levels 20, 0.2 and 0.002 times 1 / ||A||, noise 0.1: the second step is near the level of y,
-    and takes a derivative in each of its calls."""
+    """Levels 20, 0.4 and 0.03 times 1 / ||A||, noise 0.1: the middle of the second step is near the
+    level of y, and it takes a derivative in each of its calls."""
     prior = coloured()
     size = ops.norm2(A)
-    levels = torch.tensor([20.0, 0.2, 0.002, 0.0], **double) / size
+    levels = torch.tensor([20.0, 0.4, 0.03, 0.0], **double) / size
     like = po.Likelihood(
         torch.zeros(A.out_shape, **double), A, po.noise.Gaussian(0.1), range=(-1, 1)
     )
