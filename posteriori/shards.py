@@ -79,9 +79,10 @@ def plan(
             f"shards is the number of pieces of a run: an integer >= 1, got {shards!r}"
         )
     stated = dict(method) if isinstance(method, Mapping) else method
-    home = Path(folder)
+    path, home = os.path.relpath(problem, folder), Path(folder)
     held = read_json(home / PLAN) if (home / PLAN).exists() else {}
-    precision = held.get("precision") or problem_file.load(problem).arithmetic
+    settled = held.get("precision") if held.get("problem") == path else None
+    precision = settled or problem_file.load(problem).arithmetic
     task = _task(problem, stated, precision)
     total = task.settings["n"] if n is None else n
     solver: Method[Any] = task.method
@@ -94,7 +95,7 @@ def plan(
         whole = math.lcm(together, 2)  # a piece has whole batches, and whole pairs
     size = math.ceil(-(-groups // whole) / shards) * whole * solver.returned
     record = {
-        "problem": os.path.relpath(problem, folder),
+        "problem": path,
         "method": stated,
         "n": total,
         "size": size,
@@ -102,7 +103,8 @@ def plan(
         "precision": precision,
     }
     with locked(home, ".plan.lock"):
-        if held and (found := list(changes({"precision": precision} | held, record))):
+        held = {"precision": precision} | read_json(home / PLAN) if (home / PLAN).exists() else {}
+        if held and (found := list(changes(held, record))):
             raise ValueError(
                 f"{folder} holds the plan of another run ({'; '.join(found)}); "
                 "choose another folder"
