@@ -82,7 +82,7 @@ def plan(
     path, home = os.path.relpath(problem, folder), Path(folder)
     held = read_json(home / PLAN) if (home / PLAN).exists() else {}
     settled = held.get("precision") if held.get("problem") == path else None
-    precision = settled or problem_file.load(problem).arithmetic
+    precision = problem_file.load(problem, settled).arithmetic
     task = _task(problem, stated, precision)
     total = task.settings["n"] if n is None else n
     solver: Method[Any] = task.method

@@ -254,8 +254,6 @@ def test_gmres_ends_where_its_space_is_exhausted_up_to_rounding(dtype):
     M, b = (Q @ Q.T).to(dtype)[None], 1e6 * torch.randn(3, 60, generator=g).to(dtype)
     found = gmres(product(M.expand(3, 60, 60)), b, max_iter=15, rtol=1e-4)
     assert bool((found.iterations <= 2).all())
-    left = (b - product(M.expand(3, 60, 60))(found.x)).norm(dim=1) / b.norm(dim=1)
-    assert bool((left < 1).all())
 
 
 @pytest.mark.parametrize("solver", [cg, gmres])

@@ -132,11 +132,12 @@ def calibrate_problem(
 
 
 def _keep(given: Problem, out: Path) -> None:
-    """Write down the problem of a folder that has none, and its precision: that of all trials."""
+    """Write down the problem of a new calibration, and its precision: that of all trials."""
+    from posteriori.conformal import RECORD
     from posteriori.run import write_json
 
     file = out / "problem.json"
-    if not file.exists():
+    if not file.exists() and not (out / RECORD).exists():
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, given.record)
 

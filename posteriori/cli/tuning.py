@@ -121,7 +121,7 @@ def tune_problem(
             "a volume is not tuned as a whole; tune the problem of one of its slices, and name the "
             "method in the file of the volume"
         )
-    if not kept.exists():  # all cells are drawn in one precision, wherever the search goes on
+    if SEARCH_RECORD not in held:  # all cells in one precision, wherever the search goes on
         out.mkdir(parents=True, exist_ok=True)
         write_json(kept, given.record)
     return tune(
