@@ -183,7 +183,7 @@ def test_a_killed_run_is_completed_to_the_same_bits(tmp_path, monkeypatch, capsy
     words = ["solve", str(file), "--quiet", "--checkpoint-seconds", "0", "--out"]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, *words, str(tmp_path / "killed")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # as of the bits
         capture_output=True,
         text=True,
         check=False,
